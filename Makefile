@@ -1,0 +1,51 @@
+# `make` lists the targets. Everything runs from .venv, which is built once and again when its inputs change.
+PYTHON ?= python3
+PORT ?= 8000
+
+BIN := .venv/bin
+STAMP := .venv/.built
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-full lint format bench docs clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# torch goes first: a build that is already there, for this machine's CPU or CUDA, is then kept by the second line.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Dubio needs Python 3.11 or newer, but '$(PYTHON)' is not; try: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[train,serve,dev]'
+	@touch $@
+
+# The trap lets Ctrl-C end the demo, not the recipe: make then stops without reporting an error.
+demo: $(STAMP)  ## Train on digits, serve the model on PORT (8000) and ask it a few questions; Ctrl-C ends
+	@trap 'exit 0' INT; $(BIN)/python examples/demo.py --port $(PORT)
+
+test: $(STAMP)  ## Run the tests, without the slow ones
+	$(BIN)/pytest -n 2 -m "not slow"
+
+test-full: $(STAMP)  ## Run all tests
+	$(BIN)/pytest -n 2
+
+lint: $(STAMP)  ## Check style, types and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(STAMP)  ## Rewrite the code in the house style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(STAMP)  ## Measure the committee against the textbook loop
+	$(BIN)/python benchmarks/engine.py
+
+docs: $(STAMP)  ## Check every link, path and test that the documentation names
+	$(BIN)/python docs/check_links.py
+
+clean:  ## Remove caches and build outputs; runs/ and .venv stay
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,31 @@
+# syntax=docker/dockerfile:1
+# Training and calibration. Build from the repository's root:
+#   docker build -f docker/train.Dockerfile -t dubio-train .
+# TORCH_INDEX names another package index for torch, such as one of CPU builds, which make a far smaller image.
+
+FROM python:3.12-slim AS build
+ARG TORCH_INDEX=""
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+RUN python -m venv /opt/dubio
+ENV PATH=/opt/dubio/bin:$PATH
+WORKDIR /src
+COPY constraints.txt ./
+# Alone and first: the largest layer then outlives every change of the code. Another index seldom holds torch's own
+# requirements in the tested versions, so they come with the next step.
+RUN pip install --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} -c constraints.txt torch
+COPY . .
+RUN pip install -c constraints.txt '.[train]'
+
+FROM python:3.12-slim
+COPY --from=build /opt/dubio /opt/dubio
+# The same uid as in the serving image, which reads the volume that this one writes.
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin dubio \
+    && install -d -o dubio -g dubio /app /app/runs
+WORKDIR /app
+COPY configs configs
+USER 10001:10001
+# Nothing is written outside /app/runs and /tmp, so the root file system may be read-only.
+ENV PATH=/opt/dubio/bin:$PATH HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["dubio-train"]
+CMD ["fit", "--config", "configs/digits_mlp.yaml"]
