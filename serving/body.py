@@ -1,0 +1,43 @@
+"""Reads a request's body, within bounds on bytes and time."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+
+from serving.errors import BodyTooLarge, BodyTooSlow, UnsupportedEncoding
+
+
+async def read_body(request: Request, *, max_bytes: int, seconds: float) -> bytes:
+    """The whole body; nothing beyond `max_bytes` is kept, whatever Content-Length says or leaves out.
+
+    Raises:
+        BodyTooLarge, BodyTooSlow, UnsupportedEncoding: it is not read to its end.
+    """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise UnsupportedEncoding(
+            f"Expected the body uncompressed, but Content-Encoding is {encoding[:40]!r}; send it plain."
+        )
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > max_bytes:
+        raise _too_large(f"{declared} bytes", max_bytes)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                if len(body) + len(chunk) > max_bytes:
+                    raise _too_large("more", max_bytes)
+                body += chunk
+    except TimeoutError as error:
+        raise BodyTooSlow(
+            f"Expected the body within {seconds:g} s, but only {len(body)} bytes came; send smaller requests."
+        ) from error
+    return bytes(body)
+
+
+def _too_large(got: str, max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(
+        f"Expected a body of at most {max_bytes} bytes, but got {got}; split the instances over several requests."
+    )

@@ -1,0 +1,109 @@
+"""The natural API: what is loaded, and predictions with their doubts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import orjson
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serving import wire
+from serving.answers import render
+from serving.body import read_body
+from serving.parsing import parse
+from serving.service import PredictionService
+from serving.settings import Settings
+
+T = TypeVar("T")
+
+# Parsing or writing this much takes about a millisecond; more would hold up the event loop.
+_LONG_BYTES = 64 * 1024
+_LONG_ROWS = 32
+
+_PROBLEM = {"application/problem+json": {"schema": wire.reference(wire.Problem)}}
+_PREDICT_DOCS: dict[str, Any] = {
+    "response_class": Response,
+    "responses": {
+        200: {
+            "description": "Predicted",
+            "content": {"application/json": {"schema": wire.reference(wire.PredictResponse)}},
+        },
+        400: {"description": "The body is not JSON", "content": _PROBLEM},
+        404: {"description": "No such model", "content": _PROBLEM},
+        413: {"description": "Too many rows or bytes", "content": _PROBLEM},
+        422: {"description": "Not what the model eats", "content": _PROBLEM},
+        503: {"description": "Not ready", "content": _PROBLEM},
+    },
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": wire.reference(wire.PredictRequest)}},
+        }
+    },
+}
+_CARD_DOCS: dict[str, Any] = {
+    "response_class": Response,
+    "responses": {
+        200: {"description": "Described", "content": {"application/json": {"schema": {"type": "object"}}}},
+        404: {"description": "No such model", "content": _PROBLEM},
+        422: {"description": "Not a model's name", "content": _PROBLEM},
+    },
+}
+
+
+def build(service: PredictionService, settings: Settings) -> APIRouter:
+    """The `/v1` routes around `service`."""
+    router = APIRouter(prefix="/v1", tags=["v1"])
+
+    async def predict(request: Request, name: str | None) -> Response:
+        model = service.repository.get(name)
+        request.state.model = model.name
+        predictor = model.predictor
+        body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
+        asked = await _aside(
+            len(body) > _LONG_BYTES,
+            lambda: parse(
+                body,
+                shape=predictor.input.shape,
+                committee=predictor.committee.num_samples,
+                max_rows=settings.max_rows,
+            ),
+        )
+        prediction = await service.predict(model, asked.inputs, samples=asked.samples)
+        answer = await _aside(
+            len(asked.inputs) > _LONG_ROWS, lambda: render(prediction, model=model, request_id=asked.id)
+        )
+        return Response(answer, media_type="application/json")
+
+    @router.get("/models", summary="What is loaded", **_CARD_DOCS)
+    async def list_models() -> Response:
+        return _json({"models": [service.describe(model) for model in service.repository]})
+
+    @router.get("/models/{name}", summary="One model, with an example instance", **_CARD_DOCS)
+    async def show_model(request: Request, name: str) -> Response:
+        model = service.repository.get(name)
+        request.state.model = model.name
+        return _json({**service.describe(model), "example": service.example(model)})
+
+    @router.post("/models/{name}/predict", summary="Predict with a model", **_PREDICT_DOCS)
+    async def predict_with(request: Request, name: str) -> Response:
+        return await predict(request, name)
+
+    @router.post("/predict", summary="Predict with the default model", **_PREDICT_DOCS)
+    async def predict_with_default(request: Request) -> Response:
+        return await predict(request, None)
+
+    return router
+
+
+async def _aside(long: bool, work: Callable[[], T]) -> T:
+    """`work()`, in a thread if it is long."""
+    return await asyncio.to_thread(work) if long else work()
+
+
+def _json(document: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(document), media_type="application/json")

@@ -1,0 +1,33 @@
+"""Runs predictions in a few threads of their own, so that the event loop keeps answering."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+class Runner:
+    """A small thread pool for torch work."""
+
+    def __init__(self, *, threads: int, torch_threads: int | None) -> None:
+        """Start `threads` predictions at most at once, each with `torch_threads` threads inside torch.
+
+        Left to itself torch would take every processor for every prediction, and concurrent ones would fight.
+        """
+        torch.set_num_threads(torch_threads or max(1, len(os.sched_getaffinity(0)) // threads))
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="dubio-predict")
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """`work()`, off the event loop; what it raises is raised here."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def close(self) -> None:
+        """Wait for what is running, drop what has not begun."""
+        self._pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,193 @@
+"""Real checkpoints, written in a second, and real servers on free ports."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import torch
+import uvicorn
+from torch import nn
+
+import models
+from models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Temperature
+from models.weights import sha256
+from serving.app import create_app
+from serving.settings import Settings
+from uncertainty import Detector
+
+SIDE = 8
+HIGH = 16.0
+
+
+def draw_bars(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images [rows, 1, 8, 8] of 0..16 with one bright bar; its place, out of four, is the class."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 4, rows)
+    images = generator.uniform(0, 5, (rows, 1, SIDE, SIDE))
+    for image, label in zip(images, labels, strict=True):
+        image[0, :, 2 * label : 2 * label + 2] += 10
+    return np.clip(images, 0, HIGH).round().astype(np.float32), labels
+
+
+def write_checkpoint(
+    path: Path, network: nn.Module, spec: NetworkSpec, inputs: InputSpec, rows: Callable[[int, int], tuple]
+) -> Path:
+    """Calibrate `network` on `rows(count, seed)` and write what training would."""
+    classes = tuple(f"class-{i}" for i in range(4))
+    predictor = Predictor.build(network.eval(), spec, inputs, classes, num_samples=16, seed=3)
+    train_x, train_y = rows(200, 1)
+    detector = Detector.fit(
+        predictor.deterministic(train_x),
+        torch.from_numpy(train_y),
+        predictor.evidence(rows(200, 2)[0]),
+        k=10,
+    ).calibrate(predictor.evidence(rows(300, 3)[0]))
+    provenance = Provenance(
+        data="bars", data_sha256="0" * 64, weights_sha256=sha256(network.state_dict()), date="2026-01-01", versions={}
+    )
+    predictor = predictor.calibrated(Temperature(deterministic=1.2, mc=1.1), detector, provenance)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    source = path.with_suffix(".source")
+    torch.save({"state_dict": {f"network.{name}": value for name, value in network.state_dict().items()}}, source)
+    models.save(predictor, source, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLP that learnt to tell the four bars apart; calibrated."""
+    arguments = {"in_features": SIDE * SIDE, "widths": [32, 16], "num_classes": 4, "rates": [0.3, 0.2]}
+    inputs = InputSpec(kind="image", shape=(1, SIDE, SIDE), mean=(4.0,), std=(4.0,), low=0.0, high=HIGH)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = MLP(**arguments)
+        x, y = (torch.from_numpy(part) for part in draw_bars(256, 0))
+        optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+        for _ in range(60):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network((x - 4) / 4), y).backward()
+            optimizer.step()
+    path = tmp_path_factory.mktemp("runs") / "bars" / "model.ckpt"
+    return write_checkpoint(path, network, NetworkSpec(class_path="models.MLP", init_args=arguments), inputs, draw_bars)
+
+
+@pytest.fixture(scope="session")
+def numbers_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained MLP over rows of five numbers."""
+    arguments = {"in_features": 5, "widths": [8], "num_classes": 4, "rates": [0.5]}
+    inputs = InputSpec(kind="numbers", shape=(5,), mean=(0.0,) * 5, std=(1.0,) * 5, low=-4.0, high=4.0)
+
+    def rows(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        generator = np.random.default_rng(seed)
+        return generator.normal(size=(count, 5)).clip(-4, 4).astype(np.float32), generator.integers(0, 4, count)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        network = MLP(**arguments)
+    path = tmp_path_factory.mktemp("runs") / "row.ckpt"
+    return write_checkpoint(path, network, NetworkSpec(class_path="models.MLP", init_args=arguments), inputs, rows)
+
+
+GATED = '''
+import os, pathlib, time
+from models import MLP
+
+class GatedMLP(MLP):
+    """An MLP that stands still for as long as the file DUBIO_TEST_GATE names exists."""
+
+    def forward(self, x):
+        gate = pathlib.Path(os.environ["DUBIO_TEST_GATE"])
+        while gate.exists():
+            gate.with_suffix(".waiting").touch()
+            time.sleep(0.01)
+        return super().forward(x)
+'''
+
+
+@pytest.fixture
+def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """While this file exists, the gated network stands still; `<gate>.waiting` appears once it does."""
+    monkeypatch.setenv("DUBIO_TEST_GATE", str(tmp_path / "gate"))
+    return tmp_path / "gate"
+
+
+@pytest.fixture
+def gated_checkpoint(numbers_checkpoint: Path, gate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The model of rows, its network swapped for one that waits at the gate; importable as `gated_networks`."""
+    (tmp_path / "gated_networks.py").write_text(GATED)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "gated_networks", raising=False)
+    content = torch.load(numbers_checkpoint, weights_only=True)
+    content["dubio"]["network"]["class_path"] = "gated_networks.GatedMLP"
+    torch.save(content, tmp_path / "gated.ckpt")
+    return tmp_path / "gated.ckpt"
+
+
+@pytest.fixture(scope="session")
+def predictor(checkpoint: Path) -> Predictor:
+    """What the service loads, loaded beside it."""
+    return models.load(checkpoint)
+
+
+@pytest.fixture(scope="session")
+def bars() -> np.ndarray:
+    """Sixty raw images like those of training."""
+    return draw_bars(60, 9)[0]
+
+
+@pytest.fixture
+def settings() -> Callable[..., Settings]:
+    """Settings for tests: one torch thread, as everywhere in the tests."""
+    return _settings
+
+
+def _settings(**given: object) -> Settings:
+    return Settings(**{"torch_threads": 1, **given})  # type: ignore[arg-type]
+
+
+@contextmanager
+def _serve(settings: Settings) -> Iterator[str]:
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(create_app(settings), lifespan="on", log_config=None))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the server did not start"
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+@pytest.fixture
+def serve() -> Callable[[Settings], AbstractContextManager[str]]:
+    """Serves settings on a free port for as long as the context lasts; gives the base URL."""
+    return _serve
+
+
+@pytest.fixture(scope="session")
+def url(checkpoint: Path, numbers_checkpoint: Path) -> Iterator[str]:
+    """A server with two models, `bars` (the default) and `row`."""
+    models_given = (str(checkpoint), str(numbers_checkpoint))
+    with _serve(_settings(models=models_given, max_rows=64, max_body_bytes=256 * 1024)) as base:
+        yield base
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[httpx.Client]:
+    """A client of that server."""
+    with httpx.Client(base_url=url, timeout=30) as client:
+        yield client

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+
+def test_requests_are_counted_and_strange_names_are_no_labels(
+    serve: Callable, settings: Callable, checkpoint: Path
+) -> None:
+    route = "/v1/models/{name}/predict"
+    with serve(settings(models=(str(checkpoint),))) as base:
+        for _ in range(2):
+            httpx.post(f"{base}/v1/models/bars/predict", json={"instances": [[0] * 64, [1000] * 64]})
+        httpx.post(f"{base}/v1/models/bars/predict", content=b"{")
+        for i in range(20):
+            httpx.post(f"{base}/v1/models/nobody-{i}/predict", json={})
+            httpx.get(f"{base}/made/up/{i}")
+        text = httpx.get(f"{base}/metrics").text
+
+    assert "nobody" not in text
+    assert "made" not in text
+    samples = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+    def value(name: str, **labels: str) -> float:
+        return samples[(name, *sorted(labels.items()))]
+
+    assert value("dubio_requests_total", route=route, model="bars", status="200") == 2
+    assert value("dubio_requests_total", route=route, model="bars", status="400") == 1
+    assert value("dubio_requests_total", route=route, model="", status="404") == 20
+    assert value("dubio_requests_total", route="unmatched", model="", status="404") == 20
+    assert value("dubio_request_seconds_count", route=route, model="bars") == 3
+    assert value("dubio_rows_total", model="bars") == 4
+    assert value("dubio_epistemic_nats_count", model="bars") == 4
+    assert value("dubio_flagged_total", model="bars", reason="out_of_range") == 2

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import re
+
+import httpx
+import pytest
+
+
+def test_the_page_loads_nothing_from_elsewhere(client: httpx.Client) -> None:
+    page = client.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    for link in re.findall(r'(?:src|href)="([^"]+)"', page.text):
+        if link != "data:,":
+            assert "//" not in link
+            assert client.get(f"/{link}").status_code == 200, link
+
+
+@pytest.mark.parametrize(("name", "media_type"), [("page.css", "text/css"), ("page.js", "text/javascript")])
+def test_its_files_have_their_types(client: httpx.Client, name: str, media_type: str) -> None:
+    response = client.get(f"/static/{name}")
+    assert response.headers["content-type"].startswith(media_type)
+    assert "http" not in response.text
+
+
+def test_every_element_the_script_names_is_on_the_page(client: httpx.Client) -> None:
+    named = set(re.findall(r'\$\("([\w-]+)"\)', client.get("/static/page.js").text))
+    there = set(re.findall(r'\bid="([\w-]+)"', client.get("/").text))
+    assert named <= there
+
+
+def test_nothing_else_in_the_folder_is_served(client: httpx.Client) -> None:
+    for path in ["/static/", "/static/../settings.py", "/static/%2e%2e/settings.py"]:
+        assert client.get(path).status_code == 404

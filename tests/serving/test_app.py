@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from serving.app import create_app
+from serving.errors import InvalidModelSource
+
+
+def test_two_models_of_one_name_are_refused_at_once(settings: Callable) -> None:
+    with pytest.raises(InvalidModelSource):
+        create_app(settings(models=("a=x.ckpt", "a=y.ckpt")))
+
+
+def test_health_answers_while_a_model_runs(
+    serve: Callable, settings: Callable, gated_checkpoint: Path, gate: Path
+) -> None:
+    with serve(settings(models=(str(gated_checkpoint),), trusted=("gated_networks",))) as base:
+        gate.touch()
+        answers: list[httpx.Response] = []
+        body = {"instances": [[1, 2, 3, 4, 5]]}
+        asking = threading.Thread(
+            target=lambda: answers.append(httpx.post(f"{base}/v1/predict", json=body, timeout=60))
+        )
+        asking.start()
+        while not (waiting := gate.with_suffix(".waiting")).exists():
+            time.sleep(0.01)
+        assert httpx.get(f"{base}/v2/health/ready").status_code == 200
+        assert asking.is_alive()
+        gate.unlink()
+        waiting.unlink()
+        asking.join()
+    assert answers[0].status_code == 200
+
+
+def test_serving_imports_no_training_library() -> None:
+    code = (
+        "import sys, serving.app, serving.cli; "
+        "found = {'pytorch_lightning', 'lightning', 'jsonargparse', 'sklearn'} & set(sys.modules); "
+        "assert not found, found"
+    )
+    assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code]) == 0

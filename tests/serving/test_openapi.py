@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import httpx
+
+from serving.wire import PredictResponse
+
+
+def test_every_example_runs(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    for path, names in [("/v1/models/{name}/predict", ["bars", "row"]), ("/v1/predict", ["bars"])]:
+        examples = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["examples"]
+        assert list(examples) == names
+        for name, example in examples.items():
+            response = client.post(path.format(name=name), json=example["value"])
+            assert response.status_code == 200
+            PredictResponse.model_validate_json(response.content)
+
+
+def test_every_reference_resolves(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    references: list[str] = []
+
+    def collect(node: object) -> None:
+        if isinstance(node, dict):
+            references.extend(value for key, value in node.items() if key == "$ref")
+            for value in node.values():
+                collect(value)
+        elif isinstance(node, list):
+            for value in node:
+                collect(value)
+
+    collect(document)
+    assert references
+    for reference in references:
+        assert reference.removeprefix("#/components/schemas/") in document["components"]["schemas"]
+
+
+def test_the_docs_page_is_there(client: httpx.Client) -> None:
+    assert client.get("/docs").status_code == 200

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models import Predictor
+from models.errors import InvalidInput
+from serving.metrics import Metrics
+from serving.repository import ModelRepository, ModelSource
+from serving.runner import Runner
+from serving.service import PredictionService
+
+
+def test_from_checkpoint_to_a_counted_prediction(checkpoint: Path, predictor: Predictor, bars: np.ndarray) -> None:
+    metrics, runner = Metrics(), Runner(threads=1, torch_threads=1)
+    repository = ModelRepository([ModelSource("bars", checkpoint)], device="cpu", trusted=())
+    service = PredictionService(repository, runner, metrics)
+
+    async def run() -> None:
+        await service.start()
+        model = repository.get()
+        prediction = await service.predict(model, bars, samples=4)
+        np.testing.assert_array_equal(prediction.mc_mean, predictor.predict(bars, samples=4).mc_mean)
+        with pytest.raises(InvalidInput):
+            await service.predict(model, bars[:, :, :3])
+        assert service.describe(model)["classes"] == list(predictor.classes)
+
+    asyncio.run(run())
+    runner.close()
+    assert metrics.registry.get_sample_value("dubio_rows_total", {"model": "bars"}) == len(bars)
