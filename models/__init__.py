@@ -1,0 +1,23 @@
+"""Networks, their specs, and the safe way from a checkpoint to a predictor. No Lightning, no FastAPI."""
+
+from __future__ import annotations
+
+from models.convnet import ConvNet
+from models.loading import load, save
+from models.mlp import MLP
+from models.prediction import Prediction
+from models.predictor import Predictor
+from models.spec import InputSpec, NetworkSpec, Provenance, Temperature
+
+__all__ = [
+    "MLP",
+    "ConvNet",
+    "InputSpec",
+    "NetworkSpec",
+    "Prediction",
+    "Predictor",
+    "Provenance",
+    "Temperature",
+    "load",
+    "save",
+]

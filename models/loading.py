@@ -1,0 +1,131 @@
+"""Predictors to files and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from models import checkpoint, cost, registry, weights
+from models.checkpoint import Checkpoint
+from models.errors import ModelError, UnreadableCheckpoint
+from models.predictor import Predictor
+from models.section import KEY, Section
+from models.spec import CommitteeSpec, SiteSpec
+from uncertainty import Calibration
+from uncertainty.errors import NotFitted
+from uncertainty.state import dump, dump_detector, load_detector
+from uncertainty.state import load as load_state
+
+
+def load(path: str | Path, *, device: str = "cpu", trusted: Sequence[str] = ()) -> Predictor:
+    """Load a calibrated checkpoint without running anything that it names.
+
+    Args:
+        path: of the file.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        trusted: module prefixes whose classes the file may name beside the registry's.
+
+    Raises:
+        UnreadableCheckpoint: the file is missing, damaged or refused, or its parts do not belong together.
+        RuntimeError: torch cannot use the device.
+    """
+    place = torch.empty(0, device=device).device  # a device that is not there is not the file's fault
+    read = checkpoint.read(path)
+    try:
+        return _assemble(read, place, trusted)
+    except ModelError as error:
+        raise UnreadableCheckpoint(path, str(error)) from error
+
+
+def save(predictor: Predictor, source: str | Path, destination: str | Path) -> None:
+    """Write a Lightning checkpoint with the calibrated predictor beside the weights.
+
+    Args:
+        predictor: calibrated, with provenance.
+        source: Lightning checkpoint that holds the predictor's weights; everything else in it is kept.
+        destination: may be ``source``.
+
+    Raises:
+        NotFitted: the predictor is not calibrated.
+        UnreadableCheckpoint: the source cannot be read, or holds other weights.
+    """
+    if predictor.detector is None or predictor.detector.calibration is None or predictor.provenance is None:
+        raise NotFitted("Expected a calibrated predictor with provenance; run the calibration first.")
+    content = checkpoint.read_plain(source)
+    if weights.sha256(checkpoint.network_weights(source, content)) != predictor.provenance.weights_sha256:
+        raise UnreadableCheckpoint(source, "holds other weights than the predictor was calibrated with.")
+    section = Section(
+        format_version=1,
+        network=predictor.network_spec,
+        input=predictor.input,
+        classes=list(predictor.classes),
+        temperature=predictor.temperature,
+        committee=_committee_spec(predictor),
+        detector=dump_detector(predictor.detector),
+        calibration=dump(predictor.detector.calibration),
+        provenance=predictor.provenance,
+    )
+    checkpoint.write({**content, KEY: section.model_dump()}, destination)
+
+
+def _assemble(read: Checkpoint, device: torch.device, trusted: Sequence[str]) -> Predictor:
+    section = read.section
+    found = weights.sha256(read.weights)
+    if found != section.provenance.weights_sha256:
+        raise ModelError(
+            f"field `{KEY}.provenance.weights_sha256`: the weights in the file have the SHA-256 {found}, so they are "
+            "not the ones that were calibrated; calibrate again."
+        )
+    with _blame("calibration"):
+        calibration = load_state(Calibration, section.calibration, f"{KEY}.calibration")
+    with _blame("detector"):
+        detector = replace(load_detector(section.detector, f"{KEY}.detector"), calibration=calibration).to(device)
+    with _blame("network or input"):
+        outline = registry.outline(section.network, read.weights, trusted)
+        if section.network.class_path in registry.NETWORKS:  # code that the operator trusts sets its own bounds
+            cost.check(outline, section.input, section.committee)
+        network = registry.build(section.network, read.weights, trusted).to(device)
+    with _blame("network, input, classes or committee"):
+        predictor = Predictor.build(
+            network,
+            section.network,
+            section.input,
+            tuple(section.classes),
+            num_samples=section.committee.num_samples,
+            seed=section.committee.seed,
+        )
+    if _committee_spec(predictor) != section.committee:
+        raise ModelError(
+            f"field `{KEY}.committee`: the committee that this network and seed {section.committee.seed} give has "
+            "other sites or another fingerprint than the one that was calibrated, so its promise would not hold; "
+            "calibrate again."
+        )
+    calibrated = predictor.calibrated(section.temperature, detector, section.provenance)
+    # One prediction: a detector that was fitted to another network's features shows here, not in a request.
+    with _blame("detector, input or temperature"):
+        middle = predictor.input.low / 2 + predictor.input.high / 2
+        calibrated.predict(torch.full((1, *predictor.input.shape), middle))
+    return calibrated
+
+
+@contextmanager
+def _blame(fields: str) -> Iterator[None]:
+    """Name the fields that a step reads. A hostile file can break a step with an exception of any type."""
+    try:
+        yield
+    except Exception as error:
+        raise ModelError(f"field `{KEY}`, {fields}: {str(error)[:1000] or type(error).__name__}") from error
+
+
+def _committee_spec(predictor: Predictor) -> CommitteeSpec:
+    committee = predictor.committee
+    return CommitteeSpec(
+        num_samples=committee.num_samples,
+        seed=committee.seed,
+        sites=[SiteSpec(kind=site.kind, p=site.p, shape=list(site.shape)) for site in committee.sites],
+        fingerprint=committee.fingerprint,
+    )

@@ -1,0 +1,120 @@
+"""The closed registry: the only classes that a checkpoint may name, unless the operator trusts more."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.convnet import ConvNet
+from models.errors import ModelError
+from models.mlp import MLP
+from models.spec import NetworkSpec
+
+NETWORKS: dict[str, type[nn.Module]] = {"models.MLP": MLP, "models.ConvNet": ConvNet}
+
+
+def class_path(network_class: type[nn.Module]) -> str:
+    """The name under which a checkpoint may refer to a class: the registry's, or its import path."""
+    for name, known in NETWORKS.items():
+        if known is network_class:
+            return name
+    return f"{network_class.__module__}.{network_class.__qualname__}"
+
+
+def outline(spec: NetworkSpec, weights: Mapping[str, Tensor], trusted: Sequence[str] = ()) -> nn.Module:
+    """Build the network of a spec on the meta device, where it takes no memory.
+
+    Its tensors are held against the weights: a spec cannot make the process allocate more than the file holds.
+
+    Args:
+        spec: validated.
+        weights: parameters and buffers by name, without a prefix.
+        trusted: module prefixes, such as ``acme.networks``, whose classes may be imported beside the registry's.
+
+    Returns:
+        The network in eval mode, without values.
+
+    Raises:
+        ModelError: unknown class, wrong arguments, or weights that do not fit.
+    """
+    network_class = _resolve(spec.class_path, trusted)
+    try:
+        _check_arguments(network_class, spec)
+        with torch.device("meta"):
+            network = network_class(**spec.init_args)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"`network.init_args` do not build {spec.class_path}: {error}") from error
+    _check_tensors(network, weights)
+    return network.eval()
+
+
+def build(spec: NetworkSpec, weights: Mapping[str, Tensor], trusted: Sequence[str] = ()) -> nn.Module:
+    """Build the network of a spec and load its weights.
+
+    Args:
+        spec: validated.
+        weights: as for :func:`outline`, which is built first.
+        trusted: as for :func:`outline`.
+
+    Returns:
+        The network in eval mode, without gradients.
+
+    Raises:
+        ModelError: unknown class, wrong arguments, or weights that do not fit.
+    """
+    outline(spec, weights, trusted)
+    # Layers draw initial weights, which are then replaced: the caller's random numbers stay as they were.
+    with torch.random.fork_rng(devices=[]):
+        network = _resolve(spec.class_path, trusted)(**spec.init_args)
+    network.load_state_dict(weights)
+    return network.eval().requires_grad_(False)
+
+
+def _resolve(path: str, trusted: Sequence[str]) -> type[nn.Module]:
+    if path in NETWORKS:
+        return NETWORKS[path]
+    module, _, name = path.rpartition(".")
+    if not any(module == prefix or module.startswith(prefix + ".") for prefix in trusted):
+        raise ModelError(
+            f"`network.class_path` is {path!r}, which is neither in the registry {sorted(NETWORKS)} nor in a trusted "
+            f"module {list(trusted)}; nothing was imported. If you know where the file comes from, trust the module."
+        )
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise ModelError(f"`network.class_path` is {path!r}, whose module cannot be imported: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise ModelError(f"`network.class_path` is {path!r}, which is not a torch.nn.Module class.")
+    return found
+
+
+def _check_arguments(network_class: type[nn.Module], spec: NetworkSpec) -> None:
+    parameters: Mapping[str, Any] = inspect.signature(network_class).parameters
+    open_ended = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    unknown = [] if open_ended else sorted(set(spec.init_args) - set(parameters))
+    if unknown:
+        raise ModelError(
+            f"`network.init_args` has the unknown keys {unknown}; {spec.class_path} takes {list(parameters)}."
+        )
+
+
+def _check_tensors(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    expected = {name: _say(tensor) for name, tensor in network.state_dict().items()}
+    found = {name: _say(tensor) for name, tensor in weights.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise ModelError(
+                f"the weights do not fit the network: {name[:200]!r} should be {expected.get(name, 'absent')}, but the "
+                f"file has {found.get(name, 'none')}."
+            )
+
+
+def _say(tensor: Tensor) -> str:
+    return f"{tensor.dtype} {list(tensor.shape)}"

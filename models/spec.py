@@ -1,0 +1,160 @@
+"""The spec: what a checkpoint says about its network, in plain data that is validated before anything is built."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+MAX_LIST = 256
+MAX_DEPTH = 4
+MAX_STRING = 256
+MAX_INPUT = 2**24  # numbers in one input
+
+Name = Annotated[str, Field(min_length=1, max_length=MAX_STRING)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Plain(BaseModel):
+    """Base of every part of a spec: immutable, no unknown key, no coercion of one type into another."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class NetworkSpec(Plain):
+    """Which network, with which arguments.
+
+    Attributes:
+        class_path: a name of the registry, or a class of a module that the operator trusts.
+        init_args: numbers, booleans, short strings, and short lists of them; never a path, a URL or a class.
+    """
+
+    class_path: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", max_length=MAX_STRING)]
+    init_args: dict[str, Any]
+
+    @field_validator("init_args")
+    @classmethod
+    def _plain_arguments(cls, init_args: dict[str, Any]) -> dict[str, Any]:
+        if len(init_args) > MAX_LIST:
+            raise ValueError(f"Expected at most {MAX_LIST} arguments, but got {len(init_args)}.")
+        for name, value in init_args.items():
+            _check_plain(value, f"init_args.{name}", MAX_DEPTH)
+        return init_args
+
+
+class InputSpec(Plain):
+    """What one input is, as the user has it, and how it becomes what the network eats.
+
+    Attributes:
+        kind: ``image`` (channels first) or ``numbers`` (one row).
+        shape: of one input, without the batch axis.
+        mean: subtracted, one a channel (image) or one a number; fitted on the training split.
+        std: divided by, as ``mean``; positive.
+        low: smallest raw value in the training split.
+        high: largest raw value in the training split.
+    """
+
+    kind: Literal["image", "numbers"]
+    shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=8)]
+    mean: tuple[Finite, ...]
+    std: tuple[Annotated[Finite, Field(gt=0)], ...]
+    low: Finite
+    high: Finite
+
+    @field_validator("shape", "mean", "std", mode="before")
+    @classmethod
+    def _list_as_tuple(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> InputSpec:
+        axes = {"image": 3, "numbers": 1}[self.kind]
+        if len(self.shape) != axes or math.prod(self.shape) > MAX_INPUT:
+            raise ValueError(
+                f"Expected the shape of {self.kind} input to have {axes} axes and at most {MAX_INPUT} numbers, "
+                f"but got {list(self.shape)}."
+            )
+        if not len(self.mean) == len(self.std) == self.shape[0]:
+            raise ValueError(
+                f"Expected one mean and one std for each of {self.shape[0]} along the first axis, but got "
+                f"{len(self.mean)} and {len(self.std)}."
+            )
+        if self.low > self.high:
+            raise ValueError(f"Expected low <= high, but got {self.low} and {self.high}.")
+        return self
+
+
+class SiteSpec(Plain):
+    """One dropout site, see :class:`uncertainty.Site`."""
+
+    kind: Name
+    p: Annotated[float, Field(gt=0, le=1)]
+    shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(max_length=8)]
+
+
+class CommitteeSpec(Plain):
+    """How to draw the committee again, and how to know that it is the same one.
+
+    Attributes:
+        num_samples: K.
+        seed: of the mask generator.
+        sites: what was found when the checkpoint was calibrated.
+        fingerprint: SHA-256 over sites and masks.
+    """
+
+    num_samples: Annotated[int, Field(ge=2, le=4096)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    sites: Annotated[list[SiteSpec], Field(min_length=1)]
+    fingerprint: Sha256
+
+
+class Temperature(Plain):
+    """Temperatures that divide the logits before softmax; 1 changes nothing.
+
+    Attributes:
+        deterministic: for the deterministic prediction.
+        mc: for every member.
+    """
+
+    deterministic: Annotated[Finite, Field(gt=0)] = 1.0
+    mc: Annotated[Finite, Field(gt=0)] = 1.0
+
+
+class Provenance(Plain):
+    """Where a model comes from.
+
+    Attributes:
+        data: name of the data set.
+        data_sha256: over the calibration rows.
+        weights_sha256: over the network's parameters and buffers, see :func:`models.weights.sha256`.
+        date: of the calibration, ISO 8601 in UTC.
+        versions: of dubio, torch, pytorch-lightning and Python.
+    """
+
+    data: Name
+    data_sha256: Sha256
+    weights_sha256: Sha256
+    date: Name
+    versions: dict[str, str]
+
+
+def _check_plain(value: object, where: str, depth: int) -> None:
+    if isinstance(value, list | tuple):
+        if depth == 0 or len(value) > MAX_LIST:
+            raise ValueError(f"Expected `{where}` to nest at most {MAX_DEPTH} lists of at most {MAX_LIST} values.")
+        for index, item in enumerate(value):
+            _check_plain(item, f"{where}[{index}]", depth - 1)
+    elif isinstance(value, str):
+        # A name such as "mean" is plain; what could be resolved to a file, a URL or a class is not.
+        if not value.replace("_", "").replace("-", "").isalnum() or len(value) > MAX_STRING:
+            raise ValueError(f"Expected `{where}` to be a number or a plain name, but got {value[:80]!r}.")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"Expected `{where}` to be finite, but got {value}.")
+    elif value is not None and not isinstance(value, bool | int):
+        raise ValueError(
+            f"Expected `{where}` to be a number, a boolean, a plain name or a list of them, but got "
+            f"{type(value).__name__}."
+        )

@@ -1,0 +1,136 @@
+"""A small predictor that is really trained and really calibrated, and the file it was saved to."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Temperature, load, save, weights
+from uncertainty import Detector
+
+INIT_ARGS = {"in_features": 16, "widths": [24, 20], "num_classes": 3, "rates": [0.5, 0.3]}
+CLASSES = ("left", "middle", "right")
+SHAPE = (1, 4, 4)
+
+
+def blobs(rows: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Images of 4 x 4 pixels in [0, 16]: noise, and one bright column that is the class."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 3, (rows,), generator=generator)
+    x = torch.rand((rows, *SHAPE), generator=generator) * 8
+    x[torch.arange(rows), 0, :, labels] += 5 + 3 * torch.rand((rows, 4), generator=generator)
+    return x, labels
+
+
+def train() -> Predictor:
+    """A calibrated predictor, in about a second."""
+    x, labels = blobs(400, seed=1)
+    input_spec = InputSpec(
+        kind="image",
+        shape=SHAPE,
+        mean=(float(x.mean()),),
+        std=(float(x.std()),),
+        low=float(x.min()),
+        high=float(x.max()),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = MLP(**INIT_ARGS)
+        optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+        for _ in range(60):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(network((x - x.mean()) / x.std()), labels)
+            loss.backward()
+            optimizer.step()
+    network.eval().requires_grad_(False)
+    spec = NetworkSpec(class_path="models.MLP", init_args=copy.deepcopy(INIT_ARGS))
+    predictor = Predictor.build(network, spec, input_spec, CLASSES, num_samples=16, seed=3)
+    temperature = Temperature(deterministic=1.25, mc=0.8)
+    predictor = predictor.calibrated(temperature, None, None)
+    detector = Detector.fit(
+        predictor.deterministic(x), labels, predictor.evidence(blobs(100, seed=2)[0]), k=10
+    ).calibrate(predictor.evidence(blobs(150, seed=3)[0]), alpha=0.1, delta=0.1)
+    provenance = Provenance(
+        data="blobs",
+        data_sha256="0" * 64,
+        weights_sha256=weights.sha256(network.state_dict()),
+        date="2026-01-01T00:00:00+00:00",
+        versions={"torch": str(torch.__version__)},
+    )
+    return predictor.calibrated(temperature, detector, provenance)
+
+
+@pytest.fixture(scope="session")
+def trained() -> Predictor:
+    return train()
+
+
+@pytest.fixture(scope="session")
+def rows() -> Tensor:
+    """Ten inputs like the training data."""
+    return blobs(10, seed=4)[0]
+
+
+@pytest.fixture(scope="session")
+def saved(trained: Predictor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The predictor as a file; for reading only."""
+    folder = tmp_path_factory.mktemp("saved")
+    torch.save(lightning_content(trained), folder / "last.ckpt")
+    save(trained, folder / "last.ckpt", folder / "model.ckpt")
+    return folder / "model.ckpt"
+
+
+@pytest.fixture
+def model_file(saved: Path, tmp_path: Path) -> Path:
+    """The predictor as a file that the test may spoil."""
+    return Path(shutil.copy(saved, tmp_path / "model.ckpt"))
+
+
+@pytest.fixture
+def edit(model_file: Path) -> Callable[[Callable[[dict[str, Any]], object]], Path]:
+    """Change the content of the saved file with a function, and write it again."""
+
+    def change(function: Callable[[dict[str, Any]], object]) -> Path:
+        content = torch.load(model_file, weights_only=True)
+        function(content)
+        model_file.unlink()
+        torch.save(content, model_file)
+        return model_file
+
+    return change
+
+
+@pytest.fixture(scope="session")
+def loaded(saved: Path) -> Predictor:
+    return load(saved)
+
+
+@pytest.fixture(scope="session")
+def lightning_file(trained: Predictor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint as Lightning writes it, not calibrated; for reading only."""
+    path = tmp_path_factory.mktemp("lightning") / "last.ckpt"
+    torch.save(lightning_content(trained), path)
+    return path
+
+
+def lightning_content(predictor: Predictor) -> dict[str, Any]:
+    """What Lightning keeps in a checkpoint, around the predictor's weights."""
+    state = {f"network.{name}": tensor for name, tensor in predictor.network.state_dict().items()}
+    return {
+        "epoch": 3,
+        "global_step": 60,
+        "pytorch-lightning_version": "2.6.6",
+        "state_dict": {**state, "val_accuracy.mean_value": torch.tensor(0.5)},
+        "loops": {"fit_loop": {"state_dict": {}, "epoch_progress": {"total": {"ready": 4}}}},
+        "callbacks": {"ModelCheckpoint{'monitor': 'val_loss'}": {"best_model_score": torch.tensor(0.25)}},
+        "optimizer_states": [{"state": {0: {"step": torch.tensor(60.0), "exp_avg": torch.ones(4)}}}],
+        "lr_schedulers": [],
+        "hyper_parameters": {"lr": 0.01, "network": {"class_path": "models.MLP", "init_args": dict(INIT_ARGS)}},
+    }

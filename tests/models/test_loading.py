@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from models import Predictor, load, save, weights
+from models.errors import UnreadableCheckpoint
+from models.section import KEY
+from uncertainty.errors import NotFitted
+
+Content = dict[str, Any]
+Edit = Callable[[Callable[[Content], object]], Path]
+
+ARRAYS = ("label", "probabilities", "mc_label", "mc_mean", "mc_std", "mutual_information", "p_value", "flagged")
+
+
+def _assert_same_answers(a: Predictor, b: Predictor, rows: Tensor) -> None:
+    mixed = torch.cat([rows, rows * 3])
+    left, right = a.predict(mixed), b.predict(mixed)
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(left, name), getattr(right, name), err_msg=name)
+    assert (left.reasons, left.level) == (right.reasons, right.level)
+    assert torch.equal(a.deterministic(mixed).logits_BC, b.deterministic(mixed).logits_BC)
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, dict):
+        return type(a) is type(b) and a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return torch.equal(a, b) if isinstance(a, Tensor) else bool(a == b)
+
+
+def test_a_saved_predictor_answers_as_before_to_the_last_bit(trained: Predictor, loaded: Predictor, rows: Tensor):
+    _assert_same_answers(trained, loaded, rows)
+    assert loaded.describe() == trained.describe()
+    assert loaded.provenance == trained.provenance
+
+
+def test_a_second_round_trip_changes_nothing(loaded: Predictor, saved: Path, rows: Tensor, tmp_path: Path):
+    save(loaded, saved, tmp_path / "again.ckpt")
+    _assert_same_answers(loaded, load(tmp_path / "again.ckpt"), rows)
+
+
+def test_everything_else_in_the_checkpoint_is_kept(lightning_file: Path, saved: Path):
+    before = torch.load(lightning_file, weights_only=True)
+    after = torch.load(saved, weights_only=True)
+    assert after.keys() == before.keys() | {KEY}
+    assert all(_same(before[key], after[key]) for key in before)
+
+
+def test_source_may_be_the_destination(trained: Predictor, lightning_file: Path, rows: Tensor, tmp_path: Path):
+    path = Path(shutil.copy(lightning_file, tmp_path / "model.ckpt"))
+    save(trained, path, path)
+    save(trained, path, path)
+    _assert_same_answers(trained, load(path), rows)
+    assert os.listdir(tmp_path) == ["model.ckpt"]
+
+
+def test_paths_may_be_strings(trained: Predictor, lightning_file: Path, tmp_path: Path):
+    save(trained, str(lightning_file), str(tmp_path / "model.ckpt"))
+    assert load(str(tmp_path / "model.ckpt")).classes == trained.classes
+
+
+def test_only_a_calibrated_predictor_can_be_saved(trained: Predictor, lightning_file: Path, tmp_path: Path):
+    bare = dataclasses.replace(trained.detector, calibration=None)
+    for change in ({"detector": None}, {"detector": bare}, {"provenance": None}):
+        with pytest.raises(NotFitted, match="calibrated predictor with provenance"):
+            save(dataclasses.replace(trained, **change), lightning_file, tmp_path / "model.ckpt")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_source_with_other_weights_is_refused_and_the_old_file_kept(trained: Predictor, model_file: Path, edit: Edit):
+    path = edit(lambda content: content["state_dict"]["network.head.bias"].add_(1))
+    before = path.read_bytes()
+    with pytest.raises(UnreadableCheckpoint, match="holds other weights than the predictor was calibrated with"):
+        save(trained, path, path)
+    assert path.read_bytes() == before
+
+
+def test_loading_leaves_the_global_random_state_alone(saved: Path):
+    before = torch.get_rng_state()
+    load(saved)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_loaded_predictor_does_not_change_with_its_file(loaded: Predictor, model_file: Path, rows: Tensor):
+    predictor = load(model_file)
+    with model_file.open("r+b") as file:
+        file.write(b"\xff" * model_file.stat().st_size)
+        file.truncate(100)
+    _assert_same_answers(loaded, predictor, rows)
+
+
+def test_a_device_that_is_not_there_is_not_blamed_on_the_file(saved: Path):
+    with pytest.raises(RuntimeError, match="nowhere"):
+        load(saved, device="nowhere")
+
+
+ACME = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(16, width), nn.ReLU(), nn.Dropout(0.5))
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+"""
+
+
+def test_a_users_class_loads_where_it_is_trusted(
+    saved: Path, trained: Predictor, rows: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from models import NetworkSpec, Provenance
+    from uncertainty import Detector
+
+    (tmp_path / "acme_nets.py").write_text(ACME)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    network = importlib.import_module("acme_nets").Net(8).eval().requires_grad_(False)
+    spec = NetworkSpec(class_path="acme_nets.Net", init_args={"width": 8})
+    predictor = Predictor.build(network, spec, trained.input, trained.classes, num_samples=4)
+    many = torch.cat([rows + step for step in torch.linspace(-1, 1, 10)])
+    evidence = predictor.evidence(many)
+    labels = torch.arange(len(many)) % 3
+    detector = Detector.fit(evidence.deterministic, labels, evidence, k=3).calibrate(evidence, alpha=0.2, delta=0.2)
+    provenance = Provenance(
+        **{**trained.provenance.model_dump(), "weights_sha256": weights.sha256(network.state_dict())}
+    )
+    predictor = predictor.calibrated(trained.temperature, detector, provenance)
+    state = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "last.ckpt")
+    save(predictor, tmp_path / "last.ckpt", tmp_path / "model.ckpt")
+    del sys.modules["acme_nets"]
+
+    for trusted in ((), ("acme",), ("acme_net",), ("acme_nets.Net",)):
+        with pytest.raises(UnreadableCheckpoint, match="neither in the registry"):
+            load(tmp_path / "model.ckpt", trusted=trusted)
+    assert "acme_nets" not in sys.modules
+    _assert_same_answers(predictor, load(tmp_path / "model.ckpt", trusted=("acme_nets",)), rows)
+    del sys.modules["acme_nets"]

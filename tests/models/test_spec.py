@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from models.spec import MAX_INPUT, MAX_LIST, CommitteeSpec, InputSpec, NetworkSpec, Provenance, SiteSpec, Temperature
+
+IMAGE: dict[str, Any] = {
+    "kind": "image",
+    "shape": (3, 8, 8),
+    "mean": (0.1, 0.2, 0.3),
+    "std": (1.0, 1.0, 2.0),
+    "low": 0.0,
+    "high": 255.0,
+}
+SITE: dict[str, Any] = {"kind": "dropout", "p": 0.5, "shape": [4]}
+COMMITTEE: dict[str, Any] = {"num_samples": 64, "seed": 0, "sites": [SITE], "fingerprint": "a" * 64}
+PROVENANCE: dict[str, Any] = {
+    "data": "digits",
+    "data_sha256": "0" * 64,
+    "weights_sha256": "1" * 64,
+    "date": "2026-01-01T00:00:00+00:00",
+    "versions": {"torch": "2.13.0"},
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (InputSpec, IMAGE),
+        (SiteSpec, SITE),
+        (CommitteeSpec, COMMITTEE),
+        (Temperature, {"deterministic": 1.5, "mc": 0.5}),
+        (Provenance, PROVENANCE),
+        (NetworkSpec, {"class_path": "models.MLP", "init_args": {"widths": [4], "rates": [0.5]}}),
+    ],
+)
+def test_each_part_survives_its_own_dump_is_frozen_and_knows_no_other_key(
+    kind: type[BaseModel], values: dict[str, Any]
+):
+    part = kind.model_validate(values)
+    assert kind.model_validate(part.model_dump()) == part
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(part, next(iter(values)), 0)
+    with pytest.raises(ValidationError, match=r"(?s)extra.*not permitted"):
+        kind.model_validate({**values, "extra": 1})
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "change", "message"),
+    [
+        (InputSpec, IMAGE, {"kind": "sound"}, "'image' or 'numbers'"),
+        (InputSpec, IMAGE, {"shape": (8, 8)}, "3 axes"),
+        (InputSpec, IMAGE, {"shape": (3, 8, 0)}, "greater than or equal to 1"),
+        (InputSpec, IMAGE, {"shape": (3, 8, 8.0)}, "valid integer"),
+        (InputSpec, IMAGE, {"shape": (3, MAX_INPUT, 1)}, "at most"),
+        (InputSpec, IMAGE, {"shape": (3, 2**40, 2**40)}, "at most"),
+        (InputSpec, IMAGE, {"shape": "388"}, "valid tuple"),
+        (InputSpec, IMAGE, {"mean": (0.1,)}, "one mean and one std for each of 3"),
+        (InputSpec, IMAGE, {"std": (1.0, 1.0)}, "one mean and one std for each of 3"),
+        (InputSpec, IMAGE, {"std": (1.0, 0.0, 1.0)}, "greater than 0"),
+        (InputSpec, IMAGE, {"mean": (math.nan, 0.0, 0.0)}, "finite number"),
+        (InputSpec, IMAGE, {"std": (math.inf, 1.0, 1.0)}, "finite number"),
+        (InputSpec, IMAGE, {"low": -math.inf}, "finite number"),
+        (InputSpec, IMAGE, {"low": 256.0}, "low <= high"),
+        (InputSpec, IMAGE, {"high": "255"}, "valid number"),
+        (InputSpec, {**IMAGE, "kind": "numbers"}, {}, "1 axes"),
+        (SiteSpec, SITE, {"p": 0.0}, "greater than 0"),
+        (SiteSpec, SITE, {"p": 1.5}, "less than or equal to 1"),
+        (SiteSpec, SITE, {"shape": [-1]}, "greater than or equal to 1"),
+        (CommitteeSpec, COMMITTEE, {"num_samples": 1}, "greater than or equal to 2"),
+        (CommitteeSpec, COMMITTEE, {"num_samples": 4097}, "less than or equal to 4096"),
+        (CommitteeSpec, COMMITTEE, {"num_samples": True}, "valid integer"),
+        (CommitteeSpec, COMMITTEE, {"seed": -1}, "greater than or equal to 0"),
+        (CommitteeSpec, COMMITTEE, {"seed": 2**63}, "less than 9223372036854775808"),
+        (CommitteeSpec, COMMITTEE, {"sites": []}, "at least 1 item"),
+        (CommitteeSpec, COMMITTEE, {"fingerprint": "a" * 63}, "pattern"),
+        (CommitteeSpec, COMMITTEE, {"fingerprint": "a" * 64 + "\n"}, "pattern"),
+        (Temperature, {}, {"mc": 0.0}, "greater than 0"),
+        (Temperature, {}, {"deterministic": math.inf}, "finite number"),
+        (Provenance, PROVENANCE, {"data": ""}, "at least 1 character"),
+        (Provenance, PROVENANCE, {"weights_sha256": "z" * 64}, "pattern"),
+        (Provenance, PROVENANCE, {"versions": {"torch": 2}}, "valid string"),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused_with_the_rule(
+    kind: type[BaseModel], values: dict[str, Any], change: dict[str, Any], message: str
+):
+    with pytest.raises(ValidationError, match=message):
+        kind.model_validate({**values, **change})
+
+
+@pytest.mark.parametrize(
+    "class_path",
+    [
+        "",
+        "MLP()",
+        "os.system('x')",
+        "models.MLP\n",
+        "../models.MLP",
+        "http://a.b/c.MLP",
+        "models..MLP",
+        "1a.b",
+        "a" * 257,
+    ],
+)
+def test_a_class_path_is_a_dotted_name(class_path: str):
+    with pytest.raises(ValidationError, match="class_path"):
+        NetworkSpec(class_path=class_path, init_args={})
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        3,
+        0.5,
+        True,
+        None,
+        "mean",
+        "batch_norm",
+        "pre-norm",
+        [512, 256],
+        (0.5, 0.4),
+        [[1, 2], [3, [4, [5]]]],
+        [0] * MAX_LIST,
+    ],
+)
+def test_plain_arguments_are_taken(argument: object):
+    assert NetworkSpec(class_path="models.MLP", init_args={"a": argument}).init_args == {"a": argument}
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"class_path": "os.system", "init_args": {"command": "true"}},
+        [{"class_path": "os.system"}],
+        "https://example.org/net.yaml",
+        "/etc/passwd",
+        "../net.yaml",
+        "net.yaml",
+        "torch.nn.ReLU",
+        "C:\\net",
+        "~",
+        "",
+        "a b",
+        "a" * 257,
+        math.nan,
+        [0.5, math.inf],
+        b"bytes",
+        {1, 2},
+        1j,
+        object(),
+        [[[[[1]]]]],
+        [0] * (MAX_LIST + 1),
+    ],
+    ids=lambda argument: type(argument).__name__,
+)
+def test_what_is_not_plain_or_could_be_resolved_is_refused_by_name(argument: object):
+    with pytest.raises(ValidationError, match=r"init_args\.a"):
+        NetworkSpec(class_path="models.MLP", init_args={"a": argument})
+
+
+@pytest.mark.parametrize("init_args", ["https://example.org/args.yaml", ["a"], None])
+def test_arguments_are_a_dict(init_args: object):
+    with pytest.raises(ValidationError, match="valid dictionary"):
+        NetworkSpec.model_validate({"class_path": "models.MLP", "init_args": init_args})
+
+
+def test_arguments_are_not_too_many():
+    with pytest.raises(ValidationError, match=f"at most {MAX_LIST} arguments"):
+        NetworkSpec(class_path="models.MLP", init_args={f"a{index}": 1 for index in range(MAX_LIST + 1)})

@@ -1,0 +1,99 @@
+"""The promise: conformal p-values, and the level that keeps the false-alarm rate with confidence."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from uncertainty.errors import CalibrationSetTooSmall, UncertaintyError
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A calibrated promise: P(flagged given in-distribution) <= alpha, with confidence 1 - delta.
+
+    Attributes:
+        scores_N: calibration scores, ascending, float64.
+        alpha: promised upper bound on the false-alarm rate.
+        delta: probability, over the draw of the calibration set, that the bound does not hold.
+        level: an input is flagged if and only if its p-value is at or below this.
+    """
+
+    scores_N: Tensor
+    alpha: float
+    delta: float
+    level: float
+
+    def __post_init__(self) -> None:
+        """Refuse a promise that its own scores do not carry, wherever it was read from."""
+        due = level(len(self.scores_N), self.alpha, self.delta)
+        if self.level != due:
+            raise UncertaintyError(
+                f"Expected `level` to be {due:g} for {len(self.scores_N)} calibration scores, alpha = {self.alpha:g} "
+                f"and delta = {self.delta:g}, but got {self.level:g}; calibrate again."
+            )
+        if not bool((self.scores_N.diff() >= 0).all()):
+            raise UncertaintyError("Expected the calibration scores in ascending order; calibrate again.")
+
+    @classmethod
+    def fit(cls, scores_N: Tensor, alpha: float = 0.05, delta: float = 0.05) -> Calibration:
+        """Sort the calibration scores and find the level.
+
+        Args:
+            scores_N: scores of held-out in-distribution data that was used for nothing else.
+            alpha: in (0, 1).
+            delta: in (0, 1).
+
+        Raises:
+            CalibrationSetTooSmall: no level keeps the promise with so few scores.
+            UncertaintyError: a score is not finite, or alpha or delta out of range.
+        """
+        if not bool(torch.isfinite(scores_N).all()):
+            raise UncertaintyError("Expected finite calibration scores, but got NaN or infinity; check the data.")
+        return cls(scores_N.double().sort().values, alpha, delta, level(len(scores_N), alpha, delta))
+
+    def p_value(self, scores_B: Tensor) -> Tensor:
+        """Conformal p-values (1 + #{calibration scores >= s}) / (n + 1), ``[B]``; NaN counts as most extreme."""
+        n = len(self.scores_N)
+        scores = scores_B.double().nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)
+        below_B = torch.searchsorted(self.scores_N, scores)
+        return (1 + n - below_B).double() / (n + 1)
+
+
+def level(n: int, alpha: float, delta: float) -> float:
+    """The largest p-value that is flagged.
+
+    With n calibration scores and threshold s_(k), the k-th smallest, the realised false-alarm rate follows
+    Beta(n + 1 - k, k) (Vovk 2012). This takes the smallest k with P(Beta > alpha) <= delta and returns
+    (n + 1 - k) / (n + 1).
+
+    Raises:
+        CalibrationSetTooSmall: not even k = n keeps the promise; the error says how many scores would.
+        UncertaintyError: alpha or delta is not in (0, 1).
+    """
+    for name, value in (("alpha", alpha), ("delta", delta)):
+        if not 0 < value < 1:
+            raise UncertaintyError(f"Expected `{name}` to be a number in (0, 1), but got {value}.")
+    # P(Beta(n+1-k, k) > alpha) = P(Binomial(n, alpha) <= n - k): raise the number of alarms while that stays <= delta.
+    alarms, tail = 0, 0.0
+    while alarms < n:
+        tail += math.exp(_log_binomial(n, alarms, alpha))
+        if tail > delta:
+            break
+        alarms += 1
+    if alarms == 0:
+        rows = math.log(delta) / math.log1p(-alpha)
+        needed = math.ceil(rows) if math.isfinite(rows) else rows
+        raise CalibrationSetTooSmall(
+            f"Expected at least {needed} calibration rows for a false-alarm rate of {alpha:g} with confidence "
+            f"{1 - delta:g}, but got {n}; use a larger calibration split, or a larger alpha or delta."
+        )
+    return alarms / (n + 1)
+
+
+def _log_binomial(n: int, k: int, p: float) -> float:
+    choose = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+    return choose + k * math.log(p) + (n - k) * math.log1p(-p)

@@ -1,0 +1,64 @@
+"""Penultimate features: what goes into the network's last linear layer."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Set only while a tap listens, and per thread: the hook does nothing for anybody else's pass.
+_listening: ContextVar[list[Tensor] | None] = ContextVar("_listening", default=None)
+
+
+class FeatureTap:
+    """Reads the input of the head, the linear layer whose output is the network's.
+
+    The head gets one forward pre-hook, here and once; a pass through the tap is bit-identical to a plain one.
+
+    Args:
+        network: in eval mode, ``[B, ...]`` to logits ``[B, C]``.
+        example_input: ``[B, ...]``, used to find the head.
+
+    Attributes:
+        head: dotted name of the head, or None where the network has none.
+    """
+
+    def __init__(self, network: nn.Module, example_input: Tensor) -> None:
+        self._network = network
+        self.head = _find_head(network, example_input)
+        if self.head is not None:
+            network.get_submodule(self.head).register_forward_pre_hook(_listen, with_kwargs=True)
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Deterministic logits ``[B, C]`` and features ``[B, F]`` (None without a head)."""
+        heard: list[Tensor] = []
+        token = _listening.set(heard)
+        try:
+            logits_BC = self._network(x)
+        finally:
+            _listening.reset(token)
+        return logits_BC, (heard[-1] if heard else None)
+
+
+def _listen(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    heard = _listening.get()
+    if heard is not None:
+        heard.append(args[0] if args else kwargs["input"])
+
+
+def _find_head(network: nn.Module, example_input: Tensor) -> str | None:
+    outputs: dict[str, Any] = {}
+    handles = [
+        module.register_forward_hook(lambda _module, _args, output, name=name: outputs.__setitem__(name, output))
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    try:
+        with torch.inference_mode():
+            logits = network(example_input[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return next((name for name, output in outputs.items() if output is logits), None)
