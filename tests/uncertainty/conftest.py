@@ -1,0 +1,137 @@
+"""Tiny networks with dropout of every kind, and one trained network with its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from uncertainty import Committee, DeterministicPass, Evidence, FeatureTap
+
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+BATCH_NORMS = {0: nn.BatchNorm1d, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+DROPOUTS = {0: nn.Dropout, 1: nn.Dropout1d, 2: nn.Dropout2d, 3: nn.Dropout3d}
+SHAPES = {0: (6,), 1: (2, 5), 2: (2, 4, 4), 3: (2, 3, 3, 3)}
+CASES = [(axes, batch_norm) for axes in DROPOUTS for batch_norm in (False, True)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network in eval mode and what it eats."""
+
+    network: nn.Module
+    shape: tuple[int, ...]
+
+    def inputs(self, batch: int, seed: int = 0) -> Tensor:
+        return torch.randn((batch, *self.shape), generator=torch.Generator().manual_seed(seed))
+
+    def committee(self, num_samples: int = 8, **options: int) -> Committee:
+        return Committee(self.network, self.inputs(1, seed=99), num_samples=num_samples, **options)
+
+
+def _build(axes: int, batch_norm: bool, p: float = 0.4) -> Case:
+    """Two dropout sites of ``Dropout``, ``Dropout1d``, ``2d`` or ``3d``; running statistics are not at their start."""
+    shape = SHAPES[axes]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(axes)
+        if axes == 0:
+            first, second, width = nn.Linear(6, 16), nn.Linear(16, 12), 12
+        else:
+            first, second = (CONVOLUTIONS[axes](channels, 4, 3, padding=1) for channels in (2, 4))
+            width = 4 * torch.Size(shape[1:]).numel()
+        norm = [BATCH_NORMS[axes](first.weight.shape[0])] if batch_norm else []
+        for layer in norm:
+            nn.init.normal_(layer.running_mean)
+            nn.init.uniform_(layer.running_var, 0.5, 2.0)
+        layers = [first, *norm, nn.ReLU(), DROPOUTS[axes](p), second, nn.ReLU(), DROPOUTS[axes](p), nn.Flatten()]
+        network = nn.Sequential(*layers, nn.Linear(width, 3))
+    return Case(network.eval(), shape)
+
+
+def _id(parameters: tuple[int, bool]) -> str:
+    return f"dropout{parameters[0] or ''}{'-batchnorm' if parameters[1] else ''}"
+
+
+@pytest.fixture(params=CASES, ids=_id)
+def case(request: pytest.FixtureRequest) -> Case:
+    """Every kind of dropout, with and without BatchNorm."""
+    return _build(*request.param)
+
+
+@pytest.fixture(scope="session", params=CASES, ids=_id)
+def drawn(request: pytest.FixtureRequest) -> tuple[Case, Committee]:
+    """The same with a committee of 8; tests only ask it."""
+    case = _build(*request.param)
+    return case, case.committee()
+
+
+@pytest.fixture
+def build() -> Callable[..., Case]:
+    """A case of one's own: ``build(axes, batch_norm, p)``."""
+    return _build
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A classifier trained on three overlapping classes, and evidence about rows it never saw."""
+
+    network: nn.Module
+    committee: Committee
+    tap: FeatureTap
+    train: DeterministicPass
+    train_labels_N: Tensor
+    select: Evidence
+    held_out: Evidence
+    held_out_labels_N: Tensor
+
+    def evidence(self, x: Tensor) -> Evidence:
+        with torch.inference_mode():
+            return Evidence(self.deterministic(x), self.committee(x).softmax(-1))
+
+    def deterministic(self, x: Tensor) -> DeterministicPass:
+        with torch.inference_mode():
+            logits_BC, features_BF = self.tap(x)
+            return DeterministicPass(x.flatten(1), logits_BC, features_BF)
+
+
+def _draw(rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    labels_N = torch.randint(3, (rows,), generator=generator)
+    centres = torch.tensor([[2.0, 0, 0, 1, 0, 0], [0, 2.0, 0, 0, 1, 0], [0, 0, 2.0, 0, 0, 1]])
+    return centres[labels_N] + torch.randn(rows, 6, generator=generator), labels_N
+
+
+@pytest.fixture(scope="session")
+def trained() -> Trained:
+    """Trained once; tests only read it."""
+    generator = torch.Generator().manual_seed(7)
+    x, labels_N = _draw(1500, generator)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        body = [nn.Linear(6, 32), nn.ReLU(), nn.Dropout(0.3), nn.Linear(32, 16), nn.ReLU(), nn.Dropout(0.3)]
+        network = nn.Sequential(*body, nn.Linear(16, 3))
+        optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
+        for _ in range(150):
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(network(x), labels_N).backward()
+            optimiser.step()
+    network.eval().requires_grad_(False)
+    half = Trained(
+        network,
+        Committee(network, x[:1], num_samples=16),
+        FeatureTap(network, x[:1]),
+        *([None] * 5),  # type: ignore[arg-type]
+    )
+    held_out, held_out_labels_N = _draw(12_000, generator)
+    return Trained(
+        half.network,
+        half.committee,
+        half.tap,
+        half.deterministic(x),
+        labels_N,
+        half.evidence(_draw(400, generator)[0]),
+        half.evidence(held_out),
+        held_out_labels_N,
+    )

@@ -1,0 +1,153 @@
+"""MC prediction leaves everything else alone: the network, deterministic answers, global random state."""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+BATCHES = (1, 2, 3, 5, 16, 33)
+
+
+def _snapshot(network: nn.Module) -> list[Any]:
+    tensors = [*network.parameters(), *network.buffers()]
+    return [
+        *((id(tensor), tensor._version, tensor.numpy(force=True).tobytes()) for tensor in tensors),
+        *((name, id(module), module.training, dict(module._forward_hooks)) for name, module in network.named_modules()),
+    ]
+
+
+def _random_states() -> tuple[Any, ...]:
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002  (the global state is what is being watched)
+    return random.getstate(), (name, keys.tobytes(), *rest), torch.get_rng_state().numpy().tobytes()
+
+
+# 1. The network stays in eval mode for ever, and nothing is written.
+
+
+def test_nothing_is_written_and_no_mode_is_switched(case):
+    before = _snapshot(case.network)
+    committee = case.committee()
+    for batch in BATCHES:
+        committee(case.inputs(batch))
+        committee(case.inputs(batch), num_samples=3)
+    assert _snapshot(case.network) == before
+
+
+def test_the_input_is_not_written(drawn):
+    case, committee = drawn
+    for batch in BATCHES:
+        x = case.inputs(batch)
+        committee(x)
+        assert torch.equal(x, case.inputs(batch))
+
+
+# 2. Deterministic answers are bit-identical before, after and during MC prediction.
+
+
+def test_deterministic_answers_are_bit_identical_before_and_after(case):
+    plain = {batch: case.network(case.inputs(batch)) for batch in BATCHES}
+    committee = case.committee()
+    for batch in BATCHES:
+        committee(case.inputs(batch))
+        assert torch.equal(case.network(case.inputs(batch)), plain[batch])
+
+
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Threads take turns a hundred times more often than usual."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(5e-5)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def _predict_beside_mc(case: Any, predictions: int) -> None:
+    """Deterministic predictions in this thread while two others ask the committee all the time."""
+    plain = {batch: case.network(case.inputs(batch)) for batch in (1, 3, 16)}
+    committee = case.committee()
+    expected = {batch: committee(case.inputs(batch)) for batch in (1, 5, 33)}
+    before, random_before = _snapshot(case.network), _random_states()
+    stop = threading.Event()
+
+    def ask() -> int:
+        asked = 0
+        while not stop.is_set():
+            batch = (1, 5, 33)[asked % 3]
+            if not torch.equal(committee(case.inputs(batch)), expected[batch]):
+                raise AssertionError("an MC answer changed under load")
+            asked += 1
+        return asked
+
+    differing = 0
+    inputs = {batch: case.inputs(batch) for batch in plain}
+    with ThreadPoolExecutor(2) as pool:
+        askers = [pool.submit(ask) for _ in range(2)]
+        try:
+            for index in range(predictions):
+                batch = (1, 3, 16)[index % 3]
+                differing += not torch.equal(case.network(inputs[batch]), plain[batch])
+        finally:
+            stop.set()
+        assert all(asker.result() > 10 for asker in askers)
+    assert differing == 0
+    assert _snapshot(case.network) == before
+    assert _random_states() == random_before
+
+
+@pytest.mark.usefixtures("hasty_threads")
+@pytest.mark.parametrize("axes", [0, 2])
+def test_deterministic_answers_are_bit_identical_beside_mc_in_other_threads(build, axes):
+    _predict_beside_mc(build(axes, True), predictions=2000)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("hasty_threads")
+def test_ten_thousand_deterministic_answers_are_bit_identical_beside_mc(case):
+    _predict_beside_mc(case, predictions=10_000)
+
+
+@pytest.mark.usefixtures("hasty_threads")
+def test_deterministic_answers_are_bit_identical_while_other_committees_are_drawn(build):
+    served = build(0, True)
+    x = served.inputs(4)
+    plain = served.network(x)
+    call, attribute = nn.Module.__call__, nn.Module.__getattr__
+    with ThreadPoolExecutor(3) as pool:
+        drawing = [pool.submit(build(0, False).committee) for _ in range(6)]
+        differing = 0
+        while not all(each.done() for each in drawing):
+            differing += not torch.equal(served.network(x), plain)
+        assert len({each.result().fingerprint for each in drawing}) == 1
+    assert differing == 0
+    # Tracing patches these for the whole process; overlapping traces would leave them patched for good.
+    assert nn.Module.__call__ is call
+    assert nn.Module.__getattr__ is attribute
+
+
+# 3. No global random state is read or written.
+
+
+def test_global_random_state_is_not_written(case):
+    before = _random_states()
+    committee = case.committee()
+    for batch in BATCHES:
+        committee(case.inputs(batch))
+    assert _random_states() == before
+
+
+def test_global_random_state_is_not_read(case):
+    torch.manual_seed(1)
+    first = case.committee()
+    torch.manual_seed(2)
+    second = case.committee()
+    assert first.fingerprint == second.fingerprint
+    assert torch.equal(first(case.inputs(3)), second(case.inputs(3)))
