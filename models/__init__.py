@@ -5,7 +5,7 @@ from __future__ import annotations
 from models.convnet import ConvNet
 from models.loading import load, save
 from models.mlp import MLP
-from models.prediction import Prediction
+from models.prediction import Prediction, Work
 from models.predictor import Predictor
 from models.spec import InputSpec, NetworkSpec, Provenance, Temperature
 
@@ -18,6 +18,7 @@ __all__ = [
     "Predictor",
     "Provenance",
     "Temperature",
+    "Work",
     "load",
     "save",
 ]

@@ -2,14 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from enum import IntEnum
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.errors import ModelError
+
 OUT_OF_RANGE = "out_of_range"  # a raw value outside what the training split contained
 NOT_CALIBRATED = "not_calibrated"
 NOT_CALIBRATED_FOR_SAMPLES = "not_calibrated_for_these_samples"
+
+Part = TypeVar("Part")
+
+
+class Work(IntEnum):
+    """How much of a prediction to compute; each includes the ones before it."""
+
+    DETERMINISTIC = 0
+    MC = 1
+    FLAG = 2
+
+
+@dataclass(frozen=True)
+class MonteCarlo:
+    """What the members say; see :class:`Prediction`."""
+
+    label: NDArray[np.int64]
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+    predictive_entropy: NDArray[np.float32]
+    expected_entropy: NDArray[np.float32]
+    mutual_information: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What the detector says; see :class:`Prediction`."""
+
+    p_value: NDArray[np.float64] | None
+    flagged: NDArray[np.bool_] | None
+    level: float | None
+    reasons: list[str | None]
 
 
 @dataclass(frozen=True)
@@ -17,32 +53,90 @@ class Prediction:
     """What a predictor says about B inputs with C classes.
 
     Attributes:
-        samples: how many members answered.
+        samples: how many members answered; 0 if none was asked.
         label: ``[B]``, class index of the deterministic prediction.
         probabilities: ``[B, C]``, deterministic.
-        mc_label: ``[B]``, class index of the largest mean.
-        mc_mean: ``[B, C]``, mean over the members.
-        mc_std: ``[B, C]``, standard deviation over the members (divisor K).
-        predictive_entropy: ``[B]``, total uncertainty in nats.
-        expected_entropy: ``[B]``, aleatoric part in nats.
-        mutual_information: ``[B]``, epistemic part in nats.
-        p_value: ``[B]``, conformal; None without a calibration that applies.
-        flagged: ``[B]``, p-value at or below the level; None likewise.
-        level: None likewise.
-        reasons: for each input ``unfamiliar``, ``uncertain`` or ``out_of_range`` where flagged, None where not; without
-            a calibration that applies, ``not_calibrated`` or ``not_calibrated_for_these_samples``.
+        monte_carlo: None if only the deterministic prediction was asked for.
+        flags: None if no flag was asked for.
     """
 
     samples: int
     label: NDArray[np.int64]
     probabilities: NDArray[np.float32]
-    mc_label: NDArray[np.int64]
-    mc_mean: NDArray[np.float32]
-    mc_std: NDArray[np.float32]
-    predictive_entropy: NDArray[np.float32]
-    expected_entropy: NDArray[np.float32]
-    mutual_information: NDArray[np.float32]
-    p_value: NDArray[np.float64] | None
-    flagged: NDArray[np.bool_] | None
-    level: float | None
-    reasons: list[str | None]
+    monte_carlo: MonteCarlo | None
+    flags: Flags | None
+
+    @property
+    def mc_label(self) -> NDArray[np.int64]:
+        """``[B]``, class index of the largest mean."""
+        return _asked(self.monte_carlo).label
+
+    @property
+    def mc_mean(self) -> NDArray[np.float32]:
+        """``[B, C]``, mean probabilities over the members."""
+        return _asked(self.monte_carlo).mean
+
+    @property
+    def mc_std(self) -> NDArray[np.float32]:
+        """``[B, C]``, standard deviation over the members (divisor K)."""
+        return _asked(self.monte_carlo).std
+
+    @property
+    def predictive_entropy(self) -> NDArray[np.float32]:
+        """``[B]``, total uncertainty in nats."""
+        return _asked(self.monte_carlo).predictive_entropy
+
+    @property
+    def expected_entropy(self) -> NDArray[np.float32]:
+        """``[B]``, aleatoric part in nats."""
+        return _asked(self.monte_carlo).expected_entropy
+
+    @property
+    def mutual_information(self) -> NDArray[np.float32]:
+        """``[B]``, epistemic part in nats."""
+        return _asked(self.monte_carlo).mutual_information
+
+    @property
+    def p_value(self) -> NDArray[np.float64] | None:
+        """``[B]``, conformal; None without a calibration that applies."""
+        return _asked(self.flags).p_value
+
+    @property
+    def flagged(self) -> NDArray[np.bool_] | None:
+        """``[B]``, p-value at or below the level; None without a calibration that applies."""
+        return _asked(self.flags).flagged
+
+    @property
+    def level(self) -> float | None:
+        """The largest p-value that is flagged; None without a calibration that applies."""
+        return _asked(self.flags).level
+
+    @property
+    def reasons(self) -> list[str | None]:
+        """For each input ``unfamiliar``, ``uncertain`` or ``out_of_range`` where flagged, None where not.
+
+        Without a calibration that applies, ``not_calibrated`` or ``not_calibrated_for_these_samples``.
+        """
+        return _asked(self.flags).reasons
+
+    def rows(self, start: int, stop: int) -> Prediction:
+        """The prediction of some of the inputs."""
+        return replace(
+            self,
+            label=self.label[start:stop],
+            probabilities=self.probabilities[start:stop],
+            monte_carlo=self.monte_carlo and _slice(self.monte_carlo, start, stop),
+            flags=self.flags and _slice(self.flags, start, stop),
+        )
+
+
+def _slice(part: Part, start: int, stop: int) -> Part:
+    values: dict[str, Any] = {field.name: getattr(part, field.name) for field in fields(part)}  # type: ignore[arg-type]
+    sliced = {name: v[start:stop] if isinstance(v, np.ndarray | list) else v for name, v in values.items()}
+    return type(part)(**sliced)
+
+
+def _asked(part: Part | None) -> Part:
+    if part is None:
+        raise ModelError("Expected a part of the prediction that was asked for; call predict() with more `work`.")
+    return part

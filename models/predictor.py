@@ -11,7 +11,15 @@ from torch import Tensor, nn
 
 from models import inputs
 from models.errors import InvalidInput
-from models.prediction import NOT_CALIBRATED, NOT_CALIBRATED_FOR_SAMPLES, OUT_OF_RANGE, Prediction
+from models.prediction import (
+    NOT_CALIBRATED,
+    NOT_CALIBRATED_FOR_SAMPLES,
+    OUT_OF_RANGE,
+    Flags,
+    MonteCarlo,
+    Prediction,
+    Work,
+)
 from models.spec import InputSpec, NetworkSpec, Provenance, Temperature
 from uncertainty import Committee, Detector, DeterministicPass, Evidence, FeatureTap
 from uncertainty.measures import Summary, summarise
@@ -81,13 +89,14 @@ class Predictor:
         """The same predictor with what calibration learned."""
         return replace(self, temperature=temperature, detector=detector, provenance=provenance)
 
-    def predict(self, x: ArrayLike | Tensor, *, samples: int | None = None) -> Prediction:
+    def predict(self, x: ArrayLike | Tensor, *, samples: int | None = None, work: Work = Work.FLAG) -> Prediction:
         """Both answers and the flag.
 
         Args:
             x: raw inputs ``[B, *input.shape]``.
             samples: ask only the first so many members, in [2, K]; all by default. The flag was calibrated for all
                 members, so with fewer there is none.
+            work: how much to compute: all by default.
 
         Raises:
             InvalidInput: wrong shape, values that are not finite or that overflow the network, or ``samples`` out of
@@ -101,11 +110,24 @@ class Predictor:
             )
         raw = inputs.check(self.input, x)
         with torch.inference_mode():
-            evidence = self._evidence(raw, asked)
-            probs_BC = (evidence.deterministic.logits_BC / self.temperature.deterministic).softmax(-1)
+            encoded = self._encode(raw)
+            deterministic = self._deterministic(encoded)
+            probs_BC = (deterministic.logits_BC / self.temperature.deterministic).softmax(-1)
+            self._refuse_overflow(raw, probs_BC)
+            prediction = Prediction(
+                samples=0 if work == Work.DETERMINISTIC else asked,
+                label=deterministic.logits_BC.argmax(-1).cpu().numpy(),
+                probabilities=probs_BC.cpu().numpy(),
+                monte_carlo=None,
+                flags=None,
+            )
+            if work == Work.DETERMINISTIC:
+                return prediction
+            evidence = Evidence(deterministic, self._member_probs(encoded, asked))
             summary = summarise(evidence.probs_KBC)
-            self._refuse_overflow(raw, probs_BC, summary)
-            return self._prediction(raw, evidence, probs_BC, summary)
+            self._refuse_overflow(raw, summary.mean_BC)
+            flags = self._flags(raw, evidence) if work == Work.FLAG else None
+            return replace(prediction, monte_carlo=_monte_carlo(summary), flags=flags)
 
     def evidence(self, x: ArrayLike | Tensor) -> Evidence:
         """What the detector sees of raw inputs ``[B, *input.shape]``, from the whole committee.
@@ -176,10 +198,13 @@ class Predictor:
 
     def _evidence(self, raw: Tensor, samples: int) -> Evidence:
         x = self._encode(raw)
-        return Evidence(self._deterministic(x), (self.committee(x, samples) / self.temperature.mc).softmax(-1))
+        return Evidence(self._deterministic(x), self._member_probs(x, samples))
 
-    def _refuse_overflow(self, raw: Tensor, probs_BC: Tensor, summary: Summary) -> None:
-        fine_B = torch.isfinite(probs_BC).all(-1) & torch.isfinite(summary.mean_BC).all(-1)
+    def _member_probs(self, x: Tensor, samples: int) -> Tensor:
+        return (self.committee(x, samples) / self.temperature.mc).softmax(-1)
+
+    def _refuse_overflow(self, raw: Tensor, probs_BC: Tensor) -> None:
+        fine_B = torch.isfinite(probs_BC).all(-1)
         if not bool(fine_B.all()):
             row = int((~fine_B).nonzero()[0])
             raise InvalidInput(
@@ -188,38 +213,34 @@ class Predictor:
                 f"{self.input.high:g}]); scale it as the training data were."
             )
 
-    def _prediction(self, raw: Tensor, evidence: Evidence, probs_BC: Tensor, summary: Summary) -> Prediction:
-        samples = len(evidence.probs_KBC)
-        p_value = flagged = level = None
-        reasons: list[str | None]
+    def _flags(self, raw: Tensor, evidence: Evidence) -> Flags:
         if self.detector is None or self.detector.calibration is None:
-            reasons = [NOT_CALIBRATED] * len(raw)
-        elif samples != self.committee.num_samples:
-            reasons = [NOT_CALIBRATED_FOR_SAMPLES] * len(raw)
-        else:
-            verdict = self.detector.judge(evidence)
-            level = self.detector.calibration.level
-            p_value, flagged = verdict.p_value_B.cpu().numpy(), verdict.flagged_B.cpu().numpy()
-            outside = inputs.outside(self.input, raw).tolist()
-            reasons = [
+            return Flags(None, None, None, [NOT_CALIBRATED] * len(raw))
+        if len(evidence.probs_KBC) != self.committee.num_samples:
+            return Flags(None, None, None, [NOT_CALIBRATED_FOR_SAMPLES] * len(raw))
+        verdict = self.detector.judge(evidence)
+        outside = inputs.outside(self.input, raw).tolist()
+        flagged = verdict.flagged_B.tolist()
+        return Flags(
+            p_value=verdict.p_value_B.cpu().numpy(),
+            flagged=verdict.flagged_B.cpu().numpy(),
+            level=self.detector.calibration.level,
+            reasons=[
                 (OUT_OF_RANGE if beyond else reason) if flag else None
                 for flag, beyond, reason in zip(flagged, outside, verdict.reasons, strict=True)
-            ]
-        return Prediction(
-            samples=samples,
-            label=evidence.deterministic.logits_BC.argmax(-1).cpu().numpy(),
-            probabilities=probs_BC.cpu().numpy(),
-            mc_label=summary.mean_BC.argmax(-1).cpu().numpy(),
-            mc_mean=summary.mean_BC.cpu().numpy(),
-            mc_std=summary.std_BC.cpu().numpy(),
-            predictive_entropy=summary.predictive_entropy_B.cpu().numpy(),
-            expected_entropy=summary.expected_entropy_B.cpu().numpy(),
-            mutual_information=summary.mutual_information_B.cpu().numpy(),
-            p_value=p_value,
-            flagged=flagged,
-            level=level,
-            reasons=reasons,
+            ],
         )
+
+
+def _monte_carlo(summary: Summary) -> MonteCarlo:
+    return MonteCarlo(
+        label=summary.mean_BC.argmax(-1).cpu().numpy(),
+        mean=summary.mean_BC.cpu().numpy(),
+        std=summary.std_BC.cpu().numpy(),
+        predictive_entropy=summary.predictive_entropy_B.cpu().numpy(),
+        expected_entropy=summary.expected_entropy_B.cpu().numpy(),
+        mutual_information=summary.mutual_information_B.cpu().numpy(),
+    )
 
 
 def _device(network: nn.Module) -> torch.device:
