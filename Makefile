@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Dubio needs Python 3.11 or newer, but '$(PYTHON)' is not; try: make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install -c constraints.txt torch
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[train,serve,dev]'
 	@touch $@
 

@@ -84,7 +84,9 @@ def main() -> None:
     flagged_B = detector.judge(seen).flagged_B
     print(f"test rows {len(x)}; accuracy {float((label_B == labels).double().mean()):.2%} deterministic, ", end="")
     print(f"{float((mc_label_B == labels).double().mean()):.2%} MC dropout; ", end="")
-    print(f"flagged {int(flagged_B.sum())} ({float(flagged_B.double().mean()):.2%}) at alpha {detector.calibration.alpha}")
+    print(
+        f"flagged {int(flagged_B.sum())} ({float(flagged_B.double().mean()):.2%}) at alpha {detector.calibration.alpha}"
+    )
     rates = resplits(detector, detector.calibration, evidence(predictor, data.raw("calibration")[0]), seen)
     within = float((rates <= detector.calibration.alpha).mean())
     print(f"{RESPLITS} resplits: false-alarm rate {rates.mean():.2%} on average, {rates.max():.2%} at most; ", end="")

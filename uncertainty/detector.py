@@ -33,6 +33,10 @@ OUTPUT_SCORES: dict[str, Callable[[Evidence], Tensor]] = {
     "predictive_entropy": lambda evidence: scores.predictive_entropy(evidence.probs_KBC),
 }
 DEFAULT_SCORES = ("mutual_information", "neighbours", "relative_mahalanobis", "input_mahalanobis")
+# The input's own distance is a backstop: it is there for blatant strangers, which lie beyond every select score, and
+# may spend little of the false-alarm rate that the other scores need for the subtle ones. Its share of larger select
+# scores counts this many times over.
+BACKSTOP_COST = 10.0
 # The covariance of the inputs is a matrix of this width at most: 4096^2 numbers of four bytes are 64 MiB.
 MAX_INPUT_WIDTH = 4096
 
@@ -59,8 +63,11 @@ class Part:
         return UNCERTAIN if self.fitted is None else UNFAMILIAR
 
     def rank(self, evidence: Evidence) -> Tensor:
-        """Ranks of the scores, ``[B]``."""
-        return self.ranks(_score(self.name, self.fitted, evidence))
+        """Ranks of the scores, ``[B]``; those of a backstop are lowered, see ``BACKSTOP_COST``."""
+        rank_B = self.ranks(_score(self.name, self.fitted, evidence))
+        if isinstance(self.fitted, Mahalanobis):
+            return torch.where(rank_B < 1, 1 - BACKSTOP_COST * (1 - rank_B), rank_B)
+        return rank_B
 
 
 @dataclass(frozen=True)

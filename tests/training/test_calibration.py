@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import hashlib
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models import NetworkSpec, Predictor, weights
+from training import CalibrationSettings, Digits, calibrate
+from training.calibration import ScoreName
+from training.errors import TrainingError
+from uncertainty.detector import DEFAULT_SCORES, DISTANCES, OUTPUT_SCORES
+from uncertainty.errors import CalibrationSetTooSmall
+
+QUICK = CalibrationSettings(num_samples=8)
+
+
+@pytest.fixture(scope="module")
+def trained(digits: Digits) -> nn.Module:
+    """A network that has learned something, so that logits, features and members mean something."""
+    from models import MLP
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = MLP(in_features=64, widths=[64, 32], rates=[0.3, 0.3])
+        optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+        for _ in range(15):
+            for x, labels in digits.train_dataloader():
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(network(x), labels).backward()
+                optimizer.step()
+    return network.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def predictor(trained: nn.Module, digits: Digits) -> Predictor:
+    return calibrate(trained, spec(), digits, QUICK)
+
+
+def spec() -> NetworkSpec:
+    arguments = {"in_features": 64, "widths": [64, 32], "num_classes": 10, "rates": [0.3, 0.3]}
+    return NetworkSpec(class_path="models.MLP", init_args=arguments)
+
+
+def nll(predictor: Predictor, x: torch.Tensor, labels: torch.Tensor, factor: float) -> tuple[float, float]:
+    """Negative log-likelihoods with both temperatures multiplied by a factor."""
+    rows = np.arange(len(labels))
+    deterministic = (predictor.deterministic(x).logits_BC / (predictor.temperature.deterministic * factor)).softmax(-1)
+    members = (predictor.member_logits(x) / (predictor.temperature.mc * factor)).softmax(-1).mean(0)
+    return tuple(-probs[rows, labels].log().mean().item() for probs in (deterministic, members))
+
+
+def test_the_temperatures_are_the_best_ones_for_the_select_split(predictor: Predictor, digits: Digits):
+    x, labels = digits.raw("select")
+    best, colder, warmer = (nll(predictor, x, labels, factor) for factor in (1, 0.9, 1.1))
+    assert predictor.temperature.deterministic != predictor.temperature.mc
+    for here, below, above in zip(best, colder, warmer, strict=True):
+        assert here < below
+        assert here < above
+
+
+def test_the_level_comes_from_the_calibration_split_alone(predictor: Predictor, digits: Digits):
+    calibration = predictor.detector.calibration
+    x, _ = digits.raw("calibration")
+    scores = predictor.detector.score(predictor.evidence(x)).sort().values
+    assert len(calibration.scores_N) == len(x)
+    assert torch.allclose(calibration.scores_N, scores, atol=1e-4)
+    assert (calibration.alpha, calibration.delta) == (0.05, 0.05)
+    assert 0 < calibration.level < 0.05
+
+
+def test_calibration_rows_are_flagged_exactly_as_often_as_the_level_says(predictor: Predictor, digits: Digits):
+    x, _ = digits.raw("calibration")
+    flagged = int(predictor.predict(x).flagged.sum())
+    allowed = round(predictor.detector.calibration.level * (len(x) + 1))
+    assert abs(flagged - allowed) <= 1  # one row may fall on the other side by rounding
+
+
+def test_strangers_are_flagged_and_the_test_split_is_not(predictor: Predictor, digits: Digits):
+    x, _ = digits.raw("test")
+    noise = torch.rand(200, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 16
+    assert predictor.predict(x).flagged.mean() < 0.08
+    assert predictor.predict(noise).flagged.mean() > 0.8
+    assert predictor.predict(x * 100).flagged.all()
+
+
+def test_the_provenance_says_what_was_used(predictor: Predictor, trained: nn.Module, digits: Digits):
+    x, labels = digits.raw("calibration")
+    digest = hashlib.sha256()
+    for tensor in (x, labels):
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode() + tensor.numpy().tobytes())
+    provenance = predictor.provenance
+    assert provenance.data == digits.title
+    assert provenance.data_sha256 == digest.hexdigest()
+    assert provenance.weights_sha256 == weights.sha256(trained.state_dict())
+    assert provenance.versions["torch"] == torch.__version__
+    assert provenance.date.endswith("+00:00")
+
+
+def test_calibrating_twice_gives_the_same_predictor(trained: nn.Module, predictor: Predictor, digits: Digits):
+    before = weights.sha256(trained.state_dict())
+    again = calibrate(trained, spec(), digits, QUICK)
+    assert weights.sha256(trained.state_dict()) == before
+    assert again.temperature == predictor.temperature
+    assert again.committee.fingerprint == predictor.committee.fingerprint
+    assert torch.equal(again.detector.calibration.scores_N, predictor.detector.calibration.scores_N)
+
+
+def test_the_committee_is_the_one_that_was_asked_for(trained: nn.Module, predictor: Predictor, digits: Digits):
+    other = calibrate(trained, spec(), digits, CalibrationSettings(num_samples=6, seed=1, scores=("energy",)))
+    assert (other.committee.num_samples, other.committee.seed) == (6, 1)
+    assert other.committee.fingerprint != predictor.committee.fingerprint
+    assert [part.name for part in other.detector.parts] == ["energy"]
+
+
+def test_a_promise_that_the_split_cannot_carry_is_refused(trained: nn.Module, digits: Digits):
+    with pytest.raises(CalibrationSetTooSmall, match=r"at least 2995 calibration rows .* 0\.001"):
+        calibrate(trained, spec(), digits, CalibrationSettings(alpha=0.001, num_samples=4))
+
+
+def test_the_scores_that_can_be_asked_for_are_those_of_the_detector():
+    assert set(get_args(ScoreName)) == {*DISTANCES, *OUTPUT_SCORES}
+    assert CalibrationSettings().scores == DEFAULT_SCORES
+
+
+@pytest.mark.parametrize("scores", [(), ("energy", "energy")])
+def test_no_score_or_one_twice_is_refused(scores: tuple[str, ...]):
+    with pytest.raises(TrainingError, match=r"`calibration\.scores` .* none twice, but got"):
+        CalibrationSettings(scores=scores)

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pytorch_lightning import Trainer
+from pytorch_lightning.cli import ReduceLROnPlateau
+from torch import nn
+from torch.optim import SGD, AdamW
+from torch.optim.lr_scheduler import StepLR
+
+from models import MLP, ConvNet
+from training import Classifier, Digits
+from training.classifier import check_fit
+from training.errors import NetworkMismatch, TrainingError
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers", "ignore:The number of training batches", "ignore:Checkpoint directory"
+)
+
+
+def trainer(folder: Path, epochs: int = 1, **settings) -> Trainer:
+    return Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        default_root_dir=folder,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **settings,
+    )
+
+
+def test_it_learns(tmp_path: Path, network: nn.Module, digits: Digits):
+    model = Classifier(network, optimizer=partial(AdamW, lr=3e-3))
+    fit = trainer(tmp_path, epochs=15)
+    fit.fit(model, digits)
+    assert fit.callback_metrics["val_accuracy"] > 0.93
+    assert fit.callback_metrics["train_loss"] < 0.6
+
+
+def test_the_logged_figures_are_those_of_the_whole_split(tmp_path: Path, network: nn.Module, digits: Digits):
+    (logged,) = trainer(tmp_path).test(Classifier(network), digits, verbose=False)
+    x, labels = torch.cat([x for x, _ in digits.test_dataloader()]), digits.raw("test")[1]
+    with torch.no_grad():
+        logits = network.eval()(x)
+    assert logged["test_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert logged["test_accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+
+
+@pytest.mark.parametrize("frozen", ["", "body.3"])
+def test_a_module_in_eval_mode_is_an_error_when_the_fit_starts(tmp_path: Path, digits: Digits, frozen: str):
+    network = MLP(in_features=64)
+    network.get_submodule(frozen).eval()
+    with pytest.raises(TrainingError, match=r"in eval mode, so their dropout would be off.*network\.train\(\)"):
+        trainer(tmp_path).fit(Classifier(network), digits)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (MLP(in_features=64, num_classes=7), r"\[2, 10\].*but got \[2, 7\].*num_classes: 10"),
+        (MLP(in_features=63), r"MLP does not take inputs of shape \[1, 8, 8\].*init_args\.network\.init_args"),
+        (ConvNet(image_size=28), r"ConvNet does not take inputs of shape \[1, 8, 8\]"),
+        (nn.Identity(), r"but got \[2, 1, 8, 8\]"),
+        (nn.LSTM(8, 10), "LSTM"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_data_is_an_error_when_the_fit_starts(
+    tmp_path: Path, digits: Digits, network: nn.Module, message: str
+):
+    with pytest.raises(NetworkMismatch, match=message):
+        trainer(tmp_path).fit(Classifier(network), digits)
+
+
+def test_checking_changes_neither_modes_nor_weights(digits: Digits):
+    network = ConvNet(image_size=8, widths=[4], rates=[0.2], dense=8)
+    network.body[0].eval()
+    modes = [module.training for module in network.modules()]
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    check_fit(network, digits)
+    assert [module.training for module in network.modules()] == modes
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_weight_decay_spares_biases_and_normalisation():
+    network = ConvNet(image_size=8, widths=[4], rates=[0.2], dense=8)
+    optimizer = Classifier(network, optimizer=partial(AdamW, weight_decay=0.1)).configure_optimizers()
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(decay) == len(list(network.parameters()))
+    for name, parameter in network.named_parameters():
+        assert decay[id(parameter)] == (0.1 if parameter.ndim > 1 else 0.0), name
+
+
+def test_a_parameter_that_is_frozen_is_not_optimized():
+    network = MLP(in_features=64)
+    network.head.requires_grad_(False)
+    optimizer = Classifier(network).configure_optimizers()
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 6
+
+
+@pytest.mark.parametrize(("interval", "advances"), [("epoch", 2), ("step", 34)])
+def test_the_schedule_advances_as_often_as_asked(
+    tmp_path: Path, network: nn.Module, digits: Digits, interval, advances
+):
+    model = Classifier(
+        network,
+        optimizer=partial(SGD, lr=1.0),
+        scheduler=partial(StepLR, step_size=1, gamma=0.5),
+        scheduler_interval=interval,
+    )
+    fit = trainer(tmp_path, epochs=2)
+    fit.fit(model, digits)
+    assert fit.num_training_batches == 17
+    assert fit.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.5**advances)
+
+
+def test_a_plateau_schedule_watches_what_it_is_told_to(tmp_path: Path, network: nn.Module, digits: Digits):
+    scheduler = partial(ReduceLROnPlateau, monitor="val_loss", patience=0, threshold=1e9, mode="min")
+    model = Classifier(network, optimizer=partial(SGD, lr=1.0), scheduler=scheduler)
+    fit = trainer(tmp_path, epochs=3)
+    fit.fit(model, digits)
+    assert fit.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1**3)  # no epoch counts as better
+
+
+def test_a_checkpoint_of_a_classifier_built_in_python_is_plain_data(tmp_path: Path, network: nn.Module, digits: Digits):
+    fit = trainer(tmp_path)
+    fit.fit(Classifier(network, optimizer=partial(AdamW, lr=1e-3)), digits)
+    content = torch.load(fit.checkpoint_callback.best_model_path, weights_only=True)
+    assert {name for name in content["state_dict"] if not name.startswith("network.")} == set()
+    assert torch.equal(content["state_dict"]["network.head.weight"], network.head.weight)
+
+
+def test_predictions_are_probabilities(tmp_path: Path, network: nn.Module, digits: Digits):
+    probabilities = torch.cat(trainer(tmp_path).predict(Classifier(network), digits))
+    assert probabilities.shape == (len(digits.raw("test")[0]), 10)
+    assert torch.allclose(probabilities.sum(1), torch.ones(len(probabilities)))
+    assert network.training

@@ -1,0 +1,20 @@
+"""Training: data modules, the Lightning module, calibration and the command line."""
+
+from __future__ import annotations
+
+from training.calibration import CalibrationSettings, calibrate
+from training.classifier import Classifier
+from training.data import TensorDataModule
+from training.digits import Digits
+from training.errors import TrainingError
+from training.fashion_mnist import FashionMNIST
+
+__all__ = [
+    "CalibrationSettings",
+    "Classifier",
+    "Digits",
+    "FashionMNIST",
+    "TensorDataModule",
+    "TrainingError",
+    "calibrate",
+]

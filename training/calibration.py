@@ -1,0 +1,144 @@
+"""From trained weights to a predictor that can keep its promise."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Literal, TypeVar
+
+import torch
+from rich.progress import Progress
+from torch import Tensor, nn
+
+from models import NetworkSpec, Predictor, Provenance, Temperature, weights
+from training.data import TensorDataModule
+from training.errors import TrainingError
+from uncertainty import Detector, DeterministicPass, Evidence, temperature
+
+BATCH = 250
+
+ScoreName = Literal[
+    "mutual_information",
+    "neighbours",
+    "relative_mahalanobis",
+    "input_mahalanobis",
+    "predictive_entropy",
+    "max_softmax",
+    "energy",
+]
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class CalibrationSettings:
+    """What to promise, and with which committee.
+
+    Args:
+        alpha: Largest false-alarm rate: the share of inputs like the training data that are flagged.
+        delta: How likely it may be, over the draw of the calibration rows, that the rate is larger than alpha.
+        num_samples: Members of the committee. More members, less noise in mean and std, and more time a request.
+        seed: Draws the members' dropout masks.
+        scores: What makes an input strange; the strangest of them counts.
+        k: Which nearest neighbour the score `neighbours` measures the distance to.
+    """
+
+    alpha: float = 0.05
+    delta: float = 0.05
+    num_samples: int = 64
+    seed: int = 0
+    scores: tuple[ScoreName, ...] = ("mutual_information", "neighbours", "relative_mahalanobis", "input_mahalanobis")
+    k: int = 50
+
+    def __post_init__(self) -> None:
+        if not self.scores or len(set(self.scores)) < len(self.scores):
+            raise TrainingError(
+                f"Expected `calibration.scores` to be at least one name, and none twice, but got {list(self.scores)}."
+            )
+
+
+def calibrate(
+    network: nn.Module, network_spec: NetworkSpec, data: TensorDataModule, settings: CalibrationSettings
+) -> Predictor:
+    """Fits the temperatures and the score ranks on select, feature scores on train, the level on calibration.
+
+    Args:
+        network: Trained, in eval mode, on the CPU.
+        network_spec: How to build it again.
+        data: Gives the three splits, and describes input and classes.
+        settings: What to promise, and with which committee.
+
+    Returns:
+        A predictor that flags strangers.
+
+    Raises:
+        UncertaintyError: If the data cannot carry the promise, or the network cannot be sampled.
+    """
+    predictor = Predictor.build(
+        network, network_spec, data.input, data.classes, num_samples=settings.num_samples, seed=settings.seed
+    )
+    train_x, train_labels = data.raw("train")
+    select_x, select_labels = data.raw("select")
+    calibration_x, calibration_labels = data.raw("calibration")
+
+    with progress("Calibrating", len(train_x) + 2 * len(select_x) + len(calibration_x)) as advance:
+        train = DeterministicPass.cat(_by_batch(predictor.deterministic, train_x, advance))
+        selected = DeterministicPass.cat(_by_batch(predictor.deterministic, select_x, advance))
+        logits_KBC = torch.cat(_by_batch(predictor.member_logits, select_x, advance), dim=1)
+        temperatures = Temperature(
+            deterministic=temperature.fit(selected.logits_BC.unsqueeze(0), select_labels),
+            mc=temperature.fit(logits_KBC, select_labels),
+        )
+        # From here on the members' probabilities are those that the service will see.
+        predictor = replace(predictor, temperature=temperatures)
+        select = Evidence(selected, (logits_KBC / temperatures.mc).softmax(-1))
+        detector = Detector.fit(train, train_labels, select, names=settings.scores, k=settings.k)
+        evidence = Evidence.cat(_by_batch(predictor.evidence, calibration_x, advance))
+        detector = detector.calibrate(evidence, alpha=settings.alpha, delta=settings.delta)
+
+    provenance = Provenance(
+        data=data.title,
+        data_sha256=_sha256(calibration_x, calibration_labels),
+        weights_sha256=weights.sha256(network.state_dict()),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=_versions(),
+    )
+    return predictor.calibrated(temperatures, detector, provenance)
+
+
+@contextmanager
+def progress(what: str, rows: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar; what it yields moves it on by so many rows."""
+    with Progress(transient=True) as bar:
+        task = bar.add_task(what, total=rows)
+        yield lambda done: bar.advance(task, done)
+
+
+def _by_batch(answer: Callable[[Tensor], Answer], x: Tensor, advance: Callable[[int], None]) -> list[Answer]:
+    answers = []
+    for batch in x.split(BATCH):
+        answers.append(answer(batch))
+        advance(len(batch))
+    return answers
+
+
+def _sha256(x: Tensor, labels: Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in (x, labels):
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    for package in ("dubio", "pytorch-lightning"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed as a package"
+    return versions

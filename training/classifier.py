@@ -1,0 +1,143 @@
+"""The Lightning module that trains any network as a classifier."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pytorch_lightning import LightningModule
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+
+# Set by Lightning's command line while it builds the module: the configuration, as plain data.
+from pytorch_lightning.core.mixins.hparams_mixin import _given_hyperparameters
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torchmetrics import MeanMetric
+
+from training.data import TensorDataModule
+from training.errors import NetworkMismatch, TrainingError
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Classifier(LightningModule):
+    """Trains a network with cross-entropy and logs loss and accuracy.
+
+    Args:
+        network: Takes normalised inputs `[B, *shape]` and returns logits `[B, C]`. It should hold dropout:
+            that is where the uncertainty of the served model comes from.
+        optimizer: Builds the optimizer. Its weight decay is applied to weight matrices and kernels only, not
+            to biases and normalisation layers.
+        scheduler: Builds the learning-rate schedule, if there is to be one.
+        scheduler_interval: Whether the schedule advances after every `epoch` or after every `step`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: OptimizerCallable = AdamW,
+        scheduler: LRSchedulerCallable | None = None,
+        scheduler_interval: Literal["epoch", "step"] = "epoch",
+    ) -> None:
+        super().__init__()
+        if _given_hyperparameters.get() is not None:
+            # Only the configuration is plain data. The live objects that a Python caller passes would end up
+            # pickled in the checkpoint, which then could not be read with `weights_only=True`.
+            self.save_hyperparameters()
+        self.network = network
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.scheduler_interval = scheduler_interval
+        self.val_accuracy = MeanMetric()
+        self.test_accuracy = MeanMetric()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits_BC: Tensor = self.network(x)
+        return logits_BC
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        x, labels_B = batch
+        loss = F.cross_entropy(self(x), labels_B)
+        self.log("train_loss", loss, prog_bar=True, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(x))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch, "val", self.val_accuracy)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch, "test", self.test_accuracy)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Deterministic probabilities `[B, C]`, without temperature."""
+        return F.softmax(self(batch[0]), dim=-1)
+
+    def _evaluate(self, batch: Batch, stage: str, accuracy: MeanMetric) -> None:
+        x, labels_B = batch
+        logits_BC = self(x)
+        accuracy.update((logits_BC.argmax(dim=-1) == labels_B).float())
+        loss = F.cross_entropy(logits_BC, labels_B)
+        self.log(f"{stage}_loss", loss, prog_bar=True, sync_dist=True, batch_size=len(x))
+        self.log(f"{stage}_accuracy", accuracy, prog_bar=True, batch_size=len(x))
+
+    def configure_optimizers(self) -> Any:
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = self.optimizer(
+            [
+                {"params": [parameter for parameter in trained if parameter.ndim >= 2]},
+                # Biases and normalisation scales do not overfit; shrinking them only hurts.
+                {"params": [parameter for parameter in trained if parameter.ndim < 2], "weight_decay": 0.0},
+            ]
+        )
+        if self.scheduler is None:
+            return optimizer
+        scheduler = self.scheduler(optimizer)
+        settings: dict[str, Any] = {"scheduler": scheduler, "interval": self.scheduler_interval}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            settings["monitor"] = scheduler.monitor
+        return {"optimizer": optimizer, "lr_scheduler": settings}
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            self._require_training_mode()
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if isinstance(datamodule, TensorDataModule):
+            check_fit(self.network, datamodule)
+
+    def _require_training_mode(self) -> None:
+        frozen = [name or "the network" for name, module in self.network.named_modules() if not module.training]
+        if frozen:
+            raise TrainingError(
+                f"Expected every module of the network to be in training mode, but {len(frozen)} "
+                f"({', '.join(frozen[:3])}) are in eval mode, so their dropout would be off while they learn; "
+                "call `network.train()` before `fit`."
+            )
+
+
+def check_fit(network: nn.Module, data: TensorDataModule) -> None:
+    """Tries the network on two blank rows, so that a misfit shows before the first epoch.
+
+    Raises:
+        NetworkMismatch: If it does not take the data's shape, or does not give one logit a class.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    blank = torch.zeros(2, *data.input.shape)
+    try:
+        with torch.no_grad():
+            logits_BC = network.eval()(blank)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise NetworkMismatch(
+            f"The network {type(network).__name__} does not take inputs of shape {list(data.input.shape)}, which "
+            f"is what {data.title} has: {error}. Change its sizes in `model.init_args.network.init_args`."
+        ) from error
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    expected = (2, len(data.classes))
+    if not isinstance(logits_BC, Tensor) or tuple(logits_BC.shape) != expected:
+        found = list(logits_BC.shape) if isinstance(logits_BC, Tensor) else type(logits_BC).__name__
+        raise NetworkMismatch(
+            f"Expected the network {type(network).__name__} to return logits of shape {list(expected)} for two "
+            f"rows, one for each of the {expected[1]} classes of {data.title}, but got {found}; set "
+            f"`model.init_args.network.init_args.num_classes: {expected[1]}`."
+        )

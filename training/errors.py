@@ -1,0 +1,31 @@
+"""What can go wrong in training, as a tree.
+
+ValueError
+└── TrainingError            a mistake the user can repair; the message names value, rule and cure
+    ├── DataUnavailable      the files of a data set are not here
+    ├── UnreadableData       a file is here but is not what it should be
+    ├── InvalidSplit         the rows cannot be divided as asked
+    └── NetworkMismatch      network and data do not fit together
+"""
+
+from __future__ import annotations
+
+
+class TrainingError(ValueError):
+    """A mistake the user can repair. The command line prints its message and nothing else."""
+
+
+class DataUnavailable(TrainingError):
+    """The files of a data set were not found."""
+
+
+class UnreadableData(TrainingError):
+    """A data file is truncated, has trailing bytes or is of another format."""
+
+
+class InvalidSplit(TrainingError):
+    """The rows cannot be divided as asked."""
+
+
+class NetworkMismatch(TrainingError):
+    """The network does not take the data's shape, or does not give one logit a class."""

@@ -1,0 +1,96 @@
+"""Lightning's Trainer with one more verb: calibrate."""
+
+from __future__ import annotations
+
+import copy
+
+import pytorch_lightning as pl
+from pydantic import ValidationError
+
+from models import NetworkSpec, Predictor, checkpoint, registry, save
+from training import calibration
+from training.calibration import CalibrationSettings
+from training.classifier import Classifier, check_fit
+from training.data import TensorDataModule
+from training.errors import TrainingError
+from uncertainty import conformal
+
+
+class Trainer(pl.Trainer):
+    """Lightning's Trainer, which can also turn a checkpoint into one that can be served."""
+
+    def calibrate(
+        self,
+        model: Classifier,
+        datamodule: TensorDataModule,
+        settings: CalibrationSettings,
+        ckpt_path: str | None = None,
+        output: str | None = None,
+    ) -> Predictor:
+        """Fit temperature, detector and flag level, and write a checkpoint that can be served.
+
+        Args:
+            model: Says which network the weights belong to; it is left alone.
+            datamodule: Gives the train, select and calibration rows.
+            settings: What to promise, and with which committee.
+            ckpt_path: Checkpoint with the weights; by default the run's `model.ckpt`.
+            output: Where to write; by default the run's `model.ckpt`, replacing the one that is there.
+
+        Returns:
+            The calibrated predictor, as it was written.
+
+        Raises:
+            TrainingError: If a path is missing, or network and data do not fit together.
+            ModelError: If the checkpoint cannot be read, or holds the weights of another network.
+            UncertaintyError: If the data cannot carry the promise.
+        """
+        if ckpt_path is None or output is None:
+            raise TrainingError(f"Expected `ckpt_path` and `output`, but got {ckpt_path} and {output}.")
+        check_fit(model.network, datamodule)
+        spec = network_spec(model)
+        weights = checkpoint.network_weights(ckpt_path, checkpoint.read_plain(ckpt_path))
+        # The configuration is the user's own, so the module of the network that it names may be imported.
+        network = registry.build(spec, weights, trusted=[type(model.network).__module__])
+        predictor = calibration.calibrate(network, spec, datamodule, settings)
+        save(predictor, ckpt_path, output)
+        return predictor
+
+
+def check(model: Classifier, data: TensorDataModule, settings: CalibrationSettings) -> None:
+    """Finds out before the training what would stop the calibration after it.
+
+    Raises:
+        TrainingError: If network and data do not fit together, or the network cannot be described in a file.
+        UncertaintyError: If the calibration split is too small for the promise, or there is no dropout to sample.
+    """
+    check_fit(model.network, data)
+    conformal.level(len(data.splits["calibration"].labels), settings.alpha, settings.delta)
+    Predictor.build(
+        copy.deepcopy(model.network).eval(),
+        network_spec(model),
+        data.input,
+        data.classes,
+        num_samples=settings.num_samples,
+        seed=settings.seed,
+    )
+
+
+def network_spec(model: Classifier) -> NetworkSpec:
+    """How to build the network again, from the configuration that the command line recorded.
+
+    Raises:
+        TrainingError: If there is no such record, or an argument of the network is not plain data.
+    """
+    network = model.hparams.get("network")
+    if network is None:
+        raise TrainingError(
+            "Expected a classifier that was built by the command line, which records how; for one built in Python "
+            "call `training.calibration.calibrate` with a `NetworkSpec` of your own."
+        )
+    try:
+        return NetworkSpec(
+            class_path=registry.class_path(type(model.network)), init_args=dict(network.get("init_args") or {})
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise TrainingError(f"`model.init_args.network.{'.'.join(map(str, first['loc']))}`: {first['msg']}") from error
