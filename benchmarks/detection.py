@@ -45,7 +45,7 @@ def strangers(predictor: Predictor, test: Tensor, mnist: Path | None) -> dict[st
         "constant": torch.linspace(middle, spec.high, 100).view(-1, *[1] * len(spec.shape)).expand(-1, *spec.shape),
     }
     if mnist is not None:
-        sets["MNIST"] = torch.from_numpy(idx.read(mnist, dimensions=3)).float().unsqueeze(1)
+        sets["MNIST"] = torch.from_numpy(idx.read(mnist, dimensions=3).astype(np.float32)).unsqueeze(1)
     return sets
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 import torch
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -121,19 +122,19 @@ def questions() -> tuple[list[str], list[Any]]:
     digits = Digits()
     x, labels = digits.raw("test")
     asked = [
-        *((f"a handwritten {int(label)}", image) for image, label in zip(x[:5], labels[:5], strict=True)),
-        *(("part of a photograph", image) for image in photograph_patches(digits.input, 2)),
+        *((f"digit {int(label)}", image) for image, label in zip(x[:5], labels[:5], strict=True)),
+        *(("photograph", image) for image in photograph_patches(digits.input, 2)),
         *(("uniform noise", image) for image in uniform_noise(digits.input, 2)),
-        (f"an inverted {int(labels[0])}", inverted(digits.input, x[0])),
+        (f"inverted {int(labels[0])}", inverted(digits.input, x[0])),
     ]
     return [what for what, _ in asked], [torch.round(image, decimals=1).tolist() for _, image in asked]
 
 
 def answers_table(rows: list[str], predictions: list[dict[str, Any]]) -> Table:
     """Both answers, the uncertainty and the flag, one line an instance."""
-    table = Table(title="What the service said", title_style="bold", row_styles=["", "dim"])
+    table = Table(title="What the service said", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name in ("input", "deterministic", "MC dropout", "epistemic", "p-value", "flagged"):
-        table.add_column(name, justify="left" if name in {"input", "flagged"} else "right")
+        table.add_column(name, justify="left" if name in {"input", "flagged"} else "right", no_wrap=True)
     for index, (what, prediction) in enumerate(zip(rows, predictions, strict=True)):
         deterministic, mc, ood = prediction["deterministic"], prediction["mc"], prediction["ood"]
         best = max(range(len(mc["mean"])), key=mc["mean"].__getitem__)
@@ -143,7 +144,7 @@ def answers_table(rows: list[str], predictions: list[dict[str, Any]]) -> Table:
             f"{mc['label']}  {mc['mean'][best]:.2f} ± {mc['std'][best]:.2f}",
             f"{prediction['uncertainty']['mutual_information']:.3f}",
             f"{ood['p_value']:.3f}",
-            f"[bold red]yes[/], {ood['reason']}" if ood["flagged"] else "[green]no[/]",
+            f"[bold red]{ood['reason']}[/]" if ood["flagged"] else "[green]no[/]",
             end_section=index == 4,
         )
     return table

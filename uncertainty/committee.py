@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
-from uncertainty import masks, members, tracing
+from uncertainty import masks, members, thinning, tracing
 from uncertainty.errors import NoDropoutFound, UnsupportedNetwork
 from uncertainty.sites import Site, audit
 
@@ -15,6 +20,7 @@ TRACED_BATCHES = (1, 2, 4, 8, 16, 32)
 # Several intermediate results live at a time; the budget is divided by this many copies of the largest.
 LIVE_COPIES = 4
 TOLERANCE = 1e-5
+TIMED_CALLS = 5
 
 
 class Committee:
@@ -69,12 +75,15 @@ class Committee:
             row = example_input[:1]
             self._run = members.vmap if self._vmap_agrees(row) else members.loop
             self._graphs = self._trace(row) if self._run is members.vmap else {}
+            self._thinned = self._thin(row, keeps, memory_budget)
+            self._thin_from = self._fastest_thinned(row)
             self._refuse_constant(row)
 
     @property
     def strategy(self) -> str:
-        """How members are run: ``traced`` (vmap, traced for small batches), ``vmap`` or ``loop``."""
-        return "traced" if self._graphs else self._run.__name__
+        """How members are run: ``traced`` (vmap, traced for small batches), ``vmap`` or ``loop``; thinned from when."""
+        thinned = f", thinned from {self._thin_from} rows" if self._thin_from is not None else ""
+        return ("traced" if self._graphs else self._run.__name__) + thinned
 
     def __call__(self, x: Tensor, num_samples: int | None = None) -> Tensor:
         """Logits of every member, ``[K, B, C]``.
@@ -99,6 +108,11 @@ class Committee:
             return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def _members(self, x: Tensor, asked: int) -> Tensor:
+        if self._thinned and self._thin_from is not None and len(x) >= self._thin_from and asked == self.num_samples:
+            return self._thinned(x)
+        return self._masked(x, asked)
+
+    def _masked(self, x: Tensor, asked: int) -> Tensor:
         bucket = next((batch for batch in self._graphs if batch >= len(x)), None)
         if asked == self.num_samples and bucket is not None:
             padded = x if len(x) == bucket else torch.cat([x, x[-1:].expand(bucket - len(x), *x.shape[1:])])
@@ -133,6 +147,26 @@ class Committee:
             graphs[batch] = graph
         return graphs
 
+    def _thin(self, row: Tensor, keeps: list[Tensor], memory_budget: int) -> thinning.Thinned | None:
+        """The thinned committee, where the network can be thinned and agrees; see :mod:`uncertainty.thinning`."""
+        if self._run is not members.vmap:
+            return None
+        x = torch.cat([row, _noise_like(row)])
+        thinned = thinning.thin(self.network, x, self.sites, keeps, memory_budget // row.element_size())
+        return thinned if thinned and _agree(thinned(x), self._masked(x, self.num_samples)) else None
+
+    def _fastest_thinned(self, row: Tensor) -> int | None:
+        """The smallest of the traced batch sizes at which thinning wins, by the median of a few calls; None if none."""
+        if self._thinned is None:
+            return None
+        for batch in TRACED_BATCHES:
+            x = _noise_like(row.expand(batch, *row.shape[1:]))
+            if batch * self.num_samples > self._chunk:
+                break
+            if _seconds(partial(self._thinned, x)) < _seconds(partial(self._masked, x, self.num_samples)):
+                return batch
+        return None
+
     def _refuse_constant(self, row: Tensor) -> None:
         """Refuse a committee whose members agree up to rounding, on the example as on noise."""
         logits_KBC = self(torch.cat([row, _noise_like(row)]))
@@ -144,6 +178,17 @@ class Committee:
                 f"All {self.num_samples} members gave the same logits, so their standard deviation would be 0. "
                 f"Sites found: {found}. Check that their rates are between 0 and 1 and that the sites reach the output."
             )
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """Median of a few calls, after one that warms up."""
+    call()
+    times = []
+    for _ in range(TIMED_CALLS):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
 
 
 def _noise_like(x: Tensor) -> Tensor:

@@ -14,6 +14,9 @@ LOW, HIGH = 0.05, 20.0
 def fit(logits_KBC: Tensor, labels_B: Tensor) -> float:
     """The temperature T in [0.05, 20] that minimises the NLL of mean_K softmax(logits / T) (Guo 2017).
 
+    The true class counts as (n + 1) / (n + 2) instead of 1, the others share the rest (Platt 1999): n rows that are all
+    right must not make the probabilities infinitely sure.
+
     Args:
         logits_KBC: the members' logits; for a deterministic prediction K = 1.
         labels_B: true classes of held-out rows.
@@ -42,7 +45,9 @@ def fit(logits_KBC: Tensor, labels_B: Tensor) -> float:
 
 def _nll(logits_KBC: Tensor, labels_B: Tensor, log_temperature: float) -> float:
     log_probs_KBC = (logits_KBC.double() / math.exp(log_temperature)).log_softmax(-1)
-    index_KB1 = labels_B.expand(len(logits_KBC), -1).unsqueeze(-1)
     # log mean_K p = logsumexp_K log p - log K
-    log_mean_B = log_probs_KBC.gather(-1, index_KB1).squeeze(-1).logsumexp(0) - math.log(len(logits_KBC))
-    return -float(log_mean_B.mean())
+    log_mean_BC = log_probs_KBC.logsumexp(0) - math.log(len(logits_KBC))
+    log_true_B = log_mean_BC.gather(-1, labels_B.unsqueeze(-1)).squeeze(-1)
+    log_other_B = (log_mean_BC.sum(-1) - log_true_B) / max(1, log_mean_BC.shape[-1] - 1)
+    unsure = 1 / (len(labels_B) + 2)
+    return -float(((1 - unsure) * log_true_B + unsure * log_other_B).mean())

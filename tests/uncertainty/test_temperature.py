@@ -27,7 +27,10 @@ def _data(members: int, true_temperature: float, rows: int = 800) -> tuple[Tenso
 def _nll(logits_KBC: Tensor, labels_B: Tensor, t: float) -> float:
     log_probs = log_softmax(logits_KBC.double().numpy() / t, axis=-1)
     log_mean = logsumexp(log_probs, axis=0) - math.log(len(logits_KBC))
-    return -float(np.mean(log_mean[np.arange(len(labels_B)), labels_B.numpy()]))
+    n, classes = log_mean.shape
+    targets = np.full((n, classes), 1 / (n + 2) / (classes - 1))
+    targets[np.arange(n), labels_B.numpy()] = (n + 1) / (n + 2)
+    return -float(np.mean((targets * log_mean).sum(-1)))
 
 
 @pytest.mark.parametrize("members", [1, 2, 16])
@@ -51,9 +54,16 @@ def test_a_known_temperature_is_found(true_temperature):
     assert temperature.fit(logits_KBC, labels_B) == pytest.approx(true_temperature, rel=0.05)
 
 
-def test_labels_that_are_always_right_or_pure_chance_end_at_the_bounds():
+@pytest.mark.parametrize("rows", [20, 400])
+def test_rows_that_are_all_right_leave_as_much_doubt_as_their_number_does(rows):
+    labels_B = torch.arange(rows) % 4
+    logits_KBC = 30 * torch.nn.functional.one_hot(labels_B, 4).float()[None]
+    sure_BC = (logits_KBC[0] / temperature.fit(logits_KBC, labels_B)).softmax(-1)
+    assert float(sure_BC.amax(-1).mean()) == pytest.approx((rows + 1) / (rows + 2), abs=1e-4)
+
+
+def test_labels_that_are_always_wrong_end_at_the_bound():
     logits_KBC = 3 * torch.nn.functional.one_hot(torch.arange(400) % 4, 4).float()[None]
-    assert temperature.fit(logits_KBC, torch.arange(400) % 4) < 0.4
     assert temperature.fit(logits_KBC, (torch.arange(400) + 1) % 4) == pytest.approx(20.0, rel=1e-3)
 
 
