@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from models.convnet import ConvNet
+from models.ensemble import Ensemble
 from models.loading import load, save
 from models.mlp import MLP
 from models.prediction import Prediction, Work
@@ -12,6 +13,7 @@ from models.spec import InputSpec, NetworkSpec, Provenance, Temperature
 __all__ = [
     "MLP",
     "ConvNet",
+    "Ensemble",
     "InputSpec",
     "NetworkSpec",
     "Prediction",

@@ -3,6 +3,7 @@
 ModelError (ValueError)
 |- UnreadableCheckpoint     a file that cannot be, or must not be, loaded
 |- InvalidInput             rows that the model does not take
+|- MismatchedCheckpoints    checkpoints that cannot be one ensemble
 """
 
 from __future__ import annotations
@@ -25,3 +26,7 @@ class UnreadableCheckpoint(ModelError):
 
 class InvalidInput(ModelError):
     """Input rows, or a number of samples, that the model does not take."""
+
+
+class MismatchedCheckpoints(ModelError):
+    """Checkpoints that cannot answer as one: too few, the same twice, other inputs or other classes."""

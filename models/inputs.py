@@ -46,6 +46,22 @@ def outside(spec: InputSpec, raw: Tensor) -> Tensor:
     return ((flat < spec.low) | (flat > spec.high)).any(1)
 
 
+def refuse_overflow(spec: InputSpec, raw: Tensor, probs_BC: Tensor) -> None:
+    """Refuse inputs so large that a network's probabilities for them are not finite.
+
+    Raises:
+        InvalidInput: names the first such input.
+    """
+    fine_B = torch.isfinite(probs_BC).all(-1)
+    if not bool(fine_B.all()):
+        row = int((~fine_B).nonzero()[0])
+        raise InvalidInput(
+            f"Expected values that the network can process, but input {row} makes its logits overflow (largest "
+            f"magnitude {float(raw[row].abs().max()):g}; training values lay in [{spec.low:g}, {spec.high:g}]); scale "
+            "it as the training data were."
+        )
+
+
 def _dense(x: Tensor) -> Tensor:
     if x.layout != torch.strided or x.dtype == torch.bool or x.is_complex() or x.is_meta or x.is_quantized:
         raise InvalidInput(f"Expected a dense tensor of real numbers, but got one of {x.dtype}, {x.layout}.")

@@ -110,10 +110,10 @@ class Predictor:
             )
         raw = inputs.check(self.input, x)
         with torch.inference_mode():
-            encoded = self._encode(raw)
+            encoded = self.encode(raw)
             deterministic = self._deterministic(encoded)
             probs_BC = (deterministic.logits_BC / self.temperature.deterministic).softmax(-1)
-            self._refuse_overflow(raw, probs_BC)
+            inputs.refuse_overflow(self.input, raw, probs_BC)
             prediction = Prediction(
                 samples=0 if work == Work.DETERMINISTIC else asked,
                 label=deterministic.logits_BC.argmax(-1).cpu().numpy(),
@@ -125,9 +125,9 @@ class Predictor:
                 return prediction
             evidence = Evidence(deterministic, self._member_probs(encoded, asked))
             summary = summarise(evidence.probs_KBC)
-            self._refuse_overflow(raw, summary.mean_BC)
+            inputs.refuse_overflow(self.input, raw, summary.mean_BC)
             flags = self._flags(raw, evidence) if work == Work.FLAG else None
-            return replace(prediction, monte_carlo=_monte_carlo(summary), flags=flags)
+            return replace(prediction, monte_carlo=summed_up(summary), flags=flags)
 
     def evidence(self, x: ArrayLike | Tensor) -> Evidence:
         """What the detector sees of raw inputs ``[B, *input.shape]``, from the whole committee.
@@ -145,7 +145,7 @@ class Predictor:
             InvalidInput: as :meth:`predict`.
         """
         with torch.inference_mode():
-            return self._deterministic(self._encode(inputs.check(self.input, x)))
+            return self._deterministic(self.encode(inputs.check(self.input, x)))
 
     def member_logits(self, x: ArrayLike | Tensor) -> Tensor:
         """The members' logits ``[K, B, C]`` of raw inputs, before any temperature.
@@ -153,7 +153,11 @@ class Predictor:
         Raises:
             InvalidInput: as :meth:`predict`.
         """
-        return self.committee(self._encode(inputs.check(self.input, x)))
+        return self.committee(self.encode(inputs.check(self.input, x)))
+
+    def encode(self, raw: Tensor) -> Tensor:
+        """What the network eats of checked raw inputs ``[B, *input.shape]``, on its device."""
+        return inputs.normalise(self.input, raw.to(_device(self.network)))
 
     def describe(self) -> dict[str, Any]:
         """Everything a user may want to know about this model, as plain data."""
@@ -189,29 +193,16 @@ class Predictor:
             ),
         }
 
-    def _encode(self, raw: Tensor) -> Tensor:
-        return inputs.normalise(self.input, raw.to(_device(self.network)))
-
     def _deterministic(self, x: Tensor) -> DeterministicPass:
         logits_BC, features_BF = self.tap(x)
         return DeterministicPass(x.flatten(1), logits_BC, features_BF)
 
     def _evidence(self, raw: Tensor, samples: int) -> Evidence:
-        x = self._encode(raw)
+        x = self.encode(raw)
         return Evidence(self._deterministic(x), self._member_probs(x, samples))
 
     def _member_probs(self, x: Tensor, samples: int) -> Tensor:
         return (self.committee(x, samples) / self.temperature.mc).softmax(-1)
-
-    def _refuse_overflow(self, raw: Tensor, probs_BC: Tensor) -> None:
-        fine_B = torch.isfinite(probs_BC).all(-1)
-        if not bool(fine_B.all()):
-            row = int((~fine_B).nonzero()[0])
-            raise InvalidInput(
-                f"Expected values that the network can process, but input {row} makes its logits overflow (largest "
-                f"magnitude {float(raw[row].abs().max()):g}; training values lay in [{self.input.low:g}, "
-                f"{self.input.high:g}]); scale it as the training data were."
-            )
 
     def _flags(self, raw: Tensor, evidence: Evidence) -> Flags:
         if self.detector is None or self.detector.calibration is None:
@@ -232,7 +223,8 @@ class Predictor:
         )
 
 
-def _monte_carlo(summary: Summary) -> MonteCarlo:
+def summed_up(summary: Summary) -> MonteCarlo:
+    """The members' part of a prediction, on the CPU."""
     return MonteCarlo(
         label=summary.mean_BC.argmax(-1).cpu().numpy(),
         mean=summary.mean_BC.cpu().numpy(),

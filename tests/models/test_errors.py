@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import InvalidInput, ModelError, UnreadableCheckpoint
+from models.errors import InvalidInput, MismatchedCheckpoints, ModelError, UnreadableCheckpoint
 
 
-@pytest.mark.parametrize("error", [UnreadableCheckpoint, InvalidInput])
+@pytest.mark.parametrize("error", [UnreadableCheckpoint, InvalidInput, MismatchedCheckpoints])
 def test_every_error_is_a_model_error_and_a_value_error(error: type[Exception]):
     assert issubclass(error, ModelError)
     assert issubclass(error, ValueError)

@@ -1,0 +1,273 @@
+"""The ensemble: several predictors of the same task that answer as one, a deep ensemble of committees."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from models import inputs
+from models.errors import InvalidInput, MismatchedCheckpoints
+from models.prediction import NOT_CALIBRATED, NOT_CALIBRATED_FOR_SAMPLES, OUT_OF_RANGE, Flags, Prediction, Work
+from models.predictor import Predictor, summed_up
+from models.spec import InputSpec
+from uncertainty import DeterministicPass, Evidence
+from uncertainty.errors import CalibrationSetTooSmall
+from uncertainty.joint import JointCalibration
+from uncertainty.measures import summarise
+
+CALIBRATION_TOO_SMALL = "calibration_too_small"  # for this checkpoint's share of the promise
+
+
+@dataclass(frozen=True)
+class JointCommittee:
+    """The members of all committees as one committee.
+
+    Attributes:
+        num_samples: of all committees together.
+        fingerprint: SHA-256 over the committees' fingerprints, in their order.
+    """
+
+    num_samples: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Answers like a :class:`Predictor`, with the members of several. Thread-safe.
+
+    The deterministic prediction is the mean of the predictors' deterministic probabilities. Mean, standard deviation
+    and entropies are over all members of all committees, each with the same weight. An input is flagged if any
+    predictor's p-value is at or below the level of its share of the promise, see :class:`JointCalibration`.
+
+    Attributes:
+        predictors: two or more, of the same input and classes.
+        committee: all their members.
+        joint: the common promise; None where there is none.
+        no_promise: why there is none, one of a prediction's reasons.
+        hint: the same for a reader; None where there is a promise.
+    """
+
+    predictors: tuple[Predictor, ...]
+    committee: JointCommittee
+    joint: JointCalibration | None
+    no_promise: str | None
+    hint: str | None
+
+    @classmethod
+    def build(cls, predictors: Sequence[Predictor]) -> Ensemble:
+        """One model out of several.
+
+        Raises:
+            MismatchedCheckpoints: fewer than two, one of them twice, or they differ in input or classes.
+        """
+        _check(predictors)
+        fingerprints = "".join(predictor.committee.fingerprint for predictor in predictors)
+        committee = JointCommittee(
+            num_samples=sum(predictor.committee.num_samples for predictor in predictors),
+            fingerprint=hashlib.sha256(fingerprints.encode()).hexdigest(),
+        )
+        known = [
+            predictor.detector.calibration
+            for predictor in predictors
+            if predictor.detector is not None and predictor.detector.calibration is not None
+        ]
+        joint = no_promise = hint = None
+        if len(known) < len(predictors):
+            no_promise, hint = NOT_CALIBRATED, "a checkpoint is not calibrated"
+        else:
+            try:
+                joint = JointCalibration.fit(known)
+            except CalibrationSetTooSmall as error:
+                no_promise, hint = CALIBRATION_TOO_SMALL, f"shared by {len(known)} checkpoints: {error}"
+        return cls(tuple(predictors), committee, joint, no_promise, hint)
+
+    @property
+    def input(self) -> InputSpec:
+        """What one input is."""
+        return self.predictors[0].input
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names, in the order of the probabilities."""
+        return self.predictors[0].classes
+
+    def predict(self, x: ArrayLike | Tensor, *, samples: int | None = None, work: Work = Work.FLAG) -> Prediction:
+        """Both answers and the flag.
+
+        Args:
+            x: raw inputs ``[B, *input.shape]``.
+            samples: ask so many members, in [2, K], taken in turn from the committees; all by default. The flag was
+                calibrated for all members, so with fewer there is none.
+            work: how much to compute: all by default.
+
+        Raises:
+            InvalidInput: as :meth:`Predictor.predict`.
+        """
+        total = self.committee.num_samples
+        asked = total if samples is None else samples
+        if type(asked) is not int or not 2 <= asked <= total:
+            raise InvalidInput(
+                f"Expected `samples` to be an integer in [2, {total}], the size of all committees together, but got "
+                f"{asked!r:.80}."
+            )
+        raw = inputs.check(self.input, x)
+        with torch.inference_mode():
+            encoded = self.predictors[0].encode(raw)
+            passes = [DeterministicPass(encoded.flatten(1), *predictor.tap(encoded)) for predictor in self.predictors]
+            probs_BC = self._mean_probs(passes)
+            inputs.refuse_overflow(self.input, raw, probs_BC)
+            monte_carlo = flags = None
+            if work != Work.DETERMINISTIC:
+                probs_MKBC = self._member_probs(encoded, asked)
+                summary = summarise(torch.cat([probs_KBC for probs_KBC in probs_MKBC if len(probs_KBC)]))
+                inputs.refuse_overflow(self.input, raw, summary.mean_BC)
+                monte_carlo = summed_up(summary)
+                if work == Work.FLAG:
+                    flags = self._flags(raw, passes, probs_MKBC)
+            return Prediction(
+                samples=0 if monte_carlo is None else asked,
+                label=probs_BC.argmax(-1).cpu().numpy(),
+                probabilities=probs_BC.cpu().numpy(),
+                monte_carlo=monte_carlo,
+                flags=flags,
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """Everything a user may want to know about this model, as plain data; each checkpoint under its own key."""
+        parts = [predictor.describe() for predictor in self.predictors]
+        committees = [part["committee"] for part in parts]
+        seeds = {committee["seed"] for committee in committees}
+        data = {predictor.provenance.data for predictor in self.predictors if predictor.provenance}
+        return {
+            "network": {"class_path": "models.Ensemble", "init_args": {}},
+            "input": self.input.model_dump(mode="json"),
+            "classes": list(self.classes),
+            "committee": {
+                "num_samples": self.committee.num_samples,
+                "seed": seeds.pop() if len(seeds) == 1 else None,
+                "fingerprint": self.committee.fingerprint,
+                "strategy": ", ".join(sorted({committee["strategy"] for committee in committees})),
+                "sites": [site for committee in committees for site in committee["sites"]],
+            },
+            "temperature": None,
+            "calibration": self._describe_calibration(),
+            "not_calibrated": self.hint,
+            "provenance": {"data": ", ".join(sorted(data))} if data else None,
+            "checkpoints": parts,
+        }
+
+    def _describe_calibration(self) -> dict[str, Any] | None:
+        if self.joint is None:
+            return None
+        parts = [part for predictor in self.predictors if (part := predictor.describe()["calibration"])]
+        return {
+            "scores": sorted({name for part in parts for name in part["scores"]}),
+            "alpha": self.joint.alpha,
+            "delta": self.joint.delta,
+            "n": min(part["n"] for part in parts),
+            "level": self.joint.level,
+            "promise": (
+                f"at most {self.joint.alpha:.1%} of in-distribution inputs are flagged by any of {len(parts)} "
+                f"checkpoints, with confidence {1 - self.joint.delta:.0%}; how many strangers are caught is not "
+                "promised"
+            ),
+        }
+
+    def _mean_probs(self, passes: Sequence[DeterministicPass]) -> Tensor:
+        return torch.stack(
+            [
+                (each.logits_BC / predictor.temperature.deterministic).softmax(-1)
+                for predictor, each in zip(self.predictors, passes, strict=True)
+            ]
+        ).mean(0)
+
+    def _member_probs(self, x: Tensor, asked: int) -> list[Tensor]:
+        """The probabilities of each predictor's members, ``[K, B, C]``; K may be 0."""
+        sizes = [predictor.committee.num_samples for predictor in self.predictors]
+        return [
+            (predictor.committee(x, share) / predictor.temperature.mc).softmax(-1)
+            if share
+            else x.new_empty((0, len(x), len(self.classes)))
+            for predictor, share in zip(self.predictors, shares(sizes, asked), strict=True)
+        ]
+
+    def _flags(self, raw: Tensor, passes: Sequence[DeterministicPass], probs_MKBC: Sequence[Tensor]) -> Flags:
+        if self.joint is None:
+            return Flags(None, None, None, [self.no_promise] * len(raw))
+        if sum(map(len, probs_MKBC)) != self.committee.num_samples:
+            return Flags(None, None, None, [NOT_CALIBRATED_FOR_SAMPLES] * len(raw))
+        verdicts = [
+            predictor.detector.judge(Evidence(each, probs_KBC))
+            for predictor, each, probs_KBC in zip(self.predictors, passes, probs_MKBC, strict=True)
+            if predictor.detector is not None  # a joint promise has one of each
+        ]
+        p_values_MB = torch.stack([verdict.p_value_B for verdict in verdicts])
+        p_value_B = self.joint.p_value(p_values_MB)
+        flagged_B = p_value_B <= self.joint.level
+        rows = zip(
+            flagged_B.tolist(),
+            inputs.outside(self.input, raw).tolist(),
+            self.joint.loudest(p_values_MB).tolist(),
+            strict=True,
+        )
+        return Flags(
+            p_value=p_value_B.cpu().numpy(),
+            flagged=flagged_B.cpu().numpy(),
+            level=self.joint.level,
+            reasons=[
+                (OUT_OF_RANGE if beyond else verdicts[loudest].reasons[row]) if flag else None
+                for row, (flag, beyond, loudest) in enumerate(rows)
+            ],
+        )
+
+
+def shares(sizes: Sequence[int], asked: int) -> list[int]:
+    """How many members of each committee answer when one after the other gives its next member, ``asked`` in all.
+
+    Args:
+        sizes: of the committees.
+        asked: at most their sum.
+    """
+    given = [0] * len(sizes)
+    while asked:
+        able = [index for index, size in enumerate(sizes) if given[index] < size]
+        step = max(1, min(asked // len(able), *(sizes[index] - given[index] for index in able)))
+        for index in able[:asked]:
+            given[index] += step
+            asked -= step
+    return given
+
+
+def _check(predictors: Sequence[Predictor]) -> None:
+    if len(predictors) < 2:
+        raise MismatchedCheckpoints(f"Expected at least two checkpoints for an ensemble, but got {len(predictors)}.")
+    first = predictors[0]
+    seen: list[tuple[str, str]] = []
+    for number, predictor in enumerate(predictors, start=1):
+        if predictor.classes != first.classes:
+            raise MismatchedCheckpoints(
+                f"Expected all checkpoints of an ensemble to have the same classes in the same order, but checkpoint 1 "
+                f"has {list(first.classes[:20])} and checkpoint {number} has {list(predictor.classes[:20])}."
+            )
+        for name in type(first.input).model_fields:
+            expected, found = getattr(first.input, name), getattr(predictor.input, name)
+            if found != expected:
+                raise MismatchedCheckpoints(
+                    f"Expected all checkpoints of an ensemble to take the same input, but `input.{name}` is "
+                    f"{expected!r:.200} in checkpoint 1 and {found!r:.200} in checkpoint {number}; train them on the "
+                    "same split."
+                )
+        if predictor.provenance is not None:
+            identity = (predictor.provenance.weights_sha256, predictor.committee.fingerprint)
+            if identity in seen:
+                raise MismatchedCheckpoints(
+                    f"Expected different checkpoints in an ensemble, but checkpoint {number} is the same as checkpoint "
+                    f"{seen.index(identity) + 1}: it would add nothing and halve the level; leave it out."
+                )
+            seen.append(identity)
