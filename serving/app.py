@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
-from serving import problems
+from serving import access, problems
+from serving.access_log import AccessLog
+from serving.batching import Budget, Policy
+from serving.keys import Keys
+from serving.lifecycle import Lifecycle
 from serving.metrics import Metrics
 from serving.observing import Observer
 from serving.openapi import describe_api
 from serving.repository import ModelRepository, ModelSource
+from serving.routes import infer, page, v1, v2
 from serving.routes import metrics as metrics_routes
-from serving.routes import page, v1, v2
+from serving.routes import repository as repository_routes
 from serving.runner import Runner
 from serving.service import PredictionService
 from serving.settings import Settings
+from serving.statistics import Statistics
+from serving.tracing import Tracing
+from serving.watcher import watch
 
 _DESCRIPTION = """
 Every answer comes twice from one checkpoint: the deterministic prediction, and the mean and standard
@@ -27,41 +39,109 @@ flagged, at a false-alarm rate that was promised and measured.
 """
 
 
-def create_app(settings: Settings) -> FastAPI:
+_STANDARD_OUTPUT = 1
+_CORS: dict[str, Any] = {
+    "allow_methods": ["GET", "POST"],
+    "allow_headers": [
+        "Authorization",
+        "X-API-Key",
+        "X-Request-Id",
+        "Content-Type",
+        "Content-Encoding",
+        "traceparent",
+        "tracestate",
+        "Inference-Header-Content-Length",
+    ],
+    "expose_headers": ["X-Request-Id", "Retry-After", "WWW-Authenticate", "Inference-Header-Content-Length"],
+}
+
+
+def create_app(
+    settings: Settings,
+    lifecycle: Lifecycle | None = None,
+    *,
+    metrics_folder: Path | None = None,
+    worker: int = 0,
+    tracing: Tracing | None = None,
+) -> FastAPI:
     """The application; its lifespan loads, checks and warms the models, so it is ready once started.
+
+    Args:
+        settings: everything an operator can choose.
+        lifecycle: of the process, if something stops it step by step.
+        metrics_folder: where several workers count together; None for a process that is alone.
+        worker: its number among them.
+        tracing: instead of what the settings say.
 
     Raises:
         InvalidModelSource: `settings.models` names a model wrongly or twice. Entering the lifespan raises
             `UnreadableCheckpoint` or `SelfTestFailed` when a model cannot be served.
+        InvalidKeys, TracingUnavailable: these settings cannot be used.
     """
-    metrics = Metrics()
+    lifecycle = lifecycle or Lifecycle()
+    keys = Keys.read(
+        path=settings.api_keys_file,
+        environment=settings.api_keys.get_secret_value() if settings.api_keys else None,
+    )
+    tracing = tracing or (Tracing.over_http() if settings.tracing else Tracing())
+    access_log = AccessLog(_STANDARD_OUTPUT) if settings.access_log else None
+    metrics = Metrics(metrics_folder, worker)
+    statistics = Statistics()
     runner = Runner(threads=settings.prediction_threads, torch_threads=settings.torch_threads)
     repository = ModelRepository(
         [ModelSource.parse(text) for text in settings.models],
         device=settings.device,
         trusted=settings.trusted,
+        root=settings.model_repository,
+        control=settings.model_control,
     )
-    service = PredictionService(repository, runner, metrics)
+    service = PredictionService(
+        repository,
+        runner,
+        metrics,
+        Budget(max_rows=settings.max_queue_rows, max_bytes=settings.max_queue_bytes),
+        Policy(settings.max_batch_rows, settings.batch_delay_seconds, settings.overload_samples),
+        timeout=settings.timeout_seconds,
+        statistics=statistics,
+        tracing=tracing,
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        watching: asyncio.Task[None] | None = None
         try:
             await service.start()
+            if settings.model_control == "poll":
+                watching = asyncio.create_task(watch(repository, settings.poll_seconds))
             yield
         finally:
+            if watching is not None:
+                watching.cancel()
+            repository.close()
             runner.close()
+            tracing.close()
+            if access_log is not None:
+                access_log.close()
 
     # A redirect for a trailing slash would lose a POST's body, so there is none.
     app = FastAPI(
         title="Dubio", version=_version(), description=_DESCRIPTION, lifespan=lifespan, redirect_slashes=False
     )
     app.include_router(v1.build(service, settings))
-    app.include_router(v2.build(service))
+    app.include_router(v2.build(service, settings, statistics, lifecycle, version=app.version))
+    app.include_router(infer.build(service, settings, statistics))
+    app.include_router(repository_routes.build(repository, settings))
     app.include_router(metrics_routes.build(metrics))
     app.include_router(page.build())
     problems.install(app)
-    app.add_middleware(Observer, metrics=metrics)
-    app.openapi = partial(describe_api, app, service)  # type: ignore[method-assign]
+    # The last one added is the outermost: what the gate refuses is observed, and readable for the pages allowed to ask.
+    app.add_middleware(access.Gate, keys=keys)
+    app.add_middleware(Observer, metrics=metrics, tracing=tracing, access_log=access_log, lifecycle=lifecycle)
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **_CORS)
+    app.state.service = service
+    describe = partial(describe_api, app, service)
+    app.openapi = (lambda: access.describe(describe())) if keys.any else describe  # type: ignore[method-assign]
     return app
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
-import signal
 import socket
 import sys
-from collections.abc import Sequence
-from types import FrameType
+from collections.abc import Callable, Sequence
 
 from pydantic import ValidationError
 
+from serving import listening
+from serving.lifecycle import Lifecycle, end
+from serving.log import configure_log
 from serving.settings import Settings
+from serving.supervisor import Supervisor
 
 _REFUSED_BY_SYSTEM = 1
 _WRONG_REQUEST = 2
@@ -28,6 +29,8 @@ examples:
       serves one model under its run's name, digits_mlp, on http://127.0.0.1:8000
   dubio-serve digits=runs/digits_mlp/model.ckpt fashion=runs/fashion_cnn/model.ckpt --host 0.0.0.0
       serves two, to the whole network; requests to /v1/predict go to the first
+  dubio-serve --model-repository models --model-control poll
+      serves models/<name>/<version>/model.ckpt, and takes up what is put there later
 
 then:
   curl http://127.0.0.1:8000/v1/models                  what is loaded
@@ -35,108 +38,69 @@ then:
   open http://127.0.0.1:8000/docs                       every route, with requests that run
 
 Every option, and more, can be set in the environment: DUBIO_PORT=9000, DUBIO_MODELS=a=x.ckpt,b=y.ckpt,
-DUBIO_MAX_ROWS, DUBIO_MAX_BODY_BYTES, DUBIO_PREDICTION_THREADS, DUBIO_TORCH_THREADS, DUBIO_GRACE_SECONDS,
-DUBIO_ACCESS_LOG=1. The command line wins.
+DUBIO_API_KEYS, DUBIO_MAX_ROWS, DUBIO_MAX_BODY_BYTES, DUBIO_PREDICTION_THREADS, DUBIO_TORCH_THREADS,
+DUBIO_GRACE_SECONDS, DUBIO_DRAIN_SECONDS. The command line wins. docs/operations.md describes them all.
 
-exit codes: 0 stopped by SIGTERM or Ctrl-C; 1 the system refused (port in use); 2 a wrong argument, setting
-or checkpoint.
+signals: SIGTERM or Ctrl-C lets requests in flight finish; a second one ends the service at once.
+
+exit codes: 0 stopped by SIGTERM or Ctrl-C; 1 the system refused (port in use), or requests in flight did not
+finish in time; 2 a wrong argument, setting or checkpoint; 130 or 143 ended by a second signal.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the service until it is told to stop; returns the exit code."""
+    """Run the service until it is told to stop, which ends the process; else returns the exit code."""
     given = vars(_parser().parse_args(argv))
     try:
         settings = Settings(**{name: value for name, value in given.items() if value not in (None, [])})
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
-        return _fail(f"setting {field}: {first['msg']}, but got {first['input']!r}.", _WRONG_REQUEST)
-    if not settings.models:
-        return _fail("name at least one checkpoint, for example runs/digits_mlp/model.ckpt.", _WRONG_REQUEST)
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+        # What was given for a secret setting is not repeated.
+        got = "" if "key" in field else f", but got {first['input']!r}"
+        return _fail(f"setting {field}: {first['msg']}{got}.", _WRONG_REQUEST)
+    if not settings.models and settings.model_repository is None:
+        return _fail(
+            "name at least one checkpoint, for example runs/digits_mlp/model.ckpt, or a --model-repository.",
+            _WRONG_REQUEST,
+        )
+    configure_log(settings.log_level)
     try:
         # Before the models load: nobody wants to wait for them to learn that the port is taken.
-        bound = _bind(settings.host, settings.port)
+        bound = listening.bind(settings.host, settings.port)
     except OSError as error:
         return _fail(
             f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; "
             "choose another --port or --host.",
             _REFUSED_BY_SYSTEM,
         )
+    url = listening.url(bound)
+
+    def started(models: list[str]) -> None:
+        logging.getLogger("dubio").info("Serving %s on %s", ", ".join(models) or "no model yet", url)
+
     with bound:
-        return _serve(settings, bound)
+        if settings.workers > 1:
+            code, message = Supervisor(settings, bound, started=started).run()
+            return code if message is None else _fail(message, code)
+        return _serve_alone(settings, bound, started)
 
 
-def _serve(settings: Settings, bound: socket.socket) -> int:
+def _serve_alone(settings: Settings, bound: socket.socket, started: Callable[[list[str]], None]) -> int:
+    lifecycle = Lifecycle()
+    lifecycle.obey_signals()
+
     # torch takes seconds to import, and `--help` or a port in use need none of it.
     from models.errors import ModelError
+    from serving import process
     from serving.errors import ServingError
     from uncertainty.errors import UncertaintyError
 
     try:
-        asyncio.run(_run(settings, bound))
+        process.run(settings, bound, lifecycle, started=started)
     except (ModelError, UncertaintyError, ServingError) as error:
         return _fail(" ".join(str(error).split()), _WRONG_REQUEST)
-    except KeyboardInterrupt:
-        pass  # while the models were loading; afterwards uvicorn takes the signal
-    return 0
-
-
-async def _run(settings: Settings, bound: socket.socket) -> None:
-    import uvicorn
-
-    from serving.app import create_app
-    from serving.repository import ModelSource
-
-    app = create_app(settings)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            # Entered below instead: uvicorn would log a trace where one line is due.
-            lifespan="off",
-            log_config=None,
-            access_log=settings.access_log,
-            timeout_keep_alive=settings.keep_alive_seconds,
-            timeout_graceful_shutdown=settings.grace_seconds,
-            server_header=False,
-        )
-    )
-    async with app.router.lifespan_context(app):
-        # uvicorn raises the signal that stopped it once more when it is done; it was obeyed, so all is well.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _obeyed)
-        host, port = bound.getsockname()[:2]
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        logging.getLogger("dubio").info(
-            "Serving %s on %s", ", ".join(ModelSource.parse(text).name for text in settings.models), url
-        )
-        await server.serve(sockets=[bound])
-
-
-def _obeyed(number: int, frame: FrameType | None) -> None:
-    """Nothing is left to do."""
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """A socket that holds the address but refuses connections until the server listens, ready to answer.
-
-    Raises:
-        OSError: the address is taken, unknown or forbidden.
-    """
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    bound = socket.socket(family, kind, protocol)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restart need not wait for old connections
-        bound.bind(address)
-    except OSError:
-        bound.close()
-        raise
-    return bound
+    end(0)
 
 
 def _fail(message: str, code: int) -> int:
@@ -153,7 +117,19 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "models", nargs="*", metavar="[NAME=]CHECKPOINT", help="a checkpoint and the name to serve it under"
+        "models",
+        nargs="*",
+        metavar="[NAME=]CHECKPOINT",
+        help="a checkpoint and the name to serve it under; NAME=first.ckpt+second.ckpt is an ensemble",
+    )
+    parser.add_argument(
+        "--model-repository", metavar="DIR", help="directory of more models: <name>/<version>/model.ckpt"
+    )
+    parser.add_argument(
+        "--model-control",
+        choices=("none", "poll", "explicit"),
+        help="load all models once (none, the default), follow changes on disk (poll), or load from the directory what "
+        "an administrator requests (explicit)",
     )
     parser.add_argument("--host", help=f"address to listen on (default: {fields['host'].default}, this machine only)")
     parser.add_argument(
@@ -165,6 +141,27 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         metavar="PREFIX",
         help="module prefix of networks of your own; a checkpoint may then run code from there (repeatable)",
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes that share the port, each with all models (default: 1)"
+    )
+    parser.add_argument(
+        "--api-keys-file",
+        metavar="FILE",
+        help="API keys, one scope[,scope]:key a line; scopes are infer, admin and metrics",
+    )
+    parser.add_argument(
+        "--cors-origin",
+        action="append",
+        dest="cors_origins",
+        metavar="ORIGIN",
+        help="a web origin whose pages may call the service, such as https://app.example.org (repeatable)",
+    )
+    parser.add_argument(
+        "--access-log", action="store_true", default=None, help="a line of JSON for every request, on standard output"
+    )
+    parser.add_argument(
+        "--tracing", action="store_true", default=None, help="send OpenTelemetry traces, as OTEL_* variables say"
     )
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="default: info")
     return parser

@@ -2,10 +2,19 @@
 
 ServingError
 ├── InvalidModelSource      the operator named a model in a way that cannot be
+├── InvalidKeys             the operator's API keys cannot be used
+├── TracingUnavailable      the operator wants traces, but their libraries are not installed
 ├── UnusableDevice          the operator named a device that torch cannot use here
 ├── SelfTestFailed          a model was read, but its answers cannot be trusted
+├── LoadFailed              a model that an administrator asked for cannot be served
+├── ControlRefused          models are not controlled by requests here
 ├── NotReady                nothing is loaded yet
 ├── UnknownModel
+├── Unauthorized            no API key, or an unknown one
+├── Forbidden               the API key is good for other things
+├── Overloaded              more waits than may wait; says when to try again
+├── DeadlineExceeded        the answer would come too late
+├── Stopping                the service ends before it could answer
 └── RequestError            the caller can mend it
     ├── MalformedJSON
     ├── InvalidRequest      JSON, but not a request: keys, types, shapes
@@ -26,6 +35,14 @@ class InvalidModelSource(ServingError):
     """A `name=path` that cannot become a route."""
 
 
+class InvalidKeys(ServingError):
+    """API keys that cannot be read or break a rule. The message never repeats one."""
+
+
+class TracingUnavailable(ServingError):
+    """Traces are wanted but cannot be made."""
+
+
 class UnusableDevice(ServingError):
     """A device that torch does not know or cannot reach."""
 
@@ -34,12 +51,45 @@ class SelfTestFailed(ServingError):
     """A loaded model whose trial prediction is not finite, not repeatable or does not vary."""
 
 
+class LoadFailed(ServingError):
+    """A model could not be loaded in full; what served before still does."""
+
+
+class ControlRefused(ServingError):
+    """Loading and unloading by request would contradict how the service was started."""
+
+
 class NotReady(ServingError):
     """The service holds no model that could answer."""
 
 
 class UnknownModel(ServingError):
     """The caller asked for a model that is not loaded."""
+
+
+class Unauthorized(ServingError):
+    """The caller did not show an API key that is known."""
+
+
+class Forbidden(ServingError):
+    """The caller's API key does not reach this far."""
+
+
+class Overloaded(ServingError):
+    """The queues are full; `retry_after` says in how many seconds to try again."""
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        """Keep the delay beside the message."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class DeadlineExceeded(ServingError):
+    """The answer was not ready in the time that the caller gave it."""
+
+
+class Stopping(ServingError):
+    """The service was told to stop before it could answer."""
 
 
 class RequestError(ServingError):

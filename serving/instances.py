@@ -42,7 +42,7 @@ def to_array(instances: object, *, shape: tuple[int, ...], max_rows: int) -> NDA
             "split them over several requests."
         )
     accepted = _accepted(shape)
-    rows = [_flatten(instance, where=f"instances[{i}]", accepted=accepted) for i, instance in enumerate(instances)]
+    rows = [flatten(instance, where=f"instances[{i}]", accepted=accepted) for i, instance in enumerate(instances)]
     with np.errstate(over="ignore"):  # overflow is looked for below, with the value at hand
         array = np.array(rows, dtype=np.float64).astype(np.float32)
     if not np.isfinite(array).all():
@@ -63,7 +63,7 @@ def _accepted(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     return list(dict.fromkeys(forms))
 
 
-def _flatten(instance: object, *, where: str, accepted: list[tuple[int, ...]]) -> list[float]:
+def flatten(instance: object, *, where: str, accepted: list[tuple[int, ...]]) -> list[float]:
     """The instance's numbers in row-major order, once its shape is one of `accepted`."""
     shape: list[int] = []
     level: list[Any] = [instance]

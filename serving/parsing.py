@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -38,22 +38,27 @@ def parse(body: bytes, *, shape: tuple[int, ...], committee: int, max_rows: int)
         MalformedJSON: the body is no JSON.
         InvalidRequest, TooManyRows: it is JSON but breaks a rule; the message names value, rule and cure.
     """
-    document = _loads(body)
+    document = loads(body)
     if not isinstance(document, dict):
         raise InvalidRequest(
             'Expected the body to be a JSON object like {"instances": [[...]]}, but it is not an object.'
         )
-    _refuse_unknown(document, known=PredictRequest.model_fields, what="key", where="the request")
+    refuse_unknown(document, known=PredictRequest.model_fields, what="key", where="the request")
     if "instances" not in document:
         raise InvalidRequest('Expected the key `instances`, but it is missing; send {"instances": [[...]]}.')
     return Asked(
-        id=_id(document.get("id")),
+        id=read_id(document.get("id")),
         inputs=to_array(document["instances"], shape=shape, max_rows=max_rows),
         samples=_samples(document.get("parameters"), committee=committee),
     )
 
 
-def _loads(body: bytes) -> Any:
+def loads(body: bytes | memoryview) -> Any:
+    """What the JSON says.
+
+    Raises:
+        MalformedJSON: it is none.
+    """
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -69,8 +74,8 @@ def _complaint(error: orjson.JSONDecodeError) -> str:
     return f"it cannot be read: {error}"
 
 
-def _refuse_unknown(given: dict[str, Any], *, known: Iterable[str], what: str, where: str) -> None:
-    known = list(known)
+def refuse_unknown(given: dict[str, Any], *, known: Collection[str], what: str, where: str) -> None:
+    """Raise InvalidRequest for the first key that is not known, with what was probably meant."""
     for key in given:
         if key not in known:
             near = get_close_matches(key[:100], known, n=1)
@@ -78,7 +83,8 @@ def _refuse_unknown(given: dict[str, Any], *, known: Iterable[str], what: str, w
             raise InvalidRequest(f"Expected no unknown {what} in {where}, but got `{key[:100]}`; {cure}")
 
 
-def _id(value: object) -> str | None:
+def read_id(value: object) -> str | None:
+    """The caller's name for a request, if it may be echoed; raises InvalidRequest if not."""
     if value is None or (isinstance(value, str) and len(value) <= _LONGEST_ID):
         return value
     raise InvalidRequest(f"Expected `id` to be a string of at most {_LONGEST_ID} characters; shorten or quote it.")
@@ -89,7 +95,7 @@ def _samples(parameters: object, *, committee: int) -> int | None:
         return None
     if not isinstance(parameters, dict):
         raise InvalidRequest('Expected `parameters` to be an object like {"samples": 16}, but it is not an object.')
-    _refuse_unknown(parameters, known=Parameters.model_fields, what="parameter", where="`parameters`")
+    refuse_unknown(parameters, known=Parameters.model_fields, what="parameter", where="`parameters`")
     samples = parameters.get("samples")
     if samples is None or (type(samples) is int and 2 <= samples <= committee):
         return samples

@@ -34,11 +34,18 @@ TABLE: Mapping[type[Exception], Case] = {
     errors.InvalidRequest: Case(422, "Invalid request"),
     InvalidInput: Case(422, "Invalid input"),
     errors.UnknownModel: Case(404, "Unknown model"),
+    errors.LoadFailed: Case(422, "Load failed"),
+    errors.ControlRefused: Case(409, "Control refused"),
+    errors.Unauthorized: Case(401, "Unauthorized"),
+    errors.Forbidden: Case(403, "Forbidden"),
     errors.TooManyRows: Case(413, "Too many rows"),
     errors.BodyTooLarge: Case(413, "Body too large"),
     errors.BodyTooSlow: Case(408, "Body too slow"),
     errors.UnsupportedEncoding: Case(415, "Unsupported encoding"),
     errors.NotReady: Case(503, "Not ready"),
+    errors.Overloaded: Case(503, "Overloaded"),
+    errors.Stopping: Case(503, "Stopping"),
+    errors.DeadlineExceeded: Case(504, "Deadline exceeded"),
     # Not the caller's doing: what these say may name files of this machine, so it is logged and not sent.
     errors.ServingError: Case(500, "Internal error"),
     ModelError: Case(500, "Internal error"),
@@ -59,16 +66,26 @@ def install(app: FastAPI) -> None:
 def internal_error(request: Request, error: Exception) -> Response:
     """Log `error` with its trace and answer 500 without it."""
     request_id = request.state.request_id
-    _log.error("Request %s to %s failed.", request_id, request.url.path, exc_info=error)
+    _log.error("Request %s to %r failed.", request_id, request.url.path, exc_info=error)
     detail = f"The service could not answer. Its log says why, under request id {request_id}."
     return _respond(request, TABLE[Exception], detail)
 
 
-async def _answer(request: Request, error: Exception) -> Response:
+def answer(request: Request, error: Exception) -> Response:
+    """What a request that met `error` is told."""
     case = next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
     if case.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return internal_error(request, error)
-    return _respond(request, case, str(error))
+    headers = {}
+    if isinstance(error, errors.Overloaded):
+        headers["Retry-After"] = str(error.retry_after)
+    elif isinstance(error, errors.Unauthorized):
+        headers["WWW-Authenticate"] = 'Bearer realm="dubio"'
+    return _respond(request, case, str(error), headers=headers)
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    return answer(request, error)
 
 
 async def _answer_framework(request: Request, raised: Exception) -> Response:
@@ -89,8 +106,12 @@ async def _answer_validation(request: Request, error: Exception) -> Response:
 
 
 def _respond(request: Request, case: Case, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    slug = case.title.lower().replace(" ", "_")
+    request.state.refused = slug  # for the metrics and the access log; as bounded as the table of errors
     if request.url.path.startswith("/v2"):
-        return Response(orjson.dumps({"error": detail}), case.status, headers, "application/json")
+        # The protocol's clients expect 400 for whatever is wrong with a request's content.
+        status = HTTPStatus.BAD_REQUEST if case.status == HTTPStatus.UNPROCESSABLE_ENTITY else case.status
+        return Response(orjson.dumps({"error": detail}), status, headers, "application/json")
     framework = case.title == HTTPStatus(case.status).phrase
     problem = {
         "type": "about:blank" if framework else f"urn:dubio:problem:{case.title.lower().replace(' ', '-')}",

@@ -24,9 +24,13 @@ class Runner:
         torch.set_num_threads(torch_threads or max(1, len(os.sched_getaffinity(0)) // threads))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="dubio-predict")
 
+    def submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """`work()`, off the event loop; the future belongs to the loop that is running."""
+        return asyncio.get_running_loop().run_in_executor(self._pool, work)
+
     async def run(self, work: Callable[[], T]) -> T:
         """`work()`, off the event loop; what it raises is raised here."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        return await self.submit(work)
 
     def close(self) -> None:
         """Wait for what is running, drop what has not begun."""

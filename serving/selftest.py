@@ -1,36 +1,59 @@
-"""Trial predictions of a freshly loaded model: it serves only if they hold."""
+"""Trial predictions of a freshly loaded model: it serves only if they hold, and is warm afterwards."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from models import Prediction, Predictor
+from models import Ensemble, Prediction, Predictor, Work
+from models.errors import InvalidInput
 from serving.errors import SelfTestFailed
 
-# One row is what most requests carry, eight is a small batch: both paths are warm before the first request.
-_ROW_COUNTS = (1, 8)
+# One row is what most requests carry, the others are a small and a large batch: all are warm before the first request.
+_ROW_COUNTS = (1, 8, 32)
+_EXACT = ("label", "probabilities")
+# Members are chunked and padded to the batch, which may round differently.
+_ROUNDED = ("mc_mean", "mc_std", "predictive_entropy", "expected_entropy", "mutual_information")
+_ROUNDING = 1e-5
+_PLAIN = Work.DETERMINISTIC
 
 
-def check(name: str, predictor: Predictor) -> None:
+def check(name: str, predictor: Predictor | Ensemble) -> None:
     """Predict seeded noise from the range seen in training, twice, and judge the answers.
 
     Raises:
-        SelfTestFailed: an answer is not finite or differs between two calls, or the members never disagree.
+        SelfTestFailed: an answer is not finite, differs between two calls or with less work asked for, no p-value is
+            a probability, or the members never disagree.
     """
     spec = predictor.input
     varied = False
     for rows in _ROW_COUNTS:
         x = np.random.default_rng(0).uniform(spec.low, spec.high, size=(rows, *spec.shape)).astype(np.float32)
-        first, second = predictor.predict(x), predictor.predict(x)
-        for column in ("probabilities", "mc_mean", "mc_std", "mutual_information"):
-            values = getattr(first, column)
-            if not np.isfinite(values).all():
-                raise _failed(name, f"`{column}` is not finite for inputs within the range seen in training")
-            if not np.allclose(values, getattr(second, column), rtol=0, atol=1e-5):
-                raise _failed(name, f"`{column}` differs between two calls with the same input")
-        varied = varied or _varies(first)
+        try:
+            golden, again, plain = predictor.predict(x), predictor.predict(x), predictor.predict(x, work=_PLAIN)
+        except InvalidInput as error:
+            raise _failed(name, f"it does not take inputs within the range seen in training ({error})") from error
+        _check_repeats(name, golden, again)
+        if not np.array_equal(plain.probabilities, golden.probabilities):
+            raise _failed(name, "`probabilities` depend on whether the members are asked as well")
+        varied = varied or _varies(golden)
     if not varied:
         raise _failed(name, "the committee's members all agree to the last bit, so `mc_std` would always be 0")
+
+
+def _check_repeats(name: str, golden: Prediction, again: Prediction) -> None:
+    for column in (*_EXACT, *_ROUNDED):
+        expected, found = getattr(golden, column), getattr(again, column)
+        if not np.isfinite(expected).all():
+            raise _failed(name, f"`{column}` is not finite for inputs within the range seen in training")
+        if not (np.array_equal(expected, found) if column in _EXACT else _close(expected, found)):
+            raise _failed(name, f"`{column}` differs between two calls with the same input")
+    if golden.p_value is not None and not ((golden.p_value > 0) & (golden.p_value <= 1)).all():
+        raise _failed(name, "`p_value` is not a probability for inputs within the range seen in training")
+
+
+def _close(expected: NDArray[np.float32], found: NDArray[np.float32]) -> bool:
+    return bool(np.allclose(found, expected, rtol=0, atol=_ROUNDING))
 
 
 def _varies(prediction: Prediction) -> bool:

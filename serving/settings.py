@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+\Z")
 
 
 class Settings(BaseSettings):
@@ -16,6 +20,19 @@ class Settings(BaseSettings):
     models: Annotated[tuple[str, ...], NoDecode] = ()
     """Checkpoints to serve, each `path` or `name=path`; the first is the default model.
     In the environment, commas separate them."""
+
+    model_repository: Path | None = None
+    """Directory of further models: `<name>/<version>/model.ckpt`, versions being numbers, the highest the default.
+    Several files `model-*.ckpt` in a version's folder are one ensemble."""
+
+    model_control: Literal["none", "poll", "explicit"] = "none"
+    """When models are loaded. `none`: all at the start, which fails if one of them cannot be served; later only by
+    an administrator's request. `poll`: also whenever files change, by themselves. `explicit`: from the directory,
+    nothing but what an administrator requests."""
+
+    poll_seconds: float = Field(default=5.0, ge=0.1)
+    """How often to look for changes with `model_control` `poll`.
+    A file is loaded once two looks in a row found it unchanged."""
 
     host: str = "127.0.0.1"
     """Address to listen on. The default is reachable from this machine only."""
@@ -46,8 +63,36 @@ class Settings(BaseSettings):
     """Threads torch may use within one prediction.
     Unset: the processors at hand divided by `prediction_threads`."""
 
+    max_batch_rows: int = Field(default=64, ge=1)
+    """Most rows that are predicted together. Larger requests still are, alone."""
+
+    batch_delay_seconds: float = Field(default=0.0, ge=0, le=1)
+    """How long the first request of a batch may wait for company although the model is idle.
+    With 0, requests wait only while the model is busy."""
+
+    max_queue_rows: int = Field(default=4096, ge=1)
+    """Most rows that may wait or be computed at a time; beyond that, 503 with Retry-After."""
+
+    max_queue_bytes: int = Field(default=256 * 1024 * 1024, ge=1024)
+    """Most bytes of inputs that may wait or be computed at a time."""
+
+    overload_samples: int | None = Field(default=None, ge=2)
+    """How many members answer while the queue is more than half full. The reply says so, and has no flag,
+    which was calibrated for all members. Unset: always all."""
+
+    timeout_seconds: float = Field(default=60.0, gt=0)
+    """How long a request may wait for its answer, unless it asks for less; then 504."""
+
+    workers: int = Field(default=1, ge=1, le=256)
+    """How many processes serve, each with all models, behind one port.
+    The processors are divided among them."""
+
     grace_seconds: int = Field(default=30, ge=0)
-    """After SIGTERM, how long requests in flight may take to finish."""
+    """After SIGTERM, how long until the service has ended, requests in flight included."""
+
+    drain_seconds: float = Field(default=0.0, ge=0)
+    """After SIGTERM, how long to go on accepting requests while `/v2/health/ready` already answers 503,
+    so that load balancers stop sending before the port closes. Part of `grace_seconds`."""
 
     keep_alive_seconds: int = Field(default=75, ge=1)
     """How long an idle connection stays open.
@@ -57,11 +102,50 @@ class Settings(BaseSettings):
     """Least severe message that is logged."""
 
     access_log: bool = False
-    """Log one line for every request. Off by default: `/metrics` counts them at a fraction of the cost."""
+    """Write one line of JSON for every request to the standard output; never a body, never a key.
+    Off by default: `/metrics` counts them at a fraction of the cost."""
 
-    @field_validator("models", "trusted", mode="before")
+    tracing: bool = False
+    """Send OpenTelemetry traces to where the standard `OTEL_*` variables say. Needs `pip install 'dubio[otel]'`."""
+
+    api_keys_file: Path | None = None
+    """File of API keys, one `scope[,scope]:key` a line; the scopes are infer, admin and metrics.
+    Without any key everybody may predict and nobody administrate."""
+
+    api_keys: SecretStr | None = None
+    """More API keys, in the file's form but separated by white space. The file is safer: other programs can
+    often see an environment."""
+
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Web origins whose pages may call this service from a browser, such as `https://app.example.org`, or `*`.
+    In the environment, commas separate them."""
+
+    @field_validator("models", "trusted", "cors_origins", mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _refuse_what_is_no_origin(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.match(origin):
+                raise ValueError(f"{origin!r} is no origin: write scheme://host[:port] without a path, or *")
+        return origins
+
+    @field_validator("workers")
+    @classmethod
+    def _requests_reach_all_workers(cls, workers: int, info: ValidationInfo) -> int:
+        if workers > 1 and info.data.get("model_control") == "explicit":
+            raise ValueError("with model_control explicit it must be 1, because a request reaches one worker only")
+        return workers
+
+    @field_validator("drain_seconds")
+    @classmethod
+    def _drain_within_grace(cls, seconds: float, info: ValidationInfo) -> float:
+        # Not in a validator of the whole model: its error would hold all settings, keys included.
+        if seconds > info.data.get("grace_seconds", seconds):
+            raise ValueError(f"it is part of grace_seconds, which is {info.data['grace_seconds']}")
+        return seconds

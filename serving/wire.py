@@ -80,7 +80,15 @@ class OutOfDistribution(Wire):
     p_value: float | None
     level: float | None = Field(description="Flagged when `p_value` is at or below it.")
     reason: (
-        Literal["unfamiliar", "uncertain", "out_of_range", "not_calibrated", "not_calibrated_for_these_samples"] | None
+        Literal[
+            "unfamiliar",
+            "uncertain",
+            "out_of_range",
+            "not_calibrated",
+            "not_calibrated_for_these_samples",
+            "calibration_too_small",
+        ]
+        | None
     )
 
 

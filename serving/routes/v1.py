@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 from fastapi import APIRouter
@@ -13,12 +11,12 @@ from starlette.responses import Response
 
 from serving import wire
 from serving.answers import render
+from serving.aside import aside
 from serving.body import read_body
+from serving.disconnects import CancelOnDisconnect
 from serving.parsing import parse
 from serving.service import PredictionService
 from serving.settings import Settings
-
-T = TypeVar("T")
 
 # Parsing or writing this much takes about a millisecond; more would hold up the event loop.
 _LONG_BYTES = 64 * 1024
@@ -61,10 +59,10 @@ def build(service: PredictionService, settings: Settings) -> APIRouter:
 
     async def predict(request: Request, name: str | None) -> Response:
         model = service.repository.get(name)
-        request.state.model = model.name
+        request.state.model, request.state.version = model.name, model.version
         predictor = model.predictor
         body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
-        asked = await _aside(
+        asked = await aside(
             len(body) > _LONG_BYTES,
             lambda: parse(
                 body,
@@ -73,8 +71,10 @@ def build(service: PredictionService, settings: Settings) -> APIRouter:
                 max_rows=settings.max_rows,
             ),
         )
-        prediction = await service.predict(model, asked.inputs, samples=asked.samples)
-        answer = await _aside(
+        request.state.rows = len(asked.inputs)
+        async with CancelOnDisconnect(request):
+            prediction = await service.predict(model, asked.inputs, samples=asked.samples)
+        answer = await aside(
             len(asked.inputs) > _LONG_ROWS, lambda: render(prediction, model=model, request_id=asked.id)
         )
         return Response(answer, media_type="application/json")
@@ -98,11 +98,6 @@ def build(service: PredictionService, settings: Settings) -> APIRouter:
         return await predict(request, None)
 
     return router
-
-
-async def _aside(long: bool, work: Callable[[], T]) -> T:
-    """`work()`, in a thread if it is long."""
-    return await asyncio.to_thread(work) if long else work()
 
 
 def _json(document: dict[str, Any]) -> Response:

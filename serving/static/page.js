@@ -8,6 +8,7 @@ const VERDICTS = {
   uncertain: "Flagged: the committee's members disagree about this more than about training data.",
   out_of_range: "Flagged: this holds values that never occurred in the training data.",
   not_calibrated: "No verdict: this model was not calibrated, so it promises no false-alarm rate.",
+  calibration_too_small: "No verdict: too few inputs were held out to calibrate several checkpoints at once.",
   not_calibrated_for_these_samples: "No verdict: flags are calibrated for the whole committee only.",
 };
 
@@ -23,6 +24,27 @@ function element(tag, className, text) {
 
 const percent = (p) => `${(100 * p).toFixed(1)} %`;
 const short = (number) => (number === 0 ? "0" : Number(number.toPrecision(3)).toString());
+
+// --- service -------------------------------------------------------------------------------------------------
+
+/** Ask the service, with the key of this tab if there is one; a refused key makes the page ask for another. */
+async function ask(path, options = {}) {
+  const key = sessionStorage.getItem("dubio-key");
+  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  const response = await fetch(path, { ...options, headers });
+  if (response.status === 401 || response.status === 403) $("access").hidden = false;
+  return response;
+}
+
+function watchKey() {
+  $("access").addEventListener("submit", (event) => {
+    event.preventDefault();
+    sessionStorage.setItem("dubio-key", $("key").value.trim());
+    $("key").value = "";
+    $("access").hidden = true;
+    listModels();
+  });
+}
 
 // --- input ---------------------------------------------------------------------------------------------------
 
@@ -225,7 +247,7 @@ async function predict() {
   const body = { instances: [instance], parameters: samples === "" ? {} : { samples: Number(samples) } };
   const path = `v1/models/${encodeURIComponent(state.card.name)}/predict`;
   try {
-    const response = await fetch(path, { method: "POST", body: JSON.stringify(body) });
+    const response = await ask(path, { method: "POST", body: JSON.stringify(body) });
     const answer = await response.json();
     if (asked !== state.asked) return; // a newer request is on its way
     if (response.ok) showAnswer(answer.predictions[0]);
@@ -241,18 +263,18 @@ function showCard(card) {
   const { input, committee, calibration, provenance } = card;
   const network = `${card.network.class_path.split(".").pop()}, ${committee.sites.length} dropout sites (p = ${committee.sites.map((site) => site.p).join(", ")})`;
   list($("about"), [
-    ["Name", `${card.name}, version ${card.version}`],
+    ["Name", `${card.name}, version ${card.version}${card.checkpoints ? `, an ensemble of ${card.checkpoints.length} checkpoints` : ""}`],
     ["Input", `${input.kind}, shape ${input.shape.join(" × ")}; training values lay in ${short(input.low)} to ${short(input.high)}`],
     ["Classes", card.classes.slice(0, 50).join(", ") + (card.classes.length > 50 ? ", …" : "")],
     ["Network", network],
-    ["Committee", `${committee.num_samples} members, drawn once from seed ${committee.seed}`],
+    ["Committee", `${committee.num_samples} members, drawn once${committee.seed === null ? "" : ` from seed ${committee.seed}`}`],
     ["Calibration", calibration ? `${calibration.n} held-out inputs, by ${calibration.scores.join(", ").replaceAll("_", " ")}` : "none"],
     ["Trained on", provenance ? provenance.data : "not recorded"],
   ]);
 }
 
 async function choose(name) {
-  const response = await fetch(`v1/models/${encodeURIComponent(name)}`);
+  const response = await ask(`v1/models/${encodeURIComponent(name)}`);
   state.card = await response.json();
   const { input, committee } = state.card;
   state.cursor = 0;
@@ -302,11 +324,11 @@ function watchControls() {
   });
 }
 
-async function start() {
-  watchControls();
-  watchDrawing();
+async function listModels() {
   try {
-    const { models } = await (await fetch("v1/models")).json();
+    const response = await ask("v1/models");
+    const { models, title, detail } = await response.json();
+    if (!response.ok) return showProblem(`${title}: ${detail}`);
     if (models.length === 0) throw new Error("no model is loaded");
     $("model").replaceChildren(...models.map(({ name }) => element("option", "", name)));
     await choose(models[0].name);
@@ -315,4 +337,7 @@ async function start() {
   }
 }
 
-start();
+watchControls();
+watchDrawing();
+watchKey();
+listModels();

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import torch
 import uvicorn
@@ -62,13 +70,12 @@ def write_checkpoint(
     return path
 
 
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLP that learnt to tell the four bars apart; calibrated."""
+def train_bars(path: Path, seed: int) -> Path:
+    """Write an MLP that learnt to tell the four bars apart."""
     arguments = {"in_features": SIDE * SIDE, "widths": [32, 16], "num_classes": 4, "rates": [0.3, 0.2]}
     inputs = InputSpec(kind="image", shape=(1, SIDE, SIDE), mean=(4.0,), std=(4.0,), low=0.0, high=HIGH)
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         network = MLP(**arguments)
         x, y = (torch.from_numpy(part) for part in draw_bars(256, 0))
         optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
@@ -76,8 +83,19 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
             optimizer.zero_grad()
             nn.functional.cross_entropy(network((x - 4) / 4), y).backward()
             optimizer.step()
-    path = tmp_path_factory.mktemp("runs") / "bars" / "model.ckpt"
     return write_checkpoint(path, network, NetworkSpec(class_path="models.MLP", init_args=arguments), inputs, draw_bars)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model of bars; calibrated."""
+    return train_bars(tmp_path_factory.mktemp("runs") / "bars" / "model.ckpt", seed=0)
+
+
+@pytest.fixture(scope="session")
+def second_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same task learnt from other first weights: the model's next version, or the other half of an ensemble."""
+    return train_bars(tmp_path_factory.mktemp("runs") / "second" / "model.ckpt", seed=1)
 
 
 @pytest.fixture(scope="session")
@@ -191,3 +209,105 @@ def client(url: str) -> Iterator[httpx.Client]:
     """A client of that server."""
     with httpx.Client(base_url=url, timeout=30) as client:
         yield client
+
+
+ROOT = Path(__file__).parents[2]
+
+
+class Command:
+    """`dubio-serve` in a process of its own, with one torch thread."""
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run it to its end."""
+        return subprocess.run(
+            self._line(arguments),
+            cwd=ROOT,
+            env=self._environment(environment),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def refused(self, *arguments: str, **environment: str) -> tuple[int, str]:
+        """Exit code of a command that cannot start, and the one line, apart from its log, that says why."""
+        done = self.run(*arguments, **environment)
+        assert "Traceback" not in done.stderr
+        [line] = [line for line in done.stderr.splitlines() if line.startswith("dubio-serve: ")]
+        return done.returncode, line
+
+    @contextmanager
+    def started(self, *arguments: str, wait: bool = True, **environment: str) -> Iterator[Running]:
+        """Run it on a free port; unless told not to `wait`, until it answers."""
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            process = subprocess.Popen(
+                self._line((*arguments, "--port", "0")),
+                cwd=ROOT,
+                env=self._environment(environment),
+                stdout=out,
+                stderr=err,
+            )
+            running = Running(process, out, err)
+            try:
+                if wait:
+                    running.wait_for("Serving")
+                yield running
+            finally:
+                for child in psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []:
+                    child.kill()
+                process.kill()
+                process.wait()
+
+    def _line(self, arguments: tuple[str, ...]) -> list[str]:
+        return [sys.executable, "-m", "serving", *arguments]
+
+    def _environment(self, more: dict[str, str]) -> dict[str, str]:
+        return {**os.environ, "DUBIO_TORCH_THREADS": "1", "OMP_NUM_THREADS": "1", **more}
+
+
+@dataclass
+class Running:
+    """A command that runs."""
+
+    process: subprocess.Popen
+    _out: IO[str]
+    _err: IO[str]
+
+    @property
+    def output(self) -> str:
+        """What it wrote to its standard output so far."""
+        return self._read(self._out)
+
+    @property
+    def log(self) -> str:
+        """What it wrote to its standard error so far."""
+        return self._read(self._err)
+
+    @property
+    def url(self) -> str:
+        """Where it serves, by its start-up line."""
+        return re.search(r"Serving .* on (http://\S+)", self.log)[1]
+
+    def wait_for(self, words: str) -> None:
+        """Until its log holds `words`."""
+        while words not in self.log:
+            assert self.process.poll() is None, self.log
+            time.sleep(0.02)
+
+    def finish(self, *signals: signal.Signals) -> int:
+        """Send signals, and give the exit code."""
+        for each in signals:
+            self.process.send_signal(each)
+        code = self.process.wait(timeout=30)
+        assert "Traceback" not in self.log, self.log
+        return code
+
+    @staticmethod
+    def _read(file: IO[str]) -> str:
+        # Not by seek and read: the process shares the file's position.
+        return os.pread(file.fileno(), 1 << 20, 0).decode()
+
+
+@pytest.fixture
+def command() -> Command:
+    """`dubio-serve`, as it is run."""
+    return Command()

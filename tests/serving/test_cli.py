@@ -6,61 +6,17 @@ import os
 import pickle
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "serving", *arguments]
-
-
-def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "DUBIO_TORCH_THREADS": "1", **more}
-
-
-def refused(*arguments: str, **more: str) -> tuple[int, str]:
-    """Exit code and the one line of a command that cannot start."""
-    done = subprocess.run(
-        command(*arguments), cwd=ROOT, env=environment(**more), capture_output=True, text=True, timeout=60
-    )
-    assert "Traceback" not in done.stderr
-    [line] = done.stderr.splitlines()
-    assert line.startswith("dubio-serve: ")
-    return done.returncode, line
-
-
-@contextmanager
-def started(*arguments: str, **more: str) -> Iterator[tuple[subprocess.Popen, str]]:
-    """A running service and its base URL, read from its start-up line."""
-    process = subprocess.Popen(
-        command(*arguments, "--port", "0"), cwd=ROOT, env=environment(**more), stderr=subprocess.PIPE, text=True
-    )
-    try:
-        lines = []
-        for line in process.stderr:
-            lines.append(line)
-            if "Serving" in line:
-                url = line.split()[-1]
-                break
-        else:
-            pytest.fail("".join(lines))
-        while not answers(url):
-            time.sleep(0.02)
-        yield process, url
-    finally:
-        process.kill()
-        process.communicate()
+SECRET = "not-for-any-log-0123"
 
 
 def answers(url: str) -> bool:
@@ -70,19 +26,20 @@ def answers(url: str) -> bool:
         return False
 
 
-def test_it_serves_and_ctrl_c_is_a_clean_end(checkpoint: Path, numbers_checkpoint: Path) -> None:
-    with started(f"first={checkpoint}", str(numbers_checkpoint)) as (process, url):
-        models = httpx.get(f"{url}/v1/models").json()["models"]
+def test_it_serves_and_ctrl_c_is_a_clean_end(command: Any, checkpoint: Path, numbers_checkpoint: Path) -> None:
+    with command.started(f"first={checkpoint}", str(numbers_checkpoint)) as service:
+        models = httpx.get(f"{service.url}/v1/models").json()["models"]
         assert [model["name"] for model in models] == ["first", "row"]
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
-        assert process.returncode == 0, errors
-        assert "Traceback" not in errors
+        assert service.finish(signal.SIGINT) == 0
+        assert service.output == ""
 
 
-def test_sigterm_lets_the_request_in_flight_finish_and_is_a_clean_end(gated_checkpoint: Path, gate: Path) -> None:
+def test_sigterm_lets_the_request_in_flight_finish_and_is_a_clean_end(
+    command: Any, gated_checkpoint: Path, gate: Path
+) -> None:
     more = {"PYTHONPATH": str(gated_checkpoint.parent), "DUBIO_TEST_GATE": str(gate)}
-    with started(str(gated_checkpoint), "--trusted", "gated_networks", **more) as (process, url):
+    with command.started(str(gated_checkpoint), "--trusted", "gated_networks", **more) as service:
+        url = service.url
         gate.touch()
         found: list[httpx.Response] = []
         body = {"instances": [[1, 2, 3, 4, 5]]}
@@ -90,22 +47,20 @@ def test_sigterm_lets_the_request_in_flight_finish_and_is_a_clean_end(gated_chec
         asking.start()
         while not gate.with_suffix(".waiting").exists():
             time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
+        service.process.send_signal(signal.SIGTERM)
         while answers(url):  # it takes no new connections ...
             time.sleep(0.02)
-        assert process.poll() is None  # ... but is not gone
+        assert service.process.poll() is None  # ... but is not gone
         gate.unlink()
         asking.join()
         assert found[0].status_code == 200
-        _, errors = process.communicate(timeout=30)
-        assert process.returncode == 0, errors
-        assert "Traceback" not in errors
+        assert service.finish() == 0
 
 
-def test_a_port_in_use_is_one_line_and_1(checkpoint: Path) -> None:
+def test_a_port_in_use_is_one_line_and_1(command: Any, checkpoint: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code, line = refused(str(checkpoint), "--port", str(port))
+        code, line = command.refused(str(checkpoint), "--port", str(port))
     assert code == 1
     assert f"cannot listen on 127.0.0.1 port {port}: Address already in use" in line
 
@@ -116,7 +71,9 @@ class Bomb:
 
 
 @pytest.mark.parametrize("kind", ["missing", "truncated", "hostile", "folder", "not calibrated"])
-def test_a_checkpoint_that_cannot_be_served_is_one_line_and_2(kind: str, checkpoint: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_that_cannot_be_served_is_one_line_and_2(
+    command: Any, kind: str, checkpoint: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "model.ckpt"
     if kind == "truncated":
         path.write_bytes(checkpoint.read_bytes()[:5000])
@@ -126,7 +83,7 @@ def test_a_checkpoint_that_cannot_be_served_is_one_line_and_2(kind: str, checkpo
         path.mkdir()
     elif kind == "not calibrated":
         torch.save({"state_dict": {}}, path)
-    code, line = refused(f"bad={path}", "--port", "0")
+    code, line = command.refused(f"bad={path}", "--port", "0")
     assert code == 2
     assert str(path) in line
     assert not (ROOT / "exploded").exists()
@@ -140,15 +97,33 @@ def test_a_checkpoint_that_cannot_be_served_is_one_line_and_2(kind: str, checkpo
         (("a=x.ckpt", "--port", "70000"), {}, "setting port: "),
         (("a=x.ckpt",), {"DUBIO_MAX_ROWS": "many"}, "setting max_rows: "),
         (("a=x.ckpt", "--port", "0", "--device", "gpu"), {}, "Expected `device` to be one that torch can use"),
+        (("a=x.ckpt", "--port", "0", "--api-keys-file", "none"), {}, "none: No such file"),
+        (("a=x.ckpt", "--port", "0"), {"DUBIO_API_KEYS": SECRET}, "DUBIO_API_KEYS, entry 1"),
+        (("a=x.ckpt",), {"DUBIO_API_KEYS": f"infer:{SECRET}", "DUBIO_DRAIN_SECONDS": "99"}, "setting drain_seconds"),
+        (("a=x.ckpt", "--cors-origin", "app.example.org"), {}, "is no origin"),
+        (("a=x.ckpt", "--workers", "0"), {}, "setting workers: "),
+        (("--workers", "2", "--model-repository", ".", "--model-control", "explicit"), {}, "setting workers: "),
+        (("--port", "0", "--model-repository", "nowhere"), {}, "Expected `model_repository` to be a directory"),
+        (("--port", "0", "--model-repository", "docs"), {}, "Expected <name>/<version>/model.ckpt"),
     ],
 )
-def test_wrong_arguments_are_one_line_and_2(arguments: tuple, more: dict, complaint: str) -> None:
-    code, line = refused(*arguments, **more)
+def test_wrong_arguments_are_one_line_and_2(command: Any, arguments: tuple, more: dict, complaint: str) -> None:
+    code, line = command.refused(*arguments, **more)
     assert code == 2
     assert complaint in line
+    assert SECRET not in line
 
 
-def test_help_teaches() -> None:
-    done = subprocess.run(command("--help"), cwd=ROOT, capture_output=True, text=True, check=True)
-    for taught in ["dubio-serve runs/digits_mlp/model.ckpt", "DUBIO_MODELS", "exit codes", "/docs"]:
+def test_help_teaches(command: Any) -> None:
+    done = command.run("--help")
+    assert done.returncode == 0
+    for taught in [
+        "--workers",
+        "--api-keys-file",
+        "second one ends the service at once",
+        "dubio-serve runs/digits_mlp/model.ckpt",
+        "DUBIO_MODELS",
+        "exit codes",
+        "/docs",
+    ]:
         assert taught in done.stdout

@@ -42,7 +42,7 @@ def test_what_nobody_expected_is_a_500_without_a_trace(error: Exception, caplog:
     assert "secret" not in response.text
     assert "mine-1" in caplog.text
     assert "secret" in caplog.text
-    assert 'dubio_requests_total{model="",route="/v1/broken",status="500"} 1.0' in metrics.render().decode()
+    assert 'dubio_requests_total{model="",route="/v1/broken",status="500",version=""} 1.0' in metrics.render().decode()
 
 
 def test_a_request_id_that_could_forge_a_header_or_log_is_replaced(client: httpx.Client) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import httpx
 
+from serving.openinference import InferResponse
 from serving.wire import PredictResponse
 
 
@@ -14,6 +15,20 @@ def test_every_example_runs(client: httpx.Client) -> None:
             response = client.post(path.format(name=name), json=example["value"])
             assert response.status_code == 200
             PredictResponse.model_validate_json(response.content)
+
+
+def test_every_example_of_the_protocol_runs(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    for path in ["/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer"]:
+        operation = document["paths"][path]["post"]
+        examples = operation["requestBody"]["content"]["application/json"]["examples"]
+        assert list(examples) == ["bars", "row"]
+        assert "422" not in operation["responses"]  # which the framework would add, and nothing here answers
+        for name, example in examples.items():
+            response = client.post(path.format(name=name, version="1"), json=example["value"])
+            assert response.status_code == 200
+            answer = InferResponse.model_validate_json(response.content)
+            assert [output.name for output in answer.outputs] == ["label", "mc_mean", "mutual_information"]
 
 
 def test_every_reference_resolves(client: httpx.Client) -> None:

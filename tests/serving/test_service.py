@@ -8,16 +8,18 @@ import pytest
 
 from models import Predictor
 from models.errors import InvalidInput
+from serving.batching import Budget, Policy
 from serving.metrics import Metrics
 from serving.repository import ModelRepository, ModelSource
 from serving.runner import Runner
 from serving.service import PredictionService
+from serving.statistics import Statistics
 
 
 def test_from_checkpoint_to_a_counted_prediction(checkpoint: Path, predictor: Predictor, bars: np.ndarray) -> None:
     metrics, runner = Metrics(), Runner(threads=1, torch_threads=1)
     repository = ModelRepository([ModelSource("bars", checkpoint)], device="cpu", trusted=())
-    service = PredictionService(repository, runner, metrics)
+    service = PredictionService(repository, runner, metrics, Budget(1000, 10**9), Policy(64), 60.0, Statistics())
 
     async def run() -> None:
         await service.start()
@@ -30,4 +32,4 @@ def test_from_checkpoint_to_a_counted_prediction(checkpoint: Path, predictor: Pr
 
     asyncio.run(run())
     runner.close()
-    assert metrics.registry.get_sample_value("dubio_rows_total", {"model": "bars"}) == len(bars)
+    assert metrics.registry.get_sample_value("dubio_rows_total", {"model": "bars", "version": "1"}) == len(bars)

@@ -21,7 +21,19 @@ def test_the_environment_sets_and_arguments_win(monkeypatch: pytest.MonkeyPatch)
     assert settings.port == 9001
 
 
-@pytest.mark.parametrize("wrong", [{"port": 70000}, {"max_rows": 0}, {"log_level": "loud"}, {"prot": 1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"port": 70000},
+        {"max_rows": 0},
+        {"log_level": "loud"},
+        {"prot": 1},
+        {"grace_seconds": 5, "drain_seconds": 6},
+        {"model_control": "sometimes"},
+        {"poll_seconds": 0.0},
+        {"workers": 2, "model_control": "explicit"},
+    ],
+)
 def test_wrong_values_are_refused(wrong: dict) -> None:
     with pytest.raises(ValidationError):
         Settings(**wrong)
@@ -32,3 +44,28 @@ def test_every_setting_is_described_under_its_field() -> None:
     for field, following in pairwise(body):
         if isinstance(field, ast.AnnAssign):
             assert isinstance(following, ast.Expr), ast.unparse(field)
+
+
+def test_keys_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUBIO_API_KEYS", "infer:some-secret-0123456789")
+    settings = Settings()
+    assert settings.api_keys is not None
+    assert "some-secret" in settings.api_keys.get_secret_value()
+    assert "some-secret" not in repr(settings) + str(settings) + settings.model_dump_json()
+
+
+@pytest.mark.parametrize("origin", ["*", "https://app.example.org", "http://localhost:3000", "capacitor://localhost"])
+def test_origins_are_taken_as_browsers_send_them(origin: str) -> None:
+    assert Settings(cors_origins=origin).cors_origins == (origin,)
+
+
+@pytest.mark.parametrize(
+    "origin", ["app.example.org", "https://app.example.org/", "https://a.example.org/x", "https://"]
+)
+def test_what_no_browser_sends_is_no_origin(origin: str) -> None:
+    with pytest.raises(ValidationError, match="is no origin"):
+        Settings(cors_origins=(origin,))
+
+
+def test_connections_outlive_those_of_load_balancers() -> None:
+    assert Settings().keep_alive_seconds >= 65

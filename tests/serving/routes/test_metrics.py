@@ -31,11 +31,11 @@ def test_requests_are_counted_and_strange_names_are_no_labels(
     def value(name: str, **labels: str) -> float:
         return samples[(name, *sorted(labels.items()))]
 
-    assert value("dubio_requests_total", route=route, model="bars", status="200") == 2
-    assert value("dubio_requests_total", route=route, model="bars", status="400") == 1
-    assert value("dubio_requests_total", route=route, model="", status="404") == 20
-    assert value("dubio_requests_total", route="unmatched", model="", status="404") == 20
-    assert value("dubio_request_seconds_count", route=route, model="bars") == 3
-    assert value("dubio_rows_total", model="bars") == 4
-    assert value("dubio_epistemic_nats_count", model="bars") == 4
-    assert value("dubio_flagged_total", model="bars", reason="out_of_range") == 2
+    assert value("dubio_requests_total", route=route, model="bars", version="1", status="200") == 2
+    assert value("dubio_requests_total", route=route, model="bars", version="1", status="400") == 1
+    assert value("dubio_requests_total", route=route, model="", version="", status="404") == 20
+    assert value("dubio_requests_total", route="unmatched", model="", version="", status="404") == 20
+    assert value("dubio_request_seconds_count", route=route, model="bars", version="1") == 3
+    assert value("dubio_rows_total", model="bars", version="1") == 4
+    assert value("dubio_epistemic_nats_count", model="bars", version="1") == 4
+    assert value("dubio_flagged_total", model="bars", version="1", reason="out_of_range") == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 from collections.abc import Callable, Iterator
@@ -109,8 +110,16 @@ def test_hostile_bodies(client: httpx.Client, case: str) -> None:
 
 
 def test_other_encodings_are_named(client: httpx.Client) -> None:
-    response = client.post(PREDICT, content=b"\x1f\x8b", headers={"Content-Encoding": "gzip"})
-    assert "Content-Encoding is 'gzip'" in problem(response, 415)
+    response = client.post(PREDICT, content=b"\x1f\x8b", headers={"Content-Encoding": "br"})
+    assert "Content-Encoding is 'br'" in problem(response, 415)
+
+
+def test_compressed_bodies(client: httpx.Client) -> None:
+    plain = client.post(PREDICT, json=GOOD).json()
+    packed = gzip.compress(json.dumps(GOOD).encode())
+    assert client.post(PREDICT, content=packed, headers={"Content-Encoding": "gzip"}).json() == plain
+    damaged = client.post(PREDICT, content=packed[:-1], headers={"Content-Encoding": "gzip"})
+    assert "ends too early" in problem(damaged, 422)
 
 
 def test_a_body_too_large_by_its_declared_length(client: httpx.Client) -> None:

@@ -1,0 +1,293 @@
+"""Batching: requests that wait at the same time are predicted together.
+
+Event-driven: a request that finds its lane idle is dispatched at once, and whatever queues up while a batch runs forms
+the next one. Nothing polls. Everything here runs on the event loop; only the prediction itself runs in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import Ensemble, Prediction, Predictor, Work
+from serving.errors import DeadlineExceeded, Overloaded, Stopping
+from serving.runner import Runner
+
+
+@dataclass
+class Budget:
+    """What may wait in all queues together; shared by every batcher of the process.
+
+    Attributes:
+        max_rows: rows that may wait.
+        max_bytes: bytes of inputs that may wait.
+        rows: that wait now.
+        bytes: that wait now.
+    """
+
+    max_rows: int
+    max_bytes: int
+    rows: int = 0
+    bytes: int = 0
+
+    def take(self, inputs: NDArray[np.float32], seconds: float) -> None:
+        """Let inputs wait.
+
+        Args:
+            inputs: rows of a request.
+            seconds: how long what waits already will probably take.
+
+        Raises:
+            Overloaded: the queues are full.
+        """
+        rows, size = self.rows + len(inputs), self.bytes + inputs.nbytes
+        # A request that is larger than the whole budget may still run when nothing else waits.
+        if self.rows and (rows > self.max_rows or size > self.max_bytes):
+            raise Overloaded(
+                f"Expected at most {self.max_rows} rows and {self.max_bytes} bytes to wait for a prediction, but "
+                f"{self.rows} rows and {self.bytes} bytes do; try again in a moment.",
+                retry_after=max(1, round(seconds)),
+            )
+        self.rows, self.bytes = rows, size
+
+    def give_back(self, inputs: NDArray[np.float32]) -> None:
+        """What waited is computed now, or was dropped."""
+        self.rows -= len(inputs)
+        self.bytes -= inputs.nbytes
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How to batch.
+
+    Attributes:
+        max_rows: in one batch, unless a single request is larger.
+        delay: seconds that the first of a batch may wait for company although its lane is idle.
+        overload_samples: how many members answer while more than half the budget waits; None for always all.
+    """
+
+    max_rows: int
+    delay: float = 0.0
+    overload_samples: int | None = None
+
+
+@dataclass(frozen=True)
+class BatchRecord:
+    """What one batch was, for whoever counts.
+
+    Attributes:
+        rows: in the batch.
+        requests: in the batch.
+        samples: how many members answered each row; 0 for a deterministic batch.
+        queue_seconds: how long each request waited.
+        compute_seconds: how long the prediction took.
+        failed: how many of the requests it refused.
+        contexts: of each request, in which its trace is the current one.
+    """
+
+    rows: int
+    requests: int
+    samples: int
+    queue_seconds: list[float]
+    compute_seconds: float
+    failed: int
+    contexts: list[Context] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Job:
+    """One request that waits."""
+
+    inputs: NDArray[np.float32]
+    samples: int | None
+    work: Work
+    answer: asyncio.Future[Prediction]
+    queued: float = field(default_factory=time.monotonic)
+    context: Context = field(default_factory=copy_context)
+
+    def alike(self, other: Job) -> bool:
+        """Whether both ask for the same, so that one prediction can answer both."""
+        return (self.samples, self.work) == (other.samples, other.work)
+
+
+@dataclass
+class Lane:
+    """Jobs of one kind: deterministic ones never wait behind the members."""
+
+    jobs: deque[Job] = field(default_factory=deque)
+    busy: bool = False
+    timer: asyncio.TimerHandle | None = None
+
+
+Answers = list[Prediction | Exception]
+
+
+class Batcher:
+    """The queue in front of one model version.
+
+    Args:
+        predictor: of that version.
+        runner: runs predictions.
+        budget: shared.
+        policy: how to batch.
+        listener: told of every batch.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor | Ensemble,
+        runner: Runner,
+        budget: Budget,
+        policy: Policy,
+        listener: Callable[[BatchRecord], None],
+    ) -> None:
+        self._predictor = predictor
+        self._runner = runner
+        self._budget = budget
+        self._policy = policy
+        self._listener = listener
+        self._lanes = {False: Lane(), True: Lane()}
+        self._seconds_per_row = 0.0
+
+    async def submit(
+        self, inputs: NDArray[np.float32], *, samples: int | None, work: Work, timeout: float | None
+    ) -> Prediction:
+        """Predict, together with whatever else waits. Cancelling drops the work if it has not begun.
+
+        Args:
+            inputs: raw rows ``[B, *shape]``.
+            samples: how many members, None for all.
+            work: how much to compute.
+            timeout: seconds until the answer is of no use, None for never.
+
+        Raises:
+            Overloaded: the queues are full.
+            DeadlineExceeded: the timeout passed.
+            InvalidInput: the model refuses these rows.
+        """
+        self._budget.take(inputs, self._budget.rows * self._seconds_per_row)
+        job = Job(inputs, samples, work, asyncio.get_running_loop().create_future())
+        lane = self._lanes[work != Work.DETERMINISTIC]
+        lane.jobs.append(job)
+        if not lane.busy:
+            self._arrange(lane)
+        if timeout is None:
+            return await job.answer
+        try:
+            async with asyncio.timeout(timeout):
+                return await job.answer
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                f"Expected the answer within {timeout:g} s, but it was not ready; send fewer rows, ask fewer members, "
+                "or allow more time."
+            ) from error
+
+    def _arrange(self, lane: Lane) -> None:
+        """Dispatch now, or when the first job has waited for the policy's delay or enough others have come."""
+        wait = self._policy.delay and lane.jobs[0].queued + self._policy.delay - time.monotonic()
+        if wait > 0 and sum(len(job.inputs) for job in lane.jobs) < self._policy.max_rows:
+            if lane.timer is None:
+                lane.timer = asyncio.get_running_loop().call_later(wait, self._dispatch, lane)
+            return
+        self._dispatch(lane)
+
+    def _dispatch(self, lane: Lane) -> None:
+        if lane.timer is not None:
+            lane.timer.cancel()
+            lane.timer = None
+        batch = self._next_batch(lane)
+        if not batch:
+            return
+        lane.busy = True
+        began = time.monotonic()
+        samples = self._samples(batch[0])
+        done = self._runner.submit(partial(_predict, self._predictor, batch, samples))
+        done.add_done_callback(partial(self._finish, lane, batch, began))
+
+    def _next_batch(self, lane: Lane) -> list[Job]:
+        """The longest-waiting job and those behind it that ask for the same, as far as they fit."""
+        batch: list[Job] = []
+        rows = 0
+        passed: list[Job] = []
+        while lane.jobs and rows < self._policy.max_rows:
+            job = lane.jobs.popleft()
+            if job.answer.done():  # its caller left, or its time is up
+                self._budget.give_back(job.inputs)
+            elif not batch or (job.alike(batch[0]) and rows + len(job.inputs) <= self._policy.max_rows):
+                batch.append(job)
+                rows += len(job.inputs)
+            else:
+                passed.append(job)
+        lane.jobs.extendleft(reversed(passed))
+        return batch
+
+    def _samples(self, first: Job) -> int | None:
+        """How many members answer a batch: fewer than asked while the queues are long, if the policy says so."""
+        fewer = self._policy.overload_samples
+        if fewer is None or first.work == Work.DETERMINISTIC or 2 * self._budget.rows <= self._budget.max_rows:
+            return first.samples
+        return min(fewer, first.samples or self._predictor.committee.num_samples)
+
+    def _finish(self, lane: Lane, batch: list[Job], began: float, done: asyncio.Future[Answers]) -> None:
+        seconds = time.monotonic() - began
+        lane.busy = False
+        rows = sum(len(job.inputs) for job in batch)
+        self._seconds_per_row = 0.8 * self._seconds_per_row + 0.2 * seconds / rows
+        for job in batch:
+            self._budget.give_back(job.inputs)
+        answers: Answers = [Stopping("The service is stopping; ask another one.")] * len(batch)
+        if not done.cancelled():
+            answers = done.result()
+        samples = next((answer.samples for answer in answers if isinstance(answer, Prediction)), 0)
+        for job, answer in zip(batch, answers, strict=True):
+            if job.answer.done():
+                continue
+            if isinstance(answer, Prediction):
+                job.answer.set_result(answer)
+            else:
+                job.answer.set_exception(answer)
+        self._listener(
+            BatchRecord(
+                rows=rows,
+                requests=len(batch),
+                samples=samples,
+                queue_seconds=[began - job.queued for job in batch],
+                compute_seconds=seconds,
+                failed=sum(isinstance(answer, Exception) for answer in answers),
+                contexts=[job.context for job in batch],
+            )
+        )
+        if lane.jobs:
+            self._arrange(lane)
+
+
+def _predict(predictor: Predictor | Ensemble, batch: list[Job], samples: int | None) -> Answers:
+    """One prediction for all; where the batch is refused, one for each, so that a bad request harms no other."""
+    if len(batch) == 1:
+        return [_predict_one(predictor, batch[0], samples)]
+    inputs = np.concatenate([job.inputs for job in batch])
+    try:
+        prediction = predictor.predict(inputs, samples=samples, work=batch[0].work)
+    except Exception:  # whoever is to blame is told below, the others get their answers
+        return [_predict_one(predictor, job, samples) for job in batch]
+    answers: Answers = []
+    start = 0
+    for job in batch:
+        answers.append(prediction.rows(start, start + len(job.inputs)))
+        start += len(job.inputs)
+    return answers
+
+
+def _predict_one(predictor: Predictor | Ensemble, job: Job, samples: int | None) -> Prediction | Exception:
+    try:
+        return predictor.predict(job.inputs, samples=samples, work=job.work)
+    except Exception as error:  # handed to the one request that caused it
+        return error

@@ -1,0 +1,54 @@
+"""The metrics' names, labels and buckets: the table in `docs/operations.md` describes exactly these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+# In nats. A committee over C classes can disagree by ln C at most: 2.3 for ten classes.
+_NATS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
+_CHANCES = (0.001, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+_POWERS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
+
+_MODEL = ("model", "version")
+
+
+@dataclass(frozen=True)
+class Family:
+    """One metric: a histogram if it has `bounds`, else a counter."""
+
+    name: str
+    help: str
+    labels: tuple[str, ...]
+    bounds: tuple[float, ...] = ()
+
+
+REQUESTS = Family("dubio_requests", "HTTP requests answered.", ("route", *_MODEL, "status"))
+REQUEST_SECONDS = Family(
+    "dubio_request_seconds", "Time from a request's head to the end of its answer.", ("route", *_MODEL), _SECONDS
+)
+REFUSED = Family("dubio_refused", "Requests that got an error for an answer, by reason.", (*_MODEL, "reason"))
+ROWS = Family("dubio_rows", "Instances predicted.", _MODEL)
+FLAGGED = Family("dubio_flagged", "Instances flagged as strangers, by reason.", (*_MODEL, "reason"))
+EPISTEMIC = Family("dubio_epistemic_nats", "Mutual information between answer and member, per instance.", _MODEL, _NATS)
+P_VALUE = Family("dubio_p_value", "Conformal p-value, per instance.", _MODEL, _CHANCES)
+QUEUE_SECONDS = Family("dubio_queue_seconds", "Wait of a request for its batch to begin.", _MODEL, _SECONDS)
+COMPUTE_SECONDS = Family("dubio_compute_seconds", "Time a batch was computed.", _MODEL, _SECONDS)
+BATCH_ROWS = Family("dubio_batch_rows", "Instances in a batch.", _MODEL, _POWERS)
+MEMBERS = Family(
+    "dubio_members", "Committee members that answered an instance; 0 if none was asked.", _MODEL, (0.0, *_POWERS)
+)
+
+FAMILIES = (
+    REQUESTS,
+    REQUEST_SECONDS,
+    REFUSED,
+    ROWS,
+    FLAGGED,
+    EPISTEMIC,
+    P_VALUE,
+    QUEUE_SECONDS,
+    COMPUTE_SECONDS,
+    BATCH_ROWS,
+    MEMBERS,
+)

@@ -1,0 +1,82 @@
+"""How a process of the service ends: first not ready, then closed to new connections, then done; or at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
+
+_log = logging.getLogger("dubio")
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# What a shell reports for a process that a signal ended.
+ENDED_BY = 128
+
+
+class Lifecycle:
+    """Where the process stands. Readiness and keep-alive depend on `stopping`."""
+
+    def __init__(self) -> None:
+        """A process begins by starting, during which it may end at any moment without harm."""
+        self.stopping = False
+        self._begin: Callable[[], object] | None = None
+
+    def serving(self, close: Callable[[], None], *, drain: float, grace: int) -> None:
+        """From now on requests are answered by the running loop, and stopping takes care of them.
+
+        Args:
+            close: refuses new connections, and ends the process once the present ones are done.
+            drain: seconds until `close`.
+            grace: seconds until the process ends, whatever is left to do.
+        """
+        loop = asyncio.get_running_loop()
+
+        def begin() -> None:
+            _log.info("Stopping: not ready any more, finishing what has begun within %d s.", grace)
+            loop.call_later(drain, close)
+            overdue = threading.Timer(grace, _give_up, (grace,))
+            overdue.daemon = True
+            overdue.start()
+
+        self._begin = lambda: loop.call_soon_threadsafe(begin)
+
+    def stop(self) -> None:
+        """Begin to end; at once while nothing is served yet. From any thread, and as often as one likes."""
+        if self._begin is None:
+            end(0, "Stopped before the models were loaded.")
+        if not self.stopping:
+            self.stopping = True
+            self._begin()
+
+    def obey_signals(self) -> None:
+        """SIGTERM and SIGINT stop the process; a second one ends it at once, with the exit code of a shell."""
+        received = 0
+
+        def obey(number: int, frame: FrameType | None) -> None:
+            nonlocal received
+            received += 1
+            if received > 1:
+                end(ENDED_BY + number, "Ended by a second signal; requests in flight are lost.")
+            self.stop()
+
+        for number in SIGNALS:
+            signal.signal(number, obey)
+
+
+def end(code: int, last_words: str | None = None) -> NoReturn:
+    """End this process now. An ordinary exit would wait for threads that still compute, and then take torch apart.
+
+    Safe in a signal handler, where the logging module may be in the middle of a line.
+    """
+    if last_words is not None:
+        os.write(2, f"dubio-serve: {last_words}\n".encode())
+    os._exit(code)
+
+
+def _give_up(grace: int) -> None:
+    end(1, f"The grace period of {grace} s is over; requests in flight are lost.")

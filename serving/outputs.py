@@ -1,0 +1,66 @@
+"""The output tensors of the Open Inference Protocol: what each is, and how much must be computed for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import Prediction, Work
+
+Values = NDArray[Any] | list[str]
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output tensor of every model.
+
+    Attributes:
+        name: on the wire.
+        datatype: the protocol's name for it.
+        per_class: whether its shape is [-1, C]; else it is [-1].
+        work: what must be computed for it.
+        read: takes it from a prediction and the class names; None without a calibration that applies.
+    """
+
+    name: str
+    datatype: str
+    per_class: bool
+    work: Work
+    read: Callable[[Prediction, Sequence[str]], Values | None]
+
+    def shape(self, rows: int, classes: int) -> list[int]:
+        """Its shape for so many rows; -1 stands for any number."""
+        return [rows, classes] if self.per_class else [rows]
+
+
+def _labels(prediction: Prediction, classes: Sequence[str]) -> list[str]:
+    return [classes[index] for index in prediction.label.tolist()]
+
+
+OUTPUTS: dict[str, Output] = {
+    output.name: output
+    for output in (
+        Output("label", "BYTES", False, Work.DETERMINISTIC, _labels),
+        Output("probabilities", "FP32", True, Work.DETERMINISTIC, lambda prediction, _: prediction.probabilities),
+        Output("mc_mean", "FP32", True, Work.MC, lambda prediction, _: prediction.mc_mean),
+        Output("mc_std", "FP32", True, Work.MC, lambda prediction, _: prediction.mc_std),
+        Output("predictive_entropy", "FP32", False, Work.MC, lambda prediction, _: prediction.predictive_entropy),
+        Output("expected_entropy", "FP32", False, Work.MC, lambda prediction, _: prediction.expected_entropy),
+        Output("mutual_information", "FP32", False, Work.MC, lambda prediction, _: prediction.mutual_information),
+        Output("ood_p_value", "FP64", False, Work.FLAG, lambda prediction, _: prediction.p_value),
+        Output("ood_flag", "BOOL", False, Work.FLAG, lambda prediction, _: prediction.flagged),
+    )
+}
+
+
+def classify(values_BC: NDArray[np.float32], classes: Sequence[str], *, count: int) -> list[list[str]]:
+    """The classification extension: for each row its `count` largest values as `value:index:label`, largest first."""
+    best_BK = np.argsort(-values_BC, axis=1, kind="stable")[:, :count]
+    return [
+        [f"{row[index]:f}:{index}:{classes[index]}" for index in best]
+        for row, best in zip(values_BC.tolist(), best_BK.tolist(), strict=True)
+    ]

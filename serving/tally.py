@@ -1,0 +1,111 @@
+"""Numbers that only ever grow, kept so that several processes can be added up at any moment.
+
+Each process owns one file: an array of float64 that it alone writes, mapped into memory, and beside it an index that
+says what stands where. Whoever is asked for the metrics reads all of them. A file outlives its process, and the process
+that takes its place goes on counting in it, so that no counter ever falls.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+# 2 MiB of float64, of which the system only provides what is touched. Metrics bound their own series well below it.
+_SLOTS = 1 << 18
+_SIZE = 8 * _SLOTS
+
+Labels = tuple[str, ...]
+# A line of the index: metric, labels, size.
+Entry = tuple[str, list[str], int]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive numbers of one series: a counter has one, a histogram one a bucket and the sum."""
+
+    metric: str
+    labels: Labels
+    values: NDArray[np.float64]
+
+
+class Tally:
+    """The blocks of this process, and of its siblings if there are any. Not thread-safe: `Metrics` holds a lock."""
+
+    def __init__(self, folder: Path | None = None, worker: int = 0) -> None:
+        """Count in memory, or in `folder` as one of several processes, numbered `worker`."""
+        self._folder = folder
+        self._index: Path | None = None
+        self._used = 0
+        self.own: dict[tuple[str, Labels], NDArray[np.float64]] = {}
+        if folder is None:
+            self._memory = mmap.mmap(-1, _SIZE)
+        else:
+            numbers = folder / f"{worker}.numbers"
+            descriptor = os.open(numbers, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                os.ftruncate(descriptor, _SIZE)
+                self._memory = mmap.mmap(descriptor, _SIZE)
+            finally:
+                os.close(descriptor)
+            self._index = numbers.with_suffix(".index")
+            self._used = _mend(self._index)
+            for block in _blocks(_entries(self._index), np.frombuffer(self._memory)):
+                self.own[block.metric, block.labels] = block.values
+        self._array = np.frombuffer(self._memory)
+
+    def block(self, metric: str, labels: Labels, size: int) -> NDArray[np.float64]:
+        """The block of a series, of `size` numbers; all zero when it is new."""
+        found = self.own.get((metric, labels))
+        if found is None:
+            found = self._array[self._used : self._used + size]
+            self._used += size
+            self.own[metric, labels] = found
+            if self._index is not None:
+                with self._index.open("a", encoding="utf-8") as index:
+                    index.write(json.dumps([metric, labels, size]) + "\n")
+        return found
+
+    def total(self) -> Iterator[Block]:
+        """Every series, added up over all processes."""
+        if self._folder is None:
+            yield from (Block(metric, labels, values.copy()) for (metric, labels), values in self.own.items())
+            return
+        sums: dict[tuple[str, Labels], NDArray[np.float64]] = {}
+        for index in sorted(self._folder.glob("*.index")):
+            entries = _entries(index)
+            array = np.fromfile(index.with_suffix(".numbers"), count=sum(size for _, _, size in entries))
+            for block in _blocks(entries, array):
+                key = block.metric, block.labels
+                sums[key] = sums[key] + block.values if key in sums else block.values
+        yield from (Block(metric, labels, values) for (metric, labels), values in sums.items())
+
+
+def _blocks(entries: list[Entry], array: NDArray[np.float64]) -> Iterator[Block]:
+    start = 0
+    for metric, labels, size in entries:
+        yield Block(metric, tuple(labels), array[start : start + size])
+        start += size
+
+
+def _entries(index: Path) -> list[Entry]:
+    lines = index.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]  # the last one may be on its way
+
+
+def _mend(index: Path) -> int:
+    """Make `index` end with a whole line, which a process that was killed may not have written.
+
+    Returns:
+        How many numbers it knows.
+    """
+    index.touch(mode=0o600)
+    content = index.read_bytes()
+    os.truncate(index, content.rfind(b"\n") + 1)
+    return sum(size for _, _, size in _entries(index))

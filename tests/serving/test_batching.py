@@ -1,0 +1,279 @@
+"""Batching: who is predicted with whom, who is dropped, and that nobody gets another's rows."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+
+from models import Prediction, Work
+from models.errors import InvalidInput
+from serving.batching import Batcher, BatchRecord, Budget, Policy
+from serving.errors import DeadlineExceeded, Overloaded, Stopping
+from serving.runner import Runner
+
+
+class Gate:
+    """A real predictor that can be held up, and that remembers what it was asked."""
+
+    def __init__(self, predictor):
+        self.predictor = predictor
+        self.committee = predictor.committee
+        self.input = predictor.input
+        self.calls: list[tuple[int, int | None, Work]] = []
+        self.open = threading.Event()
+        self.open.set()
+
+    def predict(self, x, *, samples=None, work=Work.FLAG):
+        self.open.wait(10)
+        self.calls.append((len(x), samples, work))
+        return self.predictor.predict(x, samples=samples, work=work)
+
+
+@pytest.fixture
+def gate(predictor):
+    return Gate(predictor)
+
+
+def rows(gate, count, seed=0):
+    spec = gate.input
+    return np.random.default_rng(seed).uniform(spec.low, spec.high, (count, *spec.shape)).astype(np.float32)
+
+
+def run(scenario, gate, *, policy=None, budget=None):
+    """Run `scenario(batcher, records)` on a loop of its own; returns what it returns."""
+    records: list[BatchRecord] = []
+
+    async def main():
+        runner = Runner(threads=2, torch_threads=1)
+        batcher = Batcher(gate, runner, budget or Budget(1000, 10**9), policy or Policy(64), records.append)
+        try:
+            return await scenario(batcher, records)
+        finally:
+            gate.open.set()
+            runner.close()
+
+    return asyncio.run(main())
+
+
+def ask(batcher, x, *, samples=None, work=Work.FLAG, timeout=None):
+    return asyncio.create_task(batcher.submit(x, samples=samples, work=work, timeout=timeout))
+
+
+async def settle():
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def same(answer: Prediction, expected: Prediction):
+    assert answer.samples == expected.samples
+    np.testing.assert_array_equal(answer.label, expected.label)
+    np.testing.assert_allclose(answer.mc_mean, expected.mc_mean, atol=1e-5)
+    np.testing.assert_allclose(answer.mc_std, expected.mc_std, atol=1e-5)
+    np.testing.assert_allclose(answer.p_value, expected.p_value, atol=0.05)
+
+
+def test_an_idle_lane_answers_at_once_and_what_waits_is_predicted_together(gate):
+    questions = [rows(gate, count, seed=count) for count in (1, 2, 3, 1)]
+
+    async def scenario(batcher, records):
+        gate.open.clear()
+        tasks = [ask(batcher, x) for x in questions]
+        await settle()
+        gate.open.set()
+        return await asyncio.gather(*tasks), records
+
+    answers, records = run(scenario, gate)
+    assert gate.calls == [(1, None, Work.FLAG), (6, None, Work.FLAG)]
+    assert [(record.rows, record.requests, record.failed) for record in records] == [(1, 1, 0), (6, 3, 0)]
+    for x, answer in zip(questions, answers, strict=True):
+        same(answer, gate.predictor.predict(x))
+
+
+def test_batches_stay_within_the_policy_unless_one_request_is_larger(gate):
+    async def scenario(batcher, records):
+        gate.open.clear()
+        tasks = [ask(batcher, rows(gate, count)) for count in (1, 3, 2, 3, 9)]
+        await settle()
+        gate.open.set()
+        await asyncio.gather(*tasks)
+
+    run(scenario, gate, policy=Policy(max_rows=5))
+    assert [count for count, _, _ in gate.calls] == [1, 5, 3, 9]
+
+
+def test_requests_that_ask_for_different_work_are_not_mixed(gate):
+    async def scenario(batcher, records):
+        gate.open.clear()
+        asked = [(None, Work.FLAG), (None, Work.FLAG), (4, Work.FLAG), (None, Work.FLAG), (4, Work.FLAG), (4, Work.MC)]
+        tasks = [ask(batcher, rows(gate, 1), samples=samples, work=work) for samples, work in asked]
+        await settle()
+        gate.open.set()
+        return await asyncio.gather(*tasks)
+
+    answers = run(scenario, gate)
+    assert gate.calls[1:] == [(2, None, Work.FLAG), (2, 4, Work.FLAG), (1, 4, Work.MC)]
+    assert [answer.samples for answer in answers[2:]] == [4, gate.committee.num_samples, 4, 4]
+
+
+def test_deterministic_requests_do_not_wait_behind_the_members(gate):
+    async def scenario(batcher, records):
+        held = threading.Event()
+        predict = gate.predict
+
+        def slow_for_members(x, *, samples=None, work=Work.FLAG):
+            if work != Work.DETERMINISTIC:
+                held.wait(10)
+            return predict(x, samples=samples, work=work)
+
+        gate.predict = slow_for_members
+        slow = ask(batcher, rows(gate, 1))
+        await settle()
+        quick = await ask(batcher, rows(gate, 1), work=Work.DETERMINISTIC)
+        assert not slow.done()
+        held.set()
+        await slow
+        return quick
+
+    assert run(scenario, gate).samples == 0
+
+
+def test_a_bad_request_harms_none_of_its_batch(gate):
+    good, bad = rows(gate, 2), np.full((1, *gate.input.shape), np.nan, np.float32)
+
+    async def scenario(batcher, records):
+        gate.open.clear()
+        tasks = [ask(batcher, x) for x in (good, good, bad, good)]
+        await settle()
+        gate.open.set()
+        return await asyncio.gather(*tasks, return_exceptions=True), records
+
+    answers, records = run(scenario, gate)
+    assert isinstance(answers[2], InvalidInput)
+    assert "input 0" in str(answers[2])  # its own first row, not the batch's third
+    for index in (0, 1, 3):
+        same(answers[index], gate.predictor.predict(good))
+    assert records[1].failed == 1
+
+
+def test_cancelled_and_expired_work_is_dropped_before_it_is_computed(gate):
+    budget = Budget(1000, 10**9)
+
+    async def scenario(batcher, records):
+        gate.open.clear()
+        first = ask(batcher, rows(gate, 1))
+        left, late, stays = (
+            ask(batcher, rows(gate, 7)),
+            ask(batcher, rows(gate, 5), timeout=0.05),
+            ask(batcher, rows(gate, 3)),
+        )
+        await settle()
+        left.cancel()
+        with pytest.raises(DeadlineExceeded, match=r"within 0\.05 s"):
+            await late
+        gate.open.set()
+        await asyncio.gather(first, stays)
+        assert left.cancelled()
+
+    run(scenario, gate, budget=budget)
+    assert [count for count, _, _ in gate.calls] == [1, 3]
+    assert (budget.rows, budget.bytes) == (0, 0)
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_again(gate):
+    budget = Budget(max_rows=10, max_bytes=10**9)
+
+    async def scenario(batcher, records):
+        gate.open.clear()
+        tasks = [ask(batcher, rows(gate, 5)) for _ in range(2)]
+        await settle()
+        with pytest.raises(Overloaded, match="at most 10 rows") as refused:
+            await batcher.submit(rows(gate, 1), samples=None, work=Work.FLAG, timeout=None)
+        gate.open.set()
+        await asyncio.gather(*tasks)
+        await batcher.submit(rows(gate, 50), samples=None, work=Work.FLAG, timeout=None)  # alone, it may
+        return refused.value.retry_after
+
+    assert run(scenario, gate, budget=budget) >= 1
+    assert (budget.rows, budget.bytes) == (0, 0)
+
+
+def test_bytes_are_bounded_as_well(gate):
+    one = rows(gate, 1)
+
+    async def scenario(batcher, records):
+        gate.open.clear()
+        first = ask(batcher, one)
+        await settle()
+        with pytest.raises(Overloaded, match="bytes"):
+            await batcher.submit(one, samples=None, work=Work.FLAG, timeout=None)
+        gate.open.set()
+        await first
+
+    run(scenario, gate, budget=Budget(max_rows=100, max_bytes=int(one.nbytes * 1.5)))
+
+
+def test_under_overload_fewer_members_answer_if_the_policy_says_so(gate):
+    async def scenario(batcher, records):
+        gate.open.clear()
+        tasks = [ask(batcher, rows(gate, 2)) for _ in range(8)]
+        await settle()
+        gate.open.set()
+        answers = await asyncio.gather(*tasks)
+        return answers, await ask(batcher, rows(gate, 2))
+
+    policy = Policy(max_rows=4, overload_samples=3)
+    answers, calm = run(scenario, gate, policy=policy, budget=Budget(max_rows=20, max_bytes=10**9))
+    assert 3 in {answer.samples for answer in answers}
+    shed = next(answer for answer in answers if answer.samples == 3)
+    assert shed.flagged is None
+    assert shed.reasons == ["not_calibrated_for_these_samples"] * 2
+    assert calm.samples == gate.committee.num_samples
+
+
+def test_a_delay_gathers_company_from_the_first_request_on(gate):
+    async def scenario(batcher, records):
+        tasks = [ask(batcher, rows(gate, 1))]
+        await asyncio.sleep(0.01)
+        assert not gate.calls
+        tasks.append(ask(batcher, rows(gate, 1)))
+        await asyncio.gather(*tasks)
+        filled = [ask(batcher, rows(gate, 4)) for _ in range(2)]  # as many as fit: no reason to wait on
+        await asyncio.gather(*filled)
+
+    run(scenario, gate, policy=Policy(max_rows=8, delay=0.2))
+    assert [count for count, _, _ in gate.calls] == [2, 8]
+
+
+def test_work_that_the_end_of_the_service_overtakes_is_refused(gate):
+    async def main():
+        runner = Runner(threads=1, torch_threads=1)
+        batcher = Batcher(gate, runner, Budget(100, 10**9), Policy(8), lambda record: None)
+        gate.open.clear()
+        running = ask(batcher, rows(gate, 1))
+        waiting = ask(batcher, rows(gate, 1), work=Work.DETERMINISTIC)  # the other lane: in the pool's queue
+        await settle()
+        closing = asyncio.get_running_loop().run_in_executor(None, runner.close)
+        await asyncio.sleep(0.05)
+        gate.open.set()
+        await closing
+        return await asyncio.gather(running, waiting, return_exceptions=True)
+
+    running, waiting = asyncio.run(main())
+    assert isinstance(running, Prediction)
+    assert isinstance(waiting, Stopping)
+
+
+def test_many_requests_at_once_each_get_their_own_rows(gate):
+    questions = [rows(gate, 1 + seed % 4, seed=seed) for seed in range(200)]
+
+    async def scenario(batcher, records):
+        return await asyncio.gather(*(ask(batcher, x) for x in questions)), records
+
+    answers, records = run(scenario, gate)
+    for x, answer in zip(questions, answers, strict=True):
+        same(answer, gate.predictor.predict(x))
+    assert sum(record.requests for record in records) == 200
+    assert len(records) < 30
