@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as Connection
 
-from serving import problems
 from serving.errors import Forbidden, Unauthorized
+from serving.http import problems
 from serving.keys import Keys, Scope
 
 _OPEN = None

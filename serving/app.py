@@ -13,24 +13,25 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from serving import access, problems
-from serving.access_log import AccessLog
+from serving import access
 from serving.batching import Budget, Policy
+from serving.http import problems
+from serving.http.observing import Observer
+from serving.http.openapi import describe_api
 from serving.keys import Keys
+from serving.library.repository import ModelRepository, ModelSource
+from serving.library.watcher import watch
 from serving.lifecycle import Lifecycle
-from serving.metrics import Metrics
-from serving.observing import Observer
-from serving.openapi import describe_api
-from serving.repository import ModelRepository, ModelSource
 from serving.routes import infer, page, v1, v2
 from serving.routes import metrics as metrics_routes
 from serving.routes import repository as repository_routes
 from serving.runner import Runner
 from serving.service import PredictionService
 from serving.settings import Settings
-from serving.statistics import Statistics
-from serving.tracing import Tracing
-from serving.watcher import watch
+from serving.telemetry.access_log import AccessLog
+from serving.telemetry.metrics import Metrics
+from serving.telemetry.tracing import Tracing
+from serving.v2.statistics import Statistics
 
 _DESCRIPTION = """
 Every answer comes twice from one checkpoint: the deterministic prediction, and the mean and standard

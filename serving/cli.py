@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 
 from pydantic import ValidationError
 
-from serving import listening
 from serving.lifecycle import Lifecycle, end
-from serving.log import configure_log
+from serving.processes import listening
+from serving.processes.supervisor import Supervisor
 from serving.settings import Settings
-from serving.supervisor import Supervisor
+from serving.telemetry.log import configure_log
 
 _REFUSED_BY_SYSTEM = 1
 _WRONG_REQUEST = 2
@@ -92,8 +92,8 @@ def _serve_alone(settings: Settings, bound: socket.socket, started: Callable[[li
 
     # torch takes seconds to import, and `--help` or a port in use need none of it.
     from models.errors import ModelError
-    from serving import process
     from serving.errors import ServingError
+    from serving.processes import process
     from uncertainty.errors import UncertaintyError
 
     try:

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from models import Prediction, Work
 from serving.batching import Batcher, BatchRecord, Budget, Policy
-from serving.examples import example_instance
-from serving.metrics import Metrics
-from serving.repository import ModelRepository, ServedModel
+from serving.library.repository import ModelRepository, ServedModel
 from serving.runner import Runner
-from serving.statistics import Record, Statistics
-from serving.tracing import Tracing
+from serving.telemetry.metrics import Metrics
+from serving.telemetry.tracing import Tracing
+from serving.v1.examples import example_instance
+from serving.v2.statistics import Record, Statistics
 
 
 class PredictionService:

@@ -9,20 +9,20 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving import openinference as wire
-from serving.aside import aside
-from serving.body import read_body
-from serving.compression import choose, compress
-from serving.disconnects import CancelOnDisconnect
-from serving.inference import parse
-from serving.input_tensor import Target
-from serving.replies import Reply, render
-from serving.repository import ServedModel
+from serving.http.aside import aside
+from serving.http.body import read_body
+from serving.http.compression import choose, compress
+from serving.http.disconnects import CancelOnDisconnect
+from serving.library.repository import ServedModel
 from serving.routes.v2 import errors, find
 from serving.service import PredictionService
 from serving.settings import Settings
-from serving.statistics import Statistics
-from serving.wire import reference
+from serving.v1.wire import reference
+from serving.v2 import openinference as wire
+from serving.v2.inference import parse
+from serving.v2.input_tensor import Target
+from serving.v2.replies import Reply, render
+from serving.v2.statistics import Statistics
 
 # Reading or writing this much takes about a millisecond; more would hold up the event loop.
 _LONG_JSON = 64 * 1024

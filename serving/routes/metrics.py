@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
-from serving.metrics import Metrics
+from serving.telemetry.metrics import Metrics
 
 
 def build(metrics: Metrics) -> APIRouter:

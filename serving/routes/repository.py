@@ -10,14 +10,14 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving import openinference as wire
-from serving.body import read_body
-from serving.control import parse_index, parse_load, parse_unload
 from serving.errors import ControlRefused
-from serving.repository import ModelRepository
+from serving.http.body import read_body
+from serving.library.control import parse_index, parse_load, parse_unload
+from serving.library.repository import ModelRepository
 from serving.routes.v2 import errors
 from serving.settings import Settings
-from serving.wire import Wire, reference
+from serving.v1.wire import Wire, reference
+from serving.v2 import openinference as wire
 
 _EMPTY = {200: {"description": "Done", "content": {}}}
 

@@ -9,14 +9,14 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving import wire
-from serving.answers import render
-from serving.aside import aside
-from serving.body import read_body
-from serving.disconnects import CancelOnDisconnect
-from serving.parsing import parse
+from serving.http.aside import aside
+from serving.http.body import read_body
+from serving.http.disconnects import CancelOnDisconnect
 from serving.service import PredictionService
 from serving.settings import Settings
+from serving.v1 import wire
+from serving.v1.answers import render
+from serving.v1.parsing import parse
 
 # Parsing or writing this much takes about a millisecond; more would hold up the event loop.
 _LONG_BYTES = 64 * 1024

@@ -9,15 +9,15 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving import openinference as wire
 from serving.errors import NotReady, UnknownModel
+from serving.library.repository import ModelRepository, ServedModel
 from serving.lifecycle import Lifecycle
-from serving.metadata import configure, describe_model, describe_server
-from serving.repository import ModelRepository, ServedModel
 from serving.service import PredictionService
 from serving.settings import Settings
-from serving.statistics import Statistics
-from serving.wire import OpenInferenceError, Wire, reference
+from serving.v1.wire import OpenInferenceError, Wire, reference
+from serving.v2 import openinference as wire
+from serving.v2.metadata import configure, describe_model, describe_server
+from serving.v2.statistics import Statistics
 
 _MEANING = {
     400: "Not what the protocol or the model takes",

@@ -6,7 +6,8 @@ import inspect
 
 import pytest
 
-from serving import errors, problems
+from serving import errors
+from serving.http import problems
 
 FAMILY = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
 

@@ -9,11 +9,11 @@ import pytest
 from models import Predictor
 from models.errors import InvalidInput
 from serving.batching import Budget, Policy
-from serving.metrics import Metrics
-from serving.repository import ModelRepository, ModelSource
+from serving.library.repository import ModelRepository, ModelSource
 from serving.runner import Runner
 from serving.service import PredictionService
-from serving.statistics import Statistics
+from serving.telemetry.metrics import Metrics
+from serving.v2.statistics import Statistics
 
 
 def test_from_checkpoint_to_a_counted_prediction(checkpoint: Path, predictor: Predictor, bars: np.ndarray) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from models import Predictor
-from serving.openinference import InferResponse
+from serving.v2.openinference import InferResponse
 
 INFER = "/v2/models/bars/infer"
 LENGTH = "Inference-Header-Content-Length"

@@ -17,8 +17,8 @@ from tritonclient.utils import InferenceServerException
 
 import models
 from models import Ensemble, Work
-from serving import openinference as wire
-from serving.wire import PredictResponse
+from serving.v1.wire import PredictResponse
+from serving.v2 import openinference as wire
 
 KEY = "a-good-key-for-tests-0123456789"
 INDEX = "/v2/repository/index"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from serving import openinference as wire
+from serving.v2 import openinference as wire
 
 
 def test_live_and_ready(client: httpx.Client) -> None:

@@ -1,0 +1,1 @@
+"""The process: its signals and sockets, and several of it."""

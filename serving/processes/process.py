@@ -1,0 +1,117 @@
+"""One process that serves: the only one, or one of several workers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import uvicorn
+
+from serving.app import create_app
+from serving.lifecycle import Lifecycle
+from serving.processes.acceptor import Acceptor
+from serving.processes.shares import Shares
+from serving.settings import Settings
+
+# Of the grace period, for putting things away once the last request is answered or cut off.
+_TIDYING_SECONDS = 1
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but it says when it listens, and leaves signals to us, for whom the first step is to be not ready."""
+
+    def __init__(self, config: uvicorn.Config, bound: socket.socket, shares: Shares | None) -> None:
+        """Listen on `bound`, of which other workers take their shares, too, if there are any."""
+        super().__init__(config)
+        self._bound = bound
+        self._shares = shares
+        self._acceptor: Acceptor | None = None
+        self.listening: Callable[[], None] = lambda: None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and then call `listening`."""
+        await super().startup([self._bound] if self._shares is None else [])
+        if self._shares is not None:
+            self._acceptor = Acceptor(self._bound, self._make_protocol, self._shares, self._count)
+        self.listening()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: connections that ended count no more."""
+        if self._shares is not None:
+            self._shares.show(self._count())
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Refuse new connections and finish the others."""
+        if self._acceptor is not None and self._shares is not None:
+            self._acceptor.close()
+            self._shares.leave()
+        await super().shutdown(sockets)
+
+    def _count(self) -> int:
+        return len(self.server_state.connections)
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        """As uvicorn does for a socket of its own."""
+        make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+def run(
+    settings: Settings,
+    bound: socket.socket,
+    lifecycle: Lifecycle,
+    *,
+    started: Callable[[list[str]], None],
+    folder: Path | None = None,
+    worker: int = 0,
+) -> None:
+    """Load the models, serve until `lifecycle` is told to stop, and finish what had begun.
+
+    Args:
+        settings: what to serve, and how.
+        bound: the socket to listen on.
+        lifecycle: of this process.
+        started: called with the names of the models once they answer.
+        folder: that the workers share; None for the only process.
+        worker: its number among them.
+
+    Raises:
+        ModelError, UncertaintyError, ServingError: a model or a setting cannot be used.
+    """
+    app = create_app(settings, lifecycle, metrics_folder=folder, worker=worker)
+    config = uvicorn.Config(
+        app,
+        # Entered below instead: uvicorn would log a trace where one line is due.
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=settings.keep_alive_seconds,
+        timeout_graceful_shutdown=max(0, int(settings.grace_seconds - settings.drain_seconds) - _TIDYING_SECONDS),
+        server_header=False,
+    )
+
+    def listening() -> None:
+        lifecycle.serving(close, drain=settings.drain_seconds, grace=settings.grace_seconds)
+        started([model.name for model in app.state.service.repository])
+
+    def close() -> None:
+        server.should_exit = True
+
+    shares = None if folder is None else Shares(folder, settings.workers, worker)
+    server = _Server(config, bound, shares)
+    server.listening = listening
+
+    async def serve() -> None:
+        async with app.router.lifespan_context(app):
+            await server.serve()
+
+    with contextlib.closing(bound), asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(serve())

@@ -1,0 +1,173 @@
+"""What the service counts, for Prometheus. Labels are bounded: only loaded models and errors of ours become one."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from models import Prediction
+from serving.telemetry.families import (
+    BATCH_ROWS,
+    COMPUTE_SECONDS,
+    EPISTEMIC,
+    FAMILIES,
+    FLAGGED,
+    MEMBERS,
+    P_VALUE,
+    QUEUE_SECONDS,
+    REFUSED,
+    REQUEST_SECONDS,
+    REQUESTS,
+    ROWS,
+    Family,
+)
+from serving.telemetry.tally import Labels, Tally
+
+# Far more than a service has models; a service that is reloaded for months meets new versions all the time, though.
+_MOST_SERIES = 500
+# Above this many values numpy is faster than a loop.
+_FEW = 8
+
+
+class Metrics(Collector):
+    """Counters and histograms, in a registry of their own. Thread-safe."""
+
+    def __init__(self, folder: Path | None = None, worker: int = 0) -> None:
+        """Count for this process alone, or together with the other workers that share `folder`."""
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
+        self._lock = Lock()
+        self._tally = Tally(folder, worker)
+        self._series = {family.name: 0 for family in FAMILIES}
+        for name, _ in self._tally.own:
+            self._series[name] += 1
+        self._folder = folder
+        if folder is None:
+            ProcessCollector(registry=self.registry)
+        else:
+            (folder / f"{worker}.pid").write_text(str(os.getpid()), encoding="ascii")
+
+    def count_request(
+        self, *, route: str, model: str, version: str, status: int, seconds: float, refused: str | None = None
+    ) -> None:
+        """Count one answered request; `model` and `version` are those of a loaded model, or empty."""
+        with self._lock:
+            self._add(REQUESTS, (route, model, version, str(status)), 1)
+            self._observe(REQUEST_SECONDS, (route, model, version), seconds)
+            if refused is not None:
+                self._add(REFUSED, (model, version, refused), 1)
+
+    def count_batch(
+        self,
+        model: str,
+        version: str,
+        *,
+        rows: int,
+        members: int,
+        queue_seconds: Sequence[float],
+        compute_seconds: float,
+    ) -> None:
+        """Count one batch: its rows, the members that answered each (0 when none was asked), the waits before it."""
+        labels = (model, version)
+        with self._lock:
+            self._observe(BATCH_ROWS, labels, rows)
+            self._observe(MEMBERS, labels, members, times=rows)
+            self._observe(COMPUTE_SECONDS, labels, compute_seconds)
+            for seconds in queue_seconds:
+                self._observe(QUEUE_SECONDS, labels, seconds)
+
+    def count_prediction(self, model: str, version: str, prediction: Prediction) -> None:
+        """Count a prediction's rows and, as far as they were computed, disagreement, p-values and flags."""
+        labels = (model, version)
+        with self._lock:
+            self._add(ROWS, labels, len(prediction.label))
+            if prediction.monte_carlo is not None:
+                self._observe_all(EPISTEMIC, labels, prediction.monte_carlo.mutual_information)
+            flags = prediction.flags
+            if flags is not None and flags.p_value is not None:
+                self._observe_all(P_VALUE, labels, flags.p_value)
+            if flags is not None and flags.flagged is not None and flags.flagged.any():
+                flagged = np.flatnonzero(flags.flagged).tolist()
+                for reason, rows in Counter(str(flags.reasons[row]) for row in flagged).items():
+                    self._add(FLAGGED, (*labels, reason), rows)
+
+    def render(self) -> bytes:
+        """Prometheus's text format, added up over all workers."""
+        return generate_latest(self.registry)
+
+    def collect(self) -> Iterable[Metric]:
+        """What `render` writes."""
+        with self._lock:
+            blocks = list(self._tally.total())
+        for family in FAMILIES:
+            mine = ((block.labels, block.values) for block in blocks if block.metric == family.name)
+            yield _histogram(family, mine) if family.bounds else _counter(family, mine)
+        if self._folder is not None:
+            yield from _processes(self._folder)
+
+    def _block(self, family: Family, labels: Labels) -> NDArray[np.float64]:
+        found = self._tally.own.get((family.name, labels))
+        if found is None:
+            if self._series[family.name] >= _MOST_SERIES:
+                labels = ("other",) * len(labels)
+            known = len(self._tally.own)
+            # A bucket for each bound, one for what lies above, and the sum.
+            found = self._tally.block(family.name, labels, len(family.bounds) + 2 if family.bounds else 1)
+            self._series[family.name] += len(self._tally.own) - known
+        return found
+
+    def _add(self, family: Family, labels: Labels, amount: float) -> None:
+        self._block(family, labels)[0] += amount
+
+    def _observe(self, family: Family, labels: Labels, value: float, *, times: int = 1) -> None:
+        block = self._block(family, labels)
+        block[bisect_left(family.bounds, value)] += times
+        block[-1] += times * value
+
+    def _observe_all(self, family: Family, labels: Labels, values: NDArray[np.floating]) -> None:
+        if len(values) <= _FEW:
+            for value in values.tolist():
+                self._observe(family, labels, value)
+            return
+        block = self._block(family, labels)
+        block[:-1] += np.bincount(np.searchsorted(family.bounds, values), minlength=len(family.bounds) + 1)
+        block[-1] += values.sum()
+
+
+def _counter(family: Family, series: Iterable[tuple[Labels, NDArray[np.float64]]]) -> Metric:
+    metric = CounterMetricFamily(family.name, family.help, labels=family.labels)
+    for labels, values in series:
+        metric.add_metric(labels, float(values[0]))
+    return metric
+
+
+def _histogram(family: Family, series: Iterable[tuple[Labels, NDArray[np.float64]]]) -> Metric:
+    metric = HistogramMetricFamily(family.name, family.help, labels=family.labels)
+    bounds = [*map(str, family.bounds), "+Inf"]
+    for labels, values in series:
+        counts = values[:-1].cumsum().tolist()
+        metric.add_metric(labels, list(zip(bounds, counts, strict=True)), float(values[-1]))
+    return metric
+
+
+def _processes(folder: Path) -> Iterable[Metric]:
+    """Memory, processor time and files of every worker, in Prometheus's names for them."""
+    found: dict[str, Metric] = {}
+    for path in sorted(folder.glob("*.pid")):
+        pid = int(path.read_text(encoding="ascii") or 0)
+        for metric in ProcessCollector(pid=partial(int, pid), registry=None).collect():
+            shared = found.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
+            for sample in metric.samples:
+                shared.add_sample(sample.name, {**sample.labels, "worker": path.stem}, sample.value)
+    return found.values()

@@ -1,0 +1,1 @@
+"""The natural API: what travels over `/v1`, in and out."""

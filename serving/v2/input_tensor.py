@@ -1,0 +1,154 @@
+"""The input tensor of an infer request: the caller's rows, in JSON or in binary."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.errors import InvalidRequest, TooManyRows
+from serving.v1.instances import name_value
+from serving.v2 import openinference as wire
+from serving.v2.fields import quoted, read_object, read_parameters
+from serving.v2.tensors import NUMBERS, from_bytes, from_json
+
+INPUT = "input"
+
+# More axes than any input has; a longer shape is not repeated in a message.
+_MOST_AXES = 16
+
+
+@dataclass(frozen=True)
+class Target:
+    """The model that a request is for.
+
+    Attributes:
+        name: for messages.
+        shape: of one input.
+        classes: how many there are.
+        committee: how many members can answer.
+        max_rows: that one request may carry.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    classes: int
+    committee: int
+    max_rows: int
+
+
+def read_inputs(entries: object, rest: memoryview, target: Target) -> NDArray[np.float32]:
+    """The rows [B, *shape] of a request.
+
+    Args:
+        entries: the request's `inputs`.
+        rest: the body behind the JSON.
+        target: the model.
+
+    Raises:
+        InvalidRequest, TooManyRows: see the message.
+    """
+    if not isinstance(entries, list) or not entries:
+        raise InvalidRequest(
+            f"expected 1 inputs but got 0 inputs for model {target.name!r}; "
+            f'send "inputs": [{{"name": "{INPUT}", "shape": [...], "datatype": "FP32", "data": [...]}}].'
+        )
+    tensor = read_object(entries[0], known=wire.RequestInput.model_fields, what="an input")
+    if tensor.get("name") != INPUT:
+        raise InvalidRequest(
+            f"unexpected inference input {quoted(tensor.get('name'))} for model {target.name!r}; "
+            f"its only input is '{INPUT}'."
+        )
+    if len(entries) > 1:
+        raise InvalidRequest(f"expected 1 inputs but got {len(entries)} inputs for model {target.name!r}; send one.")
+    datatype = _datatype(tensor.get("datatype"), target)
+    shape = _shape(tensor.get("shape"), target)
+    parameters = read_parameters(tensor.get("parameters"), known=wire.InputParameters.model_fields, of="an input")
+    size = parameters.get("binary_data_size")
+    if size is None:
+        if len(rest):
+            raise _trailing(len(rest), target)
+        if tensor.get("data") is None:
+            raise InvalidRequest(
+                f"Expected `data` or `parameters.binary_data_size` for input '{INPUT}', but it has neither; "
+                "send its numbers."
+            )
+        return _finite(from_json(tensor["data"], datatype=datatype, shape=shape, where=f"`data` of input '{INPUT}'"))
+    if tensor.get("data") is not None:
+        raise InvalidRequest(f"Expected input '{INPUT}' in JSON or in binary, but it has `data` and binary_data_size.")
+    expected = NUMBERS[datatype].itemsize * math.prod(shape)
+    if type(size) is not int or size != expected:
+        raise InvalidRequest(
+            f"input byte size mismatch for input '{INPUT}' for model {target.name!r}. Expected {expected}, got "
+            f"{name_value(size)}; {datatype} of shape {shape} takes {expected} bytes."
+        )
+    if len(rest) < size:
+        raise InvalidRequest(
+            f"Expected {size} bytes of input '{INPUT}' behind the JSON, but got {len(rest)}; send them all, and how "
+            "many bytes are JSON in the header Inference-Header-Content-Length."
+        )
+    if len(rest) > size:
+        raise _trailing(len(rest) - size, target)
+    return _finite(from_bytes(rest, datatype=datatype, shape=shape))
+
+
+def read_raw(body: memoryview, target: Target) -> NDArray[np.float32]:
+    """One row whose FP32 numbers are the whole body.
+
+    Raises:
+        InvalidRequest: another number of bytes, or values that are not finite.
+    """
+    shape = (1, *target.shape)
+    expected = NUMBERS["FP32"].itemsize * math.prod(shape)
+    if len(body) != expected:
+        raise InvalidRequest(
+            f"Expected a raw binary request to hold one FP32 input of shape {list(shape)} for model {target.name!r}, "
+            f"{expected} bytes, but got {len(body)} bytes; send more rows with their shape in JSON."
+        )
+    return _finite(from_bytes(body, datatype="FP32", shape=shape))
+
+
+def _trailing(surplus: int, target: Target) -> InvalidRequest:
+    return InvalidRequest(
+        f"unexpected additional input data for model {target.name!r}: {surplus} bytes follow the last input; "
+        "announce them in its binary_data_size, or leave them out."
+    )
+
+
+def _shape(value: object, target: Target) -> list[int]:
+    expected = f"Expected {[-1, *target.shape]}"
+    where = f"unexpected shape for input '{INPUT}' for model {target.name!r}."
+    if not isinstance(value, list) or len(value) > _MOST_AXES:
+        what = f"{len(value)} axes" if isinstance(value, list) else name_value(value)
+        raise InvalidRequest(f"{where} {expected}, got {what}.")
+    if any(type(size) is not int for size in value):
+        raise InvalidRequest(f"{where} {expected}, got {', '.join(map(name_value, value))}; send whole numbers.")
+    if tuple(value[1:]) != target.shape or not value or value[0] < 1:
+        raise InvalidRequest(f"{where} {expected}, got {value}; the first axis counts the rows, at least 1.")
+    if value[0] > target.max_rows:
+        raise TooManyRows(
+            f"inference request batch-size must be <= {target.max_rows} for {target.name!r}, but got {value[0]}; "
+            "split the rows over several requests."
+        )
+    return value
+
+
+def _datatype(value: object, target: Target) -> str:
+    if isinstance(value, str) and value in NUMBERS:
+        return value
+    raise InvalidRequest(
+        f"inference input '{INPUT}' data-type is {quoted(value)}, but model {target.name!r} expects 'FP32'; "
+        f"also taken, and converted: {', '.join(name for name in NUMBERS if name != 'FP32')}."
+    )
+
+
+def _finite(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not np.isfinite(inputs).all():
+        row = int(np.argwhere(~np.isfinite(inputs))[0][0])
+        raise InvalidRequest(
+            f"Expected input '{INPUT}' to hold finite 32-bit floats (at most 3.4e38), but row {row} has NaN, infinity "
+            "or a larger number; leave the row out, or fill in what is missing."
+        )
+    return inputs

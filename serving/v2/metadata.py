@@ -1,0 +1,72 @@
+"""Who answers, and what the models take and give, in the words of the Open Inference Protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from models import Work
+from serving.library.repository import ServedModel
+from serving.v2.input_tensor import INPUT
+from serving.v2.outputs import OUTPUTS, Output
+
+SERVER = "dubio"
+EXTENSIONS = (
+    "classification",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "model_configuration",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+)
+PLATFORM = "pytorch_checkpoint"
+
+
+def describe_server(version: str) -> dict[str, Any]:
+    """The answer to GET /v2."""
+    return {"name": SERVER, "version": version, "extensions": list(EXTENSIONS)}
+
+
+def describe_model(model: ServedModel, versions: Sequence[str]) -> dict[str, Any]:
+    """A model's tensors; outputs that it cannot give because nobody calibrated it are left out."""
+    classes = len(model.predictor.classes)
+    return {
+        "name": model.name,
+        "versions": list(versions),
+        "platform": PLATFORM,
+        "inputs": [{"name": INPUT, "datatype": "FP32", "shape": [-1, *model.predictor.input.shape]}],
+        "outputs": [
+            {"name": output.name, "datatype": output.datatype, "shape": output.shape(-1, classes)}
+            for output in _outputs(model)
+        ],
+    }
+
+
+def configure(model: ServedModel, *, max_rows: int) -> dict[str, Any]:
+    """What clients such as perf_analyzer want to know before they ask: Triton's `ModelConfig`."""
+    classes = len(model.predictor.classes)
+    return {
+        "name": model.name,
+        "platform": PLATFORM,
+        "backend": "pytorch",
+        "max_batch_size": max_rows,
+        "input": [{"name": INPUT, "data_type": "TYPE_FP32", "dims": list(model.predictor.input.shape)}],
+        "output": [_configure_output(output, classes) for output in _outputs(model)],
+        "dynamic_batching": {},
+        "parameters": {"samples": {"string_value": str(model.predictor.committee.num_samples)}},
+    }
+
+
+def _configure_output(output: Output, classes: int) -> dict[str, Any]:
+    datatype = "STRING" if output.datatype == "BYTES" else output.datatype
+    config: dict[str, Any] = {"name": output.name, "data_type": f"TYPE_{datatype}"}
+    if output.per_class:
+        return {**config, "dims": [classes]}
+    # In a ModelConfig no shape is empty, not even that of one number a row.
+    return {**config, "dims": [1], "reshape": {"shape": []}}
+
+
+def _outputs(model: ServedModel) -> list[Output]:
+    calibrated = model.predictor.describe()["calibration"] is not None
+    return [output for output in OUTPUTS.values() if calibrated or output.work < Work.FLAG]

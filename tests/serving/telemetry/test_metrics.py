@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from models import Predictor, Work
+from serving.telemetry import metrics as module
+from serving.telemetry.families import EPISTEMIC, P_VALUE
+from serving.telemetry.metrics import Metrics
+
+MODEL = {"model": "m", "version": "3"}
+
+
+def samples(metrics: Metrics) -> dict[tuple[object, ...], float]:
+    """What a scrape gets, by name and labels."""
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(metrics.render().decode())
+        for sample in family.samples
+    }
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    return samples(metrics)[(name, *sorted(labels.items()))]
+
+
+def test_predictions_are_counted_by_what_they_say(predictor: Predictor, bars: np.ndarray) -> None:
+    metrics = Metrics()
+    x = np.concatenate([bars, np.full((3, 1, 8, 8), 500, dtype=np.float32)])
+    prediction = predictor.predict(x)
+    metrics.count_prediction("m", "3", prediction)
+    metrics.count_prediction("m", "3", predictor.predict(x, samples=2))  # rows without a verdict flag nobody
+    metrics.count_prediction("m", "3", predictor.predict(x, work=Work.DETERMINISTIC))
+
+    counted = samples(metrics)
+    assert value(metrics, "dubio_rows_total", **MODEL) == 3 * len(x)
+    assert value(metrics, "dubio_epistemic_nats_count", **MODEL) == 2 * len(x)
+    assert value(metrics, "dubio_p_value_count", **MODEL) == len(x)
+    for reason in ("out_of_range", "uncertain", "unfamiliar"):
+        found = counted.get(("dubio_flagged_total", ("model", "m"), ("reason", reason), ("version", "3")), 0)
+        assert found == prediction.reasons.count(reason)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 60])
+def test_buckets_hold_what_prometheus_says_they_hold(predictor: Predictor, bars: np.ndarray, rows: int) -> None:
+    """A bucket counts the values at or below its bound; few values are counted one by one, many at once."""
+    metrics = Metrics()
+    prediction = predictor.predict(bars[:rows])
+    metrics.count_prediction("m", "3", prediction)
+    for family, values in ((EPISTEMIC, prediction.mutual_information), (P_VALUE, prediction.p_value)):
+        for bound in family.bounds:
+            assert value(metrics, f"{family.name}_bucket", **MODEL, le=str(bound)) == np.sum(values <= bound)
+        assert value(metrics, f"{family.name}_bucket", **MODEL, le="+Inf") == rows
+        assert value(metrics, f"{family.name}_sum", **MODEL) == pytest.approx(values.sum())
+
+
+def test_batches_are_counted_by_request_batch_and_row() -> None:
+    metrics = Metrics()
+    metrics.count_batch("m", "3", rows=10, members=16, queue_seconds=[0.002, 0.02], compute_seconds=0.004)
+    metrics.count_batch("m", "3", rows=3, members=0, queue_seconds=[0.0], compute_seconds=0.001)
+    expected = {
+        "dubio_batch_rows_count": 2,
+        "dubio_batch_rows_sum": 13,
+        "dubio_members_count": 13,
+        "dubio_members_sum": 160,
+        "dubio_queue_seconds_count": 3,
+        "dubio_queue_seconds_sum": 0.022,
+        "dubio_compute_seconds_count": 2,
+        "dubio_compute_seconds_sum": 0.005,
+    }
+    for name, number in expected.items():
+        assert value(metrics, name, **MODEL) == pytest.approx(number)
+    assert value(metrics, "dubio_members_bucket", **MODEL, le="0.0") == 3
+
+
+def test_refusals_are_counted_by_reason() -> None:
+    metrics = Metrics()
+    asked = {"route": "/v1/predict", **MODEL}
+    metrics.count_request(**asked, status=200, seconds=0.1)
+    metrics.count_request(**asked, status=503, seconds=0.1, refused="overloaded")
+    assert value(metrics, "dubio_refused_total", **MODEL, reason="overloaded") == 1
+    assert value(metrics, "dubio_requests_total", **asked, status="503") == 1
+    assert value(metrics, "dubio_request_seconds_count", **asked) == 2
+
+
+def test_two_services_in_one_process_count_apart() -> None:
+    one, other = Metrics(), Metrics()
+    one.count_request(route="/", model="", version="", status=200, seconds=0.1)
+    assert b'route="/"' in one.render()
+    assert b'route="/"' not in other.render()
+
+
+def test_workers_are_added_up_and_told_apart_where_they_are_processes(tmp_path: Path) -> None:
+    workers = [Metrics(tmp_path, number) for number in range(3)]
+    for number, worker in enumerate(workers):
+        worker.count_batch("m", "3", rows=number + 1, members=4, queue_seconds=[0.1], compute_seconds=0.1)
+    for worker in workers:
+        assert value(worker, "dubio_batch_rows_sum", **MODEL) == 6
+        memory = [key for key in samples(worker) if key[0] == "process_resident_memory_bytes"]
+        assert [key[1] for key in memory] == [("worker", "0"), ("worker", "1"), ("worker", "2")]
+
+
+def test_versions_without_end_do_not_grow_the_answer_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_SERIES", 5)
+    metrics = Metrics()
+    for version in range(20):
+        metrics.count_batch("m", str(version), rows=1, members=1, queue_seconds=[0.1], compute_seconds=0.1)
+    found = [key for key in samples(metrics) if key[0] == "dubio_batch_rows_count"]
+    assert len(found) == 6
+    assert value(metrics, "dubio_batch_rows_count", model="other", version="other") == 15

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from models import Predictor
+from serving.library.repository import ServedModel
+from serving.v2 import openinference as wire
+from serving.v2.metadata import configure, describe_model, describe_server
+from serving.v2.outputs import OUTPUTS
+
+
+def test_documents_have_the_protocols_form(predictor: Predictor) -> None:
+    model = ServedModel("m", "1", predictor)
+    wire.ServerMetadata.model_validate(describe_server("1.2"), strict=True)
+    about = wire.ModelMetadata.model_validate(describe_model(model, ["1", "2"]), strict=True)
+    assert about.versions == ["1", "2"]
+    assert [output.name for output in about.outputs] == list(OUTPUTS)
+    config = wire.ModelConfig.model_validate(configure(model, max_rows=7), strict=True)
+    assert config.max_batch_size == 7
+    # Without the batch axis, as clients read a configuration that batches.
+    assert [output["dims"] for output in config.output][:2] == [[1], [4]]
+
+
+def test_without_calibration_no_flag_is_promised(predictor: Predictor) -> None:
+    model = ServedModel("m", "1", replace(predictor, detector=None))
+    for outputs in (describe_model(model, ["1"])["outputs"], configure(model, max_rows=7)["output"]):
+        assert [output["name"] for output in outputs] == [*OUTPUTS][:-2]
