@@ -70,6 +70,18 @@ def test_a_verdict_is_the_calibration_of_the_largest_rank(trained):
         assert reason == (UNFAMILIAR if name in DISTANCES else UNCERTAIN)
 
 
+def test_the_backstop_spends_a_tenth_and_still_catches_what_is_beyond(trained):
+    detector = _calibrated(trained)
+    (part,) = [part for part in detector.parts if part.name == "input_mahalanobis"]
+    near = _rows(trained.held_out, slice(600, 900))
+    plain_B = part.ranks(part.fitted(near.deterministic.inputs_BF))
+    inside_B = plain_B < 1
+    torch.testing.assert_close(1 - part.rank(near)[inside_B], 10 * (1 - plain_B[inside_B]))
+    far = trained.evidence(50 * torch.randn(20, 6, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(part.rank(far), part.ranks(part.fitted(far.deterministic.inputs_BF)))
+    assert float(part.rank(far).min()) > 1
+
+
 @pytest.mark.parametrize("name", EVERY_SCORE)
 def test_each_score_can_be_chosen_alone(trained, name):
     detector = _calibrated(trained, (name,))
