@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 
@@ -19,8 +14,10 @@ MAX_SAMPLES = 4096
 TRACED_BATCHES = (1, 2, 4, 8, 16, 32)
 # Several intermediate results live at a time; the budget is divided by this many copies of the largest.
 LIVE_COPIES = 4
+# From this many rows on, fewer multiplications weigh more than the memory of the members' own matrices. A fixed number,
+# not a measurement at load: two loads of one checkpoint must answer alike to the last bit.
+THINNED_FROM = 16
 TOLERANCE = 1e-5
-TIMED_CALLS = 5
 
 
 class Committee:
@@ -76,13 +73,12 @@ class Committee:
             self._run = members.vmap if self._vmap_agrees(row) else members.loop
             self._graphs = self._trace(row) if self._run is members.vmap else {}
             self._thinned = self._thin(row, keeps, memory_budget)
-            self._thin_from = self._fastest_thinned(row)
             self._refuse_constant(row)
 
     @property
     def strategy(self) -> str:
         """How members are run: ``traced`` (vmap, traced for small batches), ``vmap`` or ``loop``; thinned from when."""
-        thinned = f", thinned from {self._thin_from} rows" if self._thin_from is not None else ""
+        thinned = f", thinned from {THINNED_FROM} rows" if self._thinned else ""
         return ("traced" if self._graphs else self._run.__name__) + thinned
 
     def __call__(self, x: Tensor, num_samples: int | None = None) -> Tensor:
@@ -108,7 +104,7 @@ class Committee:
             return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def _members(self, x: Tensor, asked: int) -> Tensor:
-        if self._thinned and self._thin_from is not None and len(x) >= self._thin_from and asked == self.num_samples:
+        if self._thinned and len(x) >= THINNED_FROM and asked == self.num_samples:
             return self._thinned(x)
         return self._masked(x, asked)
 
@@ -155,18 +151,6 @@ class Committee:
         thinned = thinning.thin(self.network, x, self.sites, keeps, memory_budget // row.element_size())
         return thinned if thinned and _agree(thinned(x), self._masked(x, self.num_samples)) else None
 
-    def _fastest_thinned(self, row: Tensor) -> int | None:
-        """The smallest of the traced batch sizes at which thinning wins, by the median of a few calls; None if none."""
-        if self._thinned is None:
-            return None
-        for batch in TRACED_BATCHES:
-            x = _noise_like(row.expand(batch, *row.shape[1:]))
-            if batch * self.num_samples > self._chunk:
-                break
-            if _seconds(partial(self._thinned, x)) < _seconds(partial(self._masked, x, self.num_samples)):
-                return batch
-        return None
-
     def _refuse_constant(self, row: Tensor) -> None:
         """Refuse a committee whose members agree up to rounding, on the example as on noise."""
         logits_KBC = self(torch.cat([row, _noise_like(row)]))
@@ -178,17 +162,6 @@ class Committee:
                 f"All {self.num_samples} members gave the same logits, so their standard deviation would be 0. "
                 f"Sites found: {found}. Check that their rates are between 0 and 1 and that the sites reach the output."
             )
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    """Median of a few calls, after one that warms up."""
-    call()
-    times = []
-    for _ in range(TIMED_CALLS):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
 
 
 def _noise_like(x: Tensor) -> Tensor:

@@ -46,11 +46,16 @@ def spec() -> NetworkSpec:
 
 
 def nll(predictor: Predictor, x: torch.Tensor, labels: torch.Tensor, factor: float) -> tuple[float, float]:
-    """Negative log-likelihoods with both temperatures multiplied by a factor."""
-    rows = np.arange(len(labels))
+    """What temperature scaling minimises (Platt's targets), with both temperatures multiplied by a factor."""
+    rows, unsure = np.arange(len(labels)), 1 / (len(labels) + 2)
     deterministic = (predictor.deterministic(x).logits_BC / (predictor.temperature.deterministic * factor)).softmax(-1)
     members = (predictor.member_logits(x) / (predictor.temperature.mc * factor)).softmax(-1).mean(0)
-    return tuple(-probs[rows, labels].log().mean().item() for probs in (deterministic, members))
+    losses = []
+    for log_probs in (deterministic.double().log(), members.double().log()):
+        true = log_probs[rows, labels]
+        others = (log_probs.sum(-1) - true) / (log_probs.shape[-1] - 1)
+        losses.append(-((1 - unsure) * true + unsure * others).mean().item())
+    return losses[0], losses[1]
 
 
 def test_the_temperatures_are_the_best_ones_for_the_select_split(predictor: Predictor, digits: Digits):

@@ -1,0 +1,202 @@
+"""How fast is the service, and what does uncertainty cost?
+
+    apt-get install wrk
+    python benchmarks/serving.py                     32 connections, one row a request
+    python benchmarks/serving.py --connections 1 --rounds 5
+
+Serves an MLP 784-512-256-128-10 with 100 members and loads it over loopback with wrk, beside what one writes by hand: a
+FastAPI handler with the textbook loop (`benchmarks/handmade.py`). Contenders take turns in short rounds; medians and
+ratios are printed as a Markdown table. Client and servers share this machine's cores, as they do for every contender.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import Progress
+
+import models
+from models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Temperature
+from models.weights import sha256
+from uncertainty import Detector
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = 100
+ROW = np.random.default_rng(0).normal(size=784).clip(-3, 3).astype(np.float32)
+DUBIO, HANDMADE = 8711, 8712
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One kind of request.
+
+    Attributes:
+        name: in the table.
+        port: of the server.
+        path: of the route.
+        body: bytes of one request.
+        headers: beside Content-Type.
+    """
+
+    name: str
+    port: int
+    path: str
+    body: bytes
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of one round."""
+
+    per_second: float
+    p50: float
+    p99: float
+
+
+def checkpoint(folder: Path) -> Path:
+    """An untrained network, calibrated on noise: speed does not depend on what it has learned."""
+    torch.manual_seed(0)
+    network = MLP().eval()
+    inputs = InputSpec(kind="numbers", shape=(784,), mean=(0.0,) * 784, std=(1.0,) * 784, low=-3.0, high=3.0)
+    spec = NetworkSpec(class_path="models.MLP", init_args={})
+    predictor = Predictor.build(network, spec, inputs, tuple("0123456789"), num_samples=SAMPLES)
+    rows = [torch.randn(2000, 784).clamp(-3, 3) for _ in range(3)]
+    labels = torch.arange(2000) % 10
+    detector = Detector.fit(predictor.deterministic(rows[0]), labels, predictor.evidence(rows[1][:500]))
+    detector = detector.calibrate(predictor.evidence(rows[2][:500]))
+    provenance = Provenance(
+        data="noise", data_sha256="0" * 64, weights_sha256=sha256(network.state_dict()), date="2026-01-01", versions={}
+    )
+    source = folder / "source.ckpt"
+    torch.save({"state_dict": {f"network.{name}": value for name, value in network.state_dict().items()}}, source)
+    models.save(predictor.calibrated(Temperature(), detector, provenance), source, folder / "model.ckpt")
+    return folder / "model.ckpt"
+
+
+def binary(name: str, outputs: tuple[str, ...]) -> Contender:
+    """A request in the Open Inference Protocol's binary form."""
+    raw = ROW.tobytes()
+    tensor = {"name": "input", "shape": [1, 784], "datatype": "FP32", "parameters": {"binary_data_size": len(raw)}}
+    wanted = [{"name": output, "parameters": {"binary_data": True}} for output in outputs]
+    head = json.dumps({"inputs": [tensor], "outputs": wanted}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head)), "Content-Type": "application/octet-stream"}
+    return Contender(name, DUBIO, "/v2/models/mlp/infer", head + raw, headers)
+
+
+def contenders() -> list[Contender]:
+    """What is measured, the reference of the ratios first."""
+    instances = json.dumps({"instances": [[round(float(value), 4) for value in ROW]]}).encode()
+    plain = {"Content-Type": "application/json"}
+    flag = ("label", "probabilities", "mc_mean", "mc_std", "mutual_information", "ood_p_value", "ood_flag")
+    return [
+        binary("Dubio, deterministic", ("label", "probabilities")),
+        binary("Dubio, MC", ("mc_mean", "mc_std")),
+        binary("Dubio, MC and flag", flag),
+        Contender("Dubio, /v1 JSON, both and flag", DUBIO, "/v1/models/mlp/predict", instances, plain),
+        Contender("FastAPI by hand, deterministic", HANDMADE, "/deterministic", instances, plain),
+        Contender("FastAPI by hand, MC loop", HANDMADE, "/mc", instances, plain),
+    ]
+
+
+@contextmanager
+def running(command: list[str], port: int, ready: str) -> Iterator[None]:
+    """A server, from its first answer to its end."""
+    server = subprocess.Popen(command, cwd=ROOT)
+    try:
+        for _ in range(600):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}{ready}", timeout=1):
+                    break
+            except OSError:
+                if server.poll() is not None:
+                    raise SystemExit(f"{' '.join(command)} ended with code {server.returncode}") from None
+                time.sleep(0.1)
+        yield
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def load(contender: Contender, folder: Path, connections: int, seconds: float) -> Measured:
+    """One round of wrk."""
+    script = folder / "request.lua"
+    body = "".join(f"\\{byte:03d}" for byte in contender.body)
+    headers = "".join(f'wrk.headers["{name}"] = "{value}"\n' for name, value in contender.headers.items())
+    script.write_text(
+        f'wrk.method = "POST"\nwrk.body = "{body}"\n{headers}'
+        "done = function(summary, latency)\n"
+        "  local e = summary.errors\n"
+        "  local bad = e.connect + e.read + e.write + e.status + e.timeout\n"
+        '  print(string.format("RESULT %d %d %f %f %d", summary.requests, summary.duration,\n'
+        "        latency:percentile(50), latency:percentile(99), bad))\nend\n"
+    )
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "30s", "-s", str(script)]
+    printed = subprocess.run(
+        [*command, f"http://127.0.0.1:{contender.port}{contender.path}"], capture_output=True, text=True, check=True
+    ).stdout
+    found = re.search(r"RESULT (\d+) (\d+) ([\d.]+) ([\d.]+) (\d+)", printed)
+    if found is None or int(found[5]):
+        raise SystemExit(f"{contender.name}: requests failed\n{printed}")
+    return Measured(int(found[1]) / (int(found[2]) / 1e6), float(found[3]) / 1e3, float(found[4]) / 1e3)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of one round of one contender")
+    parser.add_argument("--serve", nargs="*", default=[], help="more options for dubio-serve, without their dashes")
+    arguments = parser.parse_args()
+    if shutil.which("wrk") is None:
+        parser.error("wrk is not installed; try: apt-get install wrk")
+    all_contenders = contenders()
+    rounds: dict[str, list[Measured]] = {contender.name: [] for contender in all_contenders}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        options = [f"--{option}" if index % 2 == 0 else option for index, option in enumerate(arguments.serve)]
+        dubio = [sys.executable, "-m", "serving", f"mlp={checkpoint(folder)}", "--port", str(DUBIO), *options]
+        handmade = [sys.executable, "benchmarks/handmade.py", str(HANDMADE)]
+        with (
+            running([*dubio, "--log-level", "warning"], DUBIO, "/v2/health/ready"),
+            running(handmade, HANDMADE, "/ready"),
+            Progress(transient=True) as bar,
+        ):
+            task = bar.add_task("Measuring", total=(arguments.rounds + 1) * len(all_contenders))
+            for index in range(arguments.rounds + 1):
+                for contender in all_contenders:
+                    measured = load(contender, folder, arguments.connections, arguments.seconds if index else 1)
+                    bar.advance(task)
+                    if index:  # the first round warms up
+                        rounds[contender.name].append(measured)
+    reference = statistics.median(measured.per_second for measured in rounds[all_contenders[0].name])
+    print(
+        f"{arguments.connections} connections, one row a request, T = {SAMPLES}; medians of {arguments.rounds} rounds\n"
+    )
+    print("| contender | requests/s | p50 ms | p99 ms | p99 / p50 | of Dubio's deterministic |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for name, all_measured in rounds.items():
+        per_second = statistics.median(measured.per_second for measured in all_measured)
+        p50 = statistics.median(measured.p50 for measured in all_measured)
+        p99 = statistics.median(measured.p99 for measured in all_measured)
+        print(f"| {name} | {per_second:.0f} | {p50:.2f} | {p99:.2f} | {p99 / p50:.1f} | {per_second / reference:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
