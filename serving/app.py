@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -112,10 +113,15 @@ def create_app(
         watching: asyncio.Task[None] | None = None
         try:
             await service.start()
+            # torch alone is half a million objects: a full collection would stop the service for a quarter of a second
+            # every few thousand requests, and find nothing among what lives as long as the process.
+            gc.collect()
+            gc.freeze()
             if settings.model_control == "poll":
                 watching = asyncio.create_task(watch(repository, settings.poll_seconds))
             yield
         finally:
+            gc.unfreeze()
             if watching is not None:
                 watching.cancel()
             repository.close()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import sys
 import threading
@@ -12,6 +14,7 @@ import pytest
 
 from serving.app import create_app
 from serving.errors import InvalidModelSource
+from serving.settings import Settings
 
 
 def test_two_models_of_one_name_are_refused_at_once(settings: Callable) -> None:
@@ -47,3 +50,16 @@ def test_serving_imports_no_training_library() -> None:
         "assert not found, found"
     )
     assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code]) == 0
+
+
+def test_what_was_loaded_is_left_to_no_garbage_collection(checkpoint: Path) -> None:
+    app = create_app(Settings(models=(str(checkpoint),)))
+
+    async def run() -> tuple[int, int]:
+        async with app.router.lifespan_context(app):
+            inside = gc.get_freeze_count()
+        return inside, gc.get_freeze_count()
+
+    inside, after = asyncio.run(run())
+    assert inside > 100_000
+    assert after == 0

@@ -1,8 +1,8 @@
 """How fast is the service, and what does uncertainty cost?
 
     apt-get install wrk
-    python benchmarks/serving.py                     32 connections, one row a request
-    python benchmarks/serving.py --connections 1 --rounds 5
+    python benchmarks/service.py                     32 connections, one row a request
+    python benchmarks/service.py --connections 1 --rounds 5
 
 Serves an MLP 784-512-256-128-10 with 100 members and loads it over loopback with wrk, beside what one writes by hand: a
 FastAPI handler with the textbook loop (`benchmarks/handmade.py`). Contenders take turns in short rounds; medians and
