@@ -22,7 +22,7 @@ SECRET = "not-for-any-log-0123"
 def answers(url: str) -> bool:
     try:
         return httpx.get(f"{url}/v2/health/ready").status_code == 200
-    except httpx.ConnectError:
+    except httpx.TransportError:  # refused, or reset because it still waited when the port closed
         return False
 
 
