@@ -7,6 +7,7 @@ from uncertainty.conformal import Calibration
 from uncertainty.detector import Detector
 from uncertainty.evidence import DeterministicPass, Evidence
 from uncertainty.features import FeatureTap
-from uncertainty.sites import Site
+from uncertainty.slots import Site
+from uncertainty.stopping import Stopping
 
-__all__ = ["Calibration", "Committee", "Detector", "DeterministicPass", "Evidence", "FeatureTap", "Site"]
+__all__ = ["Calibration", "Committee", "Detector", "DeterministicPass", "Evidence", "FeatureTap", "Site", "Stopping"]

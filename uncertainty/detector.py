@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -14,8 +15,9 @@ from uncertainty.conformal import Calibration
 from uncertainty.errors import NotFitted, UncertaintyError
 from uncertainty.evidence import DeterministicPass, Evidence
 from uncertainty.mahalanobis import Mahalanobis, RelativeMahalanobis
+from uncertainty.measures import Summary
 from uncertainty.neighbours import NearestNeighbours
-from uncertainty.ranks import Ranks
+from uncertainty.ranks import Ranks, RankTable
 
 UNFAMILIAR = "unfamiliar"  # input or features are far from those of the training data
 UNCERTAIN = "uncertain"  # the members disagree, or the probabilities are spread
@@ -26,12 +28,12 @@ DISTANCES: dict[str, type[Distance]] = {
     "relative_mahalanobis": RelativeMahalanobis,
     "input_mahalanobis": Mahalanobis,
 }
-OUTPUT_SCORES: dict[str, Callable[[Evidence], Tensor]] = {
-    "max_softmax": lambda evidence: scores.max_softmax(evidence.deterministic.logits_BC),
-    "energy": lambda evidence: scores.energy(evidence.deterministic.logits_BC),
-    "mutual_information": lambda evidence: scores.mutual_information(evidence.probs_KBC),
-    "predictive_entropy": lambda evidence: scores.predictive_entropy(evidence.probs_KBC),
+LOGIT_SCORES: dict[str, Callable[[Tensor], Tensor]] = {"max_softmax": scores.max_softmax, "energy": scores.energy}
+MEMBER_SCORES: dict[str, Callable[[Summary], Tensor]] = {
+    "mutual_information": scores.mutual_information,
+    "predictive_entropy": scores.predictive_entropy,
 }
+OUTPUT_SCORES = (*LOGIT_SCORES, *MEMBER_SCORES)
 DEFAULT_SCORES = ("mutual_information", "neighbours", "relative_mahalanobis", "input_mahalanobis")
 # The input's own distance is a backstop: it is there for blatant strangers, which lie beyond every select score, and
 # may spend little of the false-alarm rate that the other scores need for the subtle ones. Its share of larger select
@@ -62,12 +64,24 @@ class Part:
         """What a flag raised by this part means."""
         return UNCERTAIN if self.fitted is None else UNFAMILIAR
 
+    @property
+    def asks_members(self) -> bool:
+        """Whether the score depends on what the members say."""
+        return self.name in MEMBER_SCORES
+
+    @property
+    def is_backstop(self) -> bool:
+        """Whether the part's ranks are lowered; see ``BACKSTOP_COST``."""
+        return isinstance(self.fitted, Mahalanobis)
+
+    def score(self, evidence: Evidence) -> Tensor:
+        """The scores, ``[B]`` in float64."""
+        return _score(self.name, self.fitted, evidence).double()
+
     def rank(self, evidence: Evidence) -> Tensor:
-        """Ranks of the scores, ``[B]``; those of a backstop are lowered, see ``BACKSTOP_COST``."""
-        rank_B = self.ranks(_score(self.name, self.fitted, evidence))
-        if isinstance(self.fitted, Mahalanobis):
-            return torch.where(rank_B < 1, 1 - BACKSTOP_COST * (1 - rank_B), rank_B)
-        return rank_B
+        """Ranks of the scores, ``[B]``; those of a backstop are lowered."""
+        rank_B = self.ranks(self.score(evidence))
+        return _lowered(rank_B) if self.is_backstop else rank_B
 
 
 @dataclass(frozen=True)
@@ -77,11 +91,13 @@ class Verdict:
     Attributes:
         p_value_B: conformal p-values, float64.
         flagged_B: whether the p-value is at or below the level.
+        level: the largest p-value that is flagged.
         reasons: for each input the reason of the part with the largest rank, flagged or not.
     """
 
     p_value_B: Tensor
     flagged_B: Tensor
+    level: float
     reasons: list[str]
 
 
@@ -157,24 +173,39 @@ class Detector:
         """
         if self.calibration is None:
             raise NotFitted("Expected a calibrated detector; call calibrate() with the calibration split first.")
-        ranks_PB = self._ranks(evidence)
-        p_value_B = self.calibration.p_value(ranks_PB.amax(0))
+        return self.verdict(self._ranks(evidence), self.calibration)
+
+    def verdict(self, ranks_PB: Tensor, calibration: Calibration) -> Verdict:
+        """P-values, flags and reasons of inputs whose parts have these ranks."""
+        p_value_B = calibration.p_value(ranks_PB.amax(0))
         return Verdict(
             p_value_B=p_value_B,
-            flagged_B=p_value_B <= self.calibration.level,
+            flagged_B=p_value_B <= calibration.level,
+            level=calibration.level,
             reasons=[self.parts[part].reason for part in ranks_PB.argmax(0).tolist()],
         )
 
     def to(self, device: torch.device) -> Detector:
         """The same detector with its tensors on a device."""
         parts = tuple(
-            Part(part.name, _move(part.ranks, device), part.fitted and _move(part.fitted, device))
-            for part in self.parts
+            Part(part.name, move(part.ranks, device), part.fitted and move(part.fitted, device)) for part in self.parts
         )
-        return Detector(parts, self.calibration and _move(self.calibration, device))
+        return Detector(parts, self.calibration and move(self.calibration, device))
 
     def _ranks(self, evidence: Evidence) -> Tensor:
-        return torch.stack([part.rank(evidence) for part in self.parts])
+        ranks_PB = self._table(torch.stack([part.score(evidence) for part in self.parts]))
+        for index, part in enumerate(self.parts):
+            if part.is_backstop:
+                ranks_PB[index] = _lowered(ranks_PB[index])
+        return ranks_PB
+
+    @cached_property
+    def _table(self) -> RankTable:
+        return RankTable.of([part.ranks for part in self.parts])
+
+
+def _lowered(rank_B: Tensor) -> Tensor:
+    return torch.where(rank_B < 1, 1 - BACKSTOP_COST * (1 - rank_B), rank_B)
 
 
 def _fit_distance(name: str, train: DeterministicPass, labels_N: Tensor, k: int) -> Distance:
@@ -192,14 +223,17 @@ def _fit_distance(name: str, train: DeterministicPass, labels_N: Tensor, k: int)
 
 
 def _score(name: str, distance: Distance | None, evidence: Evidence) -> Tensor:
+    if name in LOGIT_SCORES:
+        return LOGIT_SCORES[name](evidence.deterministic.logits_BC)
     if distance is None:
-        return OUTPUT_SCORES[name](evidence)
+        return MEMBER_SCORES[name](evidence.summary)
     if isinstance(distance, Mahalanobis):
         return distance(evidence.deterministic.inputs_BF)
     return distance(evidence.deterministic.features())
 
 
-def _move(fitted: Fitted, device: torch.device) -> Fitted:
+def move(fitted: Fitted, device: torch.device) -> Fitted:
+    """The same with its tensors on a device."""
     values = {field.name: getattr(fitted, field.name) for field in fields(fitted)}
     moved: dict[str, Any] = {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
     return replace(fitted, **moved)

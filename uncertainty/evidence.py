@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from uncertainty.errors import NoFeatures
+from uncertainty.measures import Summary, summarise
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,11 @@ class Evidence:
 
     deterministic: DeterministicPass
     probs_KBC: Tensor
+
+    @cached_property
+    def summary(self) -> Summary:
+        """What the members say, in a few measures."""
+        return summarise(self.probs_KBC)
 
     @staticmethod
     def cat(parts: Sequence[Evidence]) -> Evidence:

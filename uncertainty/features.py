@@ -33,6 +33,9 @@ class FeatureTap:
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Deterministic logits ``[B, C]`` and features ``[B, F]`` (None without a head)."""
+        # In a new thread torch tells the matrix library how many threads to use only once an operation asks for the
+        # number, and with another number products round differently: the thread's first answer would be another one.
+        torch.get_num_threads()
         heard: list[Tensor] = []
         token = _listening.set(heard)
         try:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from uncertainty.sites import Site
+from uncertainty.calls import ALPHA
+from uncertainty.slots import Site, alpha_scale
 
 
 def draw(sites: Sequence[Site], num_samples: int, seed: int) -> list[Tensor]:
@@ -25,16 +26,27 @@ def draw(sites: Sequence[Site], num_samples: int, seed: int) -> list[Tensor]:
     return [torch.rand((num_samples, *site.shape), generator=generator) >= site.p for site in sites]
 
 
-def scale(keep: Tensor, p: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Turn kept units into inverted-dropout factors: 1/(1-p) where kept, 0 where dropped (Srivastava 2014)."""
-    factor = 1.0 / (1.0 - p) if p < 1 else 0.0  # p = 1 keeps nothing: zeros, never 0 * inf
+def scale(keep: Tensor, p: float, dtype: torch.dtype, device: torch.device, kind: str = "dropout") -> Tensor:
+    """Turn kept units into factors, 0 where dropped: 1/(1-p) where kept (Srivastava 2014).
+
+    Alpha dropout has a factor of its own (Klambauer 2017); see :meth:`uncertainty.slots.Slot.apply` for the rest of it.
+    """
+    inverted = 1.0 / (1.0 - p) if p < 1 else 0.0  # p = 1 keeps nothing: zeros, never 0 * inf
+    factor = alpha_scale(p) if kind in ALPHA else inverted
     return (keep.to(torch.float64) * factor).to(device=device, dtype=dtype)
 
 
-def fingerprint(sites: Sequence[Site], keeps: Sequence[Tensor]) -> str:
-    """SHA-256 over the sites and every member's mask: two committees agree if and only if these do."""
+def fingerprint(sites: Sequence[Site], keeps: Sequence[Tensor], named: bool = False) -> str:
+    """SHA-256 over the sites and every member's mask: two committees agree if and only if these do.
+
+    Args:
+        sites: as audited.
+        keeps: as drawn.
+        named: whether the names count: where only some sites were chosen, two alike ones are still different.
+    """
     digest = hashlib.sha256()
     for site, keep in zip(sites, keeps, strict=True):
-        digest.update(f"{site.kind} {site.p!r} {tuple(keep.shape)};".encode())
+        name = f"{site.name} " if named else ""
+        digest.update(f"{name}{site.kind} {site.p!r} {tuple(keep.shape)};".encode())
         digest.update(keep.to(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -28,6 +29,19 @@ class Summary:
     expected_entropy_B: Tensor
     mutual_information_B: Tensor
 
+    def rows(self, chosen_B: Tensor) -> Summary:
+        """The summary of some of the inputs, by a mask or by indices."""
+        return Summary(*(getattr(self, each.name)[chosen_B] for each in fields(self)))
+
+
+def softmax(logits_KBC: Tensor) -> Tensor:
+    """Probabilities ``[K, B, C]``, laid out class by class.
+
+    torch's softmax over a short last axis is not vectorised; over the first axis it takes a tenth of the time, and so
+    does what follows, which keeps the layout.
+    """
+    return logits_KBC.movedim(-1, 0).contiguous().softmax(0).movedim(0, -1)
+
 
 def summarise(probs_KBC: Tensor) -> Summary:
     """All measures of ``probs_KBC`` in one pass, without checking that rows sum to one."""
@@ -37,6 +51,31 @@ def summarise(probs_KBC: Tensor) -> Summary:
     return Summary(
         mean_BC=mean_BC,
         std_BC=std(probs_KBC),
+        predictive_entropy_B=total_B,
+        expected_entropy_B=aleatoric_B,
+        mutual_information_B=_difference(total_B, aleatoric_B),
+    )
+
+
+def pool(summaries: Sequence[Summary], weights: Sequence[float]) -> Summary:
+    """The summary of several groups of members taken together.
+
+    With a group's number of members as its weight this is the summary of all of them; where only some of a group have
+    answered, its own summary stands for the rest.
+
+    Args:
+        summaries: at least one, of the same inputs.
+        weights: one a group, positive; only their ratios count.
+    """
+    shares = [weight / sum(weights) for weight in weights]
+    mean_BC = _mixed([summary.mean_BC for summary in summaries], shares)
+    # The variance within the groups, and that between them.
+    squares = [summary.std_BC.square() + (summary.mean_BC - mean_BC).square() for summary in summaries]
+    total_B = _entropy(mean_BC)
+    aleatoric_B = _mixed([summary.expected_entropy_B for summary in summaries], shares)
+    return Summary(
+        mean_BC=mean_BC,
+        std_BC=_mixed(squares, shares).sqrt(),
         predictive_entropy_B=total_B,
         expected_entropy_B=aleatoric_B,
         mutual_information_B=_difference(total_B, aleatoric_B),
@@ -93,6 +132,10 @@ def std(probs_KBC: Tensor) -> Tensor:
     """
     # torch's own std warns about an empty batch.
     return (probs_KBC - probs_KBC.mean(0)).square().mean(0).sqrt()
+
+
+def _mixed(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    return torch.stack([value * share for value, share in zip(values, shares, strict=True)]).sum(0)
 
 
 def _entropy(probs: Tensor) -> Tensor:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from uncertainty.errors import CalibrationSetTooSmall
@@ -43,12 +46,43 @@ class Ranks:
 
     def __call__(self, scores_B: Tensor) -> Tensor:
         """Ranks ``[B]`` in float64: 0 at the smallest select score, 1 at the largest, beyond outside."""
-        scores = scores_B.double()
-        last = len(self.scores_N) - 1
-        upper_B = torch.searchsorted(self.scores_N, scores).clamp(1, last)
-        low_B, high_B = self.scores_N[upper_B - 1], self.scores_N[upper_B]
-        inside_B = (upper_B - 1 + (scores - low_B) / (high_B - low_B)).clamp(0, last) / last
-        spread = self.scores_N[-1] - self.scores_N[last // 2]
-        above_B = torch.log1p((scores - self.scores_N[-1]).clamp(min=0) / spread)
-        below_B = torch.log1p((self.scores_N[0] - scores).clamp(min=0) / spread)
-        return inside_B + above_B - below_B
+        return self._alone(scores_B.unsqueeze(0)).squeeze(0)
+
+    @cached_property
+    def _alone(self) -> RankTable:
+        return RankTable.of([self])
+
+
+@dataclass(frozen=True)
+class RankTable:
+    """The ranks of P scores side by side: as many operations for all as for one.
+
+    Attributes:
+        scores_PN: their select scores, ascending, each row padded with infinity to the longest.
+        last_P1: where each row ends.
+        spread_P1: from the middle select score to the largest.
+    """
+
+    scores_PN: Tensor
+    last_P1: Tensor
+    spread_P1: Tensor
+
+    @classmethod
+    def of(cls, ranks: Sequence[Ranks]) -> RankTable:
+        """The table of at least one score's ranks."""
+        longest = max(len(each.scores_N) for each in ranks)
+        rows = [F.pad(each.scores_N, (0, longest - len(each.scores_N)), value=torch.inf) for each in ranks]
+        spreads = [each.scores_N[-1] - each.scores_N[(len(each.scores_N) - 1) // 2] for each in ranks]
+        last_P = torch.tensor([len(each.scores_N) - 1 for each in ranks], device=rows[0].device)
+        return cls(torch.stack(rows), last_P.unsqueeze(1), torch.stack(spreads).unsqueeze(1))
+
+    def __call__(self, scores_PB: Tensor) -> Tensor:
+        """Ranks ``[P, B]`` in float64; see :class:`Ranks`."""
+        scores_PB = scores_PB.double()
+        upper_PB = torch.searchsorted(self.scores_PN, scores_PB).clamp(min=1).minimum(self.last_P1)
+        low_PB, high_PB = self.scores_PN.gather(1, upper_PB - 1), self.scores_PN.gather(1, upper_PB)
+        steps_PB = upper_PB - 1 + (scores_PB - low_PB) / (high_PB - low_PB)
+        inside_PB = (steps_PB.clamp(min=0) / self.last_P1).clamp(max=1)
+        above_PB = torch.log1p((scores_PB - self.scores_PN.gather(1, self.last_P1)).clamp(min=0) / self.spread_P1)
+        below_PB = torch.log1p((self.scores_PN[:, :1] - scores_PB).clamp(min=0) / self.spread_P1)
+        return inside_PB + above_PB - below_PB

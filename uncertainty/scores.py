@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from uncertainty import measures
+from uncertainty.measures import Summary
 
 
 def max_softmax(logits_BC: Tensor) -> Tensor:
@@ -17,11 +17,11 @@ def energy(logits_BC: Tensor, temperature: float = 1.0) -> Tensor:
     return -temperature * (logits_BC / temperature).logsumexp(-1)
 
 
-def mutual_information(probs_KBC: Tensor) -> Tensor:
+def mutual_information(summary: Summary) -> Tensor:
     """Disagreement of the members in nats, ``[B]``; see :func:`uncertainty.measures.mutual_information`."""
-    return measures.summarise(probs_KBC).mutual_information_B
+    return summary.mutual_information_B
 
 
-def predictive_entropy(probs_KBC: Tensor) -> Tensor:
+def predictive_entropy(summary: Summary) -> Tensor:
     """Total uncertainty in nats, ``[B]``; see :func:`uncertainty.measures.predictive_entropy`."""
-    return measures.summarise(probs_KBC).predictive_entropy_B
+    return summary.predictive_entropy_B

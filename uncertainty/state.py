@@ -9,9 +9,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from uncertainty.conformal import Calibration
 from uncertainty.detector import DISTANCES, OUTPUT_SCORES, Detector, Part
-from uncertainty.errors import UncertaintyError
+from uncertainty.errors import NotFitted, UncertaintyError
 from uncertainty.ranks import Ranks
+from uncertainty.stopping import Stage, Stopping
+
+STOPPING_VERSION = 1
+_NUMBERS = ("members", "below", "above", "clearance")  # of a stage, beside its ranks
 
 Fitted = TypeVar("Fitted")
 
@@ -121,3 +126,81 @@ def _load_part(state: object, where: str) -> Part:
         return Part(name, ranks, None)
     known = [*DISTANCES, *OUTPUT_SCORES]
     raise UncertaintyError(f"Expected `{where}.name` to be one of {known}, with its state, but got {_describe(name)}.")
+
+
+def dump_stopping(stopping: Stopping) -> dict[str, Any]:
+    """A calibrated stopping rule as plain data.
+
+    Raises:
+        NotFitted: it is not calibrated.
+    """
+    if stopping.calibration is None:
+        raise NotFitted("Expected a calibrated stopping rule; call calibrate() with the calibration split first.")
+    return {
+        "format_version": STOPPING_VERSION,
+        "committee": stopping.committee,
+        "decided": stopping.decided,
+        "stages": [
+            {
+                **{name: getattr(stage, name) for name in _NUMBERS},
+                "ranks": [dump(ranks) for ranks in stage.ranks],
+            }
+            for stage in stopping.stages
+        ],
+        "calibration": dump(stopping.calibration),
+    }
+
+
+def load_stopping(state: object, detector: Detector, where: str = "auto") -> Stopping:
+    """Build a stopping rule for a calibrated detector from its dumped state.
+
+    Raises:
+        UncertaintyError: the state is not what :func:`dump_stopping` gives, or promises other than the detector.
+    """
+    keys = {"format_version", "committee", "decided", "stages", "calibration"}
+    if not isinstance(state, Mapping) or set(state) != keys:
+        raise UncertaintyError(f"Expected `{where}` to be a dict with the keys {sorted(keys)}.")
+    if state["format_version"] != STOPPING_VERSION:
+        raise UncertaintyError(
+            f"Expected `{where}.format_version` to be {STOPPING_VERSION}, but got {_describe(state['format_version'])}."
+        )
+    if not isinstance(state["stages"], list):
+        raise UncertaintyError(f"Expected `{where}.stages` to be a list, but got {_describe(state['stages'])}.")
+    _check_number(state["committee"], "int", f"{where}.committee")
+    _check_number(state["decided"], "float", f"{where}.decided")
+    asking = sum(part.asks_members for part in detector.parts)
+    stages = tuple(
+        _load_stage(stage, asking, f"{where}.stages[{index}]") for index, stage in enumerate(state["stages"])
+    )
+    calibration = load(Calibration, state["calibration"], f"{where}.calibration")
+    promises = [
+        None if each is None else (len(each.scores_N), each.alpha, each.delta)
+        for each in (calibration, detector.calibration)
+    ]
+    if promises[0] != promises[1]:
+        raise UncertaintyError(
+            f"Expected `{where}.calibration` to make the detector's own promise (rows, alpha, delta) {promises[1]}, "
+            f"but got {promises[0]}; calibrate again."
+        )
+    return Stopping(stages, state["committee"], state["decided"], calibration)
+
+
+def _load_stage(state: object, asking: int, where: str) -> Stage:
+    if not isinstance(state, Mapping) or set(state) != {*_NUMBERS, "ranks"}:
+        raise UncertaintyError(f"Expected `{where}` to be a dict with the keys {sorted([*_NUMBERS, 'ranks'])}.")
+    ranks = state["ranks"]
+    if not isinstance(ranks, list) or len(ranks) != asking:
+        raise UncertaintyError(
+            f"Expected `{where}.ranks` to be a list with one entry for each of the detector's {asking} scores of the "
+            f"members, but got {_describe(ranks)}."
+        )
+    for name in _NUMBERS:
+        _check_number(state[name], "int" if name == "members" else "float", f"{where}.{name}")
+    loaded = tuple(load(Ranks, each, f"{where}.ranks[{index}]") for index, each in enumerate(ranks))
+    return Stage(ranks=loaded, **{name: state[name] for name in _NUMBERS})
+
+
+def _check_number(value: object, kind_name: str, where: str) -> None:
+    _check(value, kind_name, "", where)
+    if value != value:  # NaN: no rank would be below or above it
+        raise UncertaintyError(f"Expected `{where}` to be a number, but got NaN.")

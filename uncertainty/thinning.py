@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from uncertainty.sites import DROPOUTS, Call, Site
+from uncertainty.calls import DROPOUTS, Call
+from uncertainty.slots import Site
 
 # Functions of one tensor that act on each number alone, so that they commute with choosing units.
 POINTWISE: set[Callable[..., Any]] = {
@@ -60,7 +61,7 @@ class _Stop(TorchFunctionMode):
     ) -> Any:
         kind = DROPOUTS.get(func)
         if kind is not None:
-            call = Call.of(kind, args, kwargs or {})
+            call = Call.of(func, args, kwargs or {})
             if call.p > 0:
                 raise _FirstSite(call.x)
             return call.x
@@ -83,7 +84,7 @@ class _ChainRecorder(TorchFunctionMode):
         kwargs = kwargs or {}
         kind = DROPOUTS.get(func)
         if kind is not None:
-            call = Call.of(kind, args, kwargs)
+            call = Call.of(func, args, kwargs)
             if call.p > 0:
                 self._site(kind, call.x)
             return call.x
@@ -137,8 +138,8 @@ class Thinned:
         """Numbers in all members' matrices."""
         return sum(weight_KOI.numel() for weight_KOI, _, _ in self.layers)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Logits ``[K, B, C]`` of all members for a batch of any size ``[B, ...]``."""
+    def __call__(self, x: Tensor, which: slice = slice(None)) -> Tensor:
+        """Logits ``[K, B, C]`` of some members, all by default, for a batch of any size ``[B, ...]``."""
         try:
             with _Stop():
                 self.network(x)
@@ -146,9 +147,10 @@ class Thinned:
             activation_BI = reached.activation
         # Units first: gathering a unit then copies a row of B numbers, and the products need no transposition.
         rows_IB = activation_BI.t().contiguous()
-        hidden_KIB = rows_IB.index_select(0, self.kept_KM.flatten()).view(*self.kept_KM.shape, -1)
+        kept_KM = self.kept_KM[which]
+        hidden_KIB = rows_IB.index_select(0, kept_KM.flatten()).view(*kept_KM.shape, -1)
         for weight_KOI, bias_KO1, pointwise in self.layers:
-            hidden_KIB = torch.baddbmm(bias_KO1, weight_KOI, hidden_KIB)
+            hidden_KIB = torch.baddbmm(bias_KO1[which], weight_KOI[which], hidden_KIB)
             for function in pointwise:
                 hidden_KIB = function(hidden_KIB)
         return hidden_KIB.transpose(1, 2)

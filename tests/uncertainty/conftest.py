@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from uncertainty import Committee, DeterministicPass, Evidence, FeatureTap
+from uncertainty import Committee, DeterministicPass, Evidence, FeatureTap, masks
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 BATCH_NORMS = {0: nn.BatchNorm1d, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -135,3 +136,45 @@ def trained() -> Trained:
         half.evidence(held_out),
         held_out_labels_N,
     )
+
+
+@pytest.fixture
+def keeps() -> Callable[[Committee], list[Tensor]]:
+    """Which units each member keeps, as zeros and ones, one ``[K, *site.shape]`` a site."""
+    return lambda committee: [
+        keep.float() for keep in masks.draw(committee.sites, committee.num_samples, committee.seed)
+    ]
+
+
+@pytest.fixture
+def distributed_alike() -> Callable[[Tensor, Tensor], None]:
+    """Compares two samples ``[draws, C]``: means and standard deviations lie within 4.5 standard errors."""
+
+    def moments(logits_KC: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        draws = len(logits_KC)
+        mean_C, var_C = logits_KC.mean(0), logits_KC.var(0, correction=0)
+        fourth_C = (logits_KC - mean_C).pow(4).mean(0)
+        # Delta method: Var(std) = Var(var) / (4 var).
+        return mean_C, var_C.sqrt(), var_C / draws, (fourth_C - var_C**2) / draws / (4 * var_C)
+
+    def compare(ours_KC: Tensor, theirs_KC: Tensor) -> None:
+        mean, std, mean_error, std_error = moments(ours_KC.double())
+        due_mean, due_std, due_mean_error, due_std_error = moments(theirs_KC.double())
+        assert bool((due_std > 0).all())
+        assert ((mean - due_mean) / (mean_error + due_mean_error).sqrt()).abs().max() < 4.5
+        assert ((std - due_std) / (std_error + due_std_error).sqrt()).abs().max() < 4.5
+
+    return compare
+
+
+@pytest.fixture
+def in_training() -> Callable[[nn.Module, Tensor, int], Tensor]:
+    """Torch's own dropout: logits ``[draws, C]`` of a copy in train mode for one row ``[1, ...]``."""
+
+    def sample(network: nn.Module, x: Tensor, draws: int) -> Tensor:
+        network = copy.deepcopy(network).train()
+        torch.manual_seed(5)
+        with torch.no_grad():
+            return network(x.repeat(draws, *[1] * (x.ndim - 1)))
+
+    return sample

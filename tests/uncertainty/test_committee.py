@@ -108,6 +108,14 @@ def test_fewer_samples_are_the_first_members(drawn, asked):
         _close(committee(case.inputs(batch), num_samples=asked), committee(case.inputs(batch))[:asked])
 
 
+@pytest.mark.parametrize(("first", "asked"), [(0, 3), (3, 2), (5, None), (7, 1)])
+def test_any_run_of_members_are_those_of_the_whole_answer(drawn, first, asked):
+    case, committee = drawn
+    stop = 8 if asked is None else first + asked
+    for batch in (1, 5, 33):
+        _close(committee(case.inputs(batch), asked, first), committee(case.inputs(batch))[first:stop])
+
+
 def test_what_a_trace_cannot_see_is_not_frozen_into_it():
     # A value that leaves torch as a Python number would be the same for ever in a trace.
     def scaled_by_first(net: Net, x: Tensor) -> Tensor:
@@ -256,7 +264,7 @@ def test_a_plain_network_is_traced(drawn):
     assert committee.strategy.startswith("traced")
 
 
-def test_a_recurrent_network_falls_back_to_the_loop():
+def test_a_recurrent_network_is_folded_into_the_batch():
     class Recurrent(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -267,7 +275,7 @@ def test_a_recurrent_network_falls_back_to_the_loop():
 
     network = Recurrent().eval()
     committee = Committee(network, torch.randn(1, 5, 4), num_samples=6)
-    assert committee.strategy == "loop"
+    assert committee.strategy == "fold"
     x = torch.randn(7, 5, 4)
     with torch.no_grad():
         expected = torch.stack(
@@ -322,6 +330,14 @@ def test_asking_more_members_than_there_are_is_refused(build, asked):
     committee = build(0, False).committee()
     with pytest.raises(UnsupportedNetwork, match=r"num_samples.*\[1, 8\]"):
         committee(torch.randn(1, 6), num_samples=asked)
+
+
+@pytest.mark.parametrize(
+    ("first", "asked", "rule"), [(8, 1, r"first.*\[0, 7\]"), (-1, 1, "first"), (6, 3, r"\[1, 2\]")]
+)
+def test_members_that_there_are_not_are_refused(build, first, asked, rule):
+    with pytest.raises(UnsupportedNetwork, match=rule):
+        build(0, False).committee()(torch.randn(1, 6), num_samples=asked, first=first)
 
 
 def test_no_rows_give_no_rows(drawn):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from uncertainty import masks
-from uncertainty.sites import Site
+from uncertainty.slots import Site
 
 CPU = torch.device("cpu")
 

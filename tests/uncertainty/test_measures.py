@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -118,3 +119,24 @@ def test_what_is_no_distribution_is_refused(measure, row):
 @pytest.mark.parametrize("measure", MEASURES, ids=lambda measure: measure.__name__)
 def test_no_rows_give_no_numbers(measure):
     assert measure(torch.zeros(4, 0, 3)).shape == (0,)
+
+
+@pytest.mark.parametrize("sizes", [(5,), (4, 4), (2, 7, 3)])
+def test_groups_pooled_by_their_sizes_are_all_members_at_once(sizes):
+    groups = [_probs(size, 9, 4, seed=size) for size in sizes]
+    expected = vars(measures.summarise(torch.cat(groups)))
+    for name, value in vars(measures.pool([measures.summarise(group) for group in groups], sizes)).items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-12, msg=name)
+
+
+def test_softmax_is_torchs_whatever_its_layout():
+    logits = 50 * torch.randn(7, 5, 3, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(measures.softmax(logits), logits.softmax(-1), rtol=1e-6, atol=1e-7)
+
+
+def test_rows_of_a_summary_are_the_summary_of_rows():
+    probs = torch.randn(7, 5, 3, generator=torch.Generator().manual_seed(1)).softmax(-1)
+    chosen = torch.tensor([True, False, True, False, False])
+    some, due = measures.summarise(probs).rows(chosen), measures.summarise(probs[:, chosen])
+    for each in dataclasses.fields(due):
+        torch.testing.assert_close(getattr(some, each.name), getattr(due, each.name))

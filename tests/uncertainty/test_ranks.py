@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uncertainty.errors import CalibrationSetTooSmall
-from uncertainty.ranks import Ranks
+from uncertainty.ranks import Ranks, RankTable
 
 SELECT = Ranks.fit(torch.tensor([3.0, 1.0, 2.0, 5.0, 9.0]))
 numbers = st.floats(-1e6, 1e6, allow_subnormal=False)
@@ -74,3 +75,18 @@ def test_scores_that_do_not_vary_are_refused(scores):
 def test_scores_out_of_order_are_refused(scores):
     with pytest.raises(CalibrationSetTooSmall, match="ascending"):
         Ranks(torch.tensor(scores, dtype=torch.float64))
+
+
+def test_ranks_side_by_side_are_those_of_each_score_alone():
+    generator = torch.Generator().manual_seed(0)
+    select = [torch.randn(n, generator=generator, dtype=torch.float64).exp() for n in (2, 7, 400)]
+    asked_PB = 30 * torch.randn(3, 1000, generator=generator, dtype=torch.float64)
+    asked_PB[:, :2] = torch.stack([torch.stack([each.min(), each.max()]) for each in select])
+    together_PB = RankTable.of([Ranks.fit(each) for each in select])(asked_PB)
+    for each, asked_B, together_B in zip(select, asked_PB.numpy(), together_PB.numpy(), strict=True):
+        ordered = np.sort(each.numpy())
+        inside = np.interp(asked_B, ordered, np.linspace(0, 1, len(ordered)))
+        spread = ordered[-1] - ordered[(len(ordered) - 1) // 2]
+        beyond = np.log1p(np.maximum(asked_B - ordered[-1], 0) / spread)
+        beyond -= np.log1p(np.maximum(ordered[0] - asked_B, 0) / spread)
+        np.testing.assert_allclose(together_B, inside + beyond, rtol=1e-12, atol=1e-12)

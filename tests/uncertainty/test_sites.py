@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from uncertainty.errors import NetworkInTrainingMode, NoDropoutFound, UnsupportedNetwork, UnsupportedSite
-from uncertainty.sites import Site, audit
+from uncertainty.sites import audit
+from uncertainty.slots import Site
 
 
 class Net(nn.Module):
@@ -97,25 +98,21 @@ def test_a_module_in_train_mode_is_refused_by_name(name):
 
 
 REFUSED_CALLS = {
-    "training by default": (lambda self, h: F.dropout(h), r"site 0 \(dropout, p=0.5\).*training=True"),
-    "training": (lambda self, h: F.dropout(F.dropout(h, 0.2, False), 0.3, True), r"site 1 \(dropout, p=0.3\)"),
-    "in place": (lambda self, h: F.dropout(h, 0.5, False, True), "inplace=False"),
-    "alpha": (lambda self, h: F.alpha_dropout(h, 0.5, False), "alpha_dropout.*cannot be sampled"),
-    "feature alpha": (lambda self, h: F.feature_alpha_dropout(h, 0.5, False), "feature_alpha_dropout"),
-    "torch.dropout": (lambda self, h: torch.dropout(h, 0.5, False), r"torch.dropout.*cannot be sampled"),
-    "torch.feature_dropout": (lambda self, h: torch.feature_dropout(h, 0.5, False), "cannot be sampled"),
-    "batch last": (lambda self, h: F.dropout(h.T, 0.5, False).T, "batch must be axis 0"),
-    "batch second": (lambda self, h: F.dropout(h[None], 0.5, False)[0], "batch must be axis 0"),
-    "batch folded": (lambda self, h: F.dropout(h.reshape(-1, 4), 0.5, False).reshape(-1, 8), "batch must be axis 0"),
-    "channels missing": (lambda self, h: F.dropout2d(h[:, None], 0.5, False)[:, 0], "needs .* more axes"),
-    "attention": (
-        lambda self, h: F.scaled_dot_product_attention(h[:, None], h[:, None], h[:, None], None, 0.25)[:, 0],
-        "dropout_p=0.25",
+    "training by default": (lambda self, h: F.dropout(h), r"site 'Net' \(dropout, p=0.5\).*training=True"),
+    "training": (lambda self, h: F.dropout(F.dropout(h, 0.2, False), 0.3, True), r"site 'Net#2' \(dropout, p=0.3\)"),
+    "two axes grow": (
+        lambda self, h: h * F.dropout(h.new_ones(len(h), len(h)), 0.5, False).diagonal()[:, None],
+        r"shape \(2, 2\) for a batch of 2 and \(3, 3\) for 3",
     ),
-    "attention by name": (
-        lambda self, h: F.scaled_dot_product_attention(h[:, None], h[:, None], h[:, None], dropout_p=0.25)[:, 0],
-        "dropout_p=0.25",
+    "not in proportion": (
+        lambda self, h: F.dropout(torch.cat([h, h[:1]]), 0.5, False)[: len(h)],
+        r"shape \(3, 8\) for a batch of 2 and \(4, 8\) for 3",
     ),
+    "channels missing": (
+        lambda self, h: F.dropout3d(h[:, :, None, None], 0.5, False)[:, :, 0, 0],
+        r"needs \[B, C\] and 3 more axes",
+    ),
+    "no batch axis for torch": (lambda self, h: F.dropout1d(h, 0.5, False), r"needs \[B, C\] and 1 more axes"),
 }
 
 
@@ -125,27 +122,32 @@ def test_a_call_that_cannot_be_sampled_is_refused(between, match):
         _audit(between)
 
 
-@pytest.mark.parametrize(
-    "inner",
-    [
-        nn.LSTM(8, 8, dropout=0.5, num_layers=2),
-        nn.GRU(8, 8, dropout=0.5, num_layers=2),
-        nn.MultiheadAttention(8, 2, dropout=0.1),
-        nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True),
-    ],
-    ids=lambda module: type(module).__name__,
-)
-def test_dropout_inside_torchs_own_kernels_is_refused(inner):
-    with pytest.raises(UnsupportedSite, match=r"inner.*torch's own kernel"):
-        _audit(lambda self, h: F.dropout(h, 0.5, self.training), inner)
+def test_randomness_in_eval_mode_is_refused():
+    with pytest.raises(UnsupportedNetwork, match="Net calls rand_like, so the deterministic prediction"):
+        _audit(lambda self, h: F.dropout(h, 0.5, False) + 1e-9 * torch.rand_like(h))
 
 
-@pytest.mark.parametrize(
-    "inner", [nn.AlphaDropout(0.5), nn.FeatureAlphaDropout(0.5), nn.Dropout(0.5, inplace=True)], ids=str
-)
-def test_modules_of_unsupported_kinds_are_refused(inner):
-    with pytest.raises(UnsupportedSite):
-        _audit(lambda self, h: self.inner(h), inner)
+def test_sites_are_named_after_their_modules():
+    class Inner(nn.Sequential):
+        pass
+
+    inner = Inner(nn.Dropout(0.1), nn.ModuleDict({"deep": nn.Dropout(0.2)})["deep"])
+    sites = _audit(lambda self, h: F.dropout(self.inner(self.inner(h)), 0.3, self.training), inner)
+    assert [site.name for site in sites] == ["inner.0", "inner.1", "inner.0#2", "inner.1#2", "Net"]
+    assert str(sites[2]) == "inner.0#2: dropout(p=0.1, shape=[8])"
+
+
+def test_tokens_are_audited_within_their_vocabulary():
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.drop, self.head = nn.Embedding(7, 4), nn.Dropout(0.5), nn.Linear(12, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.drop(self.embed(x)).flatten(1))
+
+    for example in (torch.tensor([[6, 0, 3]]), torch.zeros(1, 3, dtype=torch.int32)):
+        assert audit(Tokens().eval(), example).sites == (Site("dropout", 0.5, (3, 4)),)
 
 
 @pytest.mark.parametrize(

@@ -12,17 +12,18 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from uncertainty import Calibration, Detector, Evidence
+from uncertainty import Calibration, Detector, Evidence, Stopping
 from uncertainty.detector import DISTANCES, OUTPUT_SCORES
-from uncertainty.errors import UncertaintyError
+from uncertainty.errors import NotFitted, UncertaintyError
 from uncertainty.mahalanobis import Mahalanobis, RelativeMahalanobis
 from uncertainty.neighbours import NearestNeighbours
 from uncertainty.ranks import Ranks
-from uncertainty.state import dump, dump_detector, load, load_detector
+from uncertainty.state import dump, dump_detector, dump_stopping, load, load_detector, load_stopping
+from uncertainty.stopping import recorded
 
 EVERY_SCORE = (*DISTANCES, *OUTPUT_SCORES)
 
@@ -261,3 +262,45 @@ def test_evidence_of_other_widths_does_not_pass_unnoticed(trained, detector):
     narrow = Evidence(replace(seen, features_BF=seen.features()[:, :-1]), trained.select.probs_KBC)
     with pytest.raises(RuntimeError):
         detector.judge(narrow)
+
+
+@pytest.fixture
+def stopping(trained, detector) -> Stopping:
+    fitted = Stopping.fit(detector, trained.select, 400, stages=(4, 8))
+    return fitted.calibrate(detector, trained.select)
+
+
+def test_a_stopping_rule_comes_back_bit_exactly_from_a_file(trained, detector, stopping):
+    loaded = load_stopping(_through_a_file({"auto": dump_stopping(stopping)})["auto"], detector)
+    assert _same(dump_stopping(loaded), dump_stopping(stopping))
+    asked = trained.held_out.deterministic
+    before, after = (rule.run(detector, asked, recorded(trained.held_out.probs_KBC)) for rule in (stopping, loaded))
+    assert torch.equal(before.samples_B, after.samples_B)
+    assert torch.equal(before.ranks_PB, after.ranks_PB)
+
+
+def test_only_a_calibrated_stopping_rule_is_dumped(trained, detector):
+    with pytest.raises(NotFitted, match="calibrate"):
+        dump_stopping(Stopping.fit(detector, trained.select, 400))
+
+
+@settings(
+    derandomize=True, deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_a_stopping_rule_with_one_thing_changed_is_taken_or_refused_cleanly(detector, stopping, data):
+    state = copy.deepcopy(dump_stopping(stopping))
+    *outer, last = data.draw(st.sampled_from(list(_paths(state))))
+    target = state
+    for key in outer:
+        target = target[key]
+    target[last] = data.draw(plain)
+    with contextlib.suppress(UncertaintyError):
+        load_stopping(state, detector)
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(plain)
+def test_anything_at_all_is_no_stopping_rule(state):
+    with pytest.raises(UncertaintyError, match="auto"):
+        load_stopping(state, Detector(()))
