@@ -6,11 +6,12 @@ from models.convnet import ConvNet
 from models.ensemble import Ensemble
 from models.loading import load, save
 from models.mlp import MLP
-from models.prediction import Prediction, Work
+from models.prediction import AUTO, Prediction, Samples, Work
 from models.predictor import Predictor
 from models.spec import InputSpec, NetworkSpec, Provenance, Temperature
 
 __all__ = [
+    "AUTO",
     "MLP",
     "ConvNet",
     "Ensemble",
@@ -19,6 +20,7 @@ __all__ = [
     "Prediction",
     "Predictor",
     "Provenance",
+    "Samples",
     "Temperature",
     "Work",
     "load",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import nn
 
 from models.errors import ModelError
 from models.spec import CommitteeSpec, InputSpec
-from uncertainty.sites import SPATIAL_AXES, SiteRecorder
+from uncertainty.recorder import SiteRecorder
 
 MAX_BANK = 2**28  # numbers in the masks of all members: 1 GiB in float32
 MAX_ROW = 2**28  # bytes of the largest intermediate result for one input: 256 MiB
@@ -27,16 +25,14 @@ def check(outline: nn.Module, input_spec: InputSpec, committee: CommitteeSpec) -
         ModelError: an intermediate result or the masks would be too large.
         RuntimeError: the network does not take such inputs.
     """
-    recorder = SiteRecorder()
+    recorder = SiteRecorder(outline)
     with torch.inference_mode(), recorder:
         outline(torch.empty((1, *input_spec.shape), device="meta"))
     if recorder.largest_output > MAX_ROW:
         raise ModelError(
             f"one input would take {recorder.largest_output} bytes in the network; at most {MAX_ROW} are allowed."
         )
-    # A spatial kind drops whole channels.
-    member = sum(shape[1] if SPATIAL_AXES[kind] else math.prod(shape[1:]) for kind, _, shape in recorder.calls)
-    bank = committee.num_samples * member
+    bank = committee.num_samples * recorder.mask_numel
     if bank > MAX_BANK:
         raise ModelError(
             f"the masks of {committee.num_samples} members would hold {bank} numbers; at most {MAX_BANK} are allowed."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,13 +13,14 @@ from torch import Tensor
 
 from models import inputs
 from models.errors import InvalidInput, MismatchedCheckpoints
-from models.prediction import NOT_CALIBRATED, NOT_CALIBRATED_FOR_SAMPLES, OUT_OF_RANGE, Flags, Prediction, Work
-from models.predictor import Predictor, summed_up
+from models.prediction import AUTO, NOT_CALIBRATED, NOT_CALIBRATED_FOR_SAMPLES, Flags, Prediction, Samples, Work
+from models.predictor import Predictor, judged, summed_up
 from models.spec import InputSpec
 from uncertainty import DeterministicPass, Evidence
+from uncertainty.detector import Verdict
 from uncertainty.errors import CalibrationSetTooSmall
 from uncertainty.joint import JointCalibration
-from uncertainty.measures import summarise
+from uncertainty.measures import pool, softmax, summarise
 
 CALIBRATION_TOO_SMALL = "calibration_too_small"  # for this checkpoint's share of the promise
 
@@ -97,20 +98,22 @@ class Ensemble:
         """Names, in the order of the probabilities."""
         return self.predictors[0].classes
 
-    def predict(self, x: ArrayLike | Tensor, *, samples: int | None = None, work: Work = Work.FLAG) -> Prediction:
+    def predict(self, x: ArrayLike | Tensor, *, samples: Samples = None, work: Work = Work.FLAG) -> Prediction:
         """Both answers and the flag.
 
         Args:
             x: raw inputs ``[B, *input.shape]``.
             samples: ask so many members, in [2, K], taken in turn from the committees; all by default. The flag was
-                calibrated for all members, so with fewer there is none.
+                calibrated for all members, so with fewer there is none. ``"auto"`` lets each predictor ask as many as
+                it takes it; what they say is weighted by the size of their committees.
             work: how much to compute: all by default.
 
         Raises:
             InvalidInput: as :meth:`Predictor.predict`.
         """
         total = self.committee.num_samples
-        asked = total if samples is None else samples
+        auto = isinstance(samples, str) and samples == AUTO
+        asked = total if samples is None or auto else samples
         if type(asked) is not int or not 2 <= asked <= total:
             raise InvalidInput(
                 f"Expected `samples` to be an integer in [2, {total}], the size of all committees together, but got "
@@ -122,21 +125,22 @@ class Ensemble:
             passes = [DeterministicPass(encoded.flatten(1), *predictor.tap(encoded)) for predictor in self.predictors]
             probs_BC = self._mean_probs(passes)
             inputs.refuse_overflow(self.input, raw, probs_BC)
-            monte_carlo = flags = None
-            if work != Work.DETERMINISTIC:
-                probs_MKBC = self._member_probs(encoded, asked)
-                summary = summarise(torch.cat([probs_KBC for probs_KBC in probs_MKBC if len(probs_KBC)]))
-                inputs.refuse_overflow(self.input, raw, summary.mean_BC)
-                monte_carlo = summed_up(summary)
-                if work == Work.FLAG:
-                    flags = self._flags(raw, passes, probs_MKBC)
-            return Prediction(
-                samples=0 if monte_carlo is None else asked,
+            prediction = Prediction(
+                samples=0 if work == Work.DETERMINISTIC else asked,
                 label=probs_BC.argmax(-1).cpu().numpy(),
                 probabilities=probs_BC.cpu().numpy(),
-                monte_carlo=monte_carlo,
-                flags=flags,
+                monte_carlo=None,
+                flags=None,
             )
+            if work == Work.DETERMINISTIC:
+                return prediction
+            if auto:
+                return self._auto(raw, encoded, passes, prediction, work)
+            probs_MKBC = self._member_probs(encoded, asked)
+            summary = summarise(torch.cat([probs_KBC for probs_KBC in probs_MKBC if len(probs_KBC)]))
+            inputs.refuse_overflow(self.input, raw, summary.mean_BC)
+            flags = self._flags(raw, passes, probs_MKBC) if work == Work.FLAG else None
+            return replace(prediction, monte_carlo=summed_up(summary), flags=flags)
 
     def describe(self) -> dict[str, Any]:
         """Everything a user may want to know about this model, as plain data; each checkpoint under its own key."""
@@ -157,10 +161,16 @@ class Ensemble:
             },
             "temperature": None,
             "calibration": self._describe_calibration(),
+            "auto": self._describe_auto(),
             "not_calibrated": self.hint,
             "provenance": {"data": ", ".join(sorted(data))} if data else None,
             "checkpoints": parts,
         }
+
+    def _describe_auto(self) -> dict[str, Any] | None:
+        """None unless every checkpoint has a stopping rule."""
+        rules = [predictor.stopping.describe() for predictor in self.predictors if predictor.stopping]
+        return {"stages": [rule["stages"] for rule in rules]} if len(rules) == len(self.predictors) else None
 
     def _describe_calibration(self) -> dict[str, Any] | None:
         if self.joint is None:
@@ -191,7 +201,7 @@ class Ensemble:
         """The probabilities of each predictor's members, ``[K, B, C]``; K may be 0."""
         sizes = [predictor.committee.num_samples for predictor in self.predictors]
         return [
-            (predictor.committee(x, share) / predictor.temperature.mc).softmax(-1)
+            softmax(predictor.committee(x, share) / predictor.temperature.mc)
             if share
             else x.new_empty((0, len(x), len(self.classes)))
             for predictor, share in zip(self.predictors, shares(sizes, asked), strict=True)
@@ -199,7 +209,7 @@ class Ensemble:
 
     def _flags(self, raw: Tensor, passes: Sequence[DeterministicPass], probs_MKBC: Sequence[Tensor]) -> Flags:
         if self.joint is None:
-            return Flags(None, None, None, [self.no_promise] * len(raw))
+            return self._no_flags(raw)
         if sum(map(len, probs_MKBC)) != self.committee.num_samples:
             return Flags(None, None, None, [NOT_CALIBRATED_FOR_SAMPLES] * len(raw))
         verdicts = [
@@ -207,24 +217,39 @@ class Ensemble:
             for predictor, each, probs_KBC in zip(self.predictors, passes, probs_MKBC, strict=True)
             if predictor.detector is not None  # a joint promise has one of each
         ]
+        return self._judged(self.joint, raw, verdicts)
+
+    def _auto(
+        self, raw: Tensor, x: Tensor, passes: Sequence[DeterministicPass], prediction: Prediction, work: Work
+    ) -> Prediction:
+        """What each predictor says when it asks as many of its members as it takes it."""
+        stopped, verdicts = zip(
+            *(predictor.stop(x, each) for predictor, each in zip(self.predictors, passes, strict=True)), strict=True
+        )
+        sizes = [predictor.committee.num_samples for predictor in self.predictors]
+        summary = pool([each.summary for each in stopped], sizes)
+        inputs.refuse_overflow(self.input, raw, summary.mean_BC)
+        flags = None
+        if work == Work.FLAG:
+            # The rule's calibration makes the detector's promise, so the shares of the joint one are the same.
+            flags = self._judged(self.joint, raw, verdicts) if self.joint else self._no_flags(raw)
+        samples_MB = torch.stack([each.samples_B for each in stopped])
+        return replace(prediction, samples=samples_MB.sum(0).cpu().numpy(), monte_carlo=summed_up(summary), flags=flags)
+
+    def _no_flags(self, raw: Tensor) -> Flags:
+        return Flags(None, None, None, [self.no_promise] * len(raw))
+
+    def _judged(self, joint: JointCalibration, raw: Tensor, verdicts: Sequence[Verdict]) -> Flags:
         p_values_MB = torch.stack([verdict.p_value_B for verdict in verdicts])
-        p_value_B = self.joint.p_value(p_values_MB)
-        flagged_B = p_value_B <= self.joint.level
-        rows = zip(
-            flagged_B.tolist(),
-            inputs.outside(self.input, raw).tolist(),
-            self.joint.loudest(p_values_MB).tolist(),
-            strict=True,
+        p_value_B = joint.p_value(p_values_MB)
+        loudest = joint.loudest(p_values_MB).tolist()
+        together = Verdict(
+            p_value_B=p_value_B,
+            flagged_B=p_value_B <= joint.level,
+            level=joint.level,
+            reasons=[verdicts[which].reasons[row] for row, which in enumerate(loudest)],
         )
-        return Flags(
-            p_value=p_value_B.cpu().numpy(),
-            flagged=flagged_B.cpu().numpy(),
-            level=self.joint.level,
-            reasons=[
-                (OUT_OF_RANGE if beyond else verdicts[loudest].reasons[row]) if flag else None
-                for row, (flag, beyond, loudest) in enumerate(rows)
-            ],
-        )
+        return judged(together, inputs.outside(self.input, raw))
 
 
 def shares(sizes: Sequence[int], asked: int) -> list[int]:

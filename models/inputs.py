@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -22,22 +24,40 @@ def check(spec: InputSpec, x: ArrayLike | Tensor) -> Tensor:
         raise InvalidInput(
             f"Expected inputs of shape [B, {', '.join(map(str, spec.shape))}] with B >= 1, but got {list(raw.shape)}."
         )
-    raw = raw.float()
-    rows = (~torch.isfinite(raw.flatten(1)).all(1)).nonzero().flatten().tolist()
-    if rows:
+    # Row-major, as the network was traced: images whose channels were last may come as a view.
+    raw = raw.float().contiguous()
+    finite = torch.isfinite(raw)
+    if not bool(finite.all()):
+        row = int((~finite.flatten(1).all(1)).nonzero()[0])
         raise InvalidInput(
-            f"Expected finite values, but input {rows[0]} has NaN, infinity or a number beyond float32; leave the "
+            f"Expected finite values, but input {row} has NaN, infinity or a number beyond float32; leave the "
             "input out, or fill in what is missing."
         )
     return raw
 
 
-def normalise(spec: InputSpec, raw: Tensor) -> Tensor:
-    """(raw - mean) / std along the first axis of an input, ``[B, *shape]``."""
-    trailing = (-1, *([1] * (len(spec.shape) - 1)))
-    mean = torch.tensor(spec.mean, dtype=raw.dtype, device=raw.device).view(trailing)
-    std = torch.tensor(spec.std, dtype=raw.dtype, device=raw.device).view(trailing)
-    return (raw - mean) / std
+@dataclass(frozen=True)
+class Normalisation:
+    """(raw - mean) / std along the first axis of an input.
+
+    Attributes:
+        mean: ``[C, 1, ...]``, to be broadcast over raw inputs ``[B, C, ...]``.
+        std: like ``mean``.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def of(cls, spec: InputSpec, device: torch.device | str = "cpu") -> Normalisation:
+        """As the spec says, on the device that serves."""
+        trailing = (-1, *([1] * (len(spec.shape) - 1)))
+        mean, std = (torch.tensor(values, dtype=torch.float32, device=device) for values in (spec.mean, spec.std))
+        return cls(mean.view(trailing), std.view(trailing))
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        """What the network eats of raw inputs ``[B, *shape]``."""
+        return (raw.to(self.mean.device) - self.mean) / self.std
 
 
 def outside(spec: InputSpec, raw: Tensor) -> Tensor:
@@ -52,9 +72,9 @@ def refuse_overflow(spec: InputSpec, raw: Tensor, probs_BC: Tensor) -> None:
     Raises:
         InvalidInput: names the first such input.
     """
-    fine_B = torch.isfinite(probs_BC).all(-1)
-    if not bool(fine_B.all()):
-        row = int((~fine_B).nonzero()[0])
+    fine_BC = torch.isfinite(probs_BC)
+    if not bool(fine_BC.all()):
+        row = int((~fine_BC.all(-1)).nonzero()[0])
         raise InvalidInput(
             f"Expected values that the network can process, but input {row} makes its logits overflow (largest "
             f"magnitude {float(raw[row].abs().max()):g}; training values lay in [{spec.low:g}, {spec.high:g}]); scale "

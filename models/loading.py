@@ -12,12 +12,13 @@ import torch
 from models import checkpoint, cost, registry, weights
 from models.checkpoint import Checkpoint
 from models.errors import ModelError, UnreadableCheckpoint
+from models.prediction import AUTO
 from models.predictor import Predictor
 from models.section import KEY, Section
 from models.spec import CommitteeSpec, SiteSpec
 from uncertainty import Calibration
 from uncertainty.errors import NotFitted
-from uncertainty.state import dump, dump_detector, load_detector
+from uncertainty.state import dump, dump_detector, dump_stopping, load_detector, load_stopping
 from uncertainty.state import load as load_state
 
 
@@ -68,8 +69,14 @@ def save(predictor: Predictor, source: str | Path, destination: str | Path) -> N
         detector=dump_detector(predictor.detector),
         calibration=dump(predictor.detector.calibration),
         provenance=predictor.provenance,
+        auto=dump_stopping(predictor.stopping) if predictor.stopping else None,
     )
-    checkpoint.write({**content, KEY: section.model_dump()}, destination)
+    # Without the key, a reader from before there was one reads the file too.
+    plain = section.model_dump(exclude={"auto"} if section.auto is None else None)
+    for part, key in (("committee", "mc_sites"), ("committee", "mc_rates"), ("provenance", "tuning")):
+        if plain[part][key] is None:
+            del plain[part][key]
+    checkpoint.write({**content, KEY: plain}, destination)
 
 
 def _assemble(read: Checkpoint, device: torch.device, trusted: Sequence[str]) -> Predictor:
@@ -84,6 +91,10 @@ def _assemble(read: Checkpoint, device: torch.device, trusted: Sequence[str]) ->
         calibration = load_state(Calibration, section.calibration, f"{KEY}.calibration")
     with _blame("detector"):
         detector = replace(load_detector(section.detector, f"{KEY}.detector"), calibration=calibration).to(device)
+    stopping = None
+    if section.auto is not None:
+        with _blame("auto"):
+            stopping = load_stopping(section.auto, detector, f"{KEY}.auto").to(device)
     with _blame("network or input"):
         outline = registry.outline(section.network, read.weights, trusted)
         if section.network.class_path in registry.NETWORKS:  # code that the operator trusts sets its own bounds
@@ -97,6 +108,8 @@ def _assemble(read: Checkpoint, device: torch.device, trusted: Sequence[str]) ->
             tuple(section.classes),
             num_samples=section.committee.num_samples,
             seed=section.committee.seed,
+            sites=section.committee.mc_sites,
+            rates=section.committee.mc_rates,
         )
     if _committee_spec(predictor) != section.committee:
         raise ModelError(
@@ -104,11 +117,19 @@ def _assemble(read: Checkpoint, device: torch.device, trusted: Sequence[str]) ->
             "other sites or another fingerprint than the one that was calibrated, so its promise would not hold; "
             "calibrate again."
         )
-    calibrated = predictor.calibrated(section.temperature, detector, section.provenance)
+    if stopping is not None and stopping.committee != predictor.committee.num_samples:
+        raise ModelError(
+            f"field `{KEY}.auto.committee`: expected the committee's {predictor.committee.num_samples} members, but "
+            f"got {stopping.committee}; calibrate again."
+        )
+    calibrated = predictor.calibrated(section.temperature, detector, section.provenance, stopping)
     # One prediction: a detector that was fitted to another network's features shows here, not in a request.
     with _blame("detector, input or temperature"):
         middle = predictor.input.low / 2 + predictor.input.high / 2
-        calibrated.predict(torch.full((1, *predictor.input.shape), middle))
+        trial = torch.full((1, *predictor.input.shape), middle)
+        calibrated.predict(trial)
+        if stopping is not None:
+            calibrated.predict(trial, samples=AUTO)
     return calibrated
 
 
@@ -128,4 +149,6 @@ def _committee_spec(predictor: Predictor) -> CommitteeSpec:
         seed=committee.seed,
         sites=[SiteSpec(kind=site.kind, p=site.p, shape=list(site.shape)) for site in committee.sites],
         fingerprint=committee.fingerprint,
+        mc_sites=None if committee.selection.sites is None else list(committee.selection.sites),
+        mc_rates=dict(committee.selection.rates) or None,
     )

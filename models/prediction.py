@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,10 @@ from models.errors import ModelError
 OUT_OF_RANGE = "out_of_range"  # a raw value outside what the training split contained
 NOT_CALIBRATED = "not_calibrated"
 NOT_CALIBRATED_FOR_SAMPLES = "not_calibrated_for_these_samples"
+
+# As many members as it takes, row by row; see :mod:`uncertainty.stopping`.
+AUTO: Final = "auto"
+Samples = int | Literal["auto"] | None  # how many members to ask; None for all
 
 Part = TypeVar("Part")
 
@@ -53,18 +57,23 @@ class Prediction:
     """What a predictor says about B inputs with C classes.
 
     Attributes:
-        samples: how many members answered; 0 if none was asked.
+        samples: how many members answered; 0 if none was asked. ``[B]`` where each input asked for as many as it took.
         label: ``[B]``, class index of the deterministic prediction.
         probabilities: ``[B, C]``, deterministic.
         monte_carlo: None if only the deterministic prediction was asked for.
         flags: None if no flag was asked for.
     """
 
-    samples: int
+    samples: int | NDArray[np.int64]
     label: NDArray[np.int64]
     probabilities: NDArray[np.float32]
     monte_carlo: MonteCarlo | None
     flags: Flags | None
+
+    @property
+    def mc_samples(self) -> NDArray[np.int32]:
+        """``[B]``, how many members answered each input."""
+        return np.broadcast_to(np.asarray(self.samples, dtype=np.int32), self.label.shape)
 
     @property
     def mc_label(self) -> NDArray[np.int64]:
@@ -123,6 +132,7 @@ class Prediction:
         """The prediction of some of the inputs."""
         return replace(
             self,
+            samples=self.samples if isinstance(self.samples, int) else self.samples[start:stop],
             label=self.label[start:stop],
             probabilities=self.probabilities[start:stop],
             monte_carlo=self.monte_carlo and _slice(self.monte_carlo, start, stop),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,17 +14,21 @@ from torch import Tensor, nn
 from models import inputs
 from models.errors import InvalidInput
 from models.prediction import (
+    AUTO,
     NOT_CALIBRATED,
     NOT_CALIBRATED_FOR_SAMPLES,
     OUT_OF_RANGE,
     Flags,
     MonteCarlo,
     Prediction,
+    Samples,
     Work,
 )
 from models.spec import InputSpec, NetworkSpec, Provenance, Temperature
-from uncertainty import Committee, Detector, DeterministicPass, Evidence, FeatureTap
-from uncertainty.measures import Summary, summarise
+from uncertainty import Committee, Detector, DeterministicPass, Evidence, FeatureTap, Stopping
+from uncertainty.detector import Verdict
+from uncertainty.measures import Summary, softmax
+from uncertainty.stopping import Stopped
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class Predictor:
         temperature: divides the logits before softmax.
         detector: None until calibrated.
         provenance: None until calibrated.
+        stopping: when fewer members than all are enough; None until calibrated, and for old checkpoints.
     """
 
     network: nn.Module
@@ -50,6 +57,7 @@ class Predictor:
     temperature: Temperature = field(default_factory=Temperature)
     detector: Detector | None = None
     provenance: Provenance | None = None
+    stopping: Stopping | None = None
 
     @classmethod
     def build(
@@ -60,6 +68,8 @@ class Predictor:
         classes: tuple[str, ...],
         num_samples: int = 64,
         seed: int = 0,
+        sites: Sequence[str] | None = None,
+        rates: Mapping[str, float] | None = None,
     ) -> Predictor:
         """A predictor that is not calibrated yet; draws the committee.
 
@@ -70,6 +80,8 @@ class Predictor:
             classes: names, in the order of the logits.
             num_samples: K.
             seed: of the masks.
+            sites: names, patterns or kinds of the dropout sites to sample; all by default.
+            rates: rates by name, pattern or kind that override those of the training.
 
         Raises:
             UncertaintyError: the network has no dropout, or cannot be sampled faithfully.
@@ -77,7 +89,7 @@ class Predictor:
         """
         device = _device(network)
         example = torch.zeros((1, *input_spec.shape), device=device)
-        committee = Committee(network, example, num_samples=num_samples, seed=seed)
+        committee = Committee(network, example, num_samples=num_samples, seed=seed, sites=sites, rates=rates)
         if committee.num_classes != len(classes):
             raise InvalidInput(
                 f"Expected one class name a logit, but {network_spec.class_path} gives {committee.num_classes} logits "
@@ -85,24 +97,32 @@ class Predictor:
             )
         return cls(network, network_spec, input_spec, classes, committee, FeatureTap(network, example))
 
-    def calibrated(self, temperature: Temperature, detector: Detector, provenance: Provenance) -> Predictor:
+    def calibrated(
+        self,
+        temperature: Temperature,
+        detector: Detector,
+        provenance: Provenance,
+        stopping: Stopping | None = None,
+    ) -> Predictor:
         """The same predictor with what calibration learned."""
-        return replace(self, temperature=temperature, detector=detector, provenance=provenance)
+        return replace(self, temperature=temperature, detector=detector, provenance=provenance, stopping=stopping)
 
-    def predict(self, x: ArrayLike | Tensor, *, samples: int | None = None, work: Work = Work.FLAG) -> Prediction:
+    def predict(self, x: ArrayLike | Tensor, *, samples: Samples = None, work: Work = Work.FLAG) -> Prediction:
         """Both answers and the flag.
 
         Args:
             x: raw inputs ``[B, *input.shape]``.
             samples: ask only the first so many members, in [2, K]; all by default. The flag was calibrated for all
-                members, so with fewer there is none.
+                members, so with fewer there is none. ``"auto"`` asks about each input as many as it takes, and keeps
+                the promise; see :mod:`uncertainty.stopping`.
             work: how much to compute: all by default.
 
         Raises:
             InvalidInput: wrong shape, values that are not finite or that overflow the network, or ``samples`` out of
-                range.
+                range or ``"auto"`` although nothing was learned about it.
         """
-        asked = self.committee.num_samples if samples is None else samples
+        auto = isinstance(samples, str) and samples == AUTO
+        asked = self.committee.num_samples if samples is None or auto else samples
         if type(asked) is not int or not 2 <= asked <= self.committee.num_samples:
             raise InvalidInput(
                 f"Expected `samples` to be an integer in [2, {self.committee.num_samples}], the committee's size, "
@@ -123,11 +143,19 @@ class Predictor:
             )
             if work == Work.DETERMINISTIC:
                 return prediction
+            if auto:
+                stopped, verdict = self.stop(encoded, deterministic)
+                inputs.refuse_overflow(self.input, raw, stopped.summary.mean_BC)
+                return replace(
+                    prediction,
+                    samples=stopped.samples_B.cpu().numpy(),
+                    monte_carlo=summed_up(stopped.summary),
+                    flags=judged(verdict, inputs.outside(self.input, raw)) if work == Work.FLAG else None,
+                )
             evidence = Evidence(deterministic, self._member_probs(encoded, asked))
-            summary = summarise(evidence.probs_KBC)
-            inputs.refuse_overflow(self.input, raw, summary.mean_BC)
+            inputs.refuse_overflow(self.input, raw, evidence.summary.mean_BC)
             flags = self._flags(raw, evidence) if work == Work.FLAG else None
-            return replace(prediction, monte_carlo=summed_up(summary), flags=flags)
+            return replace(prediction, monte_carlo=summed_up(evidence.summary), flags=flags)
 
     def evidence(self, x: ArrayLike | Tensor) -> Evidence:
         """What the detector sees of raw inputs ``[B, *input.shape]``, from the whole committee.
@@ -155,9 +183,32 @@ class Predictor:
         """
         return self.committee(self.encode(inputs.check(self.input, x)))
 
+    def stop(self, x: Tensor, deterministic: DeterministicPass) -> tuple[Stopped, Verdict]:
+        """Ask about each input as many members as it takes.
+
+        Args:
+            x: encoded inputs ``[B, *input.shape]``.
+            deterministic: the eval-mode pass over them.
+
+        Raises:
+            InvalidInput: the checkpoint was calibrated before there were stopping rules, or never.
+        """
+        if self.stopping is None or self.detector is None:
+            raise InvalidInput(
+                'Expected a model that was calibrated for `samples` = "auto", but this one was not; calibrate it with '
+                "`dubio-train calibrate`, or leave `samples` out to ask all members."
+            )
+
+        def ask(rows: Tensor, first: int, count: int) -> Tensor:
+            some = x if len(rows) == len(x) else x[rows]
+            return softmax(self.committee(some, count, first) / self.temperature.mc)
+
+        stopped = self.stopping.run(self.detector, deterministic, ask)
+        return stopped, self.stopping.judge(self.detector, stopped)
+
     def encode(self, raw: Tensor) -> Tensor:
         """What the network eats of checked raw inputs ``[B, *input.shape]``, on its device."""
-        return inputs.normalise(self.input, raw.to(_device(self.network)))
+        return self._normalise(raw)
 
     def describe(self) -> dict[str, Any]:
         """Everything a user may want to know about this model, as plain data."""
@@ -170,10 +221,16 @@ class Predictor:
                 "seed": self.committee.seed,
                 "fingerprint": self.committee.fingerprint,
                 "strategy": self.committee.strategy,
-                "sites": [{"kind": site.kind, "p": site.p, "shape": list(site.shape)} for site in self.committee.sites],
+                "sites": [
+                    {"name": site.name, "kind": site.kind, "p": site.p, "shape": list(site.shape)}
+                    for site in self.committee.sites
+                ],
+                "mc_sites": None if self.committee.selection.sites is None else list(self.committee.selection.sites),
+                "mc_rates": dict(self.committee.selection.rates) or None,
             },
             "temperature": self.temperature.model_dump(mode="json"),
             "calibration": self._describe_calibration(),
+            "auto": self.stopping.describe() if self.stopping else None,
             "provenance": self.provenance.model_dump(mode="json") if self.provenance else None,
         }
 
@@ -193,6 +250,10 @@ class Predictor:
             ),
         }
 
+    @cached_property
+    def _normalise(self) -> inputs.Normalisation:
+        return inputs.Normalisation.of(self.input, _device(self.network))
+
     def _deterministic(self, x: Tensor) -> DeterministicPass:
         logits_BC, features_BF = self.tap(x)
         return DeterministicPass(x.flatten(1), logits_BC, features_BF)
@@ -202,25 +263,30 @@ class Predictor:
         return Evidence(self._deterministic(x), self._member_probs(x, samples))
 
     def _member_probs(self, x: Tensor, samples: int) -> Tensor:
-        return (self.committee(x, samples) / self.temperature.mc).softmax(-1)
+        return softmax(self.committee(x, samples) / self.temperature.mc)
 
     def _flags(self, raw: Tensor, evidence: Evidence) -> Flags:
         if self.detector is None or self.detector.calibration is None:
             return Flags(None, None, None, [NOT_CALIBRATED] * len(raw))
         if len(evidence.probs_KBC) != self.committee.num_samples:
             return Flags(None, None, None, [NOT_CALIBRATED_FOR_SAMPLES] * len(raw))
-        verdict = self.detector.judge(evidence)
-        outside = inputs.outside(self.input, raw).tolist()
-        flagged = verdict.flagged_B.tolist()
-        return Flags(
-            p_value=verdict.p_value_B.cpu().numpy(),
-            flagged=verdict.flagged_B.cpu().numpy(),
-            level=self.detector.calibration.level,
-            reasons=[
-                (OUT_OF_RANGE if beyond else reason) if flag else None
-                for flag, beyond, reason in zip(flagged, outside, verdict.reasons, strict=True)
-            ],
-        )
+        return judged(self.detector.judge(evidence), inputs.outside(self.input, raw))
+
+
+def judged(verdict: Verdict, outside_B: Tensor) -> Flags:
+    """The detector's part of a prediction, on the CPU.
+
+    Args:
+        verdict: on the inputs.
+        outside_B: whether an input has a value outside what the training split contained.
+    """
+    rows = zip(verdict.flagged_B.tolist(), outside_B.tolist(), verdict.reasons, strict=True)
+    return Flags(
+        p_value=verdict.p_value_B.cpu().numpy(),
+        flagged=verdict.flagged_B.cpu().numpy(),
+        level=verdict.level,
+        reasons=[(OUT_OF_RANGE if beyond else reason) if flag else None for flag, beyond, reason in rows],
+    )
 
 
 def summed_up(summary: Summary) -> MonteCarlo:

@@ -25,6 +25,7 @@ class Section(Plain):
         detector: fitted parts, see :mod:`uncertainty.state`.
         calibration: sorted scores, alpha, delta and level, see :class:`uncertainty.Calibration`.
         provenance: where the model comes from.
+        auto: when fewer members are enough, see :func:`uncertainty.state.dump_stopping`; older files have none.
     """
 
     format_version: Literal[1]
@@ -36,6 +37,7 @@ class Section(Plain):
     detector: dict[str, Any]
     calibration: dict[str, Any]
     provenance: Provenance
+    auto: dict[str, Any] | None = None
 
     @field_validator("classes")
     @classmethod

@@ -14,6 +14,7 @@ MAX_INPUT = 2**24  # numbers in one input
 
 Name = Annotated[str, Field(min_length=1, max_length=MAX_STRING)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -90,7 +91,7 @@ class SiteSpec(Plain):
     """One dropout site, see :class:`uncertainty.Site`."""
 
     kind: Name
-    p: Annotated[float, Field(gt=0, le=1)]
+    p: Rate
     shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(max_length=8)]
 
 
@@ -102,12 +103,16 @@ class CommitteeSpec(Plain):
         seed: of the mask generator.
         sites: what was found when the checkpoint was calibrated.
         fingerprint: SHA-256 over sites and masks.
+        mc_sites: names, patterns or kinds of the sites that were chosen; None for all.
+        mc_rates: rates by name, pattern or kind that override those of the training; None for no other.
     """
 
     num_samples: Annotated[int, Field(ge=2, le=4096)]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     sites: Annotated[list[SiteSpec], Field(min_length=1)]
     fingerprint: Sha256
+    mc_sites: Annotated[list[Name], Field(min_length=1, max_length=MAX_LIST)] | None = None
+    mc_rates: Annotated[dict[Name, Rate], Field(min_length=1, max_length=MAX_LIST)] | None = None
 
 
 class Temperature(Plain):
@@ -122,6 +127,26 @@ class Temperature(Plain):
     mc: Annotated[Finite, Field(gt=0)] = 1.0
 
 
+class Tuning(Plain):
+    """How the committee's rates were tuned.
+
+    Attributes:
+        factor: that all rates were multiplied by.
+        factors: that were tried.
+        nll: mean negative log-likelihood of each, in nats, at its best temperature.
+        rows: how many rows judged.
+        split: which they are from.
+        date: ISO 8601 in UTC.
+    """
+
+    factor: Annotated[Finite, Field(gt=0)]
+    factors: Annotated[list[Finite], Field(min_length=1, max_length=MAX_LIST)]
+    nll: Annotated[list[Finite], Field(min_length=1, max_length=MAX_LIST)]
+    rows: Annotated[int, Field(ge=1)]
+    split: Name
+    date: Name
+
+
 class Provenance(Plain):
     """Where a model comes from.
 
@@ -131,6 +156,7 @@ class Provenance(Plain):
         weights_sha256: over the network's parameters and buffers, see :func:`models.weights.sha256`.
         date: of the calibration, ISO 8601 in UTC.
         versions: of dubio, torch, pytorch-lightning and Python.
+        tuning: how the committee's rates were tuned; None if they were not.
     """
 
     data: Name
@@ -138,6 +164,7 @@ class Provenance(Plain):
     weights_sha256: Sha256
     date: Name
     versions: dict[str, str]
+    tuning: Tuning | None = None
 
 
 def _check_plain(value: object, where: str, depth: int) -> None:

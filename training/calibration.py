@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
+from itertools import pairwise
 from typing import Literal, TypeVar
 
 import torch
@@ -16,9 +18,11 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from models import NetworkSpec, Predictor, Provenance, Temperature, weights
+from training import tuning
 from training.data import TensorDataModule
 from training.errors import TrainingError
-from uncertainty import Detector, DeterministicPass, Evidence, temperature
+from uncertainty import Detector, DeterministicPass, Evidence, Stopping, temperature
+from uncertainty.stopping import STAGES
 
 BATCH = 250
 
@@ -45,6 +49,10 @@ class CalibrationSettings:
         seed: Draws the members' dropout masks.
         scores: What makes an input strange; the strangest of them counts.
         k: Which nearest neighbour the score `neighbours` measures the distance to.
+        mc_sites: Which dropout sites the committee samples, by module name, pattern (`head.*`) or kind; all by default.
+        mc_rates: Rates of the committee's dropout by module name, pattern or kind; by default those of the training.
+        tune_rates: Factors on all of these rates to try on the validation split; the likeliest is kept.
+        stages: How many members to ask at first, and then, where a request says `samples: auto`; at last all of them.
     """
 
     alpha: float = 0.05
@@ -53,18 +61,28 @@ class CalibrationSettings:
     seed: int = 0
     scores: tuple[ScoreName, ...] = ("mutual_information", "neighbours", "relative_mahalanobis", "input_mahalanobis")
     k: int = 50
+    mc_sites: tuple[str, ...] | None = None
+    mc_rates: dict[str, float] | None = None
+    tune_rates: tuple[float, ...] | None = None
+    stages: tuple[int, ...] = STAGES
 
     def __post_init__(self) -> None:
+        tuning.check(self.tune_rates or ())
         if not self.scores or len(set(self.scores)) < len(self.scores):
             raise TrainingError(
                 f"Expected `calibration.scores` to be at least one name, and none twice, but got {list(self.scores)}."
+            )
+        if any(low >= high for low, high in pairwise((1, *self.stages))):
+            raise TrainingError(
+                f"Expected `calibration.stages` to be rising numbers of members, at least 2, but got "
+                f"{list(self.stages)}."
             )
 
 
 def calibrate(
     network: nn.Module, network_spec: NetworkSpec, data: TensorDataModule, settings: CalibrationSettings
 ) -> Predictor:
-    """Fits the temperatures and the score ranks on select, feature scores on train, the level on calibration.
+    """Fits temperatures, ranks and stopping rule on select, feature scores on train, the levels on calibration.
 
     Args:
         network: Trained, in eval mode, on the CPU.
@@ -78,9 +96,20 @@ def calibrate(
     Raises:
         UncertaintyError: If the data cannot carry the promise, or the network cannot be sampled.
     """
-    predictor = Predictor.build(
-        network, network_spec, data.input, data.classes, num_samples=settings.num_samples, seed=settings.seed
+    build = partial(
+        Predictor.build,
+        network,
+        network_spec,
+        data.input,
+        data.classes,
+        settings.num_samples,
+        settings.seed,
+        settings.mc_sites,
     )
+    rates, tuned = settings.mc_rates, None
+    if settings.tune_rates:
+        rates, tuned = tuning.tune(build, rates, settings.tune_rates, *data.raw("validation"), BATCH)
+    predictor = build(rates)
     train_x, train_labels = data.raw("train")
     select_x, select_labels = data.raw("select")
     calibration_x, calibration_labels = data.raw("calibration")
@@ -97,8 +126,11 @@ def calibrate(
         predictor = replace(predictor, temperature=temperatures)
         select = Evidence(selected, (logits_KBC / temperatures.mc).softmax(-1))
         detector = Detector.fit(train, train_labels, select, names=settings.scores, k=settings.k)
+        promise = {"alpha": settings.alpha, "delta": settings.delta}
+        stopping = Stopping.fit(detector, select, len(calibration_x), **promise, stages=settings.stages)
         evidence = Evidence.cat(_by_batch(predictor.evidence, calibration_x, advance))
-        detector = detector.calibrate(evidence, alpha=settings.alpha, delta=settings.delta)
+        stopping = stopping.calibrate(detector, evidence, **promise)
+        detector = detector.calibrate(evidence, **promise)
 
     provenance = Provenance(
         data=data.title,
@@ -106,8 +138,9 @@ def calibrate(
         weights_sha256=weights.sha256(network.state_dict()),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=_versions(),
+        tuning=tuned,
     )
-    return predictor.calibrated(temperatures, detector, provenance)
+    return predictor.calibrated(temperatures, detector, provenance, stopping)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
 from models.checkpoint import read_plain
-from training import summary
+from training import audit, summary
 from training.calibration import CalibrationSettings
 from training.classifier import Classifier
 from training.data import TensorDataModule
@@ -55,6 +55,7 @@ DESCRIPTION = f"""Train a classifier with dropout, calibrate it, and write one c
   dubio-train fit --help                                   explains every setting
   dubio-train calibrate --config a.yaml --calibration.alpha 0.01
                                                            makes another promise for the same weights
+  dubio-train audit --ckpt runs/a/model.ckpt               says which dropout is sampled, and how
   dubio-train test --config a.yaml                         tests runs/<name>/model.ckpt
 
 Set {TRACEBACK}=1 to see where an error came from."""
@@ -234,7 +235,11 @@ def main(args: list[str] | None = None) -> None:
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    given = sys.argv[1:] if args is None else args
     try:
+        if given[:1] == ["audit"]:
+            audit.main(given[1:])
+            return
         CLI(
             Classifier,
             TensorDataModule,

@@ -121,7 +121,7 @@ class TensorDataModule(LightningDataModule, ABC):
 
     def _loader(self, name: SplitName, shuffle: bool = False) -> DataLoader[tuple[Tensor, Tensor]]:
         x, labels = self.raw(name)
-        dataset = TensorRows(inputs.normalise(self.input, x), labels)
+        dataset = TensorRows(inputs.Normalisation.of(self.input)(x), labels)
         return DataLoader(
             dataset,
             batch_size=self.batch_size,

@@ -72,6 +72,8 @@ def check(model: Classifier, data: TensorDataModule, settings: CalibrationSettin
         data.classes,
         num_samples=settings.num_samples,
         seed=settings.seed,
+        sites=settings.mc_sites,
+        rates=settings.mc_rates,
     )
 
 

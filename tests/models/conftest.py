@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Temperature, load, save, weights
-from uncertainty import Detector
+from uncertainty import Detector, Stopping
 
 INIT_ARGS = {"in_features": 16, "widths": [24, 20], "num_classes": 3, "rates": [0.5, 0.3]}
 CLASSES = ("left", "middle", "right")
@@ -54,9 +54,10 @@ def train() -> Predictor:
     predictor = Predictor.build(network, spec, input_spec, CLASSES, num_samples=16, seed=3)
     temperature = Temperature(deterministic=1.25, mc=0.8)
     predictor = predictor.calibrated(temperature, None, None)
-    detector = Detector.fit(
-        predictor.deterministic(x), labels, predictor.evidence(blobs(100, seed=2)[0]), k=10
-    ).calibrate(predictor.evidence(blobs(150, seed=3)[0]), alpha=0.1, delta=0.1)
+    promise = {"alpha": 0.1, "delta": 0.1}
+    select, calibration = predictor.evidence(blobs(100, seed=2)[0]), predictor.evidence(blobs(150, seed=3)[0])
+    detector = Detector.fit(predictor.deterministic(x), labels, select, k=10).calibrate(calibration, **promise)
+    stopping = Stopping.fit(detector, select, 150, **promise, stages=(4, 8)).calibrate(detector, calibration, **promise)
     provenance = Provenance(
         data="blobs",
         data_sha256="0" * 64,
@@ -64,7 +65,7 @@ def train() -> Predictor:
         date="2026-01-01T00:00:00+00:00",
         versions={"torch": str(torch.__version__)},
     )
-    return predictor.calibrated(temperature, detector, provenance)
+    return predictor.calibrated(temperature, detector, provenance, stopping)
 
 
 @pytest.fixture(scope="session")

@@ -15,11 +15,14 @@ from models import MLP, Ensemble, InputSpec, Predictor, Temperature, Work, weigh
 from models.ensemble import CALIBRATION_TOO_SMALL, shares
 from models.errors import InvalidInput, MismatchedCheckpoints
 from models.prediction import NOT_CALIBRATED, NOT_CALIBRATED_FOR_SAMPLES, OUT_OF_RANGE
-from uncertainty import Calibration, Detector
+from uncertainty import Calibration, Detector, Stopping
 from uncertainty.conformal import level
+from uncertainty.joint import JointCalibration
+from uncertainty.stopping import recorded
 
 SHAPE = (1, 4, 4)
 SIZES = (16, 12, 8)
+PROMISE = {"alpha": 0.1, "delta": 0.1}
 
 
 def blobs(rows: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -48,10 +51,12 @@ def sibling(trained: Predictor, seed: int, num_samples: int, calibration_rows: i
     )
     temperature = Temperature(deterministic=1 + seed / 10, mc=1 - seed / 20)
     built = built.calibrated(temperature, None, None)
-    detector = Detector.fit(built.deterministic(x), labels, built.evidence(blobs(100, 2)[0]), k=10)
-    detector = detector.calibrate(built.evidence(blobs(calibration_rows, 3)[0]), alpha=0.1, delta=0.1)
+    select, calibration = built.evidence(blobs(100, 2)[0]), built.evidence(blobs(calibration_rows, 3)[0])
+    detector = Detector.fit(built.deterministic(x), labels, select, k=10).calibrate(calibration, **PROMISE)
+    stopping = Stopping.fit(detector, select, calibration_rows, **PROMISE, stages=(4, 8))
+    stopping = stopping.calibrate(detector, calibration, **PROMISE)
     provenance = trained.provenance.model_copy(update={"weights_sha256": weights.sha256(network.state_dict())})
-    return built.calibrated(temperature, detector, provenance)
+    return built.calibrated(temperature, detector, provenance, stopping)
 
 
 @pytest.fixture(scope="module")
@@ -238,3 +243,69 @@ def test_shares_are_those_of_members_taken_in_turn(sizes: tuple[int, ...]):
     for asked in range(sum(sizes) + 1):
         counted = [sum(index == wanted for _, index in turns[:asked]) for wanted in range(len(sizes))]
         assert shares(sizes, asked) == counted
+
+
+def test_each_checkpoint_asks_as_many_members_as_it_takes_it(ensemble: Ensemble, predictors: list[Predictor]):
+    x = torch.cat([blobs(40, 4)[0], 16 - blobs(10, 5)[0]])
+    prediction = ensemble.predict(x, samples="auto")
+    parts = [predictor.predict(x, samples="auto") for predictor in predictors]
+    assert np.array_equal(prediction.samples, sum(part.samples for part in parts))
+    assert prediction.samples.min() < sum(SIZES)
+    weights = np.array(SIZES) / sum(SIZES)
+    mean = sum(weight * part.mc_mean for weight, part in zip(weights, parts, strict=True))
+    np.testing.assert_allclose(prediction.mc_mean, mean, atol=1e-6)
+    square = sum(weight * (part.mc_std**2 + part.mc_mean**2) for weight, part in zip(weights, parts, strict=True))
+    np.testing.assert_allclose(prediction.mc_std, np.sqrt(np.maximum(square - mean**2, 0)), atol=1e-3)
+    np.testing.assert_allclose(prediction.predictive_entropy, scipy.stats.entropy(mean, axis=-1), atol=1e-5)
+    p_values = np.stack([part.p_value for part in parts])
+    np.testing.assert_allclose(prediction.p_value, np.minimum(1, 3 * p_values.min(0)), atol=1e-12)
+    assert np.array_equal(prediction.flagged, p_values.min(0) <= level(300, 0.1 / 3, 0.1 / 3))
+    assert 0 < prediction.flagged.sum() < len(x)
+
+
+def test_checkpoints_whose_stages_are_all_members_answer_as_all_members_do(predictors: list[Predictor], rows: Tensor):
+    calibration = blobs(300, 3)[0]
+    whole = []
+    for predictor in predictors:
+        stopping = Stopping((), predictor.committee.num_samples, 1.0)
+        stopping = stopping.calibrate(predictor.detector, predictor.evidence(calibration), **PROMISE)
+        whole.append(dataclasses.replace(predictor, stopping=stopping))
+    early, full = (Ensemble.build(whole).predict(rows, samples=samples) for samples in ("auto", None))
+    assert early.samples.tolist() == [sum(SIZES)] * len(rows)
+    for name in ("mc_mean", "mc_std", "predictive_entropy", "expected_entropy", "mutual_information"):
+        np.testing.assert_allclose(getattr(early, name), getattr(full, name), atol=1e-5)
+    assert np.array_equal(early.flagged, full.flagged)
+    np.testing.assert_allclose(early.p_value, full.p_value, atol=3.1 / 301)
+
+
+def test_the_promise_holds_when_each_asks_as_many_as_it_takes(predictors: list[Predictor]):
+    # The scores do not depend on the calibration rows, so one computation serves every draw of them.
+    fresh = blobs(4000, 6)[0]
+    scores_MN = []
+    for predictor in predictors:
+        evidence = predictor.evidence(fresh)
+        stopped = predictor.stopping.run(predictor.detector, evidence.deterministic, recorded(evidence.probs_KBC))
+        scores_MN.append(stopped.ranks_PB.amax(0))
+    generator = torch.Generator().manual_seed(0)
+    kept = []
+    for _ in range(200):
+        order = torch.randperm(4000, generator=generator)
+        calibrations = [Calibration.fit(scores_N[order[:300]], **PROMISE) for scores_N in scores_MN]
+        joint = JointCalibration.fit(calibrations)
+        p_values_MB = torch.stack(
+            [
+                calibration.p_value(scores_N[order[300:]])
+                for calibration, scores_N in zip(calibrations, scores_MN, strict=True)
+            ]
+        )
+        kept.append(float((joint.p_value(p_values_MB) <= joint.level).double().mean()) <= 0.1)
+    assert np.mean(kept) >= 0.9
+
+
+def test_one_checkpoint_without_a_stopping_rule_refuses_for_all(predictors: list[Predictor], rows: Tensor):
+    old = dataclasses.replace(predictors[1], stopping=None)
+    ensemble = Ensemble.build([predictors[0], old])
+    with pytest.raises(InvalidInput, match="dubio-train calibrate"):
+        ensemble.predict(rows, samples="auto")
+    assert ensemble.describe()["auto"] is None
+    assert Ensemble.build(predictors).describe()["auto"] == {"stages": [[4, 8, 16], [4, 8, 12], [4, 8]]}

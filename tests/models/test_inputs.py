@@ -106,12 +106,12 @@ def test_a_callers_array_is_neither_shared_nor_changed():
 
 
 def test_normalising_subtracts_the_mean_and_divides_by_the_std_of_each_number():
-    assert inputs.normalise(ROW, torch.tensor([[5.0, 0.0]])).tolist() == [[2.0, -2.0]]
+    assert inputs.Normalisation.of(ROW)(torch.tensor([[5.0, 0.0]])).tolist() == [[2.0, -2.0]]
 
 
 def test_normalising_an_image_goes_by_channels():
     raw = torch.tensor([[[[1.0, 3.0, 5.0]], [[10.0, 15.0, 20.0]]]])
-    assert inputs.normalise(IMAGE, raw).tolist() == [[[[0.0, 1.0, 2.0]], [[0.0, 1.0, 2.0]]]]
+    assert inputs.Normalisation.of(IMAGE)(raw).tolist() == [[[[0.0, 1.0, 2.0]], [[0.0, 1.0, 2.0]]]]
 
 
 def test_outside_means_beyond_what_training_contained():

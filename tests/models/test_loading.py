@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from models import Predictor, load, save, weights
-from models.errors import UnreadableCheckpoint
+from models.errors import InvalidInput, UnreadableCheckpoint
 from models.section import KEY
 from uncertainty.errors import NotFitted
 
@@ -46,6 +46,27 @@ def test_a_saved_predictor_answers_as_before_to_the_last_bit(trained: Predictor,
     _assert_same_answers(trained, loaded, rows)
     assert loaded.describe() == trained.describe()
     assert loaded.provenance == trained.provenance
+
+
+def test_a_saved_stopping_rule_stops_as_before_to_the_last_bit(trained: Predictor, loaded: Predictor, rows: Tensor):
+    mixed = torch.cat([rows, rows * 3])
+    left, right = (predictor.predict(mixed, samples="auto") for predictor in (trained, loaded))
+    for name in ("samples", *ARRAYS):
+        np.testing.assert_array_equal(getattr(left, name), getattr(right, name), err_msg=name)
+    assert loaded.describe()["auto"] == {"stages": [4, 8, 16]}
+
+
+def test_a_file_from_before_there_were_stopping_rules_loads_and_is_written_as_it_was(
+    loaded: Predictor, rows: Tensor, tmp_path: Path, edit: Edit
+):
+    old = edit(lambda content: content[KEY].pop("auto"))
+    predictor = load(old)
+    _assert_same_answers(predictor, loaded, rows)
+    assert predictor.stopping is None
+    with pytest.raises(InvalidInput, match="dubio-train calibrate"):
+        predictor.predict(rows, samples="auto")
+    save(predictor, old, tmp_path / "again.ckpt")
+    assert "auto" not in torch.load(tmp_path / "again.ckpt", weights_only=True)[KEY]
 
 
 def test_a_second_round_trip_changes_nothing(loaded: Predictor, saved: Path, rows: Tensor, tmp_path: Path):
@@ -153,3 +174,31 @@ def test_a_users_class_loads_where_it_is_trusted(
     assert "acme_nets" not in sys.modules
     _assert_same_answers(predictor, load(tmp_path / "model.ckpt", trusted=("acme_nets",)), rows)
     del sys.modules["acme_nets"]
+
+
+def test_the_choice_of_sites_and_rates_is_kept(trained: Predictor, tmp_path: Path, lightning_file: Path, rows: Tensor):
+    name = trained.committee.sites[-1].name
+    chosen = Predictor.build(
+        trained.network, trained.network_spec, trained.input, trained.classes, 16, sites=[name], rates={"dropout": 0.3}
+    )
+    detector, provenance = trained.detector, trained.provenance
+    assert detector is not None
+    assert provenance is not None
+    save(chosen.calibrated(trained.temperature, detector, provenance), lightning_file, tmp_path / "chosen.ckpt")
+    section = torch.load(tmp_path / "chosen.ckpt", weights_only=True)[KEY]
+    assert (section["committee"]["mc_sites"], section["committee"]["mc_rates"]) == ([name], {"dropout": 0.3})
+    loaded = load(tmp_path / "chosen.ckpt")
+    assert [(site.name, site.p) for site in loaded.committee.sites] == [(name, 0.3)]
+    assert loaded.describe()["committee"]["mc_sites"] == [name]
+    assert torch.equal(loaded.member_logits(rows), chosen.member_logits(rows))
+
+    section["committee"]["mc_rates"] = {"dropout": 0.35}
+    torch.save(torch.load(tmp_path / "chosen.ckpt", weights_only=True) | {KEY: section}, tmp_path / "forged.ckpt")
+    with pytest.raises(UnreadableCheckpoint, match="other sites or another fingerprint"):
+        load(tmp_path / "forged.ckpt")
+
+
+def test_a_file_without_a_choice_is_written_as_before_there_was_one(saved: Path):
+    section = torch.load(saved, weights_only=True)[KEY]
+    assert set(section["committee"]) == {"num_samples", "seed", "sites", "fingerprint"}
+    assert "tuning" not in section["provenance"]

@@ -17,6 +17,7 @@ from torch import Tensor
 from models import MLP, InputSpec, load, weights
 from models.errors import UnreadableCheckpoint
 from models.section import KEY
+from uncertainty.conformal import level
 
 Content = dict[str, Any]
 Edit = Callable[[Callable[[Content], object]], Path]
@@ -102,6 +103,39 @@ def test_an_edited_calibration_is_refused(field: str, new: Callable[[Any], Any],
     path = edit(lambda content: content[KEY]["calibration"].update({field: new(content[KEY]["calibration"][field])}))
     with pytest.raises(UnreadableCheckpoint, match=rf"model\.ckpt: field `dubio.*calibration.*{rule}"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"format_version": 2}, "auto.format_version` to be 1"),
+        ({"committee": 17}, "auto.committee`: expected the committee's 16 members, but got 17"),
+        ({"committee": 8}, "rise to less than the committee's 8"),
+        ({"committee": "16"}, "auto.committee` to be of type int"),
+        ({"decided": math.nan}, "auto.decided` to be a number, but got NaN"),
+        ({"stages": {}}, "auto.stages` to be a list"),
+        ({"stages": [{}]}, r"auto.stages\[0\]` to be a dict"),
+        ({"extra": 1}, "auto` to be a dict with the keys"),
+    ],
+)
+def test_an_edited_stopping_rule_is_refused(change: Content, rule: str, edit: Edit):
+    with pytest.raises(UnreadableCheckpoint, match=rule):
+        load(edit(lambda content: content[KEY]["auto"].update(change)))
+
+
+def test_a_stopping_rule_that_promises_something_else_is_refused(edit: Edit):
+    def change(content: Content) -> None:
+        calibration = content[KEY]["auto"]["calibration"]
+        calibration.update(alpha=0.2, level=level(len(calibration["scores_N"]), 0.2, calibration["delta"]))
+
+    with pytest.raises(UnreadableCheckpoint, match=r"auto.calibration` to make the detector's own promise"):
+        load(edit(change))
+
+
+@pytest.mark.parametrize("ranks", [[], [1], None])
+def test_a_stage_without_its_ranks_is_refused(ranks: object, edit: Edit):
+    with pytest.raises(UnreadableCheckpoint, match=r"auto.stages\[1\].ranks"):
+        load(edit(lambda content: content[KEY]["auto"]["stages"][1].update(ranks=ranks)))
 
 
 @pytest.mark.parametrize(

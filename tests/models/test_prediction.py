@@ -41,3 +41,13 @@ def test_reasons_are_words_that_a_client_can_rely_on():
         "not_calibrated",
         "not_calibrated_for_these_samples",
     )
+
+
+@pytest.mark.parametrize("samples", [None, 5, "auto"])
+def test_the_members_that_answered_are_known_for_every_row_and_every_part(trained: Predictor, rows, samples):
+    prediction = trained.predict(rows, samples=samples)
+    assert prediction.mc_samples.dtype == np.int32
+    assert prediction.mc_samples.shape == (len(rows),)
+    assert np.array_equal(prediction.mc_samples, np.broadcast_to(prediction.samples, len(rows)))
+    parts = [prediction.rows(start, start + 2) for start in range(0, len(rows), 2)]
+    assert np.array_equal(np.concatenate([part.mc_samples for part in parts]), prediction.mc_samples)

@@ -13,10 +13,11 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from models import MLP, InputSpec, NetworkSpec, Prediction, Predictor
+from models import MLP, InputSpec, NetworkSpec, Prediction, Predictor, Work
 from models.errors import InvalidInput
 from uncertainty import Calibration
 from uncertainty.errors import NoDropoutFound
+from uncertainty.stopping import recorded
 
 ARRAYS = (
     "label",
@@ -160,6 +161,60 @@ def test_samples_out_of_range_are_refused(trained: Predictor, rows: Tensor, samp
         trained.predict(rows, samples=samples)
 
 
+@pytest.fixture(scope="module")
+def mixed(rows: Tensor) -> Tensor:
+    """Inputs like the training data, and others."""
+    return torch.cat([rows, rows * 3, rows.roll(1, -1) + rows, 16 - rows])
+
+
+def test_as_many_members_as_it_takes_are_the_first_ones(trained: Predictor, mixed: Tensor):
+    prediction = trained.predict(mixed, samples="auto")
+    assert set(prediction.samples.tolist()) <= {4, 8, 16}
+    assert prediction.samples.min() == 4
+    for samples in (4, 8, 16):
+        rows = prediction.samples == samples
+        expected = trained.predict(mixed, samples=samples)
+        for name in ("mc_mean", "mc_std", "predictive_entropy", "expected_entropy", "mutual_information"):
+            np.testing.assert_allclose(getattr(prediction, name)[rows], getattr(expected, name)[rows], atol=1e-5)
+
+
+def test_the_flag_of_as_many_members_as_it_takes_is_that_of_their_own_calibration(trained: Predictor, mixed: Tensor):
+    prediction = trained.predict(mixed, samples="auto")
+    evidence = trained.evidence(mixed)
+    stopped = trained.stopping.run(trained.detector, evidence.deterministic, recorded(evidence.probs_KBC))
+    verdict = trained.stopping.judge(trained.detector, stopped)
+    assert np.array_equal(prediction.samples, stopped.samples_B.numpy())
+    np.testing.assert_allclose(prediction.p_value, verdict.p_value_B.numpy(), atol=1 / 151)
+    assert np.array_equal(prediction.flagged, prediction.p_value <= verdict.level)
+    assert prediction.level == verdict.level == trained.detector.calibration.level
+    assert 0 < prediction.flagged.sum() < len(mixed)
+    for flag, reason in zip(prediction.flagged, prediction.reasons, strict=True):
+        assert (reason is not None) == flag
+
+
+def test_as_many_members_as_it_takes_are_the_same_alone_and_in_company(trained: Predictor, mixed: Tensor):
+    together = trained.predict(mixed, samples="auto")
+    for row in range(len(mixed)):
+        alone = trained.predict(mixed[row : row + 1], samples="auto")
+        assert alone.samples.tolist() == [together.samples[row]]
+        assert alone.flagged.tolist() == [together.flagged[row]]
+        np.testing.assert_allclose(alone.mc_mean[0], together.mc_mean[row], atol=1e-5)
+
+
+def test_no_more_is_computed_than_is_asked_for_with_as_many_members_as_it_takes(trained: Predictor, rows: Tensor):
+    deterministic = trained.predict(rows, samples="auto", work=Work.DETERMINISTIC)
+    assert (deterministic.samples, deterministic.monte_carlo) == (0, None)
+    without = trained.predict(rows, samples="auto", work=Work.MC)
+    assert without.flags is None
+    assert np.array_equal(without.samples, trained.predict(rows, samples="auto").samples)
+
+
+def test_a_model_without_a_stopping_rule_refuses_to_guess(trained: Predictor, uncalibrated: Predictor, rows: Tensor):
+    for predictor in (dataclasses.replace(trained, stopping=None), uncalibrated):
+        with pytest.raises(InvalidInput, match=r"\"auto\".*dubio-train calibrate"):
+            predictor.predict(rows, samples="auto")
+
+
 def test_without_calibration_there_is_no_flag_but_a_reason(uncalibrated: Predictor, trained: Predictor, rows: Tensor):
     prediction = uncalibrated.predict(rows)
     assert prediction.p_value is prediction.flagged is prediction.level is None
@@ -209,6 +264,15 @@ def test_the_same_input_gets_the_same_answer_whoever_shares_its_batch(trained: P
         alone = trained.predict(rows[index : index + 1])
         np.testing.assert_allclose(alone.mc_mean[0], together.mc_mean[index], atol=1e-5)
         np.testing.assert_allclose(alone.mc_std[0], together.mc_std[index], atol=1e-5)
+
+
+def test_a_view_with_its_axes_turned_gets_the_answer_of_its_copy(trained: Predictor, rows: Tensor):
+    turned = np.ascontiguousarray(rows.numpy().transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    columns = np.asfortranarray(rows.numpy())
+    for batch in (1, 3, 10):
+        expected = trained.predict(rows[:batch])
+        for view in (turned[:batch], columns[:batch], torch.from_numpy(columns)[:batch]):
+            assert _same(trained.predict(view), expected)
 
 
 def test_numpy_lists_and_tensors_get_the_same_answer(trained: Predictor, rows: Tensor):
@@ -261,7 +325,7 @@ def test_the_description_is_plain_data(trained: Predictor, uncalibrated: Predict
     assert description["classes"] == ["left", "middle", "right"]
     assert description["input"]["shape"] == [1, 4, 4]
     assert description["committee"]["num_samples"] == 16
-    assert description["committee"]["sites"][0] == {"kind": "dropout", "p": 0.5, "shape": [24]}
+    assert description["committee"]["sites"][0] == {"name": "body.3", "kind": "dropout", "p": 0.5, "shape": [24]}
     assert description["calibration"]["n"] == 150
     assert description["calibration"]["promise"].startswith("at most 10.0% of in-distribution inputs are flagged")
     assert description["provenance"]["data"] == "blobs"

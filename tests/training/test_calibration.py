@@ -135,3 +135,21 @@ def test_the_scores_that_can_be_asked_for_are_those_of_the_detector():
 def test_no_score_or_one_twice_is_refused(scores: tuple[str, ...]):
     with pytest.raises(TrainingError, match=r"`calibration\.scores` .* none twice, but got"):
         CalibrationSettings(scores=scores)
+
+
+def test_the_stopping_rule_is_calibrated_with_the_rest(trained: nn.Module, digits: Digits):
+    predictor = calibrate(trained, spec(), digits, CalibrationSettings(num_samples=16, stages=(2, 4, 16, 32)))
+    x, _ = digits.raw("calibration")
+    prediction = predictor.predict(x, samples="auto")
+    assert predictor.describe()["auto"] == {"stages": [2, 4, 16]}
+    assert set(prediction.samples.tolist()) == {2, 4, 16}
+    # As often as the level says: it was calibrated on these very rows, as a procedure of its own.
+    allowed = round(predictor.stopping.calibration.level * (len(x) + 1))
+    assert abs(int(prediction.flagged.sum()) - allowed) <= 1
+    assert predictor.stopping.calibration.level == predictor.detector.calibration.level
+
+
+@pytest.mark.parametrize("stages", [(1, 8), (8, 8), (16, 8), (-1,)])
+def test_stages_that_do_not_rise_are_refused(stages: tuple[int, ...]):
+    with pytest.raises(TrainingError, match=r"`calibration\.stages`.*rising"):
+        CalibrationSettings(stages=stages)

@@ -37,7 +37,7 @@ class Numbered(TensorDataModule):
 def test_normalisation_is_that_of_the_training_rows_alone():
     data = Numbered()
     x, _ = data.raw("train")
-    normalised = inputs.normalise(data.input, x)
+    normalised = inputs.Normalisation.of(data.input)(x)
     assert torch.allclose(normalised.mean(dim=(0, 2, 3)), torch.zeros(2), atol=1e-5)
     assert torch.allclose(normalised.std(dim=(0, 2, 3), correction=0), torch.ones(2), atol=1e-5)
     assert (data.input.low, data.input.high) == (float(x.min()), float(x.max()))

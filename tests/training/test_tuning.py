@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, logsumexp
+from torch import nn
+
+from models import MLP, NetworkSpec, Predictor, load, save
+from training import CalibrationSettings, Digits, calibrate
+from training.errors import TrainingError
+
+ARGUMENTS = {"in_features": 64, "widths": [48, 24], "num_classes": 10, "rates": [0.2, 0.4]}
+SPEC = NetworkSpec(class_path="models.MLP", init_args=ARGUMENTS)
+
+
+@pytest.fixture(scope="module")
+def network(digits: Digits) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = MLP(**ARGUMENTS)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+        for _ in range(5):
+            for x, labels in digits.train_dataloader():
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(network(x), labels).backward()
+                optimizer.step()
+    return network.eval().requires_grad_(False)
+
+
+def _likelihood(network: nn.Module, digits: Digits, rates: dict[str, float]) -> float:
+    """NLL of the members' mean on the validation split, at the temperature that scipy finds."""
+    predictor = Predictor.build(network, SPEC, digits.input, digits.classes, num_samples=8, rates=rates)
+    x, labels = digits.raw("validation")
+    logits_KNC = predictor.member_logits(x).double().numpy()
+
+    def loss(log_t: float, eps: float) -> float:
+        log_mean_NC = logsumexp(log_softmax(logits_KNC / np.exp(log_t), -1), 0) - np.log(len(logits_KNC))
+        true = log_mean_NC[np.arange(len(labels)), labels]
+        others = (log_mean_NC.sum(-1) - true) / (log_mean_NC.shape[-1] - 1)
+        return float(-((1 - eps) * true + eps * others).mean())
+
+    # The temperature is fitted to Platt's targets, and judged by the likelihood itself.
+    best = minimize_scalar(loss, bounds=(-3, 3), args=(1 / (len(labels) + 2),), method="bounded").x
+    return loss(best, 0.0)
+
+
+def test_the_likeliest_factor_is_kept_and_written_down(network: nn.Module, digits: Digits, tmp_path: Path):
+    factors = (0.25, 1.0, 2.2)
+    predictor = calibrate(network, SPEC, digits, CalibrationSettings(num_samples=8, tune_rates=factors))
+    tried = [{"body.3": 0.2 * factor, "body.6": 0.4 * factor} for factor in factors]
+    due = [_likelihood(network, digits, rates) for rates in tried]
+    tuning = predictor.provenance.tuning
+    assert tuning.nll == pytest.approx(due, rel=1e-3)
+    assert (tuning.factor, tuning.split, tuning.rows) == (
+        factors[int(np.argmin(due))],
+        "validation",
+        len(digits.raw("validation")[1]),
+    )
+    assert {site.name: site.p for site in predictor.committee.sites} == pytest.approx(tried[int(np.argmin(due))])
+
+    torch.save({"state_dict": {f"network.{name}": each for name, each in network.state_dict().items()}}, tmp_path / "w")
+    save(predictor, tmp_path / "w", tmp_path / "model.ckpt")
+    loaded = load(tmp_path / "model.ckpt")
+    assert loaded.committee.fingerprint == predictor.committee.fingerprint
+    assert loaded.provenance.tuning == tuning
+    x, _ = digits.raw("test")
+    np.testing.assert_array_equal(loaded.predict(x[:5]).mc_mean, predictor.predict(x[:5]).mc_mean)
+
+
+def test_only_the_chosen_sites_are_tuned_and_their_products_are_cut(network: nn.Module, digits: Digits):
+    settings = CalibrationSettings(num_samples=8, mc_sites=("body.6",), mc_rates={"body.6": 0.5}, tune_rates=(10.0,))
+    predictor = calibrate(network, SPEC, digits, settings)
+    assert [(site.name, site.p) for site in predictor.committee.sites] == [("body.6", 0.95)]
+
+
+@pytest.mark.parametrize("factors", [(0.0,), (-1.0, 2.0), (float("nan"),), (float("inf"),), (1.0, 1.0)])
+def test_factors_that_make_no_grid_are_refused(factors: tuple[float, ...]):
+    with pytest.raises(TrainingError, match=r"`calibration\.tune_rates`"):
+        CalibrationSettings(tune_rates=factors)
