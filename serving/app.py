@@ -13,23 +13,27 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving import access
 from serving.batching import Budget, Policy
 from serving.http import problems
 from serving.http.observing import Observer
 from serving.http.openapi import describe_api
+from serving.http.shortcuts import Shortcuts
 from serving.keys import Keys
+from serving.keys import Scope as KeyScope
 from serving.library.repository import ModelRepository, ModelSource
 from serving.library.watcher import watch
 from serving.lifecycle import Lifecycle
-from serving.routes import infer, page, v1, v2
+from serving.routes import docs, infer, page, v1, v2
 from serving.routes import metrics as metrics_routes
 from serving.routes import repository as repository_routes
 from serving.runner import Runner
 from serving.service import PredictionService
 from serving.settings import Settings
 from serving.telemetry.access_log import AccessLog
+from serving.telemetry.gauges import WAITING_BYTES, WAITING_ROWS
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.tracing import Tracing
 from serving.v2.statistics import Statistics
@@ -39,6 +43,20 @@ Every answer comes twice from one checkpoint: the deterministic prediction, and 
 deviation of a committee of dropout samples. Every instance that does not look like the training data is
 flagged, at a false-alarm rate that was promised and measured.
 """
+
+
+class Application(FastAPI):
+    """FastAPI behind layers of our own.
+
+    Attributes:
+        front: the outermost layer; the innermost hands over to FastAPI what it does not answer itself.
+    """
+
+    front: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection, from the outermost layer on."""
+        await self.front(scope, receive, send)
 
 
 _STANDARD_OUTPUT = 1
@@ -65,7 +83,7 @@ def create_app(
     metrics_folder: Path | None = None,
     worker: int = 0,
     tracing: Tracing | None = None,
-) -> FastAPI:
+) -> Application:
     """The application; its lifespan loads, checks and warms the models, so it is ready once started.
 
     Args:
@@ -88,6 +106,9 @@ def create_app(
     tracing = tracing or (Tracing.over_http() if settings.tracing else Tracing())
     access_log = AccessLog(_STANDARD_OUTPUT) if settings.access_log else None
     metrics = Metrics(metrics_folder, worker)
+    budget = Budget(max_rows=settings.max_queue_rows, max_bytes=settings.max_queue_bytes)
+    metrics.gauges.watch(WAITING_ROWS, lambda: budget.rows)
+    metrics.gauges.watch(WAITING_BYTES, lambda: budget.bytes)
     statistics = Statistics()
     runner = Runner(threads=settings.prediction_threads, torch_threads=settings.torch_threads)
     repository = ModelRepository(
@@ -101,7 +122,7 @@ def create_app(
         repository,
         runner,
         metrics,
-        Budget(max_rows=settings.max_queue_rows, max_bytes=settings.max_queue_bytes),
+        budget,
         Policy(settings.max_batch_rows, settings.batch_delay_seconds, settings.overload_samples),
         timeout=settings.timeout_seconds,
         statistics=statistics,
@@ -131,22 +152,36 @@ def create_app(
                 access_log.close()
 
     # A redirect for a trailing slash would lose a POST's body, so there is none.
-    app = FastAPI(
-        title="Dubio", version=_version(), description=_DESCRIPTION, lifespan=lifespan, redirect_slashes=False
+    app = Application(
+        title="Dubio",
+        version=_version(),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,  # the framework's own pages load their scripts from elsewhere
+        redoc_url=None,
     )
-    app.include_router(v1.build(service, settings))
-    app.include_router(v2.build(service, settings, statistics, lifecycle, version=app.version))
-    app.include_router(infer.build(service, settings, statistics))
+    natural, inference = v1.build(service, settings, statistics), infer.build(service, settings, statistics)
+    app.include_router(natural)
+    # Not with several workers, of which a request reaches one, and not beside a directory that decides.
+    on_request = keys.grants(KeyScope.ADMIN) and settings.workers == 1 and settings.model_control != "poll"
+    app.include_router(
+        v2.build(service, settings, statistics, lifecycle, version=app.version, loads_on_request=on_request)
+    )
+    app.include_router(inference)
     app.include_router(repository_routes.build(repository, settings))
     app.include_router(metrics_routes.build(metrics))
     app.include_router(page.build())
+    app.include_router(docs.build())
     problems.install(app)
-    # The last one added is the outermost: what the gate refuses is observed, and readable for the pages allowed to ask.
-    app.add_middleware(access.Gate, keys=keys)
-    app.add_middleware(Observer, metrics=metrics, tracing=tracing, access_log=access_log, lifecycle=lifecycle)
+    shortcuts = Shortcuts(super(Application, app).__call__, [*natural.routes, *inference.routes])
+    # What the gate refuses is observed, and readable for the pages allowed to ask.
+    gate = access.Gate(shortcuts, keys)
+    app.front = Observer(gate, metrics=metrics, tracing=tracing, access_log=access_log, lifecycle=lifecycle)
     if settings.cors_origins:
-        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **_CORS)
+        app.front = CORSMiddleware(app.front, allow_origins=settings.cors_origins, **_CORS)
     app.state.service = service
+    app.state.metrics = metrics
     describe = partial(describe_api, app, service)
     app.openapi = (lambda: access.describe(describe())) if keys.any else describe  # type: ignore[method-assign]
     return app

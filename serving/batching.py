@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from models import Ensemble, Prediction, Predictor, Work
+from models import AUTO, Ensemble, Prediction, Predictor, Samples, Work
 from serving.errors import DeadlineExceeded, Overloaded, Stopping
 from serving.runner import Runner
 
@@ -71,7 +71,8 @@ class Policy:
     Attributes:
         max_rows: in one batch, unless a single request is larger.
         delay: seconds that the first of a batch may wait for company although its lane is idle.
-        overload_samples: how many members answer while more than half the budget waits; None for always all.
+        overload_samples: how many members answer while more than half the budget waits; None for always all. Requests
+            that ask for as many as it takes are cheap already, and keep their flags.
     """
 
     max_rows: int
@@ -86,7 +87,7 @@ class BatchRecord:
     Attributes:
         rows: in the batch.
         requests: in the batch.
-        samples: how many members answered each row; 0 for a deterministic batch.
+        samples: how many members answered each row; 0 for a deterministic batch. An array where the rows differ.
         queue_seconds: how long each request waited.
         compute_seconds: how long the prediction took.
         failed: how many of the requests it refused.
@@ -95,11 +96,16 @@ class BatchRecord:
 
     rows: int
     requests: int
-    samples: int
+    samples: int | NDArray[np.int64]
     queue_seconds: list[float]
     compute_seconds: float
     failed: int
     contexts: list[Context] = field(default_factory=list)
+
+    @property
+    def most_samples(self) -> int:
+        """How many members answered the row that took the most."""
+        return int(np.max(self.samples))
 
 
 @dataclass(eq=False)
@@ -107,7 +113,7 @@ class Job:
     """One request that waits."""
 
     inputs: NDArray[np.float32]
-    samples: int | None
+    samples: Samples
     work: Work
     answer: asyncio.Future[Prediction]
     queued: float = field(default_factory=time.monotonic)
@@ -158,13 +164,13 @@ class Batcher:
         self._seconds_per_row = 0.0
 
     async def submit(
-        self, inputs: NDArray[np.float32], *, samples: int | None, work: Work, timeout: float | None
+        self, inputs: NDArray[np.float32], *, samples: Samples, work: Work, timeout: float | None
     ) -> Prediction:
         """Predict, together with whatever else waits. Cancelling drops the work if it has not begun.
 
         Args:
             inputs: raw rows ``[B, *shape]``.
-            samples: how many members, None for all.
+            samples: how many members, None for all, `auto` for as many as it takes.
             work: how much to compute.
             timeout: seconds until the answer is of no use, None for never.
 
@@ -229,10 +235,12 @@ class Batcher:
         lane.jobs.extendleft(reversed(passed))
         return batch
 
-    def _samples(self, first: Job) -> int | None:
+    def _samples(self, first: Job) -> Samples:
         """How many members answer a batch: fewer than asked while the queues are long, if the policy says so."""
         fewer = self._policy.overload_samples
-        if fewer is None or first.work == Work.DETERMINISTIC or 2 * self._budget.rows <= self._budget.max_rows:
+        if fewer is None or first.samples == AUTO or first.work == Work.DETERMINISTIC:
+            return first.samples
+        if 2 * self._budget.rows <= self._budget.max_rows:
             return first.samples
         return min(fewer, first.samples or self._predictor.committee.num_samples)
 
@@ -246,7 +254,6 @@ class Batcher:
         answers: Answers = [Stopping("The service is stopping; ask another one.")] * len(batch)
         if not done.cancelled():
             answers = done.result()
-        samples = next((answer.samples for answer in answers if isinstance(answer, Prediction)), 0)
         for job, answer in zip(batch, answers, strict=True):
             if job.answer.done():
                 continue
@@ -258,7 +265,7 @@ class Batcher:
             BatchRecord(
                 rows=rows,
                 requests=len(batch),
-                samples=samples,
+                samples=_members(answers),
                 queue_seconds=[began - job.queued for job in batch],
                 compute_seconds=seconds,
                 failed=sum(isinstance(answer, Exception) for answer in answers),
@@ -269,7 +276,16 @@ class Batcher:
             self._arrange(lane)
 
 
-def _predict(predictor: Predictor | Ensemble, batch: list[Job], samples: int | None) -> Answers:
+def _members(answers: Answers) -> int | NDArray[np.int64]:
+    """How many members answered each row of a batch."""
+    found = [answer.samples for answer in answers if isinstance(answer, Prediction)]
+    differing = [samples for samples in found if not isinstance(samples, int)]
+    if differing:
+        return np.concatenate(differing)
+    return next((samples for samples in found if isinstance(samples, int)), 0)
+
+
+def _predict(predictor: Predictor | Ensemble, batch: list[Job], samples: Samples) -> Answers:
     """One prediction for all; where the batch is refused, one for each, so that a bad request harms no other."""
     if len(batch) == 1:
         return [_predict_one(predictor, batch[0], samples)]
@@ -286,7 +302,7 @@ def _predict(predictor: Predictor | Ensemble, batch: list[Job], samples: int | N
     return answers
 
 
-def _predict_one(predictor: Predictor | Ensemble, job: Job, samples: int | None) -> Prediction | Exception:
+def _predict_one(predictor: Predictor | Ensemble, job: Job, samples: Samples) -> Prediction | Exception:
     try:
         return predictor.predict(job.inputs, samples=samples, work=job.work)
     except Exception as error:  # handed to the one request that caused it

@@ -19,9 +19,9 @@ class Runner:
     def __init__(self, *, threads: int, torch_threads: int | None) -> None:
         """Start `threads` predictions at most at once, each with `torch_threads` threads inside torch.
 
-        Left to itself torch would take every processor for every prediction, and concurrent ones would fight.
+        Left to itself torch would count the machine's processors, not those that this process may use.
         """
-        torch.set_num_threads(torch_threads or max(1, len(os.sched_getaffinity(0)) // threads))
+        torch.set_num_threads(torch_threads or len(os.sched_getaffinity(0)))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="dubio-predict")
 
     def submit(self, work: Callable[[], T]) -> asyncio.Future[T]:

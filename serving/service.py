@@ -9,13 +9,14 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from models import Prediction, Work
+from models import Prediction, Samples, Work
 from serving.batching import Batcher, BatchRecord, Budget, Policy
 from serving.library.repository import ModelRepository, ServedModel
 from serving.runner import Runner
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.tracing import Tracing
 from serving.v1.examples import example_instance
+from serving.v1.images import Raster
 from serving.v2.statistics import Record, Statistics
 
 
@@ -58,7 +59,7 @@ class PredictionService:
         model: ServedModel,
         inputs: NDArray[np.float32],
         *,
-        samples: int | None = None,
+        samples: Samples = None,
         work: Work = Work.FLAG,
         timeout: float | None = None,
     ) -> Prediction:
@@ -69,7 +70,8 @@ class PredictionService:
         Args:
             model: from the repository.
             inputs: finite float32 rows.
-            samples: how many members answer, None for the whole committee; under overload fewer may.
+            samples: how many members answer, None for the whole committee, `auto` for as many as it
+                takes; under overload fewer may.
             work: how much to compute.
             timeout: seconds until the answer is of no use; at most the service's own.
 
@@ -92,6 +94,12 @@ class PredictionService:
         """One instance the model accepts; None when the input is too large to be read by eye."""
         spec = model.predictor.input
         return example_instance(spec.shape, low=spec.low, high=spec.high)
+
+    def example_file(self, model: ServedModel) -> dict[str, str] | None:
+        """The same instance as an image file; None where the model takes none."""
+        raster = Raster.of(model.predictor.input)
+        example = self.example(model)
+        return None if example is None or raster.unfit else raster.write(example)
 
     def _start_batcher(self, model: ServedModel) -> Batcher:
         # Not the model itself, which would then live as long as its batcher.

@@ -56,12 +56,20 @@ class Settings(BaseSettings):
     body_seconds: float = Field(default=30.0, gt=0)
     """How long a request's body may take to arrive."""
 
+    max_head_bytes: int = Field(default=64 * 1024, ge=1024)
+    """Largest request head, in bytes: method, path and header fields; beyond that, 431."""
+
+    head_seconds: float = Field(default=10.0, gt=0)
+    """How long a request's head may take to arrive, from its first byte; then 408.
+    Connections that say nothing have `keep_alive_seconds`."""
+
     prediction_threads: int = Field(default=2, ge=1, le=64)
     """How many predictions run at the same time. Two keep a small request from waiting behind a large one."""
 
     torch_threads: int | None = Field(default=None, ge=1, le=1024)
     """Threads torch may use within one prediction.
-    Unset: the processors at hand divided by `prediction_threads`."""
+    Unset: all processors at hand, or this worker's share of them: the members of a model are computed one batch at a
+    time, so that predictions rarely compete."""
 
     max_batch_rows: int = Field(default=64, ge=1)
     """Most rows that are predicted together. Larger requests still are, alone."""

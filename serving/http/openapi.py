@@ -63,6 +63,12 @@ def _examples(service: PredictionService) -> dict[str, Any]:
         if instance is not None:
             value = {"id": "r-1", "instances": [instance]}
             found[model.name] = {"summary": f"One instance for {model.name}", "value": value}
+            file = service.example_file(model)
+            if file is not None:
+                found[f"{model.name}, image file"] = {
+                    "summary": f"The same for {model.name} as a file",
+                    "value": {"id": "r-1", "instances": [file]},
+                }
     return found
 
 

@@ -44,11 +44,15 @@ class Acceptor:
         bound.listen(_BACKLOG)
         self._resume()
 
-    def close(self) -> None:
-        """Take no more."""
+    async def close(self) -> None:
+        """Take what waits, whose clients believe to be connected, and then no more."""
         self._closed = True
         self._loop.remove_reader(self._bound)
+        waiting = accept_waiting(self._bound)
         self._bound.close()
+        for connection in waiting:
+            self._connect(connection)
+        await asyncio.gather(*self._tasks)
 
     def _resume(self) -> None:
         if not self._closed:
@@ -75,8 +79,23 @@ class Acceptor:
             self._pause(_PAUSE_SECONDS)
             return
         self._shares.show(connections + 1)
+        self._connect(connection)
+
+    def _connect(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         task = self._loop.create_task(self._loop.connect_accepted_socket(self._make_protocol, connection))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def accept_waiting(bound: socket.socket) -> list[socket.socket]:
+    """Connections that were made but not accepted; they would be reset, and what was sent on them lost."""
+    found: list[socket.socket] = []
+    bound.setblocking(False)
+    try:
+        while len(found) < _BACKLOG:
+            found.append(bound.accept()[0])
+    except OSError:  # none is left, or the process is out of what a connection needs
+        return found
+    return found

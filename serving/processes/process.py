@@ -5,23 +5,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import sys
 from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import uvicorn
 
 from serving.app import create_app
+from serving.http.protocol import BoundedProtocol, Limits
 from serving.lifecycle import Lifecycle
-from serving.processes.acceptor import Acceptor
+from serving.processes.acceptor import Acceptor, accept_waiting
 from serving.processes.shares import Shares
 from serving.settings import Settings
+from serving.telemetry.gauges import IN_FLIGHT, Gauges
 
 # Of the grace period, for putting things away once the last request is answered or cut off.
 _TIDYING_SECONDS = 1
+_NEXT_ROUND_SECONDS = 0.01
+# A prediction wants the interpreter for microseconds, between two operations of torch. With Python's own 5 ms it would
+# wait that long for each while the event loop writes the answers of the batch before.
+_SWITCH_SECONDS = 0.001
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but it says when it listens, and leaves signals to us, for whom the first step is to be not ready."""
+    """uvicorn, but it says when it listens and ticks, and leaves signals to us, who are not ready first of all."""
 
     def __init__(self, config: uvicorn.Config, bound: socket.socket, shares: Shares | None) -> None:
         """Listen on `bound`, of which other workers take their shares, too, if there are any."""
@@ -30,6 +39,7 @@ class _Server(uvicorn.Server):
         self._shares = shares
         self._acceptor: Acceptor | None = None
         self.listening: Callable[[], None] = lambda: None
+        self.ticked: Callable[[], None] = lambda: None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and then call `listening`."""
@@ -39,16 +49,25 @@ class _Server(uvicorn.Server):
         self.listening()
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: connections that ended count no more."""
+        """Ten times a second: other workers see how this one stands; connections that ended count no more."""
         if self._shares is not None:
             self._shares.show(self._count())
+            self.ticked()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Refuse new connections and finish the others."""
+        """Refuse new connections and finish the others, those included that wait to be accepted."""
         if self._acceptor is not None and self._shares is not None:
-            self._acceptor.close()
             self._shares.leave()
+            await self._acceptor.close()
+        else:
+            waiting = accept_waiting(self._bound)
+            for server in self.servers:
+                server.close()
+            for connection in waiting:
+                await asyncio.get_running_loop().connect_accepted_socket(self._make_protocol, connection)
+        # What was accepted last becomes a connection in the loop's next round; uvicorn closes those it knows.
+        await asyncio.sleep(_NEXT_ROUND_SECONDS)
         await super().shutdown(sockets)
 
     def _count(self) -> int:
@@ -86,9 +105,17 @@ def run(
     Raises:
         ModelError, UncertaintyError, ServingError: a model or a setting cannot be used.
     """
+    sys.setswitchinterval(_SWITCH_SECONDS)
     app = create_app(settings, lifecycle, metrics_folder=folder, worker=worker)
+    protocol = partial(
+        BoundedProtocol,
+        limits=Limits(settings.max_head_bytes, settings.head_seconds),
+        refused=app.state.metrics.count_refused,
+    )
     config = uvicorn.Config(
         app,
+        http=cast(type[asyncio.Protocol], protocol),  # it is only ever called
+        ws="none",
         # Entered below instead: uvicorn would log a trace where one line is due.
         lifespan="off",
         log_config=None,
@@ -108,6 +135,9 @@ def run(
     shares = None if folder is None else Shares(folder, settings.workers, worker)
     server = _Server(config, bound, shares)
     server.listening = listening
+    gauges: Gauges = app.state.metrics.gauges
+    gauges.watch(IN_FLIGHT, lambda: len(server.server_state.tasks))
+    server.ticked = gauges.look
 
     async def serve() -> None:
         async with app.router.lifespan_context(app):

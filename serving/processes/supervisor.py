@@ -9,20 +9,20 @@ import os
 import shutil
 import signal
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from types import FrameType
 
 from serving.lifecycle import ENDED_BY, SIGNALS, end
 from serving.processes import worker
+from serving.processes.folder import shared_folder
 from serving.processes.shares import Shares
 from serving.settings import Settings
+from serving.telemetry.gauges import Gauges
 
 _log = logging.getLogger("dubio")
 
@@ -73,8 +73,7 @@ class Supervisor:
         """
         for number in SIGNALS:
             signal.signal(number, self._receive)
-        with tempfile.TemporaryDirectory(prefix="dubio-") as folder:
-            self._folder = Path(folder)
+        with shared_folder() as self._folder:
             try:
                 while True:
                     if self._deadline is None:
@@ -103,6 +102,7 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._deadline = time.monotonic() + self._settings.grace_seconds + _PATIENCE_SECONDS
+        self._bound.close()  # or clients would wait at a door behind which no worker is left
         for slot in self._slots:
             if slot.pipe is not None:
                 _tell(slot.pipe)
@@ -148,6 +148,7 @@ class Supervisor:
         code = slot.process.exitcode
         slot.process, slot.ready = None, False
         Shares(self._folder, len(self._slots), slot.number)  # away until another one takes its place
+        Gauges(self._folder, slot.number)  # and with nothing to do
         if not self._announced:
             slot.error = slot.error or f"worker {slot.number} died while it started, with exit code {code}."
             return

@@ -11,6 +11,7 @@ from pathlib import Path
 from socket import socket
 
 from serving.lifecycle import SIGNALS, Lifecycle, end
+from serving.processes.folder import hold
 from serving.settings import Settings
 from serving.telemetry.log import configure_log
 
@@ -25,6 +26,7 @@ def main(number: int, settings: Settings, bound: socket, pipe: Connection, folde
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: lifecycle.stop())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    hold(folder)
     threading.Thread(target=_listen, args=(pipe, lifecycle), daemon=True).start()
 
     # torch takes seconds to import; until here a signal would have ended a worker that obeys none yet.
@@ -58,5 +60,5 @@ def divide_threads(settings: Settings) -> Settings:
     """Give each of the workers its share of the processors, unless the operator did."""
     if settings.torch_threads is not None:
         return settings
-    at_once = settings.workers * settings.prediction_threads
-    return settings.model_copy(update={"torch_threads": max(1, len(os.sched_getaffinity(0)) // at_once)})
+    share = len(os.sched_getaffinity(0)) // settings.workers
+    return settings.model_copy(update={"torch_threads": max(1, share)})

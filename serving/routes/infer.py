@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from fastapi import APIRouter
@@ -77,30 +76,23 @@ def build(service: PredictionService, settings: Settings, statistics: Statistics
     router = APIRouter(prefix="/v2", tags=["v2"])
 
     async def infer(request: Request, name: str, version: str | None) -> Response:
-        began = time.perf_counter()
         model = find(service.repository, name, version)
         request.state.model, request.state.version = model.name, model.version
-        record = statistics.of(model)
-        try:
+        with statistics.of(model).exchange() as exchange:
             body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
-            received = time.perf_counter()
+            exchange.received()
             header, target = request.headers.get(_HEADER), _target(model, settings)
             long = len(body) > (_LONG_JSON if header is None else _LONG_BINARY)
             asked = await aside(long, lambda: parse(body, header_length=header, target=target))
             request.state.rows = len(asked.inputs)
-            read = time.perf_counter()
+            exchange.read()
             async with CancelOnDisconnect(request):
                 prediction = await service.predict(
                     model, asked.inputs, samples=asked.samples, work=asked.work, timeout=asked.timeout
                 )
-            predicted = time.perf_counter()
+            exchange.predicted()
             reply = await aside(len(asked.inputs) > _LONG_ROWS, lambda: render(prediction, asked=asked, model=model))
-            response = await _respond(request, reply)
-        except Exception:
-            record.count_failure(time.perf_counter() - began)
-            raise
-        record.count_translation(reading=read - received, writing=time.perf_counter() - predicted)
-        return response
+            return await _respond(request, reply)
 
     @router.post("/models/{name}/infer", summary="Predict with a model", **_DOCS)
     async def infer_with(request: Request, name: str) -> Response:

@@ -16,7 +16,9 @@ from serving.service import PredictionService
 from serving.settings import Settings
 from serving.v1 import wire
 from serving.v1.answers import render
+from serving.v1.images import Raster, mentioned
 from serving.v1.parsing import parse
+from serving.v2.statistics import Statistics
 
 # Parsing or writing this much takes about a millisecond; more would hold up the event loop.
 _LONG_BYTES = 64 * 1024
@@ -53,31 +55,36 @@ _CARD_DOCS: dict[str, Any] = {
 }
 
 
-def build(service: PredictionService, settings: Settings) -> APIRouter:
+def build(service: PredictionService, settings: Settings, statistics: Statistics) -> APIRouter:
     """The `/v1` routes around `service`."""
     router = APIRouter(prefix="/v1", tags=["v1"])
 
     async def predict(request: Request, name: str | None) -> Response:
         model = service.repository.get(name)
         request.state.model, request.state.version = model.name, model.version
-        predictor = model.predictor
-        body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
-        asked = await aside(
-            len(body) > _LONG_BYTES,
-            lambda: parse(
-                body,
-                shape=predictor.input.shape,
-                committee=predictor.committee.num_samples,
-                max_rows=settings.max_rows,
-            ),
-        )
-        request.state.rows = len(asked.inputs)
-        async with CancelOnDisconnect(request):
-            prediction = await service.predict(model, asked.inputs, samples=asked.samples)
-        answer = await aside(
-            len(asked.inputs) > _LONG_ROWS, lambda: render(prediction, model=model, request_id=asked.id)
-        )
-        return Response(answer, media_type="application/json")
+        predictor, spec = model.predictor, model.predictor.input
+        with statistics.of(model).exchange() as exchange:
+            body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
+            exchange.received()
+            asked = await aside(
+                len(body) > _LONG_BYTES or mentioned(body),
+                lambda: parse(
+                    body,
+                    shape=spec.shape,
+                    committee=predictor.committee.num_samples,
+                    max_rows=settings.max_rows,
+                    raster=Raster.of(spec),
+                ),
+            )
+            request.state.rows = len(asked.inputs)
+            exchange.read()
+            async with CancelOnDisconnect(request):
+                prediction = await service.predict(model, asked.inputs, samples=asked.samples)
+            exchange.predicted()
+            answer = await aside(
+                len(asked.inputs) > _LONG_ROWS, lambda: render(prediction, model=model, request_id=asked.id)
+            )
+            return Response(answer, media_type="application/json")
 
     @router.get("/models", summary="What is loaded", **_CARD_DOCS)
     async def list_models() -> Response:
@@ -86,7 +93,7 @@ def build(service: PredictionService, settings: Settings) -> APIRouter:
     @router.get("/models/{name}", summary="One model, with an example instance", **_CARD_DOCS)
     async def show_model(request: Request, name: str) -> Response:
         model = service.repository.get(name)
-        request.state.model = model.name
+        request.state.model, request.state.version = model.name, model.version
         return _json({**service.describe(model), "example": service.example(model)})
 
     @router.post("/models/{name}/predict", summary="Predict with a model", **_PREDICT_DOCS)

@@ -54,9 +54,15 @@ def find(repository: ModelRepository, name: str, version: str | None = None) -> 
 
 
 def build(
-    service: PredictionService, settings: Settings, statistics: Statistics, lifecycle: Lifecycle, *, version: str
+    service: PredictionService,
+    settings: Settings,
+    statistics: Statistics,
+    lifecycle: Lifecycle,
+    *,
+    version: str,
+    loads_on_request: bool,
 ) -> APIRouter:
-    """The `/v2` routes around `service`, which is of this `version`."""
+    """The `/v2` routes around `service`, which is of this `version`, and may load models when an administrator asks."""
     router = APIRouter(prefix="/v2", tags=["v2"])
     repository = service.repository
 
@@ -76,7 +82,7 @@ def build(
     @router.get("/", include_in_schema=False)
     @router.get("", summary="What answers, and what it can do", **_docs(wire.ServerMetadata))
     async def show_server() -> Response:
-        return _json(describe_server(version))
+        return _json(describe_server(version, loads_on_request=loads_on_request))
 
     # Before the models' own routes, so that it is not taken for a model.
     @router.get("/models/stats", summary="What all models did", **_docs(wire.StatisticsReport))

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ from serving.telemetry.families import (
     ROWS,
     Family,
 )
+from serving.telemetry.gauges import Gauges
 from serving.telemetry.tally import Labels, Tally
 
 # Far more than a service has models; a service that is reloaded for months meets new versions all the time, though.
@@ -41,7 +43,7 @@ _FEW = 8
 
 
 class Metrics(Collector):
-    """Counters and histograms, in a registry of their own. Thread-safe."""
+    """Counters, histograms and gauges, in a registry of their own. Thread-safe."""
 
     def __init__(self, folder: Path | None = None, worker: int = 0) -> None:
         """Count for this process alone, or together with the other workers that share `folder`."""
@@ -49,6 +51,7 @@ class Metrics(Collector):
         self.registry.register(self)
         self._lock = Lock()
         self._tally = Tally(folder, worker)
+        self.gauges = Gauges(folder, worker)
         self._series = {family.name: 0 for family in FAMILIES}
         for name, _ in self._tally.own:
             self._series[name] += 1
@@ -68,13 +71,18 @@ class Metrics(Collector):
             if refused is not None:
                 self._add(REFUSED, (model, version, refused), 1)
 
+    def count_refused(self, reason: str) -> None:
+        """Count what was refused before it was a request."""
+        with self._lock:
+            self._add(REFUSED, ("", "", reason), 1)
+
     def count_batch(
         self,
         model: str,
         version: str,
         *,
         rows: int,
-        members: int,
+        members: int | NDArray[np.int64],
         queue_seconds: Sequence[float],
         compute_seconds: float,
     ) -> None:
@@ -82,7 +90,10 @@ class Metrics(Collector):
         labels = (model, version)
         with self._lock:
             self._observe(BATCH_ROWS, labels, rows)
-            self._observe(MEMBERS, labels, members, times=rows)
+            if isinstance(members, int):
+                self._observe(MEMBERS, labels, members, times=rows)
+            else:
+                self._observe_all(MEMBERS, labels, members)
             self._observe(COMPUTE_SECONDS, labels, compute_seconds)
             for seconds in queue_seconds:
                 self._observe(QUEUE_SECONDS, labels, seconds)
@@ -113,6 +124,7 @@ class Metrics(Collector):
         for family in FAMILIES:
             mine = ((block.labels, block.values) for block in blocks if block.metric == family.name)
             yield _histogram(family, mine) if family.bounds else _counter(family, mine)
+        yield from self.gauges.collect()
         if self._folder is not None:
             yield from _processes(self._folder)
 
@@ -135,7 +147,7 @@ class Metrics(Collector):
         block[bisect_left(family.bounds, value)] += times
         block[-1] += times * value
 
-    def _observe_all(self, family: Family, labels: Labels, values: NDArray[np.floating]) -> None:
+    def _observe_all(self, family: Family, labels: Labels, values: NDArray[Any]) -> None:
         if len(values) <= _FEW:
             for value in values.tolist():
                 self._observe(family, labels, value)

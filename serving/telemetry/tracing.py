@@ -73,7 +73,7 @@ class Tracing:
         size = {"dubio.batch.rows": record.rows, "dubio.batch.requests": record.requests}
         for context, waited in zip(record.contexts, record.queue_seconds, strict=True):
             context.run(self._show, "queue", began - _nanoseconds(waited), began, {})
-            context.run(self._show, "compute", began, ended, {**size, "dubio.members": record.samples})
+            context.run(self._show, "compute", began, ended, {**size, "dubio.members": record.most_samples})
 
     def _show(self, name: str, began: int, ended: int, attributes: dict[str, int]) -> None:
         if self._tracer is not None:

@@ -19,12 +19,15 @@ def render(prediction: Prediction, *, model: ServedModel, request_id: str | None
     answer = {
         "id": request_id,
         "model": {"name": model.name, "version": model.version},
-        "predictions": [_row(prediction, row, classes=model.predictor.classes) for row in range(len(prediction.label))],
+        "predictions": [
+            _row(prediction, row, classes=model.predictor.classes, samples=samples)
+            for row, samples in enumerate(prediction.mc_samples.tolist())
+        ],
     }
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _row(prediction: Prediction, row: int, *, classes: tuple[str, ...]) -> dict[str, Any]:
+def _row(prediction: Prediction, row: int, *, classes: tuple[str, ...], samples: int) -> dict[str, Any]:
     label = int(prediction.label[row])
     return {
         "deterministic": {
@@ -33,7 +36,7 @@ def _row(prediction: Prediction, row: int, *, classes: tuple[str, ...]) -> dict[
             "probabilities": prediction.probabilities[row],
         },
         "mc": {
-            "samples": prediction.samples,
+            "samples": samples,
             "label": classes[int(prediction.mc_label[row])],
             "mean": prediction.mc_mean[row],
             "std": prediction.mc_std[row],

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import InvalidRequest, TooManyRows
+from serving.v1.images import Raster, is_file
 
 # Deeper than any input; JSON may nest a thousand levels and a message should not repeat them.
 _MOST_AXES = 8
@@ -20,8 +21,16 @@ _MOST_AXES = 8
 _KINDS = {bool: "a boolean", type(None): "null", dict: "an object", list: "a list"}
 
 
-def to_array(instances: object, *, shape: tuple[int, ...], max_rows: int) -> NDArray[np.float32]:
+def to_array(
+    instances: object, *, shape: tuple[int, ...], max_rows: int, raster: Raster | None = None
+) -> NDArray[np.float32]:
     """Read instances of `shape`; each may leave out a leading channel axis of 1, or be flat, row-major.
+
+    Args:
+        instances: from JSON.
+        shape: of one input.
+        max_rows: that are allowed.
+        raster: how image files are read; None if they are not.
 
     Returns:
         An array [B, *shape] of finite numbers.
@@ -42,7 +51,17 @@ def to_array(instances: object, *, shape: tuple[int, ...], max_rows: int) -> NDA
             "split them over several requests."
         )
     accepted = _accepted(shape)
-    rows = [flatten(instance, where=f"instances[{i}]", accepted=accepted) for i, instance in enumerate(instances)]
+    files = sum(map(is_file, instances)) if raster else 0
+    if raster and files:
+        raster.refuse_too_many(files)
+    rows = [
+        raster.read(instance, where=f"instances[{i}]")
+        if raster and is_file(instance)
+        else flatten(instance, where=f"instances[{i}]", accepted=accepted)
+        for i, instance in enumerate(instances)
+    ]
+    if files == len(rows):
+        return np.stack(rows).astype(np.float32).reshape(len(rows), *shape)
     with np.errstate(over="ignore"):  # overflow is looked for below, with the value at hand
         array = np.array(rows, dtype=np.float64).astype(np.float32)
     if not np.isfinite(array).all():

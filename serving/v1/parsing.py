@@ -6,15 +6,20 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
 from serving.errors import InvalidRequest, MalformedJSON
+from serving.v1.images import Raster
 from serving.v1.instances import name_value, to_array
 from serving.v1.wire import Parameters, PredictRequest
+
+# As in `models`, which would bring torch along.
+AUTO: Final = "auto"
+Samples = int | Literal["auto"] | None
 
 _LONGEST_ID = 256
 
@@ -28,11 +33,18 @@ class Asked:
 
     id: str | None
     inputs: NDArray[np.float32]
-    samples: int | None
+    samples: Samples
 
 
-def parse(body: bytes, *, shape: tuple[int, ...], committee: int, max_rows: int) -> Asked:
+def parse(body: bytes, *, shape: tuple[int, ...], committee: int, max_rows: int, raster: Raster | None = None) -> Asked:
     """Read a predict request for a model with this input `shape` and number of `committee` members.
+
+    Args:
+        body: decompressed.
+        shape: of one input.
+        committee: members of the model.
+        max_rows: that are allowed.
+        raster: how the model reads image files; None if it does not.
 
     Raises:
         MalformedJSON: the body is no JSON.
@@ -48,7 +60,7 @@ def parse(body: bytes, *, shape: tuple[int, ...], committee: int, max_rows: int)
         raise InvalidRequest('Expected the key `instances`, but it is missing; send {"instances": [[...]]}.')
     return Asked(
         id=read_id(document.get("id")),
-        inputs=to_array(document["instances"], shape=shape, max_rows=max_rows),
+        inputs=to_array(document["instances"], shape=shape, max_rows=max_rows, raster=raster),
         samples=_samples(document.get("parameters"), committee=committee),
     )
 
@@ -90,16 +102,22 @@ def read_id(value: object) -> str | None:
     raise InvalidRequest(f"Expected `id` to be a string of at most {_LONGEST_ID} characters; shorten or quote it.")
 
 
-def _samples(parameters: object, *, committee: int) -> int | None:
+def _samples(parameters: object, *, committee: int) -> Samples:
     if parameters is None:
         return None
     if not isinstance(parameters, dict):
         raise InvalidRequest('Expected `parameters` to be an object like {"samples": 16}, but it is not an object.')
     refuse_unknown(parameters, known=Parameters.model_fields, what="parameter", where="`parameters`")
-    samples = parameters.get("samples")
-    if samples is None or (type(samples) is int and 2 <= samples <= committee):
-        return samples
+    return read_samples(parameters.get("samples"), committee=committee)
+
+
+def read_samples(value: object, *, committee: int) -> Samples:
+    """How many members to ask, None for all; raises InvalidRequest for anything else."""
+    if value == AUTO:
+        return AUTO
+    if value is None or (type(value) is int and 2 <= value <= committee):
+        return value
     raise InvalidRequest(
-        f"Expected `parameters.samples` to be an integer in [2, {committee}], but got {name_value(samples)}; "
-        "leave it out to ask the whole committee."
+        f'Expected `parameters.samples` to be an integer in [2, {committee}] or "{AUTO}", but got '
+        f"{name_value(value)}; leave it out to ask the whole committee."
     )

@@ -7,7 +7,7 @@ source of the accepted keys, and the OpenAPI description.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,11 +21,11 @@ class Wire(BaseModel):
 class Parameters(Wire):
     """How to predict."""
 
-    samples: int | None = Field(
+    samples: Annotated[int, Field(ge=2)] | Literal["auto"] | None = Field(
         default=None,
-        ge=2,
         description="How many committee members to ask, from 2 to the committee's size (the default). "
-        "Flags are calibrated for the whole committee only.",
+        "Flags are calibrated for the whole committee, and for `auto`: as many members as each instance takes until "
+        "neither its label nor its flag is likely to change.",
     )
 
 
@@ -36,7 +36,8 @@ class PredictRequest(Wire):
     instances: list[Any] = Field(
         min_length=1,
         description="Raw values, one entry an instance: in the model's input shape, without a leading "
-        "channel axis of 1, or flat in row-major order. The model normalises them itself.",
+        "channel axis of 1, or flat in row-major order. The model normalises them itself. A model that was trained on "
+        'pixels from 0 to 255 also takes PNG and JPEG files of its own size: `{"b64": "..."}`, or a data URL.',
     )
     parameters: Parameters | None = None
 
@@ -59,7 +60,7 @@ class Deterministic(Wire):
 class MonteCarlo(Wire):
     """The committee: dropout on, `samples` fixed draws of masks."""
 
-    samples: int
+    samples: int = Field(description="How many members answered; may differ from instance to instance with `auto`.")
     label: str = Field(description="The class with the largest mean.")
     mean: list[float]
     std: list[float]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models import Work
+from models import Samples, Work
 from serving.errors import InvalidRequest
 from serving.v1.instances import name_value
-from serving.v1.parsing import loads, read_id, refuse_unknown
+from serving.v1.parsing import loads, read_id, read_samples, refuse_unknown
 from serving.v2 import openinference as wire
 from serving.v2.fields import read_flag, read_parameters
 from serving.v2.input_tensor import Target, read_inputs, read_raw
@@ -26,7 +26,7 @@ class Inference:
     Attributes:
         id: to echo.
         inputs: finite, [B, *shape].
-        samples: how many members to ask, None for all.
+        samples: how many members to ask, None for all, `auto` for as many as it takes.
         timeout: seconds, None for as long as the service allows.
         outputs: to send, in this order.
         listed: whether the caller named the outputs; if not, those that the model cannot give are left out.
@@ -34,7 +34,7 @@ class Inference:
 
     id: str | None
     inputs: NDArray[np.float32]
-    samples: int | None
+    samples: Samples
     timeout: float | None
     outputs: tuple[Requested, ...]
     listed: bool
@@ -75,7 +75,7 @@ def parse(body: bytes, *, header_length: str | None, target: Target) -> Inferenc
     return Inference(
         id=read_id(document.get("id")),
         inputs=read_inputs(document.get("inputs"), view[size:], target),
-        samples=_samples(parameters.get("samples"), target),
+        samples=read_samples(parameters.get("samples"), committee=target.committee),
         timeout=_timeout(parameters.get("timeout")),
         outputs=outputs or everything(binary=binary),
         listed=bool(outputs),
@@ -89,15 +89,6 @@ def _header_length(text: str, body: int) -> int:
             f"for this body, but got {text[:40]!r}."
         )
     return int(text)
-
-
-def _samples(value: object, target: Target) -> int | None:
-    if value is None or (type(value) is int and 2 <= value <= target.committee):
-        return value
-    raise InvalidRequest(
-        f"Expected `parameters.samples` to be an integer in [2, {target.committee}], but got {name_value(value)}; "
-        "leave it out to ask the whole committee."
-    )
 
 
 def _timeout(value: object) -> float | None:

@@ -11,21 +11,15 @@ from serving.v2.input_tensor import INPUT
 from serving.v2.outputs import OUTPUTS, Output
 
 SERVER = "dubio"
-EXTENSIONS = (
-    "classification",
-    "model_repository",
-    "model_repository(unload_dependents)",
-    "model_configuration",
-    "binary_tensor_data",
-    "parameters",
-    "statistics",
-)
+EXTENSIONS = ("classification", "model_configuration", "binary_tensor_data", "parameters", "statistics")
+# Where loading and unloading is not refused to everybody.
+REPOSITORY = ("model_repository", "model_repository(unload_dependents)")
 PLATFORM = "pytorch_checkpoint"
 
 
-def describe_server(version: str) -> dict[str, Any]:
-    """The answer to GET /v2."""
-    return {"name": SERVER, "version": version, "extensions": list(EXTENSIONS)}
+def describe_server(version: str, *, loads_on_request: bool) -> dict[str, Any]:
+    """The answer to GET /v2; only what works here is named."""
+    return {"name": SERVER, "version": version, "extensions": [*EXTENSIONS, *(REPOSITORY if loads_on_request else ())]}
 
 
 def describe_model(model: ServedModel, versions: Sequence[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ As over `/v1`, bodies are parsed and written by hand; these types say which keys
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -15,11 +15,11 @@ from serving.v1.wire import Wire
 class InferParameters(Wire):
     """How to predict."""
 
-    samples: int | None = Field(
+    samples: Annotated[int, Field(ge=2)] | Literal["auto"] | None = Field(
         default=None,
-        ge=2,
         description="How many committee members to ask, from 2 to the committee's size (the default). "
-        "Flags are calibrated for the whole committee only.",
+        "Flags are calibrated for the whole committee, and for `auto`: as many members as each row takes until "
+        "neither its label nor its flag is likely to change; the output `mc_samples` says how many that were.",
     )
     timeout: int | None = Field(
         default=None, ge=0, le=2**63 - 1, description="Microseconds after which the answer is of no use; 504 then."
@@ -73,7 +73,7 @@ class InferRequest(Wire):
     id: str | None = Field(default=None, max_length=256, description="Echoed in the answer.")
     parameters: InferParameters | None = None
     inputs: list[RequestInput] = Field(min_length=1, max_length=1)
-    outputs: list[RequestOutput] | None = Field(default=None, description="All that the model has, if none is named.")
+    outputs: list[RequestOutput] | None = Field(default=None, description="All but `mc_samples`, if none is named.")
 
 
 class ResponseOutput(Wire):
@@ -94,8 +94,8 @@ class InferResponse(Wire):
     model_version: str
     parameters: dict[str, Any] | None = Field(
         default=None,
-        description="`samples`: how many members answered. `ood_level`: flagged when `ood_p_value` is at or below it. "
-        "`ood_reason`: why there are no `ood_*` outputs.",
+        description="`samples`: how many members answered, or `auto`. `ood_level`: flagged when `ood_p_value` is at or "
+        "below it. `ood_reason`: why there are no `ood_*` outputs.",
     )
     outputs: list[ResponseOutput]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from models import Prediction, Work
+from models import AUTO, Prediction, Work
 from models.prediction import NOT_CALIBRATED_FOR_SAMPLES
 from serving.errors import InvalidRequest, Overloaded
 from serving.library.repository import ServedModel
@@ -77,7 +77,7 @@ def _parameters(prediction: Prediction, work: Work) -> dict[str, Any]:
     """What the tensors do not say."""
     parameters: dict[str, Any] = {}
     if work >= Work.MC:
-        parameters["samples"] = prediction.samples
+        parameters["samples"] = prediction.samples if isinstance(prediction.samples, int) else AUTO
     if work == Work.FLAG:
         if prediction.p_value is None:
             parameters["ood_reason"] = prediction.reasons[0]

@@ -74,5 +74,5 @@ def _classification(value: object, output: Output, target: Target) -> int | None
 
 
 def everything(*, binary: bool) -> tuple[Requested, ...]:
-    """Every output there is."""
-    return tuple(Requested(output, binary) for output in OUTPUTS.values())
+    """The outputs for those who name none."""
+    return tuple(Requested(output, binary) for output in OUTPUTS.values() if output.by_default)

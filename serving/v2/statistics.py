@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 from serving.batching import BatchRecord
@@ -30,6 +31,43 @@ class Duration:
     def report(self) -> dict[str, int]:
         """As the protocol writes it."""
         return {"count": self.count, "ns": round(self.seconds * _NANOSECONDS)}
+
+
+class Exchange:
+    """One request, from its bytes to those of its answer; counted when the block ends, whichever way it does."""
+
+    def __init__(self, record: Record) -> None:
+        """Nothing happened yet."""
+        self._record = record
+        self._times = [0.0, 0.0, 0.0]
+
+    def __enter__(self) -> Self:
+        """The request is here."""
+        self._began = time.perf_counter()
+        return self
+
+    def received(self) -> None:
+        """All of its bytes are here."""
+        self._times[0] = time.perf_counter()
+
+    def read(self) -> None:
+        """The bytes are numbers now."""
+        self._times[1] = time.perf_counter()
+
+    def predicted(self) -> None:
+        """The answer's numbers are there."""
+        self._times[2] = time.perf_counter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """The answer's bytes are there, or an error is answered instead."""
+        ended = time.perf_counter()
+        if isinstance(error, Exception):
+            self._record.count_failure(ended - self._began)
+        elif error is None:
+            received, read, predicted = self._times
+            self._record.count_translation(reading=read - received, writing=ended - predicted)
 
 
 class Record:
@@ -58,6 +96,10 @@ class Record:
             self._requests["compute_infer"].add(batch.compute_seconds * batch.requests, batch.requests)
             if good:
                 self._requests["success"].add(waited * good / batch.requests + batch.compute_seconds * good, good)
+
+    def exchange(self) -> Exchange:
+        """To be entered around a request for this model."""
+        return Exchange(self)
 
     def count_failure(self, seconds: float) -> None:
         """A request got an error instead of an answer, after so many seconds."""

@@ -78,6 +78,7 @@ def status(connection: socket.socket) -> int | None:
 def server(checkpoint: Path, numbers_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for all attacks, that allows little."""
     limits = {"DUBIO_MAX_BODY_BYTES": str(MAX_BODY), "DUBIO_BODY_SECONDS": "1", "DUBIO_MAX_ROWS": "64"}
+    limits["DUBIO_HEAD_SECONDS"] = "1"
     root = tmp_path_factory.mktemp("repository")
     arguments = (str(numbers_checkpoint), str(checkpoint), "--model-repository", str(root))
     with Command().started(*arguments, DUBIO_API_KEYS=f"infer,admin,metrics:{KEY}", **limits) as running:
@@ -250,6 +251,37 @@ def protocol_errors(server: Server) -> list[int | None]:
     return [answer for answer in map(server.send, lines) if answer is not None]
 
 
+def large_heads(server: Server) -> list[int | None]:
+    """One long line, one without an end, and fifty thousand lines; thirty megabytes, or as much as is taken."""
+    line = b"POST /v1/predict HTTP/1.1\r\nX-Long: "
+    lines = b"POST /v1/predict HTTP/1.1\r\n" + b"".join(b"X-%d: 1\r\n" % index for index in range(50_000))
+    trailer = request("/v1/predict").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked") + b"0\r\nX-Long: "
+    endless = b"a" * 30 * MEBIBYTE
+    heads = [line + b"a" * 100_000 + b"\r\n\r\n", line + endless, lines, lines + b"\r\n", b"POST /" + endless]
+    return [*map(server.send, heads), server.send(trailer + endless)]
+
+
+def slow_heads(server: Server) -> list[int | None]:
+    """Some send a part and no more, one a byte at a time; a good request does not wait for them."""
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nX-Long: "
+    with ExitStack() as stack:
+        connections = [stack.enter_context(server.connect()) for _ in range(20)]
+        for index, connection in enumerate(connections):
+            connection.sendall(head[: 1 + index])
+        assert server.good()
+        with suppress(BrokenPipeError, ConnectionResetError):
+            for _ in range(30):
+                connections[0].sendall(b"a")
+                time.sleep(0.05)
+        return [status(connection) for connection in connections]
+
+
+def pipelines(server: Server) -> list[int | None]:
+    """Thousands of requests on one connection, without waiting for an answer."""
+    many = request("/v1/predict", GOOD).replace(b"Connection: close\r\n", b"") * 5000
+    return [answer for answer in (server.send(many) for _ in range(3)) if answer not in (None, 200)]
+
+
 def disconnects(server: Server) -> list[int | None]:
     """Callers who leave in the middle of the request, or before the answer."""
     for data in (request("/v1/predict", b"{", length=9999), request("/v1/predict", GOOD), b"POST /v1"):
@@ -261,7 +293,7 @@ def disconnects(server: Server) -> list[int | None]:
 
 ATTACKS: list[Callable[[Server], list[int | None]]] = [
     slow_bodies, trickle, gzip_bombs, damaged_compression, large_bodies, truncated_and_trailing, absurd_samples,
-    deep_nesting, shapes, numbers, outputs, names, protocol_errors, disconnects,
+    deep_nesting, shapes, numbers, outputs, names, protocol_errors, large_heads, slow_heads, pipelines, disconnects,
 ]  # fmt: skip
 
 
@@ -293,6 +325,17 @@ def test_two_hundred_who_say_nothing_are_in_nobodys_way(server: Server) -> None:
     assert server.good()
 
 
+@pytest.mark.parametrize("attack", [large_heads, slow_heads], ids=lambda attack: attack.__name__)
+def test_heads_are_bounded_in_every_worker(
+    numbers_checkpoint: Path, attack: Callable[[Server], list[int | None]], command: Command
+) -> None:
+    limits = {"DUBIO_HEAD_SECONDS": "1", "DUBIO_API_KEYS": f"infer:{KEY}"}
+    with command.started(str(numbers_checkpoint), "--workers", "2", **limits) as running:
+        server = Server(int(running.url.rsplit(":", 1)[1]), psutil.Process(running.process.pid))
+        assert set(attack(server)) <= {408, 431}
+        assert server.post("/v1/predict", GOOD) == 200
+
+
 def test_memory_and_descriptors_do_not_grow(server: Server) -> None:
     """All attacks once, so that every cache and pool has what it keeps; then all of them again, twice."""
     for attack in ATTACKS:
@@ -310,10 +353,12 @@ def test_memory_and_descriptors_do_not_grow(server: Server) -> None:
 
 def test_refusals_are_counted(server: Server) -> None:
     """Whoever runs the service sees the attack."""
+    assert server.send(b"A" * 100_000 + b"\r\n\r\n") == 400
     assert server.post("/v1/predict", {"instances": []}) == 422
     with server.connect() as connection:
         connection.sendall(
             f"GET /metrics HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nConnection: close\r\n\r\n".encode()
         )
         text = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
-    assert re.search(r"^dubio_refused\w*{.*} [1-9]", text, re.MULTILINE), text[:2000]
+    for reason in ("invalid_request", "malformed_http"):
+        assert re.search(rf'^dubio_refused_total{{.*reason="{reason}".*}} [1-9]', text, re.MULTILINE), text[:2000]

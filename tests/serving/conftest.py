@@ -30,7 +30,7 @@ from models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Temperatu
 from models.weights import sha256
 from serving.app import create_app
 from serving.settings import Settings
-from uncertainty import Detector
+from uncertainty import Detector, Stopping
 
 SIDE = 8
 HIGH = 16.0
@@ -53,16 +53,15 @@ def write_checkpoint(
     classes = tuple(f"class-{i}" for i in range(4))
     predictor = Predictor.build(network.eval(), spec, inputs, classes, num_samples=16, seed=3)
     train_x, train_y = rows(200, 1)
-    detector = Detector.fit(
-        predictor.deterministic(train_x),
-        torch.from_numpy(train_y),
-        predictor.evidence(rows(200, 2)[0]),
-        k=10,
-    ).calibrate(predictor.evidence(rows(300, 3)[0]))
+    predictor = predictor.calibrated(Temperature(deterministic=1.2, mc=1.1), None, None)
+    select, calibration = predictor.evidence(rows(200, 2)[0]), predictor.evidence(rows(300, 3)[0])
+    detector = Detector.fit(predictor.deterministic(train_x), torch.from_numpy(train_y), select, k=10)
+    stopping = Stopping.fit(detector, select, 300, stages=(4, 8)).calibrate(detector, calibration)
+    detector = detector.calibrate(calibration)
     provenance = Provenance(
         data="bars", data_sha256="0" * 64, weights_sha256=sha256(network.state_dict()), date="2026-01-01", versions={}
     )
-    predictor = predictor.calibrated(Temperature(deterministic=1.2, mc=1.1), detector, provenance)
+    predictor = predictor.calibrated(predictor.temperature, detector, provenance, stopping)
     path.parent.mkdir(parents=True, exist_ok=True)
     source = path.with_suffix(".source")
     torch.save({"state_dict": {f"network.{name}": value for name, value in network.state_dict().items()}}, source)
@@ -90,6 +89,23 @@ def train_bars(path: Path, seed: int) -> Path:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model of bars; calibrated."""
     return train_bars(tmp_path_factory.mktemp("runs") / "bars" / "model.ckpt", seed=0)
+
+
+@pytest.fixture(scope="session")
+def pixels_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained MLP over images of 8 x 8 pixels in colour, from 0 to 255."""
+    arguments = {"in_features": 3 * SIDE * SIDE, "widths": [16], "num_classes": 4, "rates": [0.5]}
+    inputs = InputSpec(kind="image", shape=(3, SIDE, SIDE), mean=(64.0,) * 3, std=(64.0,) * 3, low=0.0, high=255.0)
+
+    def rows(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        generator = np.random.default_rng(seed)
+        return generator.integers(0, 256, (count, 3, SIDE, SIDE)).astype(np.float32), generator.integers(0, 4, count)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        network = MLP(**arguments)
+    path = tmp_path_factory.mktemp("runs") / "pixels.ckpt"
+    return write_checkpoint(path, network, NetworkSpec(class_path="models.MLP", init_args=arguments), inputs, rows)
 
 
 @pytest.fixture(scope="session")
@@ -190,7 +206,7 @@ def _serve(settings: Settings) -> Iterator[str]:
         listener.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def serve() -> Callable[[Settings], AbstractContextManager[str]]:
     """Serves settings on a free port for as long as the context lasts; gives the base URL."""
     return _serve
@@ -232,6 +248,7 @@ class Command:
         """Exit code of a command that cannot start, and the one line, apart from its log, that says why."""
         done = self.run(*arguments, **environment)
         assert "Traceback" not in done.stderr
+        assert "Cannot serve" not in done.stderr  # which would say the same twice
         [line] = [line for line in done.stderr.splitlines() if line.startswith("dubio-serve: ")]
         return done.returncode, line
 

@@ -53,7 +53,7 @@ def test_serving_imports_no_training_library() -> None:
 
 
 def test_what_was_loaded_is_left_to_no_garbage_collection(checkpoint: Path) -> None:
-    app = create_app(Settings(models=(str(checkpoint),)))
+    app = create_app(Settings(models=(str(checkpoint),), torch_threads=1))
 
     async def run() -> tuple[int, int]:
         async with app.router.lifespan_context(app):

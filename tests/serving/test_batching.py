@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -277,3 +278,61 @@ def test_many_requests_at_once_each_get_their_own_rows(gate):
         same(answer, gate.predictor.predict(x))
     assert sum(record.requests for record in records) == 200
     assert len(records) < 30
+
+
+def test_requests_for_as_many_members_as_it_takes_are_predicted_together(gate):
+    questions = [np.concatenate([rows(gate, 2, seed=seed), rows(gate, 1) * 0 + 8]) for seed in range(3)]
+
+    async def scenario(batcher, records):
+        gate.open.clear()
+        asked = [None, "auto", None, "auto", "auto"]
+        tasks = [ask(batcher, rows(gate, 1)), ask(batcher, questions[0], samples="auto")]
+        await settle()
+        tasks += [ask(batcher, rows(gate, 1)), *(ask(batcher, x, samples="auto") for x in questions[1:])]
+        assert len(tasks) == len(asked)
+        await settle()
+        gate.open.set()
+        return await asyncio.gather(*tasks), records
+
+    answers, records = run(scenario, gate)
+    assert gate.calls[1:] == [(9, "auto", Work.FLAG), (1, None, Work.FLAG)]
+    early = [answers[1], *answers[3:]]
+    for x, answer in zip(questions, early, strict=True):
+        expected = gate.predictor.predict(x, samples="auto")
+        np.testing.assert_array_equal(answer.samples, expected.samples)
+        np.testing.assert_allclose(answer.mc_mean, expected.mc_mean, atol=1e-5)
+        np.testing.assert_array_equal(answer.flagged, expected.flagged)
+    # Who counts is told what was really computed.
+    assert records[1].samples.tolist() == [count for answer in early for count in answer.samples]
+    assert records[1].most_samples == max(records[1].samples)
+    assert (records[2].samples, records[2].most_samples) == (16, 16)
+
+
+def test_overload_leaves_alone_who_asks_for_no_more_than_it_takes(gate):
+    async def scenario(batcher, records):
+        gate.open.clear()
+        tasks = [ask(batcher, rows(gate, 1)), ask(batcher, rows(gate, 4)), ask(batcher, rows(gate, 4), samples="auto")]
+        await settle()
+        gate.open.set()
+        return await asyncio.gather(*tasks)
+
+    answers = run(scenario, gate, budget=Budget(10, 10**9), policy=Policy(64, overload_samples=2))
+    assert gate.calls[1:] == [(4, 2, Work.FLAG), (4, "auto", Work.FLAG)]
+    assert answers[1].flagged is None
+    assert answers[2].flagged.shape == (4,)
+
+
+def test_a_model_without_a_stopping_rule_refuses_each_such_request_and_no_other(predictor):
+    gate = Gate(replace(predictor, stopping=None))
+
+    async def scenario(batcher, records):
+        gate.open.clear()
+        tasks = [ask(batcher, rows(gate, 1)), *(ask(batcher, rows(gate, 1), samples="auto") for _ in range(2))]
+        tasks.append(ask(batcher, rows(gate, 1)))
+        await settle()
+        gate.open.set()
+        return await asyncio.gather(*tasks, return_exceptions=True), records
+
+    answers, records = run(scenario, gate)
+    assert [type(answer) for answer in answers] == [Prediction, InvalidInput, InvalidInput, Prediction]
+    assert [(record.failed, record.most_samples) for record in records] == [(0, 16), (2, 0), (0, 16)]

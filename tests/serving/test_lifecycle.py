@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from serving.lifecycle import Lifecycle
+from tests.serving.callers import Callers
 
 
 def ask(url: str, found: list[httpx.Response | httpx.HTTPError]) -> threading.Thread:
@@ -56,6 +57,17 @@ def test_draining_is_not_ready_but_answers(command: Any, numbers_checkpoint: Pat
         assert service.finish() == 0
         with pytest.raises(httpx.ConnectError):
             httpx.get(url)
+
+
+def test_what_was_asked_before_the_end_is_answered_without_a_drain(command: Any, numbers_checkpoint: Path) -> None:
+    """Callers who ask without a pause, on connections that they keep and on new ones."""
+    with command.started(str(numbers_checkpoint)) as service:
+        callers = Callers(service.url, 8)
+        time.sleep(0.3)
+        assert service.finish(signal.SIGTERM) == 0
+        callers.join()
+    assert callers.wrong == []
+    assert callers.answered > 8
 
 
 def test_a_second_signal_is_obeyed_at_once(command: Any, gated: Any, gate: Path) -> None:

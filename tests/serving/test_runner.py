@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 
 import pytest
@@ -42,3 +43,11 @@ def test_the_loop_runs_on_while_work_blocks(runner: Runner) -> None:
 def test_torch_threads_are_set(runner: Runner) -> None:
     assert torch.get_num_threads() == 1
     runner.close()
+
+
+def test_torch_gets_the_processors_of_this_process_unless_told_otherwise() -> None:
+    before = torch.get_num_threads()
+    Runner(threads=2, torch_threads=None).close()
+    given = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert given == len(os.sched_getaffinity(0))

@@ -62,7 +62,7 @@ def test_a_burst_is_shared_out_evenly(tmp_path: Path) -> None:
         await settle(held, 30)
         counts = [len(mine) for mine in held]
         for acceptor in acceptors:
-            acceptor.close()
+            await acceptor.close()
         await close(bound, clients, held)
         return counts
 
@@ -73,15 +73,35 @@ def test_a_burst_is_shared_out_evenly(tmp_path: Path) -> None:
 def test_what_one_cannot_take_another_does(tmp_path: Path) -> None:
     async def run() -> list[int]:
         bound, held, acceptors = listen(tmp_path, 2)
-        acceptors[0].close()  # its place still says that it has no connections, as that of a worker that hangs would
+        # Its place still says that it has no connections, as that of a worker that hangs would.
+        await acceptors[0].close()
         clients = await connect(bound, 5)
         await settle(held, 5)
         counts = [len(mine) for mine in held]
-        acceptors[1].close()
+        await acceptors[1].close()
         await close(bound, clients, held)
         return counts
 
     assert asyncio.run(run()) == [0, 5]
+
+
+def test_what_waits_when_the_door_closes_is_let_in(tmp_path: Path) -> None:
+    async def run() -> int:
+        bound, held, [acceptor] = listen(tmp_path, 1)
+        address = bound.getsockname()
+        # Blocking: the acceptor has had no chance to see them.
+        clients = [socket.create_connection(address) for _ in range(5)]
+        await acceptor.close()
+        await settle(held, 5)
+        for client in clients:
+            client.close()
+        await settle(held, 0)
+        bound.close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address)
+        return len(clients)
+
+    assert asyncio.run(run()) == 5
 
 
 def test_without_file_descriptors_connections_wait_instead_of_failing(
@@ -106,7 +126,7 @@ def test_without_file_descriptors_connections_wait_instead_of_failing(
         clients = await connect(bound, 3)
         await settle([mine], 3)
         found = len(mine)
-        acceptor.close()
+        await acceptor.close()
         await close(bound, clients, [mine])
         return found
 

@@ -27,3 +27,7 @@ def test_workers_do_not_outlive_their_supervisor(command: Any, numbers_checkpoin
         _, alive = psutil.wait_procs(children, timeout=30)
         assert alive == []
         assert service.log.count("the supervisor is gone") == 2
+    # It had no time to tidy up; the next one does it.
+    [left] = tmp_path.glob("dubio-*")
+    command.refused(str(tmp_path / "nothing.ckpt"), "--workers", "2", "--port", "0", TMPDIR=str(tmp_path))
+    assert not left.exists()

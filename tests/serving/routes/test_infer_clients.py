@@ -56,6 +56,20 @@ def check(result: Any, expected: Any) -> None:
     assert result.as_numpy("ood_flag").dtype == np.bool_
 
 
+def test_as_many_members_as_it_takes(server: Any, predictor: Predictor, bars: np.ndarray) -> None:
+    rows = np.concatenate([bars[:20], 16 - bars[:5], bars[:5] * 3])
+    asked = triton.InferInput("input", list(rows.shape), "FP32")
+    asked.set_data_from_numpy(rows)
+    outputs = [triton.InferRequestedOutput(name) for name in ("mc_samples", "mc_mean", "ood_flag")]
+    result = server.infer("bars", [asked], outputs=outputs, parameters={"samples": "auto"})
+    expected = predictor.predict(rows, samples="auto")
+    assert result.as_numpy("mc_samples").dtype == np.int32
+    np.testing.assert_array_equal(result.as_numpy("mc_samples"), expected.samples)
+    np.testing.assert_array_equal(result.as_numpy("ood_flag"), expected.flagged)
+    np.testing.assert_allclose(result.as_numpy("mc_mean"), expected.mc_mean, atol=1e-5)
+    assert result.get_response()["parameters"]["samples"] == "auto"
+
+
 def test_health_and_metadata(server: Any) -> None:
     assert server.is_server_live()
     assert server.is_server_ready()
@@ -74,13 +88,18 @@ def test_model_metadata_and_config(server: Any, version: str) -> None:
     assert model["versions"] == ["1"]
     assert model["inputs"] == [{"name": "input", "datatype": "FP32", "shape": [-1, 1, 8, 8]}]
     assert [(output["name"], output["datatype"]) for output in model["outputs"]] == [
-        ("label", "BYTES"), *[(name, "FP32") for name in NUMBERS], ("ood_p_value", "FP64"), ("ood_flag", "BOOL")
-    ]  # fmt: skip
-    assert [output["shape"] for output in model["outputs"]] == [[-1], *[[-1, 4]] * 3, *[[-1]] * 5]
+        ("label", "BYTES"),
+        *[(name, "FP32") for name in NUMBERS[:3]],
+        ("mc_samples", "INT32"),
+        *[(name, "FP32") for name in NUMBERS[3:]],
+        ("ood_p_value", "FP64"),
+        ("ood_flag", "BOOL"),
+    ]
+    assert [output["shape"] for output in model["outputs"]] == [[-1], *[[-1, 4]] * 3, *[[-1]] * 6]
     config = server.get_model_config("bars", version)
     assert config["max_batch_size"] == 64
     assert config["input"] == [{"name": "input", "data_type": "TYPE_FP32", "dims": [1, 8, 8]}]
-    assert [output["name"] for output in config["output"]] == EVERYTHING
+    assert [output["name"] for output in config["output"]] == [output["name"] for output in model["outputs"]]
     assert config["output"][0]["data_type"] == "TYPE_STRING"
 
 
@@ -253,7 +272,7 @@ def test_the_asynchronous_client(host: str, predictor: Predictor, bars: np.ndarr
             assert await server.is_server_ready()
             assert await server.is_model_ready("bars")
             assert (await server.get_server_metadata())["name"] == "dubio"
-            assert len((await server.get_model_metadata("bars"))["outputs"]) == 9
+            assert len((await server.get_model_metadata("bars"))["outputs"]) == 10
             assert (await server.get_model_config("bars"))["max_batch_size"] == 64
             assert (await server.get_inference_statistics())["model_stats"]
             answers = await asyncio.gather(

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -39,3 +42,30 @@ def test_requests_are_counted_and_strange_names_are_no_labels(
     assert value("dubio_rows_total", model="bars", version="1") == 4
     assert value("dubio_epistemic_nats_count", model="bars", version="1") == 4
     assert value("dubio_flagged_total", model="bars", version="1", reason="out_of_range") == 2
+
+
+def test_what_is_under_way_can_be_seen(command: Any, gated_checkpoint: Path, gate: Path) -> None:
+    arguments = (str(gated_checkpoint), "--trusted", "gated_networks")
+    environment = {"PYTHONPATH": str(gated_checkpoint.parent), "DUBIO_TEST_GATE": str(gate)}
+
+    def gauges(url: str) -> dict[str, float]:
+        found = {}
+        for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text):
+            if family.type == "gauge":
+                found.update({sample.name: sample.value for sample in family.samples})
+        return found
+
+    with command.started(*arguments, **environment) as service:
+        gate.touch()
+        body = {"instances": [[1, 2, 3, 4, 5]] * 3}
+        asking = threading.Thread(target=lambda: httpx.post(f"{service.url}/v1/predict", json=body, timeout=60))
+        asking.start()
+        while not gate.with_suffix(".waiting").exists():
+            time.sleep(0.01)
+        busy = gauges(service.url)
+        gate.unlink()
+        asking.join()
+        idle = gauges(service.url)
+    # The scrape is a request, too.
+    assert (busy["dubio_in_flight_requests"], busy["dubio_waiting_rows"], busy["dubio_waiting_bytes"]) == (2, 3, 60)
+    assert (idle["dubio_in_flight_requests"], idle["dubio_waiting_rows"], idle["dubio_waiting_bytes"]) == (1, 0, 0)

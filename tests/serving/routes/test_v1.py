@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -67,6 +68,23 @@ def test_fewer_samples_carry_no_flag(client: httpx.Client) -> None:
     }  # fmt: skip
 
 
+def test_as_many_members_as_it_takes_keep_the_flag(
+    client: httpx.Client, predictor: Predictor, bars: np.ndarray
+) -> None:
+    rows = np.concatenate([bars[:20], 16 - bars[:5], bars[:5] * 3])
+    response = client.post(PREDICT, json={"instances": rows.tolist(), "parameters": {"samples": "auto"}})
+    answer = PredictResponse.model_validate_json(response.content, strict=True)
+    expected = predictor.predict(rows, samples="auto")
+    assert [one.mc.samples for one in answer.predictions] == expected.samples.tolist()
+    assert {one.mc.samples for one in answer.predictions} > {4}
+    assert [one.ood.flagged for one in answer.predictions] == expected.flagged.tolist()
+    assert 5 <= expected.flagged.sum() < 20
+    for row, one in enumerate(answer.predictions):
+        np.testing.assert_allclose(one.mc.mean, expected.mc_mean[row], atol=1e-5)
+        np.testing.assert_allclose(one.mc.std, expected.mc_std[row], atol=1e-5)
+        assert one.ood.level == expected.level
+
+
 @pytest.mark.parametrize("value", [1e3, 1e10, 1e30, 3e38, -3e38])
 def test_absurd_but_finite_inputs_are_flagged_or_refused(client: httpx.Client, value: float) -> None:
     response = client.post(PREDICT, json={"id": "r", "instances": [[value] * 64]})
@@ -96,7 +114,7 @@ HOSTILE = {
     "no rows": (b'{"instances":[]}', 422, "at least one instance"),
     "too many rows": (json.dumps({"instances": [[0] * 64] * 65}), 413, "at most 64 instances, but got 65"),
     "samples": (json.dumps({**GOOD, "parameters": {"samples": 10**9}}), 422, "in [2, 16]"),
-    "deep samples": (_nest({**GOOD, "parameters": {"samples": "DEEP"}}), 422, "in [2, 16], but got a list"),
+    "deep samples": (_nest({**GOOD, "parameters": {"samples": "DEEP"}}), 422, 'in [2, 16] or "auto", but got a list'),
     "deep id": (_nest({**GOOD, "id": "DEEP"}), 422, "`id` to be a string"),
     "deep instance": (_nest({"instances": "DEEP"}), 422, "nests more than 8 lists"),
     "unknown key": (json.dumps({**GOOD, "parameter": {}}), 422, "did you mean `parameters`?"),
@@ -196,3 +214,20 @@ def test_nothing_loaded_is_not_ready(serve: Callable, settings: Callable) -> Non
     with serve(settings()) as base:
         assert httpx.get(f"{base}/v1/models").json() == {"models": []}
         assert "DUBIO_MODELS" in problem(httpx.post(f"{base}/v1/predict", json=GOOD), 503)
+
+
+def test_what_v1_did_is_in_the_statistics(
+    serve: Callable[..., Any], settings: Callable[..., Any], checkpoint: Path, bars: np.ndarray
+) -> None:
+    with serve(settings(models=(str(checkpoint),))) as base:
+        path = f"{base}/v1/models/bars/predict"
+        assert httpx.post(path, json={"instances": bars[:3].tolist()}).status_code == 200
+        assert httpx.post(path, json={"instances": bars[:2, 0, 0].tolist()}).status_code == 422
+        assert httpx.post(path, content=b"{").status_code == 400
+        [model] = httpx.get(f"{base}/v2/models/bars/stats").json()["model_stats"]
+    stats = model["inference_stats"]
+    assert model["inference_count"] == 3
+    assert {name: stats[name]["count"] for name in ("success", "fail", "compute_input", "compute_output")} == {
+        "success": 1, "fail": 2, "compute_input": 1, "compute_output": 1,
+    }  # fmt: skip
+    assert stats["compute_input"]["ns"] > 0

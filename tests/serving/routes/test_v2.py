@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
@@ -33,6 +34,38 @@ def test_the_server_answers_with_and_without_a_slash(client: httpx.Client) -> No
         answer = client.get(path)
         assert answer.status_code == 200
         wire.ServerMetadata.model_validate_json(answer.content)
+
+
+@pytest.mark.parametrize(
+    ("keys", "control", "offered"),
+    [(None, "none", False), ("infer", "none", False), ("infer,admin", "none", True), ("infer,admin", "poll", False)],
+)
+def test_loading_by_request_is_named_exactly_where_it_works(
+    serve: Callable, settings: Callable, checkpoint: Path, tmp_path: Path, keys: str | None, control: str, offered: bool
+) -> None:
+    given = {} if keys is None else {"api_keys": f"{keys}:0123456789-0123456789"}
+    headers = {"X-API-Key": "0123456789-0123456789"}
+    chosen = settings(models=(str(checkpoint),), model_repository=tmp_path, model_control=control, **given)
+    with serve(chosen) as base, httpx.Client(base_url=base, headers=headers) as client:
+        extensions = client.get("/v2").json()["extensions"]
+        works = client.post("/v2/repository/models/bars/load").status_code == 200
+    assert works == offered
+    assert [name for name in extensions if "repository" in name] == (
+        ["model_repository", "model_repository(unload_dependents)"] if offered else []
+    )
+
+
+def test_what_is_asked_of_a_model_is_counted_for_its_version(
+    serve: Callable, settings: Callable, checkpoint: Path
+) -> None:
+    with serve(settings(models=(str(checkpoint),))) as base:
+        for version in ("", "/versions/1"):
+            for leaf in ("", "/ready", "/config", "/stats"):
+                httpx.get(f"{base}/v2/models/bars{version}{leaf}")
+        lines = httpx.get(f"{base}/metrics").text.splitlines()
+    counted = [line for line in lines if line.startswith("dubio_requests_total") and "/v2/models" in line]
+    assert len(counted) == 8
+    assert all('model="bars"' in line and ',version="1"' in line for line in counted)
 
 
 @pytest.mark.parametrize("version", ["", "/versions/1"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from serving.telemetry.families import FAMILIES, Family
+from serving.telemetry.gauges import GAUGES
 
 ROOT = Path(__file__).parents[3]
 
@@ -26,3 +27,5 @@ def test_operators_find_every_metric_in_the_documentation() -> None:
         [row] = [line for line in text.splitlines() if line.startswith(f"| `{name}`")]
         for label in set(family.labels) - {"model", "version"}:
             assert f"`{label}`" in row
+    for gauge in GAUGES:
+        assert f"| `{gauge.name}`" in text

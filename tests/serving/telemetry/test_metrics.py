@@ -76,6 +76,17 @@ def test_batches_are_counted_by_request_batch_and_row() -> None:
     assert value(metrics, "dubio_members_bucket", **MODEL, le="0.0") == 3
 
 
+def test_members_are_counted_row_by_row_where_the_rows_differ() -> None:
+    for count in (5, 12):  # a few one by one, many at once
+        metrics = Metrics()
+        members = np.array([8] * (count - 2) + [16, 64])
+        metrics.count_batch("m", "3", rows=count, members=members, queue_seconds=[0.1], compute_seconds=0.1)
+        assert value(metrics, "dubio_members_sum", **MODEL) == members.sum()
+        assert value(metrics, "dubio_members_count", **MODEL) == count
+        for bound in (4, 8, 16, 32, 64):
+            assert value(metrics, "dubio_members_bucket", **MODEL, le=str(float(bound))) == (members <= bound).sum()
+
+
 def test_refusals_are_counted_by_reason() -> None:
     metrics = Metrics()
     asked = {"route": "/v1/predict", **MODEL}

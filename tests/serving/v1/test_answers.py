@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from models import Predictor
+from models import Predictor, Samples
 from serving.library.repository import ServedModel
 from serving.v1.answers import render
 from serving.v1.wire import PredictResponse
 
 
-@pytest.mark.parametrize("samples", [None, 5])
-def test_the_answer_is_the_prediction(predictor: Predictor, bars: np.ndarray, samples: int | None) -> None:
+@pytest.mark.parametrize("samples", [None, 5, "auto"])
+def test_the_answer_is_the_prediction(predictor: Predictor, bars: np.ndarray, samples: Samples) -> None:
     prediction = predictor.predict(bars[:3], samples=samples)
     body = render(prediction, model=ServedModel("m", "1", predictor), request_id="r")
 
@@ -32,9 +32,9 @@ def test_the_answer_is_the_prediction(predictor: Predictor, bars: np.ndarray, sa
             np.testing.assert_array_equal(np.float32(served), computed)
         assert one.deterministic.label == predictor.classes[prediction.label[row]]
         assert one.mc.label == predictor.classes[prediction.mc_label[row]]
-        assert one.mc.samples == (samples or 16)
+        assert one.mc.samples == {None: 16, 5: 5, "auto": prediction.mc_samples[row]}[samples]
         assert one.ood.reason == prediction.reasons[row]
-        if samples is None:
+        if samples != 5:
             assert one.ood.flagged is bool(prediction.flagged[row])
             assert one.ood.p_value == prediction.p_value[row]
             assert one.ood.level == prediction.level

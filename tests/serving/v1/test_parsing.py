@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+import models
 from serving.errors import InvalidRequest, MalformedJSON, TooManyRows
 from serving.v1.parsing import Asked, parse
 
@@ -26,6 +27,10 @@ def test_what_is_left_out_is_none(extra: str) -> None:
     asked = read('{"instances": [[1, 2]]' + extra + "}")
     assert asked.id is None
     assert asked.samples is None
+
+
+def test_samples_may_be_as_many_as_it_takes() -> None:
+    assert read('{"instances": [[1, 2]], "parameters": {"samples": "auto"}}').samples == models.AUTO
 
 
 @pytest.mark.parametrize("number", ["NaN", "nan", "Infinity", "-Infinity", "inf"])
@@ -70,9 +75,13 @@ def test_requests_that_break_a_rule(body: str, complaint: str) -> None:
         read(body)
 
 
-@pytest.mark.parametrize("samples", ["1", "17", "-3", "8.0", "true", '"8"', "[8]", "1e9", "[" * 1000 + "]" * 1000])
+@pytest.mark.parametrize(
+    "samples", ["1", "17", "-3", "8.0", "true", '"8"', '"Auto"', "[8]", "1e9", "[" * 1000 + "]" * 1000]
+)
 def test_samples_is_an_integer_within_the_committee(samples: str) -> None:
-    with pytest.raises(InvalidRequest, match=re.escape("`parameters.samples` to be an integer in [2, 16], but got")):
+    with pytest.raises(
+        InvalidRequest, match=re.escape('`parameters.samples` to be an integer in [2, 16] or "auto", but got')
+    ):
         read('{"instances": [[1, 2]], "parameters": {"samples": ' + samples + "}}")
 
 

@@ -26,7 +26,7 @@ def test_everything_is_the_default() -> None:
     asked = read()
     np.testing.assert_array_equal(asked.inputs, ROWS)
     assert (asked.id, asked.samples, asked.timeout, asked.listed) == (None, None, None, False)
-    assert [requested.output.name for requested in asked.outputs] == list(OUTPUTS)
+    assert [requested.output.name for requested in asked.outputs] == [name for name in OUTPUTS if name != "mc_samples"]
     assert asked.work == Work.FLAG
 
 
@@ -35,6 +35,7 @@ def test_parameters_are_read() -> None:
     assert (asked.id, asked.samples, asked.timeout) == ("r", 4, 0.0015)
     assert all(requested.binary for requested in asked.outputs)
     assert read(parameters={"timeout": 0}).timeout is None
+    assert read(parameters={"samples": "auto"}).samples == "auto"
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,7 @@ def test_parameters_are_read() -> None:
     [
         (["label", "probabilities"], Work.DETERMINISTIC),
         (["label", "mc_std"], Work.MC),
+        (["mc_samples"], Work.MC),
         *[([name], Work.MC) for name in ("mc_mean", "predictive_entropy", "expected_entropy", "mutual_information")],
         (["ood_flag", "label"], Work.FLAG),
         (["ood_p_value"], Work.FLAG),

@@ -11,7 +11,7 @@ from serving.v2.outputs import OUTPUTS
 
 def test_documents_have_the_protocols_form(predictor: Predictor) -> None:
     model = ServedModel("m", "1", predictor)
-    wire.ServerMetadata.model_validate(describe_server("1.2"), strict=True)
+    wire.ServerMetadata.model_validate(describe_server("1.2", loads_on_request=True), strict=True)
     about = wire.ModelMetadata.model_validate(describe_model(model, ["1", "2"]), strict=True)
     assert about.versions == ["1", "2"]
     assert [output.name for output in about.outputs] == list(OUTPUTS)

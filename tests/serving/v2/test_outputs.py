@@ -8,7 +8,7 @@ from serving.v2.outputs import OUTPUTS, classify
 
 def test_each_output_has_its_shape_and_type(predictor: Predictor, bars: np.ndarray) -> None:
     prediction = predictor.predict(bars[:3])
-    kinds = {"FP32": np.float32, "FP64": np.float64, "BOOL": np.bool_}
+    kinds = {"FP32": np.float32, "FP64": np.float64, "BOOL": np.bool_, "INT32": np.int32}
     for output in OUTPUTS.values():
         values = output.read(prediction, predictor.classes)
         assert values is not None

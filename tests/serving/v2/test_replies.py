@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models import Predictor, Work
+from models import Predictor, Samples, Work
 from serving.errors import InvalidRequest, Overloaded
 from serving.library.repository import ServedModel
 from serving.v2.inference import Inference
@@ -14,13 +14,15 @@ from serving.v2.outputs import OUTPUTS
 from serving.v2.replies import render
 from serving.v2.requested import Requested, everything
 
+DEFAULT = [name for name, output in OUTPUTS.items() if output.by_default]
+
 
 @pytest.fixture
 def model(predictor: Predictor) -> ServedModel:
     return ServedModel("bars", "1", predictor)
 
 
-def ask(rows: np.ndarray, *names: str, samples: int | None = None, binary: bool = False) -> Inference:
+def ask(rows: np.ndarray, *names: str, samples: Samples = None, binary: bool = False) -> Inference:
     outputs = tuple(Requested(OUTPUTS[name], binary) for name in names) or everything(binary=binary)
     return Inference("r", rows, samples, None, outputs, listed=bool(names))
 
@@ -30,7 +32,7 @@ def test_json_numbers_read_back_to_the_same_float32(model: ServedModel, bars: np
     reply = render(prediction, asked=ask(bars[:3]), model=model)
     assert reply.header_length is None
     outputs = {output["name"]: output for output in json.loads(reply.body)["outputs"]}
-    assert list(outputs) == list(OUTPUTS)
+    assert list(outputs) == DEFAULT
     served = np.array(outputs["mc_std"]["data"], np.float32).reshape(outputs["mc_std"]["shape"])
     np.testing.assert_array_equal(served, prediction.mc_std)
     assert outputs["ood_flag"]["data"] == prediction.flagged.tolist()
@@ -67,7 +69,7 @@ def test_without_calibration_flags_are_left_out_or_refused(predictor: Predictor,
     prediction = model.predictor.predict(bars[:2])
     answer = json.loads(render(prediction, asked=ask(bars[:2]), model=model).body)
     assert answer["parameters"] == {"samples": 16, "ood_reason": "not_calibrated"}
-    assert [output["name"] for output in answer["outputs"]] == [*OUTPUTS][:-2]
+    assert [output["name"] for output in answer["outputs"]] == DEFAULT[:-2]
     with pytest.raises(InvalidRequest, match="not_calibrated; calibrate the model"):
         render(prediction, asked=ask(bars[:2], "label", "ood_flag"), model=model)
 
@@ -87,3 +89,15 @@ def test_a_deterministic_answer_speaks_of_no_members(model: ServedModel, bars: n
     prediction = model.predictor.predict(bars[:2], work=Work.DETERMINISTIC)
     answer = json.loads(render(prediction, asked=ask(bars[:2], "probabilities"), model=model).body)
     assert answer.keys() == {"id", "model_name", "model_version", "outputs"}
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_as_many_members_as_it_takes_are_told_row_by_row(model: ServedModel, bars: np.ndarray, binary: bool) -> None:
+    rows = np.concatenate([bars[:4], 16 - bars[:4]])
+    prediction = model.predictor.predict(rows, samples="auto")
+    reply = render(prediction, asked=ask(rows, "mc_samples", "ood_flag", samples="auto", binary=binary), model=model)
+    answer = json.loads(reply.body[: reply.header_length])
+    assert answer["parameters"] == {"samples": "auto", "ood_level": prediction.level}
+    assert answer["outputs"][0]["datatype"] == "INT32"
+    told = np.frombuffer(reply.body[reply.header_length :][:32], "<i4") if binary else answer["outputs"][0]["data"]
+    assert list(told) == prediction.samples.tolist()

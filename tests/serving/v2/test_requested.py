@@ -29,7 +29,9 @@ def test_the_order_is_the_callers_and_an_outputs_own_choice_wins() -> None:
 
 def test_none_named_is_none_chosen() -> None:
     assert read(None) == read([]) == ()
-    assert [requested.output.name for requested in everything(binary=True)] == list(OUTPUTS)
+    assert [requested.output.name for requested in everything(binary=True)] == [
+        name for name in OUTPUTS if name != "mc_samples"
+    ]
 
 
 @pytest.mark.parametrize(("given", "meant"), [(0, None), (1, 1), (4, 4), (10**12, 4), (None, None)])

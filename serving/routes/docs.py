@@ -1,0 +1,60 @@
+"""The API's description as a page, `/docs` and `/redoc`. All it needs comes from here: it works without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from fastapi import APIRouter
+from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
+from starlette.responses import FileResponse, HTMLResponse, Response
+
+_TITLE = "Dubio"
+_DESCRIPTION = "/openapi.json"
+# Browsers ask for an icon otherwise, and the framework's pages for one from elsewhere.
+_NO_ICON = "data:,"
+_FILES = {
+    "/static/swagger-ui-bundle.js": "text/javascript",
+    "/static/swagger-ui.css": "text/css",
+    "/static/redoc.standalone.js": "text/javascript",
+}
+
+
+def build() -> APIRouter:
+    """The pages' routes."""
+    router = APIRouter(include_in_schema=False)
+    swagger = get_swagger_ui_html(
+        openapi_url=_DESCRIPTION,
+        title=_TITLE,
+        swagger_js_url="/static/swagger-ui-bundle.js",
+        swagger_css_url="/static/swagger-ui.css",
+        swagger_favicon_url=_NO_ICON,
+    )
+    redoc = get_redoc_html(
+        openapi_url=_DESCRIPTION,
+        title=_TITLE,
+        redoc_js_url="/static/redoc.standalone.js",
+        redoc_favicon_url=_NO_ICON,
+        with_google_fonts=False,
+    )
+    router.add_api_route("/docs", _page(bytes(swagger.body)), methods=["GET"])
+    router.add_api_route("/redoc", _page(bytes(redoc.body)), methods=["GET"])
+    for path, media_type in _FILES.items():
+        with as_file(files("fastapi_offline").joinpath("static", path.rsplit("/", 1)[1])) as file:
+            router.add_api_route(path, _file(file, media_type), methods=["GET"])
+    return router
+
+
+def _page(content: bytes) -> Callable[[], Awaitable[Response]]:
+    async def answer() -> Response:
+        return HTMLResponse(content)
+
+    return answer
+
+
+def _file(path: Path, media_type: str) -> Callable[[], Awaitable[Response]]:
+    async def answer() -> Response:
+        return FileResponse(path, media_type=media_type)
+
+    return answer
