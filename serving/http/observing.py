@@ -24,6 +24,8 @@ _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}\Z")
 # nginx's word for a caller that left before the answer; nobody receives it, it is only counted.
 _CLIENT_LEFT = 499
 _SERVER_ERROR = 500
+# What uvloop says of a connection that broke in this very round of the loop.
+_CLOSED = "handler is closed"
 
 
 class Observer:
@@ -69,7 +71,14 @@ class Observer:
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
                 if self._lifecycle.stopping:  # else a request sent later on it would meet a closed door
                     message["headers"].append((b"connection", b"close"))
-            await send(message)
+            try:
+                await send(message)
+            except RuntimeError as error:
+                if _CLOSED not in str(error):
+                    raise
+                while (await receive())["type"] != "http.disconnect":  # else the server would miss an answer
+                    pass
+                raise ClientDisconnect from error
 
         with self._tracing.request(scope["method"], scope["headers"]) as span:
             try:

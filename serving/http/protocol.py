@@ -194,6 +194,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if about_it or not unanswered:
             self.transport.write(_answer(refusal))
         self.transport.close()
+        if unanswered:  # its answer may be ready before the loop tells that the connection is lost
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def _give_up(self, refusal: _Refusal) -> None:
         """End the parser's work; it answers with `send_400_response`."""
