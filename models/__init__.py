@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from models.convnet import ConvNet
+from models.dropconnect import DropConnectLinear, DropConnectMLP
 from models.ensemble import Ensemble
 from models.loading import load, save
 from models.mlp import MLP
 from models.prediction import AUTO, Prediction, Samples, Work
 from models.predictor import Predictor
+from models.recurrent import RecurrentNet
+from models.resnet import ResNet
 from models.spec import InputSpec, NetworkSpec, Provenance, Temperature
+from models.transformer import TransformerNet
 
 __all__ = [
     "AUTO",
     "MLP",
     "ConvNet",
+    "DropConnectLinear",
+    "DropConnectMLP",
     "Ensemble",
     "InputSpec",
     "NetworkSpec",
     "Prediction",
     "Predictor",
     "Provenance",
+    "RecurrentNet",
+    "ResNet",
     "Samples",
     "Temperature",
+    "TransformerNet",
     "Work",
     "load",
     "save",

@@ -11,11 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from models.convnet import ConvNet
+from models.dropconnect import DropConnectMLP
 from models.errors import ModelError
 from models.mlp import MLP
+from models.recurrent import RecurrentNet
+from models.resnet import ResNet
 from models.spec import NetworkSpec
+from models.transformer import TransformerNet
 
-NETWORKS: dict[str, type[nn.Module]] = {"models.MLP": MLP, "models.ConvNet": ConvNet}
+NETWORKS: dict[str, type[nn.Module]] = {
+    f"models.{network.__name__}": network
+    for network in (MLP, ConvNet, ResNet, RecurrentNet, TransformerNet, DropConnectMLP)
+}
 
 
 def class_path(network_class: type[nn.Module]) -> str:
