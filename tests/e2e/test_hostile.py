@@ -83,7 +83,7 @@ def server(checkpoint: Path, numbers_checkpoint: Path, tmp_path_factory: pytest.
     arguments = (str(numbers_checkpoint), str(checkpoint), "--model-repository", str(root))
     with Command().started(*arguments, DUBIO_API_KEYS=f"infer,admin,metrics:{KEY}", **limits) as running:
         yield Server(int(running.url.rsplit(":", 1)[1]), psutil.Process(running.process.pid))
-        assert "Traceback" not in running.log
+        assert "Traceback" not in running.log, running.log[-5000:]
 
 
 def binary(document: dict[str, Any], rest: bytes, length: str | None = None) -> tuple[bytes, dict[str, str]]:
