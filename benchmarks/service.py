@@ -3,26 +3,32 @@
     apt-get install wrk
     python benchmarks/service.py                     32 connections, one row a request
     python benchmarks/service.py --connections 1 --rounds 5
+    python benchmarks/service.py --peers ~/other/bin/python     also LitServe, BentoML, MLServer, where they are installed
+    python benchmarks/service.py --reload 1          Dubio's model is replaced every second meanwhile
 
 Serves an MLP 784-512-256-128-10 with 100 members and loads it over loopback with wrk, beside what one writes by hand: a
 FastAPI handler with the textbook loop (`benchmarks/handmade.py`). Contenders take turns in short rounds; medians and
-ratios are printed as a Markdown table. Client and servers share this machine's cores, as they do for every contender.
+ratios are printed as a Markdown table. Other servers run the same textbook loop on the batches that they put together, each
+in an interpreter that can import it (`benchmarks/peer_*.py`). Client and servers share this machine's cores, as they do for every contender.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +45,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = 100
 ROW = np.random.default_rng(0).normal(size=784).clip(-3, 3).astype(np.float32)
 DUBIO, HANDMADE = 8711, 8712
+KEY = "benchmark-0123456789"
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,41 @@ class Contender:
     path: str
     body: bytes
     headers: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another server.
+
+    Attributes:
+        name: in the table.
+        module: to import.
+        port: where it listens.
+        ready: path that answers when it is.
+        paths: of its deterministic and its MC answer.
+        is_v2: whether it takes the Open Inference Protocol's JSON.
+    """
+
+    name: str
+    module: str
+    port: int
+    ready: str
+    paths: tuple[str, str] = ("/deterministic", "/mc")
+    is_v2: bool = False
+
+
+PEERS = (
+    Peer("LitServe", "litserve", 8713, "/health"),
+    Peer("BentoML", "bentoml", 8714, "/readyz"),
+    Peer(
+        "MLServer",
+        "mlserver",
+        8715,
+        "/v2/models/mc/ready",
+        ("/v2/models/deterministic/infer", "/v2/models/mc/infer"),
+        is_v2=True,
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -99,9 +141,11 @@ def binary(name: str, outputs: tuple[str, ...]) -> Contender:
     return Contender(name, DUBIO, "/v2/models/mlp/infer", head + raw, headers)
 
 
-def contenders() -> list[Contender]:
+def contenders(peers: list[Peer]) -> list[Contender]:
     """What is measured, the reference of the ratios first."""
-    instances = json.dumps({"instances": [[round(float(value), 4) for value in ROW]]}).encode()
+    row = [round(float(value), 4) for value in ROW]
+    instances = json.dumps({"instances": [row]}).encode()
+    tensor = json.dumps({"inputs": [{"name": "input", "shape": [1, 784], "datatype": "FP32", "data": row}]}).encode()
     plain = {"Content-Type": "application/json"}
     flag = ("label", "probabilities", "mc_mean", "mc_std", "mutual_information", "ood_p_value", "ood_flag")
     return [
@@ -111,13 +155,32 @@ def contenders() -> list[Contender]:
         Contender("Dubio, /v1 JSON, both and flag", DUBIO, "/v1/models/mlp/predict", instances, plain),
         Contender("FastAPI by hand, deterministic", HANDMADE, "/deterministic", instances, plain),
         Contender("FastAPI by hand, MC loop", HANDMADE, "/mc", instances, plain),
+        *(
+            Contender(f"{peer.name}, {kind}", peer.port, path, tensor if peer.is_v2 else instances, plain)
+            for peer in peers
+            for kind, path in zip(("deterministic", "MC loop"), peer.paths, strict=True)
+        ),
     ]
+
+
+def find(interpreters: list[str]) -> dict[Peer, str]:
+    """The peers that can run here, and in which interpreter."""
+    found = {}
+    for peer in PEERS:
+        for interpreter in interpreters:
+            done = subprocess.run([interpreter, "-c", f"import {peer.module}, torch"], capture_output=True)
+            if done.returncode == 0:
+                found[peer] = interpreter
+                break
+    return found
 
 
 @contextmanager
 def running(command: list[str], port: int, ready: str) -> Iterator[None]:
     """A server, from its first answer to its end."""
-    server = subprocess.Popen(command, cwd=ROOT)
+    # Some start processes of their own, which do not all go when it is told to.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    server = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
     try:
         for _ in range(600):
             try:
@@ -130,14 +193,42 @@ def running(command: list[str], port: int, ready: str) -> Iterator[None]:
         yield
     finally:
         server.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(5)
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
         server.wait()
+
+
+@contextmanager
+def reloading(seconds: float | None, model: Path) -> Iterator[None]:
+    """Dubio's model, replaced every so many seconds by one with the same content."""
+    stopped = threading.Event()
+
+    def reload() -> None:
+        while seconds and not stopped.wait(seconds):
+            new = model.with_suffix(".new")
+            shutil.copyfile(model, new)
+            new.replace(model)
+            url = f"http://127.0.0.1:{DUBIO}/v2/repository/models/mlp/load"
+            request = urllib.request.Request(url, b"{}", {"X-API-Key": KEY}, method="POST")
+            urllib.request.urlopen(request, timeout=60).close()
+
+    thread = threading.Thread(target=reload)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
 
 
 def load(contender: Contender, folder: Path, connections: int, seconds: float) -> Measured:
     """One round of wrk."""
     script = folder / "request.lua"
     body = "".join(f"\\{byte:03d}" for byte in contender.body)
-    headers = "".join(f'wrk.headers["{name}"] = "{value}"\n' for name, value in contender.headers.items())
+    given = {**contender.headers, "X-API-Key": KEY} if contender.port == DUBIO else contender.headers
+    headers = "".join(f'wrk.headers["{name}"] = "{value}"\n' for name, value in given.items())
     script.write_text(
         f'wrk.method = "POST"\nwrk.body = "{body}"\n{headers}'
         "done = function(summary, latency)\n"
@@ -163,21 +254,30 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of one round of one contender")
     parser.add_argument("--serve", nargs="*", default=[], help="more options for dubio-serve, without their dashes")
+    parser.add_argument("--peers", nargs="*", default=[], metavar="PYTHON", help="interpreters to look for others in")
+    parser.add_argument("--reload", type=float, metavar="SECONDS", help="replace Dubio's model as often")
     arguments = parser.parse_args()
     if shutil.which("wrk") is None:
         parser.error("wrk is not installed; try: apt-get install wrk")
-    all_contenders = contenders()
+    peers = find([sys.executable, *arguments.peers])
+    all_contenders = contenders(list(peers))
     rounds: dict[str, list[Measured]] = {contender.name: [] for contender in all_contenders}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         options = [f"--{option}" if index % 2 == 0 else option for index, option in enumerate(arguments.serve)]
         dubio = [sys.executable, "-m", "serving", f"mlp={checkpoint(folder)}", "--port", str(DUBIO), *options]
-        handmade = [sys.executable, "benchmarks/handmade.py", str(HANDMADE)]
-        with (
-            running([*dubio, "--log-level", "warning"], DUBIO, "/v2/health/ready"),
-            running(handmade, HANDMADE, "/ready"),
-            Progress(transient=True) as bar,
-        ):
+        if arguments.reload:
+            (folder / "keys").write_text(f"infer,admin:{KEY}\n")
+            (folder / "keys").chmod(0o600)
+            dubio += ["--api-keys-file", str(folder / "keys")]
+        with ExitStack() as stack:
+            stack.enter_context(running([*dubio, "--log-level", "warning"], DUBIO, "/v2/health/ready"))
+            stack.enter_context(running([sys.executable, "benchmarks/handmade.py", str(HANDMADE)], HANDMADE, "/ready"))
+            for peer, python in peers.items():
+                script = f"benchmarks/peer_{peer.module}.py"
+                stack.enter_context(running([python, script, str(peer.port)], peer.port, peer.ready))
+            stack.enter_context(reloading(arguments.reload, folder / "model.ckpt"))
+            bar = stack.enter_context(Progress(transient=True))
             task = bar.add_task("Measuring", total=(arguments.rounds + 1) * len(all_contenders))
             for index in range(arguments.rounds + 1):
                 for contender in all_contenders:
@@ -187,8 +287,9 @@ def main() -> None:
                         rounds[contender.name].append(measured)
     reference = statistics.median(measured.per_second for measured in rounds[all_contenders[0].name])
     print(
-        f"{arguments.connections} connections, one row a request, T = {SAMPLES}; medians of {arguments.rounds} rounds\n"
+        f"{arguments.connections} connections, one row a request, T = {SAMPLES}; medians of {arguments.rounds} rounds"
     )
+    print(f"Dubio's model is replaced every {arguments.reload:g} s\n" if arguments.reload else "")
     print("| contender | requests/s | p50 ms | p99 ms | p99 / p50 | of Dubio's deterministic |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, all_measured in rounds.items():

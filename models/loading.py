@@ -22,13 +22,16 @@ from uncertainty.state import dump, dump_detector, dump_stopping, load_detector,
 from uncertainty.state import load as load_state
 
 
-def load(path: str | Path, *, device: str = "cpu", trusted: Sequence[str] = ()) -> Predictor:
+def load(
+    path: str | Path, *, device: str = "cpu", trusted: Sequence[str] = (), strategy: str | None = None
+) -> Predictor:
     """Load a calibrated checkpoint without running anything that it names.
 
     Args:
         path: of the file.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         trusted: module prefixes whose classes the file may name beside the registry's.
+        strategy: how members are run, see :class:`uncertainty.Committee`; by default found by measuring.
 
     Raises:
         UnreadableCheckpoint: the file is missing, damaged or refused, or its parts do not belong together.
@@ -37,7 +40,7 @@ def load(path: str | Path, *, device: str = "cpu", trusted: Sequence[str] = ()) 
     place = torch.empty(0, device=device).device  # a device that is not there is not the file's fault
     read = checkpoint.read(path)
     try:
-        return _assemble(read, place, trusted)
+        return _assemble(read, place, trusted, strategy)
     except ModelError as error:
         raise UnreadableCheckpoint(path, str(error)) from error
 
@@ -79,7 +82,7 @@ def save(predictor: Predictor, source: str | Path, destination: str | Path) -> N
     checkpoint.write({**content, KEY: plain}, destination)
 
 
-def _assemble(read: Checkpoint, device: torch.device, trusted: Sequence[str]) -> Predictor:
+def _assemble(read: Checkpoint, device: torch.device, trusted: Sequence[str], strategy: str | None) -> Predictor:
     section = read.section
     found = weights.sha256(read.weights)
     if found != section.provenance.weights_sha256:
@@ -110,6 +113,7 @@ def _assemble(read: Checkpoint, device: torch.device, trusted: Sequence[str]) ->
             seed=section.committee.seed,
             sites=section.committee.mc_sites,
             rates=section.committee.mc_rates,
+            strategy=strategy,
         )
     if _committee_spec(predictor) != section.committee:
         raise ModelError(

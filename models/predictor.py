@@ -70,6 +70,7 @@ class Predictor:
         seed: int = 0,
         sites: Sequence[str] | None = None,
         rates: Mapping[str, float] | None = None,
+        strategy: str | None = None,
     ) -> Predictor:
         """A predictor that is not calibrated yet; draws the committee.
 
@@ -82,6 +83,7 @@ class Predictor:
             seed: of the masks.
             sites: names, patterns or kinds of the dropout sites to sample; all by default.
             rates: rates by name, pattern or kind that override those of the training.
+            strategy: how members are run, see :class:`Committee`; by default found by measuring.
 
         Raises:
             UncertaintyError: the network has no dropout, or cannot be sampled faithfully.
@@ -89,7 +91,7 @@ class Predictor:
         """
         device = _device(network)
         example = torch.zeros((1, *input_spec.shape), device=device)
-        committee = Committee(network, example, num_samples=num_samples, seed=seed, sites=sites, rates=rates)
+        committee = Committee(network, example, num_samples, seed, sites=sites, rates=rates, strategy=strategy)
         if committee.num_classes != len(classes):
             raise InvalidInput(
                 f"Expected one class name a logit, but {network_spec.class_path} gives {committee.num_classes} logits "

@@ -39,7 +39,7 @@ POINTWISE: set[Callable[..., Any]] = {
     Tensor.tanh,
     Tensor.sigmoid,
 }
-# These keep channels apart, map a channel of zeros to zeros, and commute with multiplying a channel by a positive number.
+# These keep channels apart, keep a channel of zeros, and commute with multiplying a channel by a positive number.
 POOLS: set[Callable[..., Any]] = {
     F.max_pool2d,
     torch.max_pool2d,
@@ -50,8 +50,6 @@ POOLS: set[Callable[..., Any]] = {
 }
 MEANS: set[Callable[..., Any]] = {torch.mean, Tensor.mean}
 FLATTEN: set[Callable[..., Any]] = {torch.flatten, Tensor.flatten, Tensor.view, Tensor.reshape, torch.reshape}
-# Functions that treat each row by itself, though they mix its channels.
-ROWWISE: set[Callable[..., Any]] = {F.layer_norm, F.group_norm}
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ def record(network: nn.Module, x: Tensor, slots: Sequence[Slot], zeros: bool) ->
     with recorder:
         logits = network(x)
     complete = recorder.met == len(slots) and logits is recorder.last and logits.ndim == 2
-    if recorder.broken or not complete or recorder.before is None and not recorder.seen_site:
+    if recorder.broken or not complete or not recorder.seen_site:
         return None
     return Chain(recorder.before, tuple(recorder.layers), recorder.row_numel)
 
@@ -248,9 +246,8 @@ class _Recorder(DropoutMode):
         bound = partial(_call, func, args[1:], rest) if args[1:] or rest else func
         if func in RELU:
             return Function(torch.relu, separate=True, homogeneous=True)
-        if func in ROWWISE:
-            over = len(args[1] if len(args) > 1 else kwargs.get("normalized_shape", ()))
-            return Function(bound) if func is F.group_norm or over < x.ndim else None
+        if func is F.group_norm or (func is F.layer_norm and _num_axes(*args[1:], **kwargs) < x.ndim):
+            return Function(bound)  # treats each row by itself, though it mixes channels
         if any(isinstance(value, Tensor) for value in (*args[1:], *rest.values())):
             return None
         if func in POINTWISE:
@@ -259,6 +256,8 @@ class _Recorder(DropoutMode):
             return Function(bound, separate=True, homogeneous=True)
         if func in MEANS and x.ndim == 4 and tuple(output.shape[:2]) == tuple(x.shape[:2]):
             return Function(bound, separate=True, homogeneous=True)
+        if func in FLATTEN and output.shape == x.shape:
+            return Function(_same, separate=True, homogeneous=True)
         if func in FLATTEN and output.ndim == 2:
             return Function(partial(torch.flatten, start_dim=1), columns=math.prod(x.shape[2:]))
         return None
@@ -266,6 +265,14 @@ class _Recorder(DropoutMode):
 
 def _call(func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor) -> Tensor:
     return func(x, *args, **kwargs)
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _num_axes(normalized_shape: Sequence[int], *args: Any, **kwargs: Any) -> int:
+    return len(normalized_shape)
 
 
 def _linear(weight: Tensor, bias: Tensor | None = None) -> Linear:

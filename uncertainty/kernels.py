@@ -1,7 +1,7 @@
 """Kernels: layers prepared for many calls, with oneDNN where torch has it.
 
-On a CPU without Intel's name on it, torch's default matrix product (MKL) uses half of the vector width; oneDNN uses all
-of it, adds bias and ReLU on the way, and takes weights in the order that it reads them. ``torch.compile`` calls the same
+On a CPU that is not Intel's, torch's default matrix product (MKL) uses half of the vector width; oneDNN uses all of it,
+adds bias and ReLU on the way, and takes weights in the order that it reads them. ``torch.compile`` calls the same
 operators. They are no public interface of torch, so every use has a plain one to fall back on, and a committee compares
 what it built with the plain loop before it answers anybody.
 """
@@ -9,12 +9,14 @@ what it built with the plain loop before it answers anybody.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from uncertainty.chain import Conv, Linear
+from uncertainty.chain import Conv, Function, Layer, Linear
 
 Kernel = Callable[[Tensor], Tensor]
 # Shapes that weights are laid out for; other batch sizes run on the same layout.
@@ -30,6 +32,17 @@ def has_onednn(weight: Tensor) -> bool:
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
     )
+
+
+def prepared(layer: Layer) -> Kernel:
+    """Any layer but a site."""
+    if isinstance(layer, Linear):
+        return linear(layer)
+    if isinstance(layer, Conv):
+        return conv(layer)
+    if isinstance(layer, Function):
+        return layer.call
+    raise TypeError(f"Expected a layer with an operation of its own, but got {layer}.")
 
 
 def linear(layer: Linear) -> Kernel:
@@ -89,3 +102,16 @@ def members_linear(weight_KOI: Tensor, bias_KO: Tensor, relu: bool) -> Kernel:
 
 def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
+
+
+class Fast(TorchFunctionMode):
+    """Linear layers of any network through oneDNN, in this thread, while it is active."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is F.linear and not kwargs and len(args) in {2, 3} and args[1].ndim == 2:
+            x, weight_OI, bias_O = (*args, None)[:3]
+            if has_onednn(weight_OI) and x.dtype == weight_OI.dtype and weight_OI.is_contiguous():
+                return torch.ops.mkldnn._linear_pointwise.default(x, weight_OI, bias_O, "none", [], "")
+        return func(*args, **(kwargs or {}))

@@ -1,223 +1,241 @@
-"""Thinned committees: where a site sits between two linear layers, a member needs only the units it keeps.
+"""Thinned committees: a member as the small network that it is.
 
-Multiplying by a mask computes a unit and throws it away. Instead the kept rows and columns of each weight matrix are
-gathered once per member, and all members run as one batched matrix product over their own small matrices: at p = .5 a
-hidden-to-hidden layer needs a quarter of the arithmetic. Members keep different numbers of units (Bernoulli), so the
-matrices are padded with zeros to the largest.
+Multiplying by a mask computes a unit and throws it away. Where a site sits between two linear or convolution layers,
+the kept rows and columns of each weight are gathered once per member instead, so that the dropped units are never
+computed: at p = .5 a hidden-to-hidden layer needs a quarter of the arithmetic.
+
+Members of linear layers alone run side by side, in blocks: they keep different numbers of units (Bernoulli), so the
+matrices of a block are padded with zeros to its largest. Members with convolutions run one after the other, each in its
+exact size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 
-from uncertainty.calls import DROPOUTS, Call
-from uncertainty.slots import Site
+from uncertainty import kernels
+from uncertainty.chain import Chain, Conv, Function, Linear, Mask
+from uncertainty.folding import Before
+from uncertainty.kernels import Kernel
 
-# Functions of one tensor that act on each number alone, so that they commute with choosing units.
-POINTWISE: set[Callable[..., Any]] = {
-    F.relu,
-    F.gelu,
-    F.silu,
-    F.elu,
-    F.selu,
-    F.leaky_relu,
-    F.hardtanh,
-    F.softplus,
-    torch.relu,
-    torch.tanh,
-    torch.sigmoid,
-}
+# Members in a block: many, for the fewest calls; but the more, the more zeros, and the larger what caches must hold.
+BLOCK = 64
 
 
 @dataclass(frozen=True)
-class Linear:
-    """A linear layer of the chain and the pointwise functions behind it."""
+class Choice:
+    """A site behind an activation that is computed whole, from which a member takes the units that it keeps."""
 
-    weight_OI: Tensor
-    bias_O: Tensor | None
-    pointwise: tuple[Callable[[Tensor], Tensor], ...]
-    site: int | None  # the site that follows, if any
-
-
-class _FirstSite(Exception):
-    """Ends a pass at the first site, with the activation there."""
-
-    def __init__(self, activation: Tensor) -> None:
-        super().__init__()
-        self.activation = activation
-
-
-class _Stop(TorchFunctionMode):
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kind = DROPOUTS.get(func)
-        if kind is not None:
-            call = Call.of(func, args, kwargs or {})
-            if call.p > 0:
-                raise _FirstSite(call.x)
-            return call.x
-        return func(*args, **(kwargs or {}))
-
-
-class _ChainRecorder(TorchFunctionMode):
-    """Follows the activation behind the first site, as long as it runs through one chain of known layers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers: list[Linear] = []
-        self.sites = 0
-        self.last: Tensor | None = None
-        self.broken = False
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        kind = DROPOUTS.get(func)
-        if kind is not None:
-            call = Call.of(func, args, kwargs)
-            if call.p > 0:
-                self._site(kind, call.x)
-            return call.x
-        output = func(*args, **kwargs)
-        if self.sites:
-            self._follow(func, args, kwargs, output)
-        return output
-
-    def _site(self, kind: str, x: Tensor) -> None:
-        if self.sites == 0:
-            self.last = x
-        elif x is not self.last or not self.layers or self.layers[-1].site is not None:
-            self.broken = True
-        else:
-            self.layers[-1] = replace(self.layers[-1], site=self.sites)
-        self.broken |= kind != "dropout" or x.ndim != 2
-        self.sites += 1
-
-    def _follow(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        follows = bool(args) and args[0] is self.last
-        if follows and func is F.linear and not kwargs and len(args) in {2, 3}:
-            self.layers.append(Linear(args[1], args[2] if len(args) == 3 else None, (), None))
-        elif follows and func in POINTWISE and len(args) == 1 and self.layers and self.layers[-1].site is None:
-            before = self.layers[-1]
-            rest = {name: value for name, value in kwargs.items() if name != "inplace"}
-
-            # A matrix product's result is fresh memory that ReLU may overwrite.
-            pointwise = torch.relu_ if func in {F.relu, torch.relu} else partial(func, **rest)
-            self.layers[-1] = replace(before, pointwise=(*before.pointwise, pointwise))
-        else:
-            self.broken = True
-        self.last = output
+    site: int
 
 
 @dataclass(frozen=True)
-class Thinned:
-    """Members of a chain, as small matrices.
+class Cut:
+    """A layer of the chain, and the sites that thin it.
 
     Attributes:
-        network: runs up to the first site.
-        kept_KM: units that each member keeps at the first site, padded.
-        layers: for each linear layer the members' weights ``[K, O, I]``, biases ``[K, O, 1]`` and pointwise functions.
+        layer: of the chain, or a choice between two.
+        incoming: site that the layer's input comes from.
+        columns: how many columns each of its channels became.
+        outgoing: site that the layer's output goes to.
     """
 
-    network: nn.Module
-    kept_KM: Tensor
-    layers: tuple[tuple[Tensor, Tensor, tuple[Callable[[Tensor], Tensor], ...]], ...]
-
-    @property
-    def num_weights(self) -> int:
-        """Numbers in all members' matrices."""
-        return sum(weight_KOI.numel() for weight_KOI, _, _ in self.layers)
-
-    def __call__(self, x: Tensor, which: slice = slice(None)) -> Tensor:
-        """Logits ``[K, B, C]`` of some members, all by default, for a batch of any size ``[B, ...]``."""
-        try:
-            with _Stop():
-                self.network(x)
-        except _FirstSite as reached:
-            activation_BI = reached.activation
-        # Units first: gathering a unit then copies a row of B numbers, and the products need no transposition.
-        rows_IB = activation_BI.t().contiguous()
-        kept_KM = self.kept_KM[which]
-        hidden_KIB = rows_IB.index_select(0, kept_KM.flatten()).view(*kept_KM.shape, -1)
-        for weight_KOI, bias_KO1, pointwise in self.layers:
-            hidden_KIB = torch.baddbmm(bias_KO1[which], weight_KOI[which], hidden_KIB)
-            for function in pointwise:
-                hidden_KIB = function(hidden_KIB)
-        return hidden_KIB.transpose(1, 2)
+    layer: Linear | Conv | Function | Choice
+    incoming: int | None = None
+    columns: int = 1
+    outgoing: int | None = None
 
 
-def thin(
-    network: nn.Module, x: Tensor, sites: Sequence[Site], keeps: Sequence[Tensor], max_weights: int
-) -> Thinned | None:
-    """Thin a network whose sites all sit between linear layers.
+def cuts(chain: Chain) -> list[Cut] | None:
+    """How the sites thin the layers; None where one stands where units cannot be left out."""
+    found: list[Cut] = []
+    pending: int | None = None  # site whose dropped units the next layer does not get
+    producer: int | None = None  # layer whose output is still its own units
+    columns = 1
+    for layer in chain.after:
+        if isinstance(layer, Mask):
+            if not layer.channels or pending is not None:
+                return None
+            if producer is None:
+                found.append(Cut(Choice(layer.site)))
+            else:
+                found[producer] = replace(found[producer], outgoing=layer.site)
+            pending, producer, columns = layer.site, None, 1
+        elif isinstance(layer, Function):
+            if pending is not None and not layer.homogeneous and layer.columns is None:
+                return None
+            columns *= layer.columns or 1
+            if not layer.separate:
+                producer = None
+            found.append(Cut(layer))
+        else:
+            found.append(Cut(layer, pending, columns if pending is not None else 1))
+            pending, producer, columns = None, len(found) - 1, 1
+    return None if pending is not None else found
+
+
+class Thinned:
+    """Members as small networks. Immutable, so thread-safe.
+
+    Attributes:
+        blocks: networks from the first site's activation to logits ``[rows, members, C]``, and their members' count.
+        num_weights: numbers in all members' weights.
+    """
+
+    def __init__(
+        self, before: Before, blocks: Sequence[tuple[int, Sequence[Kernel]]], max_rows: int, num_weights: int
+    ) -> None:
+        self._before = before
+        self.blocks = tuple(blocks)
+        self._max_rows = max_rows
+        self.num_weights = num_weights
+
+    def __call__(self, x: Tensor, which: slice) -> Tensor:
+        """Logits ``[K, B, C]`` of some members for a batch of any size ``[B, ...]``."""
+        if len(x) <= self._max_rows:
+            return self._rows(x, which)
+        return torch.cat([self._rows(rows, which) for rows in torch.split(x, self._max_rows)], dim=1)
+
+    def _rows(self, x: Tensor, which: slice) -> Tensor:
+        activation = self._before(x)
+        outputs, first = [], 0
+        for count, steps in self.blocks:
+            # A block is computed as a whole.
+            if first < which.stop and first + count > which.start:
+                hidden = activation
+                for step in steps:
+                    hidden = step(hidden)
+                wanted = slice(max(0, which.start - first), min(count, which.stop - first))
+                outputs.append(hidden.view(len(x), count, -1)[:, wanted].transpose(0, 1))
+            first += count
+        return torch.cat(outputs)
+
+
+def thin(before: Before, chain: Chain, banks: Sequence[Tensor], max_weights: int, max_numbers: int) -> Thinned | None:
+    """Thin every member of a chain.
 
     Args:
-        network: in eval mode.
-        x: at least one row, ``[B, ...]``.
-        sites: as audited.
-        keeps: which units each member keeps, one ``[K, *site.shape]`` a site.
-        max_weights: how many numbers the members' matrices may hold together.
+        before: gives the first site's activation.
+        chain: as recorded.
+        banks: scaled masks, ``[K, *site.shape]`` a site.
+        max_weights: how many numbers the members' weights may hold together.
+        max_numbers: how many numbers an activation may hold.
 
     Returns:
-        None where that would be more, or where the network from its first site on is not a chain of linear layers,
-        pointwise functions and element-wise dropout.
+        None where that would be more, or where a site stands where units cannot be left out.
     """
-    recorder = _ChainRecorder()
-    with recorder:
-        logits = network(x)
-    if recorder.broken or recorder.sites != len(sites) or logits is not recorder.last or not recorder.layers:
+    found = cuts(chain)
+    if found is None:
         return None
-    if recorder.layers[-1].site is not None:
+    flat_KN = [bank.flatten(1) for bank in banks]
+    num_weights = sum(_size(cut, flat_KN) for cut in found)
+    if num_weights > max_weights:
         return None
-    if len(keeps[0]) * sum(layer.weight_OI.numel() for layer in recorder.layers) > max_weights:
-        return None  # before thinning, which is an upper bound and known without gathering anything
-    kept = [_kept(keep.to(x.device)) for keep in keeps]
-    layers, before = [], 0
-    for index, layer in enumerate(recorder.layers):
-        incoming = kept[before] if index == 0 or recorder.layers[index - 1].site is not None else None
-        scale = 1 / (1 - sites[before].p) if incoming is not None and sites[before].p < 1 else 1.0
-        outgoing = None if layer.site is None else kept[layer.site]
-        layers.append((*_gather(layer, incoming, outgoing, scale, len(keeps[0])), layer.pointwise))
-        before = before if layer.site is None else layer.site
-    return Thinned(network, kept[0][0], tuple(layers))
+    num_members = len(flat_KN[0])
+    if _side_by_side(chain, found):
+        num_blocks = -(-num_members // BLOCK)
+        chunks = zip(*(torch.tensor_split(bank, num_blocks) for bank in flat_KN), strict=True)
+        blocks = [(len(masks[0]), _block(found, masks)) for masks in chunks]
+        together = max(count for count, _ in blocks)
+    else:
+        blocks = [(1, _member(found, [bank[k] for bank in flat_KN])) for k in range(num_members)]
+        together = 1
+    return Thinned(before, blocks, max(1, max_numbers // (together * chain.row_numel)), num_weights)
 
 
-def _kept(keep_KN: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices of the kept units ``[K, M]``, padded with dropped ones to the largest count, and which are real."""
-    most = max(1, int(keep_KN.sum(1).max()))
+def _size(cut: Cut, flat_KN: Sequence[Tensor]) -> int:
+    """Numbers in all members' weights of a layer."""
+    if isinstance(cut.layer, Function | Choice):
+        return 0
+    weight = cut.layer.weight
+    ones_K = torch.ones(len(flat_KN[0]), dtype=torch.int64, device=weight.device)
+    outgoing_K = ones_K * len(weight) if cut.outgoing is None else (flat_KN[cut.outgoing] != 0).sum(1)
+    incoming_K = ones_K * weight.shape[1] if cut.incoming is None else (flat_KN[cut.incoming] != 0).sum(1) * cut.columns
+    return int((outgoing_K * incoming_K).sum()) * weight[0, 0].numel()
+
+
+def _side_by_side(chain: Chain, found: Sequence[Cut]) -> bool:
+    """Whether all members' layers can be run as one: linear layers, and functions that know nothing of the axes."""
+    return chain.after[0] == Mask(0, True) and all(
+        (isinstance(cut.layer, Choice) and index == 0)
+        or isinstance(cut.layer, Linear)
+        or (isinstance(cut.layer, Function) and cut.layer.separate and cut.columns == 1)
+        for index, cut in enumerate(found)
+    )
+
+
+def _member(found: Sequence[Cut], masks: Sequence[Tensor]) -> list[Kernel]:
+    """One member in its exact size."""
+    steps: list[Kernel] = []
+    for cut in found:
+        if isinstance(cut.layer, Choice):
+            steps.append(partial(_choose, _kept(masks[cut.layer.site])))
+            continue
+        if isinstance(cut.layer, Function):
+            steps.append(cut.layer.call)
+            continue
+        weight, bias_O = cut.layer.weight, cut.layer.bias
+        if cut.outgoing is not None:
+            kept_O = _kept(masks[cut.outgoing])
+            weight, bias_O = weight[kept_O], None if bias_O is None else bias_O[kept_O]
+        if cut.incoming is not None:
+            kept_I = _kept(masks[cut.incoming])
+            factor_I = masks[cut.incoming][kept_I].repeat_interleave(cut.columns)
+            column_I = (kept_I.unsqueeze(1) * cut.columns + torch.arange(cut.columns, device=kept_I.device)).flatten()
+            weight = weight[:, column_I] * factor_I.view(-1, *[1] * (weight.ndim - 2))
+        steps.append(kernels.prepared(replace(cut.layer, weight=weight, bias=bias_O)))
+    return steps
+
+
+def _kept(mask_N: Tensor) -> Tensor:
+    """Indices of the kept units; of the first one, which counts zero times, where a member keeps none."""
+    kept = mask_N.nonzero().flatten()
+    return kept if len(kept) else kept.new_zeros(1)
+
+
+def _choose(kept: Tensor, x: Tensor) -> Tensor:
+    if x.ndim == 2:
+        return x.index_select(1, kept)
+    # Channels last in memory, as the convolutions want them.
+    return x.permute(0, 2, 3, 1).index_select(3, kept).permute(0, 3, 1, 2)
+
+
+def _block(found: Sequence[Cut], masks: Sequence[Tensor]) -> list[Kernel]:
+    """Some members side by side, padded to the largest: from ``[rows, N]`` to ``[rows, members, C]``."""
+    steps: list[Kernel] = []
+    kept_KM = [_kept_by_all(mask_KN) for mask_KN in masks]
+    for cut in found:
+        if isinstance(cut.layer, Choice):
+            steps.append(partial(_choose_for_all, kept_KM[cut.layer.site]))
+        elif isinstance(cut.layer, Function):
+            steps.append(cut.layer.call)
+        elif isinstance(cut.layer, Linear):
+            weight_OI = cut.layer.weight
+            bias_O = weight_OI.new_zeros(len(weight_OI)) if cut.layer.bias is None else cut.layer.bias
+            weight_KOI, bias_KO = weight_OI.expand(len(masks[0]), -1, -1), bias_O.expand(len(masks[0]), -1)
+            if cut.outgoing is not None:
+                outgoing_KO = kept_KM[cut.outgoing]
+                weight_KOI, bias_KO = weight_OI[outgoing_KO], bias_O[outgoing_KO]
+            if cut.incoming is not None:
+                kept_KI = kept_KM[cut.incoming]
+                factor_KI = masks[cut.incoming].gather(1, kept_KI)  # 0 where padded
+                index_KOI = kept_KI.unsqueeze(1).expand(-1, weight_KOI.shape[1], -1)
+                weight_KOI = weight_KOI.gather(2, index_KOI) * factor_KI.unsqueeze(1)
+            steps.append(kernels.members_linear(weight_KOI.contiguous(), bias_KO.contiguous(), cut.layer.relu))
+    return steps
+
+
+def _kept_by_all(mask_KN: Tensor) -> Tensor:
+    """Indices of each member's kept units ``[K, M]``, padded with dropped ones to the largest count."""
+    most = max(1, int((mask_KN != 0).sum(1).max()))
     # A stable sort brings the kept units to the front, in their order.
-    order_KN = (~keep_KN).to(torch.uint8).argsort(dim=1, stable=True)
-    kept_KM = order_KN[:, :most].contiguous()
-    return kept_KM, keep_KN.gather(1, kept_KM)
+    return (mask_KN == 0).to(torch.uint8).argsort(dim=1, stable=True)[:, :most].contiguous()
 
 
-def _gather(
-    layer: Linear,
-    incoming: tuple[Tensor, Tensor] | None,
-    outgoing: tuple[Tensor, Tensor] | None,
-    scale: float,
-    num_samples: int,
-) -> tuple[Tensor, Tensor]:
-    """Each member's weights ``[K, O, I]`` and biases ``[K, O, 1]``: kept rows and columns, zero where padded."""
-    bias_O = layer.weight_OI.new_zeros(len(layer.weight_OI)) if layer.bias_O is None else layer.bias_O
-    weight_KOI = layer.weight_OI.expand(num_samples, -1, -1)
-    bias_KO = bias_O.expand(num_samples, -1)
-    if outgoing is not None:
-        kept_KO, real_KO = outgoing
-        weight_KOI = layer.weight_OI[kept_KO] * real_KO.unsqueeze(-1)
-        bias_KO = bias_O[kept_KO] * real_KO
-    if incoming is not None:
-        kept_KI, real_KI = incoming
-        index_KOI = kept_KI.unsqueeze(1).expand(-1, weight_KOI.shape[1], -1)
-        weight_KOI = weight_KOI.gather(2, index_KOI) * (real_KI * scale).unsqueeze(1)
-    return weight_KOI.contiguous(), bias_KO.unsqueeze(-1).contiguous()
+def _choose_for_all(kept_KM: Tensor, x: Tensor) -> Tensor:
+    return x.index_select(1, kept_KM.flatten()).view(len(x), *kept_KM.shape)

@@ -48,6 +48,15 @@ def test_a_saved_predictor_answers_as_before_to_the_last_bit(trained: Predictor,
     assert loaded.provenance == trained.provenance
 
 
+@pytest.mark.parametrize("strategy", ["chain", "thinned", "loop"])
+def test_members_are_run_as_the_caller_wants(saved: Path, loaded: Predictor, rows: Tensor, strategy: str):
+    wanted = load(saved, strategy=strategy)
+    assert wanted.committee.strategy == strategy
+    torch.testing.assert_close(wanted.committee(rows), loaded.committee(rows), rtol=1e-5, atol=1e-5)
+    with pytest.raises(UnreadableCheckpoint, match=r"Expected `strategy` to be one of \['chain'"):
+        load(saved, strategy="fastest")
+
+
 def test_a_saved_stopping_rule_stops_as_before_to_the_last_bit(trained: Predictor, loaded: Predictor, rows: Tensor):
     mixed = torch.cat([rows, rows * 3])
     left, right = (predictor.predict(mixed, samples="auto") for predictor in (trained, loaded))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ class Case:
     def inputs(self, batch: int, seed: int = 0) -> Tensor:
         return torch.randn((batch, *self.shape), generator=torch.Generator().manual_seed(seed))
 
-    def committee(self, num_samples: int = 8, **options: int) -> Committee:
+    def committee(self, num_samples: int = 8, **options: Any) -> Committee:
         return Committee(self.network, self.inputs(1, seed=99), num_samples=num_samples, **options)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -115,6 +116,44 @@ def test_deterministic_answers_are_bit_identical_beside_mc_in_other_threads(buil
 @pytest.mark.usefixtures("hasty_threads")
 def test_ten_thousand_deterministic_answers_are_bit_identical_beside_mc(case):
     _predict_beside_mc(case, predictions=10_000)
+
+
+def _ask_from_eight_threads(build: Any, strategy: str, seconds: float) -> None:
+    """Every thread asks for members and deterministic answers in turn; each must get the bits that one alone gets."""
+    case = build(2, True)
+    committee = case.committee(strategy=strategy)
+    sizes = (1, 2, 5, 17)
+    plain = {batch: case.network(case.inputs(batch)) for batch in sizes}
+    expected = {batch: committee(case.inputs(batch)) for batch in sizes}
+    before, random_before = _snapshot(case.network), _random_states()
+    end = time.monotonic() + seconds
+
+    def ask(number: int) -> int:
+        asked = differing = 0
+        while time.monotonic() < end or asked < 20:
+            batch = sizes[(number + asked) % len(sizes)]
+            differing += not torch.equal(committee(case.inputs(batch)), expected[batch])
+            differing += not torch.equal(case.network(case.inputs(batch)), plain[batch])
+            asked += 1
+        return differing
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(ask, range(8))) == 0
+    assert _snapshot(case.network) == before
+    assert _random_states() == random_before
+
+
+@pytest.mark.usefixtures("hasty_threads")
+@pytest.mark.parametrize("strategy", ["chain", "thinned", "vmap", "fold"])
+def test_eight_threads_get_the_bits_of_one(build, strategy):
+    _ask_from_eight_threads(build, strategy, seconds=0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("hasty_threads")
+@pytest.mark.parametrize("strategy", ["chain", "thinned", "vmap", "fold"])
+def test_eight_threads_get_the_bits_of_one_for_a_minute(build, strategy):
+    _ask_from_eight_threads(build, strategy, seconds=15)
 
 
 @pytest.mark.usefixtures("hasty_threads")

@@ -65,7 +65,9 @@ def test_each_row_gets_the_members_mask(there, back, axis, order, keeps):
     for rows in (slice(0, 1), slice(0, 2), slice(0, 5)):
         torch.testing.assert_close(committee(x[rows]), expected[:, rows], rtol=1e-5, atol=1e-5)
     with torch.inference_mode():
-        folded = members.fold(committee._sampled, x, committee._banks)
+        folded = members.fold(
+            members.Sampled(network, committee.found.slots, committee.found.zeros), x, committee._banks
+        )
     torch.testing.assert_close(folded, expected, rtol=1e-5, atol=1e-5)
 
 
