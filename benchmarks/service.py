@@ -3,19 +3,21 @@
     apt-get install wrk
     python benchmarks/service.py                     32 connections, one row a request
     python benchmarks/service.py --connections 1 --rounds 5
-    python benchmarks/service.py --peers ~/other/bin/python     also LitServe, BentoML, MLServer, where they are installed
+    python benchmarks/service.py --peers PYTHON ...  also LitServe, BentoML and MLServer, where they are installed
     python benchmarks/service.py --reload 1          Dubio's model is replaced every second meanwhile
 
 Serves an MLP 784-512-256-128-10 with 100 members and loads it over loopback with wrk, beside what one writes by hand: a
 FastAPI handler with the textbook loop (`benchmarks/handmade.py`). Contenders take turns in short rounds; medians and
-ratios are printed as a Markdown table. Other servers run the same textbook loop on the batches that they put together, each
-in an interpreter that can import it (`benchmarks/peer_*.py`). Client and servers share this machine's cores, as they do for every contender.
+ratios are printed as a Markdown table. Other servers run the same loop on the batches that they put together, each in
+an interpreter that can import it (`benchmarks/peer_*.py`); give them rounds of some seconds, since a batch takes one.
+Client and servers share this machine's cores, as they do for every contender.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import shutil
@@ -168,7 +170,7 @@ def find(interpreters: list[str]) -> dict[Peer, str]:
     found = {}
     for peer in PEERS:
         for interpreter in interpreters:
-            done = subprocess.run([interpreter, "-c", f"import {peer.module}, torch"], capture_output=True)
+            done = subprocess.run([interpreter, "-c", f"import {peer.module}, torch"], check=False, capture_output=True)
             if done.returncode == 0:
                 found[peer] = interpreter
                 break
@@ -176,11 +178,12 @@ def find(interpreters: list[str]) -> dict[Peer, str]:
 
 
 @contextmanager
-def running(command: list[str], port: int, ready: str) -> Iterator[None]:
-    """A server, from its first answer to its end."""
+def running(command: list[str], port: int, ready: str, *, quiet: bool = False) -> Iterator[None]:
+    """A server, from its first answer to its end; `quiet` if it would write into the table."""
     # Some start processes of their own, which do not all go when it is told to.
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    server = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
+    log = subprocess.DEVNULL if quiet else None
+    server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         for _ in range(600):
             try:
@@ -223,7 +226,7 @@ def reloading(seconds: float | None, model: Path) -> Iterator[None]:
         thread.join()
 
 
-def load(contender: Contender, folder: Path, connections: int, seconds: float) -> Measured:
+def load(contender: Contender, folder: Path, connections: int, seconds: int) -> Measured:
     """One round of wrk."""
     script = folder / "request.lua"
     body = "".join(f"\\{byte:03d}" for byte in contender.body)
@@ -237,13 +240,15 @@ def load(contender: Contender, folder: Path, connections: int, seconds: float) -
         '  print(string.format("RESULT %d %d %f %f %d", summary.requests, summary.duration,\n'
         "        latency:percentile(50), latency:percentile(99), bad))\nend\n"
     )
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "30s", "-s", str(script)]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", str(script)]
     printed = subprocess.run(
         [*command, f"http://127.0.0.1:{contender.port}{contender.path}"], capture_output=True, text=True, check=True
     ).stdout
     found = re.search(r"RESULT (\d+) (\d+) ([\d.]+) ([\d.]+) (\d+)", printed)
     if found is None or int(found[5]):
         raise SystemExit(f"{contender.name}: requests failed\n{printed}")
+    if not int(found[1]):  # none was answered in time
+        return Measured(0, math.nan, math.nan)
     return Measured(int(found[1]) / (int(found[2]) / 1e6), float(found[3]) / 1e3, float(found[4]) / 1e3)
 
 
@@ -252,7 +257,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of one round of one contender")
+    parser.add_argument("--seconds", type=int, default=3, help="of one round of one contender")
     parser.add_argument("--serve", nargs="*", default=[], help="more options for dubio-serve, without their dashes")
     parser.add_argument("--peers", nargs="*", default=[], metavar="PYTHON", help="interpreters to look for others in")
     parser.add_argument("--reload", type=float, metavar="SECONDS", help="replace Dubio's model as often")
@@ -275,7 +280,7 @@ def main() -> None:
             stack.enter_context(running([sys.executable, "benchmarks/handmade.py", str(HANDMADE)], HANDMADE, "/ready"))
             for peer, python in peers.items():
                 script = f"benchmarks/peer_{peer.module}.py"
-                stack.enter_context(running([python, script, str(peer.port)], peer.port, peer.ready))
+                stack.enter_context(running([python, script, str(peer.port)], peer.port, peer.ready, quiet=True))
             stack.enter_context(reloading(arguments.reload, folder / "model.ckpt"))
             bar = stack.enter_context(Progress(transient=True))
             task = bar.add_task("Measuring", total=(arguments.rounds + 1) * len(all_contenders))

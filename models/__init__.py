@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from models.backbone import TimmNet
 from models.convnet import ConvNet
+from models.direct import DirectDropout
 from models.dropconnect import DropConnectLinear, DropConnectMLP
 from models.ensemble import Ensemble
 from models.loading import load, save
+from models.locked import LockedDropout
 from models.mlp import MLP
 from models.prediction import AUTO, Prediction, Samples, Work
 from models.predictor import Predictor
@@ -18,10 +21,12 @@ __all__ = [
     "AUTO",
     "MLP",
     "ConvNet",
+    "DirectDropout",
     "DropConnectLinear",
     "DropConnectMLP",
     "Ensemble",
     "InputSpec",
+    "LockedDropout",
     "NetworkSpec",
     "Prediction",
     "Predictor",
@@ -30,6 +35,7 @@ __all__ = [
     "ResNet",
     "Samples",
     "Temperature",
+    "TimmNet",
     "TransformerNet",
     "Work",
     "load",

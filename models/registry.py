@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.backbone import TimmNet
 from models.convnet import ConvNet
 from models.dropconnect import DropConnectMLP
 from models.errors import ModelError
@@ -21,7 +22,7 @@ from models.transformer import TransformerNet
 
 NETWORKS: dict[str, type[nn.Module]] = {
     f"models.{network.__name__}": network
-    for network in (MLP, ConvNet, ResNet, RecurrentNet, TransformerNet, DropConnectMLP)
+    for network in (MLP, ConvNet, ResNet, RecurrentNet, TransformerNet, DropConnectMLP, TimmNet)
 }
 
 

@@ -8,13 +8,17 @@ from training.data import TensorDataModule
 from training.digits import Digits
 from training.errors import TrainingError
 from training.fashion_mnist import FashionMNIST
+from training.max_norm import MaxNorm
+from training.schedules import WarmupCosine
 
 __all__ = [
     "CalibrationSettings",
     "Classifier",
     "Digits",
     "FashionMNIST",
+    "MaxNorm",
     "TensorDataModule",
     "TrainingError",
+    "WarmupCosine",
     "calibrate",
 ]

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torchmetrics import MeanMetric
 
+from training import units
 from training.data import TensorDataModule
 from training.errors import NetworkMismatch, TrainingError
+from training.schedules import WarmupCosine
 
 Batch = tuple[Tensor, Tensor]
 
@@ -28,9 +30,12 @@ class Classifier(LightningModule):
         network: Takes normalised inputs `[B, *shape]` and returns logits `[B, C]`. It should hold dropout:
             that is where the uncertainty of the served model comes from.
         optimizer: Builds the optimizer. Its weight decay is applied to weight matrices and kernels only, not
-            to biases and normalisation layers.
+            to biases, normalisation layers, embeddings and positions.
         scheduler: Builds the learning-rate schedule, if there is to be one.
-        scheduler_interval: Whether the schedule advances after every `epoch` or after every `step`.
+        scheduler_interval: Whether the schedule advances after every `epoch` or after every `step`; a
+            `WarmupCosine` always does after every step.
+        label_smoothing: Share of each training label that is spread evenly over all classes (Szegedy 2016).
+            Losses are reported without it, except for `train_loss`.
     """
 
     def __init__(
@@ -39,8 +44,11 @@ class Classifier(LightningModule):
         optimizer: OptimizerCallable = AdamW,
         scheduler: LRSchedulerCallable | None = None,
         scheduler_interval: Literal["epoch", "step"] = "epoch",
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise TrainingError(f"Expected `label_smoothing` to be a share in [0, 1), but got {label_smoothing}.")
         if _given_hyperparameters.get() is not None:
             # Only the configuration is plain data. The live objects that a Python caller passes would end up
             # pickled in the checkpoint, which then could not be read with `weights_only=True`.
@@ -49,6 +57,7 @@ class Classifier(LightningModule):
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.scheduler_interval = scheduler_interval
+        self.label_smoothing = label_smoothing
         self.val_accuracy = MeanMetric()
         self.test_accuracy = MeanMetric()
 
@@ -58,7 +67,7 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         x, labels_B = batch
-        loss = F.cross_entropy(self(x), labels_B)
+        loss = F.cross_entropy(self(x), labels_B, label_smoothing=self.label_smoothing)
         self.log("train_loss", loss, prog_bar=True, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(x))
         return loss
 
@@ -81,18 +90,18 @@ class Classifier(LightningModule):
         self.log(f"{stage}_accuracy", accuracy, prog_bar=True, batch_size=len(x))
 
     def configure_optimizers(self) -> Any:
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = self.optimizer(
-            [
-                {"params": [parameter for parameter in trained if parameter.ndim >= 2]},
-                # Biases and normalisation scales do not overfit; shrinking them only hurts.
-                {"params": [parameter for parameter in trained if parameter.ndim < 2], "weight_decay": 0.0},
-            ]
-        )
+        decayed = list(units.weights(self))
+        known = {id(parameter) for parameter in decayed}
+        spared = [each for each in self.parameters() if each.requires_grad and id(each) not in known]
+        # Biases, normalisations and embeddings do not overfit; shrinking them only hurts.
+        optimizer = self.optimizer([{"params": decayed}, {"params": spared, "weight_decay": 0.0}])
         if self.scheduler is None:
             return optimizer
         scheduler = self.scheduler(optimizer)
         settings: dict[str, Any] = {"scheduler": scheduler, "interval": self.scheduler_interval}
+        if isinstance(scheduler, WarmupCosine):
+            settings["interval"] = "step"
+            scheduler.plan(int(self.trainer.estimated_stepping_batches))
         if isinstance(scheduler, ReduceLROnPlateau):
             settings["monitor"] = scheduler.monitor
         return {"optimizer": optimizer, "lr_scheduler": settings}

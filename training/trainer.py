@@ -19,6 +19,8 @@ from uncertainty import conformal
 class Trainer(pl.Trainer):
     """Lightning's Trainer, which can also turn a checkpoint into one that can be served."""
 
+    callbacks: list[pl.Callback]  # set by one of Lightning's connectors, where no type checker sees it
+
     def calibrate(
         self,
         model: Classifier,

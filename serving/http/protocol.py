@@ -1,8 +1,8 @@
 """HTTP on one connection: uvicorn's, with bounds on what it takes and waits for before the application has a say.
 
 uvicorn collects a request's head, or the fields behind a chunked body, however long they are and however long they
-take, and queues requests that are sent before the answer to the one before. This costs a request less than a
-microsecond: sizes are compared a chunk at a time, and a timer is only set for a head that is not there at once.
+take, and queues requests that are sent before the answer to the one before. This costs a request one or two
+microseconds: sizes are compared a chunk at a time, and a timer is only set for a head that is not there at once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum, auto
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -50,13 +49,8 @@ class _Refusal(NamedTuple):
     detail: str
 
 
-class _Part(Enum):
-    """What of a request comes next."""
-
-    NOTHING = auto()
-    HEAD = auto()
-    BODY = auto()
-
+# What of a request comes next. No Enum: its members are looked up for every request.
+_NOTHING, _HEAD, _BODY = range(3)
 
 _NO_HTTP = _Refusal(
     HTTPStatus.BAD_REQUEST,
@@ -73,7 +67,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._limits = limits
         self._refused = refused
-        self._part = _Part.NOTHING
+        self._part = _NOTHING
         self._chunk = 0
         # Bytes of the chunk in which the last head began; and of whole chunks since, in which no head began or ended
         # and no body came: they are a head's, or fields behind a body.
@@ -99,19 +93,20 @@ class BoundedProtocol(HttpToolsProtocol):
         self._chunk = len(data)
         self._silent += self._chunk
         super().data_received(data)
-        if self._part is not _Part.NOTHING or self._silent or self.cycle is None or self.cycle.response_complete:
+        if self._part is not _NOTHING or self._silent or self.cycle is None or self.cycle.response_complete:
             self._bound()
 
     def on_message_begin(self) -> None:
         """A head begins."""
-        self._part = _Part.HEAD
+        self._part = _HEAD
         self._first = self._chunk
         self._silent = 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """A head ends: nothing of the application runs if it is too large."""
-        self._stop_watch()
+        if self._deadline is not None:
+            self._stop_watch()
         # A head in one small chunk, as they are, cannot be too large.
         if self._first + self._silent > self._limits.head_bytes and self._head_bytes() > self._limits.head_bytes:
             self._give_up(self._too_large())
@@ -119,7 +114,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._give_up(self._too_many_fields())
         if len(self.pipeline) >= _MOST_WAITING:
             self._give_up(_TOO_MANY_WAITING)
-        self._part = _Part.BODY
+        self._part = _BODY
         self._silent = 0
         super().on_headers_complete()
         # After a request for another protocol, which this service does not speak, the parser reads no further one.
@@ -133,17 +128,18 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """A request is whole."""
-        self._stop_watch()
-        self._part = _Part.NOTHING
+        if self._deadline is not None:
+            self._stop_watch()
+        self._part = _NOTHING
         self._silent = 0
         super().on_message_complete()
 
     def shutdown(self) -> None:
         """Answer what was asked, and what is asked right now, and then close."""
         self._leaving = True
-        if self._part is _Part.NOTHING and (self.cycle is None or self.cycle.response_complete):
+        if self._part is _NOTHING and (self.cycle is None or self.cycle.response_complete):
             self._close_after(_LINGER_SECONDS)
-        elif self._part is not _Part.HEAD:
+        elif self._part is not _HEAD:
             super().shutdown()
 
     def timeout_keep_alive_handler(self) -> None:
@@ -160,17 +156,17 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if self._silent > self._limits.head_bytes:
             self._refuse(self._too_large())
-        elif self._part is _Part.NOTHING:
+        elif self._part is _NOTHING:
             # What came was no request, or the rest of one that was answered before: idle again.
             if self.timeout_keep_alive_task is None and (self.cycle is None or self.cycle.response_complete):
                 self._close_after(_LINGER_SECONDS if self._leaving else self.timeout_keep_alive)
         elif len(self.headers) > _MOST_FIELDS:
             self._refuse(self._too_many_fields())
-        elif self._deadline is None and (self._part is _Part.HEAD or self.cycle.response_complete):
+        elif self._deadline is None and (self._part is _HEAD or self.cycle.response_complete):
             self._deadline = self.loop.call_later(self._limits.head_seconds, self._too_late)
 
     def _too_late(self) -> None:
-        if self._part is _Part.HEAD:
+        if self._part is _HEAD:
             self._refuse(
                 _Refusal(
                     HTTPStatus.REQUEST_TIMEOUT,

@@ -4,7 +4,7 @@ import psutil
 import pytest
 import torch
 
-from models import MLP, ConvNet, InputSpec, cost
+from models import MLP, ConvNet, InputSpec, RecurrentNet, cost
 from models.errors import ModelError
 from models.spec import CommitteeSpec, SiteSpec
 
@@ -20,7 +20,7 @@ def _image(channels: int, size: int) -> InputSpec:
     return InputSpec(kind="image", shape=shape, mean=one, std=one, low=0.0, high=1.0)
 
 
-@pytest.mark.parametrize("network_class", [MLP, ConvNet])
+@pytest.mark.parametrize("network_class", [MLP, ConvNet, RecurrentNet])
 def test_the_default_networks_are_affordable_with_the_largest_committee(network_class: type):
     with torch.device("meta"):
         outline = network_class().eval()

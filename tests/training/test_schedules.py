@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD
+
+from training import WarmupCosine
+from training.errors import TrainingError
+
+
+def _rates(scheduler: WarmupCosine, steps: int) -> list[float]:
+    rates = []
+    for _ in range(steps):
+        rates.append(scheduler.optimizer.param_groups[0]["lr"])
+        scheduler.optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def _optimizer() -> SGD:
+    return SGD(nn.Linear(1, 1).parameters(), lr=2.0)
+
+
+def test_it_rises_in_a_line_and_falls_along_half_a_cosine():
+    rates = _rates(WarmupCosine(_optimizer(), warmup=0.3, floor=0.1, steps=10), 12)
+    assert rates[:3] == pytest.approx([0.5, 1.0, 1.5])
+    falling = [2 * (0.1 + 0.9 * (1 + math.cos(math.pi * done / 7)) / 2) for done in range(8)]
+    assert rates[3:11] == pytest.approx(falling)
+    assert rates[11] == pytest.approx(0.2)
+
+
+def test_without_a_warm_up_it_is_torchs_cosine():
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(_optimizer(), T_max=20)
+    ours = _rates(WarmupCosine(_optimizer(), warmup=0.0, steps=20), 20)
+    assert ours == pytest.approx(_rates(reference, 20))
+
+
+def test_the_number_of_steps_may_come_later_and_the_first_rate_is_mended():
+    late = WarmupCosine(_optimizer(), warmup=0.5)
+    late.plan(10)
+    assert _rates(late, 10) == pytest.approx(_rates(WarmupCosine(_optimizer(), warmup=0.5, steps=10), 10))
+    given = WarmupCosine(_optimizer(), steps=10)
+    given.plan(99)
+    assert given.steps == 10
+
+
+def test_it_goes_on_where_it_was():
+    first = WarmupCosine(_optimizer(), steps=10)
+    _rates(first, 4)
+    state = first.state_dict()
+    assert set(map(type, state.values())) <= {int, float, bool, list, type(None)}
+    second = WarmupCosine(_optimizer(), steps=99)
+    second.load_state_dict(state)
+    assert second.get_lr() == first.get_lr()
+    assert second.steps == 10
+
+
+@pytest.mark.parametrize("arguments", [{"warmup": 1.0}, {"floor": -0.1}, {"steps": 0}])
+def test_wrong_arguments_are_named(arguments: dict):
+    with pytest.raises(TrainingError, match=next(iter(arguments))):
+        WarmupCosine(_optimizer(), **arguments)
