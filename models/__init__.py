@@ -7,6 +7,7 @@ from models.convnet import ConvNet
 from models.direct import DirectDropout
 from models.dropconnect import DropConnectLinear, DropConnectMLP
 from models.ensemble import Ensemble
+from models.input_spec import InputSpec
 from models.loading import load, save
 from models.locked import LockedDropout
 from models.mlp import MLP
@@ -14,7 +15,7 @@ from models.prediction import AUTO, Prediction, Samples, Work
 from models.predictor import Predictor
 from models.recurrent import RecurrentNet
 from models.resnet import ResNet
-from models.spec import InputSpec, NetworkSpec, Provenance, Temperature
+from models.spec import NetworkSpec, Provenance, Temperature
 from models.transformer import TransformerNet
 
 __all__ = [

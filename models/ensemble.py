@@ -13,9 +13,9 @@ from torch import Tensor
 
 from models import inputs
 from models.errors import InvalidInput, MismatchedCheckpoints
+from models.input_spec import InputSpec
 from models.prediction import AUTO, NOT_CALIBRATED, NOT_CALIBRATED_FOR_SAMPLES, Flags, Prediction, Samples, Work
 from models.predictor import Predictor, judged, summed_up
-from models.spec import InputSpec
 from uncertainty import DeterministicPass, Evidence
 from uncertainty.detector import Verdict
 from uncertainty.errors import CalibrationSetTooSmall
@@ -122,7 +122,9 @@ class Ensemble:
         raw = inputs.check(self.input, x)
         with torch.inference_mode():
             encoded = self.predictors[0].encode(raw)
-            passes = [DeterministicPass(encoded.flatten(1), *predictor.tap(encoded)) for predictor in self.predictors]
+            passes = [
+                DeterministicPass(encoded.flatten(1).float(), *predictor.tap(encoded)) for predictor in self.predictors
+            ]
             probs_BC = self._mean_probs(passes)
             inputs.refuse_overflow(self.input, raw, probs_BC)
             prediction = Prediction(

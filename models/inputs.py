@@ -1,7 +1,9 @@
-"""Raw inputs: checked against the input spec, then normalised into what the network eats."""
+"""Raw inputs: checked against the input spec, then encoded into what the network eats."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from models.errors import InvalidInput
-from models.spec import InputSpec
+from models.input_spec import InputSpec
 
 
 def check(spec: InputSpec, x: ArrayLike | Tensor) -> Tensor:
@@ -58,6 +60,31 @@ class Normalisation:
     def __call__(self, raw: Tensor) -> Tensor:
         """What the network eats of raw inputs ``[B, *shape]``."""
         return (raw.to(self.mean.device) - self.mean) / self.std
+
+
+def encoder(spec: InputSpec, device: torch.device | str = "cpu") -> Callable[[Tensor], Tensor]:
+    """What makes of raw inputs ``[B, *shape]`` what the network eats: normalised numbers, or tokens ``[B, L]``."""
+    if spec.kind == "text":
+        return lambda raw: raw.to(device, torch.int64)
+    return Normalisation.of(spec, device)
+
+
+def blank(spec: InputSpec, rows: int = 1, device: torch.device | str = "cpu") -> Tensor:
+    """Encoded inputs ``[rows, *shape]`` to try a network with: the mean of the training rows, or one token after the
+    other."""
+    if spec.kind == "text":
+        tokens_L = torch.arange(math.prod(spec.shape), device=device) % (int(spec.high) + 1)
+        return tokens_L.expand(rows, -1)
+    return torch.zeros((rows, *spec.shape), device=device)
+
+
+def noise(spec: InputSpec, rows: int, seed: int = 0) -> Tensor:
+    """Raw inputs ``[rows, *shape]``, uniform over the range of the training rows."""
+    generator = torch.Generator().manual_seed(seed)
+    uniform = torch.rand((rows, *spec.shape), generator=generator)
+    if spec.kind == "text":
+        return (uniform * (spec.high + 1)).floor().clamp(max=spec.high)
+    return spec.low + uniform * (spec.high - spec.low)
 
 
 def outside(spec: InputSpec, raw: Tensor) -> Tensor:

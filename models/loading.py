@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from models import checkpoint, cost, registry, weights
+from models import checkpoint, cost, inputs, registry, weights
 from models.checkpoint import Checkpoint
 from models.errors import ModelError, UnreadableCheckpoint
 from models.prediction import AUTO
@@ -129,8 +129,7 @@ def _assemble(read: Checkpoint, device: torch.device, trusted: Sequence[str], st
     calibrated = predictor.calibrated(section.temperature, detector, section.provenance, stopping)
     # One prediction: a detector that was fitted to another network's features shows here, not in a request.
     with _blame("detector, input or temperature"):
-        middle = predictor.input.low / 2 + predictor.input.high / 2
-        trial = torch.full((1, *predictor.input.shape), middle)
+        trial = inputs.noise(predictor.input, 1)
         calibrated.predict(trial)
         if stopping is not None:
             calibrated.predict(trial, samples=AUTO)

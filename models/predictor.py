@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from models import inputs
 from models.errors import InvalidInput
+from models.input_spec import InputSpec
 from models.prediction import (
     AUTO,
     NOT_CALIBRATED,
@@ -24,7 +25,7 @@ from models.prediction import (
     Samples,
     Work,
 )
-from models.spec import InputSpec, NetworkSpec, Provenance, Temperature
+from models.spec import NetworkSpec, Provenance, Temperature
 from uncertainty import Committee, Detector, DeterministicPass, Evidence, FeatureTap, Stopping
 from uncertainty.detector import Verdict
 from uncertainty.measures import Summary, softmax
@@ -89,8 +90,7 @@ class Predictor:
             UncertaintyError: the network has no dropout, or cannot be sampled faithfully.
             InvalidInput: the network gives another number of logits than there are classes.
         """
-        device = _device(network)
-        example = torch.zeros((1, *input_spec.shape), device=device)
+        example = inputs.blank(input_spec, device=_device(network))
         committee = Committee(network, example, num_samples, seed, sites=sites, rates=rates, strategy=strategy)
         if committee.num_classes != len(classes):
             raise InvalidInput(
@@ -210,7 +210,7 @@ class Predictor:
 
     def encode(self, raw: Tensor) -> Tensor:
         """What the network eats of checked raw inputs ``[B, *input.shape]``, on its device."""
-        return self._normalise(raw)
+        return self._encoder(raw)
 
     def describe(self) -> dict[str, Any]:
         """Everything a user may want to know about this model, as plain data."""
@@ -253,12 +253,12 @@ class Predictor:
         }
 
     @cached_property
-    def _normalise(self) -> inputs.Normalisation:
-        return inputs.Normalisation.of(self.input, _device(self.network))
+    def _encoder(self) -> Callable[[Tensor], Tensor]:
+        return inputs.encoder(self.input, _device(self.network))
 
     def _deterministic(self, x: Tensor) -> DeterministicPass:
         logits_BC, features_BF = self.tap(x)
-        return DeterministicPass(x.flatten(1), logits_BC, features_BF)
+        return DeterministicPass(x.flatten(1).float(), logits_BC, features_BF)
 
     def _evidence(self, raw: Tensor, samples: int) -> Evidence:
         x = self.encode(raw)

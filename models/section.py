@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from models.spec import CommitteeSpec, InputSpec, Name, NetworkSpec, Plain, Provenance, Temperature
+from models.fields import Name, Plain
+from models.input_spec import InputSpec
+from models.spec import CommitteeSpec, NetworkSpec, Provenance, Temperature
 
 KEY = "dubio"
 FORMAT_VERSION = 1

@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-MAX_LIST = 256
-MAX_DEPTH = 4
-MAX_STRING = 256
-MAX_INPUT = 2**24  # numbers in one input
-
-Name = Annotated[str, Field(min_length=1, max_length=MAX_STRING)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Rate = Annotated[float, Field(gt=0, le=1)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class Plain(BaseModel):
-    """Base of every part of a spec: immutable, no unknown key, no coercion of one type into another."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+from models.fields import MAX_DEPTH, MAX_LIST, MAX_STRING, Finite, Name, Plain, Rate, Sha256
 
 
 class NetworkSpec(Plain):
@@ -43,48 +29,6 @@ class NetworkSpec(Plain):
         for name, value in init_args.items():
             _check_plain(value, f"init_args.{name}", MAX_DEPTH)
         return init_args
-
-
-class InputSpec(Plain):
-    """What one input is, as the user has it, and how it becomes what the network eats.
-
-    Attributes:
-        kind: ``image`` (channels first) or ``numbers`` (one row).
-        shape: of one input, without the batch axis.
-        mean: subtracted, one a channel (image) or one a number; fitted on the training split.
-        std: divided by, as ``mean``; positive.
-        low: smallest raw value in the training split.
-        high: largest raw value in the training split.
-    """
-
-    kind: Literal["image", "numbers"]
-    shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=8)]
-    mean: tuple[Finite, ...]
-    std: tuple[Annotated[Finite, Field(gt=0)], ...]
-    low: Finite
-    high: Finite
-
-    @field_validator("shape", "mean", "std", mode="before")
-    @classmethod
-    def _list_as_tuple(cls, value: object) -> object:
-        return tuple(value) if isinstance(value, list) else value
-
-    @model_validator(mode="after")
-    def _consistent(self) -> InputSpec:
-        axes = {"image": 3, "numbers": 1}[self.kind]
-        if len(self.shape) != axes or math.prod(self.shape) > MAX_INPUT:
-            raise ValueError(
-                f"Expected the shape of {self.kind} input to have {axes} axes and at most {MAX_INPUT} numbers, "
-                f"but got {list(self.shape)}."
-            )
-        if not len(self.mean) == len(self.std) == self.shape[0]:
-            raise ValueError(
-                f"Expected one mean and one std for each of {self.shape[0]} along the first axis, but got "
-                f"{len(self.mean)} and {len(self.std)}."
-            )
-        if self.low > self.high:
-            raise ValueError(f"Expected low <= high, but got {self.low} and {self.high}.")
-        return self
 
 
 class SiteSpec(Plain):

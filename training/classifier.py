@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torchmetrics import MeanMetric
 
+from models import inputs
 from training import units
 from training.data import TensorDataModule
 from training.errors import NetworkMismatch, TrainingError
@@ -130,7 +131,7 @@ def check_fit(network: nn.Module, data: TensorDataModule) -> None:
         NetworkMismatch: If it does not take the data's shape, or does not give one logit a class.
     """
     modes = [(module, module.training) for module in network.modules()]
-    blank = torch.zeros(2, *data.input.shape)
+    blank = inputs.blank(data.input, rows=2)
     try:
         with torch.no_grad():
             logits_BC = network.eval()(blank)

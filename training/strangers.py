@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import InputSpec
+from models import InputSpec, inputs
 
 
 def photograph_patches(spec: InputSpec, count: int, seed: int = 0) -> Tensor:
@@ -39,8 +39,7 @@ def photograph_patches(spec: InputSpec, count: int, seed: int = 0) -> Tensor:
 
 def uniform_noise(spec: InputSpec, count: int, seed: int = 0) -> Tensor:
     """Independent numbers, uniform over the range of the training data, ``[count, *spec.shape]``."""
-    generator = torch.Generator().manual_seed(seed)
-    return spec.low + torch.rand((count, *spec.shape), generator=generator) * (spec.high - spec.low)
+    return inputs.noise(spec, count, seed)
 
 
 def inverted(spec: InputSpec, x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models import Ensemble, Prediction, Predictor, Work
+from models import Ensemble, Prediction, Predictor, Work, inputs
 from models.errors import InvalidInput
 from serving.errors import SelfTestFailed
 
@@ -28,7 +28,7 @@ def check(name: str, predictor: Predictor | Ensemble) -> None:
     spec = predictor.input
     varied = False
     for rows in _ROW_COUNTS:
-        x = np.random.default_rng(0).uniform(spec.low, spec.high, size=(rows, *spec.shape)).astype(np.float32)
+        x = inputs.noise(spec, rows).numpy()
         try:
             golden, again, plain = predictor.predict(x), predictor.predict(x), predictor.predict(x, work=_PLAIN)
         except InvalidInput as error:

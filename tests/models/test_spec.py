@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from models.spec import MAX_INPUT, MAX_LIST, CommitteeSpec, InputSpec, NetworkSpec, Provenance, SiteSpec, Temperature
+from models.fields import MAX_LIST
+from models.input_spec import MAX_INPUT, InputSpec
+from models.spec import CommitteeSpec, NetworkSpec, Provenance, SiteSpec, Temperature
 
 IMAGE: dict[str, Any] = {
     "kind": "image",
@@ -52,7 +54,7 @@ def test_each_part_survives_its_own_dump_is_frozen_and_knows_no_other_key(
 @pytest.mark.parametrize(
     ("kind", "values", "change", "message"),
     [
-        (InputSpec, IMAGE, {"kind": "sound"}, "'image' or 'numbers'"),
+        (InputSpec, IMAGE, {"kind": "sound"}, "'image', 'numbers', 'table' or 'text'"),
         (InputSpec, IMAGE, {"shape": (8, 8)}, "3 axes"),
         (InputSpec, IMAGE, {"shape": (3, 8, 0)}, "greater than or equal to 1"),
         (InputSpec, IMAGE, {"shape": (3, 8, 8.0)}, "valid integer"),
