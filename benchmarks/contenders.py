@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models import MLP, ConvNet
+from models import MLP, ConvNet, ResNet
 from uncertainty import Committee
 
 Predict = Callable[[Tensor], Tensor]
@@ -40,29 +40,43 @@ class Case:
         shape: of one input.
         samples: T, how many members or passes.
         batches: batch sizes to measure.
+        device: where it runs.
+        dtype: of weights and inputs.
     """
 
     build: Callable[[], nn.Module]
     shape: tuple[int, ...]
     samples: int
     batches: tuple[int, ...]
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
 
     def network(self) -> nn.Module:
         """In eval mode, always with the same weights."""
         torch.manual_seed(0)
-        return self.build().eval().requires_grad_(False)
+        return self.build().eval().requires_grad_(False).to(self.device, self.dtype)
+
+    def inputs(self, rows: int) -> Tensor:
+        """Normal numbers ``[rows, *shape]``."""
+        return torch.randn(rows, *self.shape).to(self.device, self.dtype)
+
+
+def resnet18() -> nn.Module:
+    """As wide and deep as ResNet-18, for images of 32 x 32 pixels."""
+    return ResNet(in_channels=3, widths=(64, 128, 256, 512), blocks=2)
 
 
 CASES = {
     "mlp": Case(MLP, (784,), samples=100, batches=(1, 8, 32, 128)),
     "convnet": Case(ConvNet, (1, 28, 28), samples=20, batches=(1, 8, 32)),
     "transformer": Case(Transformer, (64, 16), samples=50, batches=(1, 8, 32)),
+    "resnet": Case(resnet18, (3, 32, 32), samples=20, batches=(1, 8)),
 }
 
 
 def committee(case: Case, samples: int) -> Predict:
     """Dubio's."""
-    return Committee(case.network(), torch.zeros(1, *case.shape), num_samples=samples)
+    return Committee(case.network(), case.inputs(1), num_samples=samples)
 
 
 def textbook_loop(case: Case, samples: int) -> Predict:
@@ -104,7 +118,15 @@ def torch_uncertainty(case: Case, samples: int) -> Predict:
     return lambda x: network(x).unflatten(0, (samples, len(x)))
 
 
-PEERS = {"baal": baal, "torch_uncertainty": torch_uncertainty}
+def lightning_uq_box(case: Case, samples: int) -> Predict:
+    """Lightning UQ Box: its classification module's prediction step."""
+    from lightning_uq_box.uq_methods import MCDropoutClassification
+
+    method = MCDropoutClassification(case.network(), samples, nn.CrossEntropyLoss())
+    return lambda x: method.predict_step(x)["logits"].movedim(-1, 0)
+
+
+PEERS = {"baal": baal, "torch_uncertainty": torch_uncertainty, "lightning_uq_box": lightning_uq_box}
 
 
 def everybody() -> dict[str, Callable[[Case, int], Predict]]:

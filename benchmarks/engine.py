@@ -3,11 +3,13 @@
     python benchmarks/engine.py                        the table: all networks and batch sizes
     python benchmarks/engine.py --networks mlp --batches 1
     python benchmarks/engine.py --growth engine.svg    cost against T and B, peak memory, and the figure
+    python benchmarks/engine.py --device cuda          on a GPU: T = 100, batches of 1, 32 and 256, by CUDA events
+    python benchmarks/engine.py --device cuda --dtype bfloat16
 
 Contenders are interleaved in one run, so that a slow moment of the machine hits all of them: each in turn is called a
 few times in a row, as a server would, and the first of those calls, with caches that another contender left, is not
-counted. The medians and the ratio to the textbook loop are printed as a Markdown table. Peers (baal, torch-uncertainty)
-take part where they are installed.
+counted. The medians and the ratio to the textbook loop are printed as a Markdown table. Peers (baal, torch-uncertainty,
+lightning-uq-box) take part where they are installed.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from contenders import CASES, Case, Predict, everybody
@@ -41,12 +44,25 @@ def measure(functions: Mapping[str, Predict], x: Tensor, seconds: float, calls: 
             function(x)
             share = time.perf_counter() + seconds / len(functions) / 4
             for _ in range(calls):
-                start = time.perf_counter()
-                function(x)
-                times[name].append((time.perf_counter() - start) * 1e3)
+                times[name].append(milliseconds(function, x))
                 if time.perf_counter() > share:
                     break
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def milliseconds(function: Predict, x: Tensor) -> float:
+    """What one call takes; on a GPU between two events, when its queue is empty at first."""
+    if not x.is_cuda:
+        start = time.perf_counter()
+        function(x)
+        return (time.perf_counter() - start) * 1e3
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    first.record()
+    function(x)
+    last.record()
+    last.synchronize()
+    return float(first.elapsed_time(last))
 
 
 def peak() -> float:
@@ -55,26 +71,26 @@ def peak() -> float:
     return 2e-6 * 1024**3 / measure({"product": lambda _: a @ b}, a, 1.0, 20)["product"]
 
 
-def table(networks: Sequence[str], batches: Sequence[int] | None, seconds: float) -> list[list[str]]:
+def table(cases: Mapping[str, Case], seconds: float) -> list[list[str]]:
     """A row for each network and batch size."""
     lines = []
     with Progress(transient=True) as bar:
-        cells = [(name, batch) for name in networks for batch in batches or CASES[name].batches]
+        cells = [(name, batch) for name, case in cases.items() for batch in case.batches]
         task = bar.add_task("Measuring", total=len(cells))
         ready: dict[str, dict[str, Predict]] = {}
         loading: dict[str, float] = {}
-        for name in networks:
-            case, start = CASES[name], time.perf_counter()
+        for name, case in cases.items():
+            start = time.perf_counter()
             ready[name] = {"deterministic": case.network()}
             for contender, build in everybody().items():
                 start = time.perf_counter()
                 ready[name][contender] = build(case, case.samples)
             loading[name] = time.perf_counter() - start  # the committee's, which is the last
-        lines.append(["network", "T", "batch", *ready[networks[0]], "committee over loop"])
+        lines.append(["network", "T", "batch", *ready[next(iter(cases))], "committee over loop"])
         for name, batch in cells:
-            medians = measure(ready[name], torch.randn(batch, *CASES[name].shape), seconds)
+            medians = measure(ready[name], cases[name].inputs(batch), seconds)
             bar.advance(task)
-            row = [name, str(CASES[name].samples), str(batch), *(f"{value:.2f}" for value in medians.values())]
+            row = [name, str(cases[name].samples), str(batch), *(f"{value:.2f}" for value in medians.values())]
             lines.append([*row, f"**{medians['textbook loop'] / medians['committee']:.1f}x**"])
     for name, taken in loading.items():
         print(f"{name}: committee ready in {taken:.2f} s; {getattr(ready[name]['committee'], 'strategy', '')}")
@@ -88,11 +104,11 @@ def growth(case: Case, seconds: float) -> tuple[dict[int, dict[str, float]], dic
         by_samples, by_rows = {}, {}
         for samples in SAMPLES:
             built = {name: build(case, samples) for name, build in everybody().items()}
-            by_samples[samples] = measure(built, torch.randn(32, *case.shape), seconds, 3)
+            by_samples[samples] = measure(built, case.inputs(32), seconds, 3)
             bar.advance(task)
         built = {name: build(case, 100) for name, build in everybody().items()}
         for rows in ROWS:
-            by_rows[rows] = measure(built, torch.randn(rows, *case.shape), seconds, 3)
+            by_rows[rows] = measure(built, case.inputs(rows), seconds, 3)
             bar.advance(task)
     return by_samples, by_rows
 
@@ -140,7 +156,7 @@ def predict_once(name: str) -> None:
     """Print what :func:`memory` reads."""
     samples, rows = LARGE
     case = CASES["mlp"]
-    x = torch.randn(rows, *case.shape)
+    x = case.inputs(rows)
     case.network()(x)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     everybody()[name](case, samples)(x)
@@ -168,29 +184,56 @@ def show(rows: Sequence[Sequence[str]]) -> None:
         print("| " + " | ".join(row) + " |")
 
 
+def machine(device: str, threads: int) -> str:
+    """What was measured on."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{threads} threads, {platform.machine()}, a dense product {peak():.0f} GFLOP/s"
+
+
+def wanted(arguments: argparse.Namespace) -> dict[str, Case]:
+    """The cases as they were asked for."""
+    on_gpu = torch.device(arguments.device).type == "cuda"
+    names = arguments.networks or [name for name in CASES if on_gpu or name != "resnet"]
+    cases = {}
+    for name in names:
+        case = replace(CASES[name], device=arguments.device, dtype=getattr(torch, arguments.dtype))
+        if on_gpu:
+            case = replace(case, samples=100, batches=(1, 32, 256))
+        cases[name] = replace(case, batches=tuple(arguments.batches)) if arguments.batches else case
+    return cases
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--networks", nargs="+", choices=CASES, help="by default all; on a CPU all but resnet")
     parser.add_argument("--batches", nargs="+", type=int, help="batch sizes; by default those of the network")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long to measure each cell")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch threads")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--tf32", action="store_true", help="let a GPU round single precision before it multiplies")
     parser.add_argument("--growth", metavar="FILE", help="measure growth instead, and draw it into this file")
     parser.add_argument("--memory", metavar="NAME", choices=everybody(), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if torch.device(arguments.device).type == "cuda" and not torch.cuda.is_available():
+        parser.error("expected a CUDA device for `--device cuda`, but torch finds none here.")
     torch.set_num_threads(arguments.threads)
+    torch.set_float32_matmul_precision("high" if arguments.tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = arguments.tf32
     with torch.inference_mode():
         if arguments.memory:
             predict_once(arguments.memory)
             return
         print(
-            f"torch {torch.__version__}, {arguments.threads} threads, {platform.machine()}; medians in milliseconds; "
-            f"a dense product {peak():.0f} GFLOP/s\n"
+            f"torch {torch.__version__}, {machine(arguments.device, arguments.threads)}, {arguments.dtype}"
+            f"{', TF32' if arguments.tf32 else ''}; medians in milliseconds\n"
         )
         if arguments.growth:
             report_growth(arguments.seconds, arguments.growth)
         else:
-            show(table(arguments.networks, arguments.batches, arguments.seconds))
+            show(table(wanted(arguments), arguments.seconds))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from uncertainty import masks, ways
+from uncertainty import masks, replay, ways
 from uncertainty.errors import NoDropoutFound, UnsupportedNetwork
 from uncertainty.report import Report, work_before_first_site
 from uncertainty.selection import Selection
@@ -81,7 +81,11 @@ class Committee:
         self._row = example_input[:1].clone()
         with torch.inference_mode():
             able = ways.find(network, found, self._banks, self._row, memory_budget, measure_seconds)
-            self._strategy = choose(able.ways, self._row, num_samples, strategy, measure_seconds, able.thinned_from)
+            runs = able.ways
+            if self._row.is_cuda:
+                most = replay.RECORDED_BYTES // (found.row_bytes * num_samples)
+                runs = replay.recordable(runs, self._row, num_samples, most, replay.cuda_graph)
+            self._strategy = choose(runs, self._row, num_samples, strategy, measure_seconds, able.thinned_from)
             self._refuse_constant(self._row)
 
     @property

@@ -13,6 +13,7 @@ from uncertainty import chain, kernels, members, thinning, tracing
 from uncertainty.errors import UncertaintyError
 from uncertainty.folding import Before, Folded, cached
 from uncertainty.report import work_before_first_site
+from uncertainty.rounding import agree
 from uncertainty.sites import Audit, noise_like
 
 # Logits of the members in a slice for a batch of any size, [K, B, C].
@@ -30,7 +31,6 @@ THINNED_NUMBERS = 2**15
 SHARED = 0.2
 # Members that are enough to see whether a way treats them as the loop does.
 FEW = 4
-TOLERANCE = 1e-5
 
 
 class Masked:
@@ -210,8 +210,3 @@ def _gives(
         raise
     except Exception:  # the user's network fails in as many ways where it cannot be run like this
         return False
-
-
-def agree(actual: Tensor, expected: Tensor) -> bool:
-    """Whether two ways give the same logits up to rounding."""
-    return torch.allclose(actual, expected, rtol=TOLERANCE, atol=TOLERANCE * float(expected.abs().max().clamp(min=1)))

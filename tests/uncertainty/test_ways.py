@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.uncertainty.chains import NO_CHAINS, THINNABLE, recorded
 from uncertainty import Committee, ways
-from uncertainty.ways import Masked, agree
+from uncertainty.ways import Masked
 
 
 @pytest.mark.parametrize("name", ["mlp", "the network of the models", "dropout behind a flattening"])
@@ -92,10 +92,3 @@ def test_traces_are_for_small_work():
     assert tuple(traced._graphs) == ways.TRACED_BATCHES
     few = Committee(network, torch.randn(1, *shape), num_samples=6, measure_seconds=0.0)._strategy.ways
     assert "traced" not in few  # no time to trace in
-
-
-def test_agreement_is_up_to_rounding():
-    one = torch.tensor([1.0, 1000.0])
-    assert agree(one, one * (1 + 1e-6))
-    assert not agree(one, one * (1 + 1e-4))
-    assert not agree(one * torch.nan, one)
