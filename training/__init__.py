@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from training.arrays import Arrays
 from training.calibration import CalibrationSettings, calibrate
 from training.classifier import Classifier
 from training.data import TensorDataModule
@@ -12,6 +13,7 @@ from training.max_norm import MaxNorm
 from training.schedules import WarmupCosine
 
 __all__ = [
+    "Arrays",
     "CalibrationSettings",
     "Classifier",
     "Digits",

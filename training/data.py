@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 from models import InputSpec, inputs
 from training.errors import TrainingError
 from training.splits import SplitName
+
+# One number for all channels or columns, or one for each.
+Scale = float | Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ class TensorDataModule(LightningDataModule, ABC):
 
     def _loader(self, name: SplitName, shuffle: bool = False) -> DataLoader[tuple[Tensor, Tensor]]:
         x, labels = self.raw(name)
-        dataset = TensorRows(inputs.Normalisation.of(self.input)(x), labels)
+        dataset = TensorRows(inputs.encoder(self.input)(x), labels)
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
@@ -133,20 +137,41 @@ class TensorDataModule(LightningDataModule, ABC):
         )
 
 
-def fit_input(x: npt.NDArray[np.generic]) -> InputSpec:
-    """Describes images: mean and std of each channel, smallest and largest value.
+def fit_input(x: npt.NDArray[np.generic], scale: tuple[Scale, Scale] | None = None) -> InputSpec:
+    """Describes images or rows of numbers: mean and std of each channel or column, smallest and largest value.
 
     Args:
-        x: Training images `[N, C, H, W]`.
+        x: Training inputs, images `[N, C, H, W]` or numbers `[N, F]`.
+        scale: Mean and std that are given instead, each one number or one a channel or column.
+
+    Raises:
+        TrainingError: If there is not one finite number for each channel or column, or a std is not positive.
     """
-    mean_C = x.mean(axis=(0, 2, 3), dtype=np.float64)
-    std_C = x.std(axis=(0, 2, 3), dtype=np.float64)
+    shape = tuple(x.shape[1:])
+    if scale is None:
+        axes = (0, *range(2, x.ndim))
+        mean = tuple(map(float, x.mean(axis=axes, dtype=np.float64)))
+        std = tuple(map(float, x.std(axis=axes, dtype=np.float64)))
+    else:
+        mean, std = (_one_each(given, shape[0], name) for given, name in zip(scale, ("mean", "std"), strict=True))
+        if min(std) <= 0:
+            raise TrainingError(f"Expected `data.init_args.std` to be positive, but got {min(std):g}.")
     return InputSpec(
-        kind="image",
-        shape=tuple(x.shape[1:]),
-        mean=tuple(float(mean) for mean in mean_C),
+        kind="image" if len(shape) == 3 else "numbers",
+        shape=shape,
+        mean=mean,
         # A constant channel carries nothing; dividing by 1 keeps it finite.
-        std=tuple(float(std) if std > 0 else 1.0 for std in std_C),
+        std=tuple(each if each > 0 else 1.0 for each in std),
         low=float(x.min()),
         high=float(x.max()),
     )
+
+
+def _one_each(given: Scale, size: int, name: str) -> tuple[float, ...]:
+    values = tuple(map(float, given)) if isinstance(given, Sequence) else (float(given),) * size
+    if len(values) != size or not np.isfinite(values).all():
+        raise TrainingError(
+            f"Expected `data.init_args.{name}` to be one finite number, or {size}: one for each channel or "
+            f"column, but got {list(values)}."
+        )
+    return values

@@ -9,7 +9,7 @@ test         measures, and decides nothing
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -50,13 +50,16 @@ def counts(fractions: Mapping[SplitName, float], num_rows: int) -> dict[SplitNam
     return {name: int(size) for name, size in zip(fractions, sizes, strict=True)}
 
 
-def split(labels_N: IntArray, sizes: Mapping[SplitName, int], seed: int) -> dict[SplitName, IntArray]:
+def split(
+    labels_N: IntArray, sizes: Mapping[SplitName, int], seed: int, names: Sequence[str] | None = None
+) -> dict[SplitName, IntArray]:
     """Divides rows so that each split holds the classes in the proportions of the whole.
 
     Args:
         labels_N: Integer class of each row.
         sizes: Rows a split; together the number of rows.
         seed: The same seed gives the same split, on any machine.
+        names: Of the classes, for messages; by default their numbers.
 
     Returns:
         Row numbers a split, disjoint, in random order.
@@ -72,7 +75,7 @@ def split(labels_N: IntArray, sizes: Mapping[SplitName, int], seed: int) -> dict
     if rows_per_class.min() < len(sizes):
         raise InvalidSplit(
             f"Expected at least {len(sizes)} rows of every class, one for each split, but class "
-            f"{classes[rows_per_class.argmin()]} has {rows_per_class.min()}; add rows or drop the class."
+            f"{_name(classes[rows_per_class.argmin()], names)} has {rows_per_class.min()}; add rows or drop the class."
         )
     for name, size in sizes.items():
         if size < len(classes):
@@ -88,18 +91,25 @@ def split(labels_N: IntArray, sizes: Mapping[SplitName, int], seed: int) -> dict
         parts[name], rest = train_test_split(
             rest, train_size=sizes[name], stratify=labels_N[rest], random_state=seed, shuffle=True
         )
-        _require_classes(classes, labels_N[parts[name]], name, at_least=1)
+        _require_classes(classes, labels_N[parts[name]], name, 1, names)
         # Proportions are kept by rounding, which can use a rare class up before its turn.
-        _require_classes(classes, labels_N[rest], "the splits after " + name, at_least=len(sizes) - len(parts))
+        _require_classes(classes, labels_N[rest], "the splits after " + name, len(sizes) - len(parts), names)
     parts[last] = rest
     return parts
 
 
-def _require_classes(classes: IntArray, labels_N: IntArray, where: str, at_least: int) -> None:
+def _name(label: int, names: Sequence[str] | None) -> str:
+    return str(label) if names is None else repr(names[label])
+
+
+def _require_classes(
+    classes: IntArray, labels_N: IntArray, where: str, at_least: int, names: Sequence[str] | None
+) -> None:
     rows_per_class = (labels_N == classes[:, np.newaxis]).sum(axis=1)
     rarest = rows_per_class.argmin()
     if rows_per_class[rarest] < at_least:
         raise InvalidSplit(
-            f"Expected every class in every split, but {rows_per_class[rarest]} rows of class {classes[rarest]} are "
-            f"left for {where} ({len(labels_N)} rows); add rows of that class, or make the splits less unequal."
+            f"Expected every class in every split, but {rows_per_class[rarest]} rows of class "
+            f"{_name(classes[rarest], names)} are left for {where} ({len(labels_N)} rows); add rows of that class, or "
+            "make the splits less unequal."
         )

@@ -7,17 +7,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from models.fields import MAX_LIST
-from models.input_spec import MAX_INPUT, InputSpec
 from models.spec import CommitteeSpec, NetworkSpec, Provenance, SiteSpec, Temperature
 
-IMAGE: dict[str, Any] = {
-    "kind": "image",
-    "shape": (3, 8, 8),
-    "mean": (0.1, 0.2, 0.3),
-    "std": (1.0, 1.0, 2.0),
-    "low": 0.0,
-    "high": 255.0,
-}
 SITE: dict[str, Any] = {"kind": "dropout", "p": 0.5, "shape": [4]}
 COMMITTEE: dict[str, Any] = {"num_samples": 64, "seed": 0, "sites": [SITE], "fingerprint": "a" * 64}
 PROVENANCE: dict[str, Any] = {
@@ -32,7 +23,6 @@ PROVENANCE: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("kind", "values"),
     [
-        (InputSpec, IMAGE),
         (SiteSpec, SITE),
         (CommitteeSpec, COMMITTEE),
         (Temperature, {"deterministic": 1.5, "mc": 0.5}),
@@ -54,22 +44,6 @@ def test_each_part_survives_its_own_dump_is_frozen_and_knows_no_other_key(
 @pytest.mark.parametrize(
     ("kind", "values", "change", "message"),
     [
-        (InputSpec, IMAGE, {"kind": "sound"}, "'image', 'numbers', 'table' or 'text'"),
-        (InputSpec, IMAGE, {"shape": (8, 8)}, "3 axes"),
-        (InputSpec, IMAGE, {"shape": (3, 8, 0)}, "greater than or equal to 1"),
-        (InputSpec, IMAGE, {"shape": (3, 8, 8.0)}, "valid integer"),
-        (InputSpec, IMAGE, {"shape": (3, MAX_INPUT, 1)}, "at most"),
-        (InputSpec, IMAGE, {"shape": (3, 2**40, 2**40)}, "at most"),
-        (InputSpec, IMAGE, {"shape": "388"}, "valid tuple"),
-        (InputSpec, IMAGE, {"mean": (0.1,)}, "one mean and one std for each of 3"),
-        (InputSpec, IMAGE, {"std": (1.0, 1.0)}, "one mean and one std for each of 3"),
-        (InputSpec, IMAGE, {"std": (1.0, 0.0, 1.0)}, "greater than 0"),
-        (InputSpec, IMAGE, {"mean": (math.nan, 0.0, 0.0)}, "finite number"),
-        (InputSpec, IMAGE, {"std": (math.inf, 1.0, 1.0)}, "finite number"),
-        (InputSpec, IMAGE, {"low": -math.inf}, "finite number"),
-        (InputSpec, IMAGE, {"low": 256.0}, "low <= high"),
-        (InputSpec, IMAGE, {"high": "255"}, "valid number"),
-        (InputSpec, {**IMAGE, "kind": "numbers"}, {}, "1 axes"),
         (SiteSpec, SITE, {"p": 0.0}, "greater than 0"),
         (SiteSpec, SITE, {"p": 1.5}, "less than or equal to 1"),
         (SiteSpec, SITE, {"shape": [-1]}, "greater than or equal to 1"),
