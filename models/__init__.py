@@ -16,6 +16,7 @@ from models.predictor import Predictor
 from models.recurrent import RecurrentNet
 from models.resnet import ResNet
 from models.spec import NetworkSpec, Provenance, Temperature
+from models.text_cnn import TextCNN
 from models.transformer import TransformerNet
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "ResNet",
     "Samples",
     "Temperature",
+    "TextCNN",
     "TimmNet",
     "TransformerNet",
     "Work",

@@ -152,7 +152,7 @@ class Ensemble:
         data = {predictor.provenance.data for predictor in self.predictors if predictor.provenance}
         return {
             "network": {"class_path": "models.Ensemble", "init_args": {}},
-            "input": self.input.model_dump(mode="json"),
+            "input": self.input.describe(),
             "classes": list(self.classes),
             "committee": {
                 "num_samples": self.committee.num_samples,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from functools import cached_property
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from models.columns import MAX_COLUMNS, Column, Table, width
 from models.fields import Finite, Plain
+from models.natural import Reader
+from models.tokens import TokenizerSpec, Tokens
 
 MAX_INPUT = 2**24  # numbers in one input
 
@@ -19,7 +23,7 @@ class InputSpec(Plain):
     """What one input is.
 
     A *raw* input is always an array of numbers: pixels, a row, the encoded columns of a table's row, or the tokens of a
-    text. What a user has instead of numbers is read by :func:`models.natural.reader`.
+    text. What a user has instead of numbers is read by :attr:`reader`.
 
     Attributes:
         kind: ``image`` (channels first), ``numbers`` (one row), ``table`` (named columns) or ``text``.
@@ -39,6 +43,27 @@ class InputSpec(Plain):
     std: tuple[Annotated[Finite, Field(gt=0)], ...]
     low: Finite
     high: Finite
+    columns: Annotated[list[Column], Field(min_length=1, max_length=MAX_COLUMNS)] | None = None
+    tokenizer: TokenizerSpec | None = None
+
+    @cached_property
+    def reader(self) -> Reader | None:
+        """What reads instances as a user has them; None for numbers and images, which are numbers already."""
+        if self.columns is not None:
+            return Table(self.columns)
+        return None if self.tokenizer is None else Tokens(self.tokenizer)
+
+    def describe(self) -> dict[str, Any]:
+        """Everything a user may want to know, as plain data; of a tokenizer's words, how many there are."""
+        described = self.model_dump(mode="json", exclude={"tokenizer"})
+        spec = self.tokenizer
+        described["tokenizer"] = spec and {
+            "kind": spec.kind,
+            "vocabulary": len(spec.vocabulary),
+            "lowercase": spec.lowercase,
+            "length": spec.length,
+        }
+        return described
 
     @field_validator("shape", "mean", "std", mode="before")
     @classmethod
@@ -60,4 +85,20 @@ class InputSpec(Plain):
             )
         if self.low > self.high:
             raise ValueError(f"Expected low <= high, but got {self.low} and {self.high}.")
+        for kind, part, size in (
+            ("table", "columns", None if self.columns is None else width(self.columns)),
+            ("text", "tokenizer", None if self.tokenizer is None else self.tokenizer.length),
+        ):
+            if (size is not None) != (self.kind == kind):
+                raise ValueError(f"Expected `{part}` for {kind} input and for no other, but the input is {self.kind}.")
+            if size is not None and self.shape != (size,):
+                raise ValueError(
+                    f"Expected the shape to be the width of `{part}`, [{size}], but got {list(self.shape)}."
+                )
+        if self.columns is not None and len({column.name for column in self.columns}) < len(self.columns):
+            raise ValueError("Expected every column once.")
+        if self.tokenizer is not None and (self.low, self.high) != (0, len(self.tokenizer.vocabulary) - 1):
+            raise ValueError(
+                f"Expected low and high to be the first and the last token, but got {self.low} and {self.high}."
+            )
         return self

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from models.errors import InvalidInput
@@ -18,9 +19,15 @@ from models.input_spec import InputSpec
 def check(spec: InputSpec, x: ArrayLike | Tensor) -> Tensor:
     """Raw inputs as a float32 tensor ``[B, *shape]`` on the CPU.
 
+    Args:
+        spec: of one input.
+        x: raw inputs; or, for a table, a list of rows by column, and a list of texts for text.
+
     Raises:
-        InvalidInput: not numbers, no rows, a wrong shape, or a value that is not finite.
+        InvalidInput: not numbers, no rows, a wrong shape, a value that is not finite, or no token.
     """
+    if isinstance(x, list | tuple) and x and isinstance(x[0], str | Mapping):
+        x = _read(spec, x)
     raw = _dense(x) if isinstance(x, Tensor) else _tensor(x)
     if raw.ndim == 0 or tuple(raw.shape[1:]) != spec.shape or not len(raw):
         raise InvalidInput(
@@ -35,6 +42,13 @@ def check(spec: InputSpec, x: ArrayLike | Tensor) -> Tensor:
             f"Expected finite values, but input {row} has NaN, infinity or a number beyond float32; leave the "
             "input out, or fill in what is missing."
         )
+    if spec.kind == "text":
+        fine = (raw == raw.round()) & (raw >= spec.low) & (raw <= spec.high)
+        if not bool(fine.all()):
+            row = int((~fine.all(1)).nonzero()[0])
+            raise InvalidInput(
+                f"Expected tokens from {spec.low:g} to {spec.high:g}, but input {row} has another number; send texts."
+            )
     return raw
 
 
@@ -88,7 +102,10 @@ def noise(spec: InputSpec, rows: int, seed: int = 0) -> Tensor:
 
 
 def outside(spec: InputSpec, raw: Tensor) -> Tensor:
-    """Whether an input has a value outside [low, high], what the training split contained, ``[B]``."""
+    """Whether an input holds what the training split did not, ``[B]``: numbers beyond its smallest and largest, of a
+    table beyond those of their column, a category or, in a whole text, no word that it had."""
+    if spec.reader is not None:
+        return spec.reader.outside(raw)
     flat = raw.flatten(1)
     return ((flat < spec.low) | (flat > spec.high)).any(1)
 
@@ -107,6 +124,12 @@ def refuse_overflow(spec: InputSpec, raw: Tensor, probs_BC: Tensor) -> None:
             f"magnitude {float(raw[row].abs().max()):g}; training values lay in [{spec.low:g}, {spec.high:g}]); scale "
             "it as the training data were."
         )
+
+
+def _read(spec: InputSpec, instances: Sequence[Any]) -> NDArray[np.float32]:
+    if spec.reader is None:
+        raise InvalidInput(f"Expected numbers of shape {list(spec.shape)}, but got a list of texts or of mappings.")
+    return spec.reader.read(instances)
 
 
 def _dense(x: Tensor) -> Tensor:

@@ -45,12 +45,13 @@ def load(
         raise UnreadableCheckpoint(path, str(error)) from error
 
 
-def save(predictor: Predictor, source: str | Path, destination: str | Path) -> None:
+def save(predictor: Predictor, source: str | Path | None, destination: str | Path) -> None:
     """Write a Lightning checkpoint with the calibrated predictor beside the weights.
 
     Args:
         predictor: calibrated, with provenance.
-        source: Lightning checkpoint that holds the predictor's weights; everything else in it is kept.
+        source: Lightning checkpoint that holds the predictor's weights; everything else in it is kept. Without one
+            the file holds the weights alone: it can be served and tested, but no fit can go on from it.
         destination: may be ``source``.
 
     Raises:
@@ -59,9 +60,11 @@ def save(predictor: Predictor, source: str | Path, destination: str | Path) -> N
     """
     if predictor.detector is None or predictor.detector.calibration is None or predictor.provenance is None:
         raise NotFitted("Expected a calibrated predictor with provenance; run the calibration first.")
-    content = checkpoint.read_plain(source)
-    if weights.sha256(checkpoint.network_weights(source, content)) != predictor.provenance.weights_sha256:
-        raise UnreadableCheckpoint(source, "holds other weights than the predictor was calibrated with.")
+    content = _weights_alone(predictor) if source is None else checkpoint.read_plain(source)
+    held = predictor.network.state_dict() if source is None else checkpoint.network_weights(source, content)
+    if weights.sha256(held) != predictor.provenance.weights_sha256:
+        where = destination if source is None else source
+        raise UnreadableCheckpoint(where, "holds other weights than the predictor was calibrated with.")
     section = Section(
         format_version=1,
         network=predictor.network_spec,
@@ -76,10 +79,20 @@ def save(predictor: Predictor, source: str | Path, destination: str | Path) -> N
     )
     # Without the key, a reader from before there was one reads the file too.
     plain = section.model_dump(exclude={"auto"} if section.auto is None else None)
-    for part, key in (("committee", "mc_sites"), ("committee", "mc_rates"), ("provenance", "tuning")):
+    optional = {"input": ("columns", "tokenizer"), "committee": ("mc_sites", "mc_rates"), "provenance": ("tuning",)}
+    for part, key in ((part, key) for part, keys in optional.items() for key in keys):
         if plain[part][key] is None:
             del plain[part][key]
     checkpoint.write({**content, KEY: plain}, destination)
+
+
+def _weights_alone(predictor: Predictor) -> dict[str, object]:
+    state = {f"{checkpoint.PREFIX}{name}": tensor.cpu() for name, tensor in predictor.network.state_dict().items()}
+    content: dict[str, object] = {"state_dict": state}
+    made = predictor.provenance.versions if predictor.provenance else {}
+    if "pytorch-lightning" in made:  # which reads no file that does not say it
+        content["pytorch-lightning_version"] = made["pytorch-lightning"]
+    return content
 
 
 def _assemble(read: Checkpoint, device: torch.device, trusted: Sequence[str], strategy: str | None) -> Predictor:

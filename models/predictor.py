@@ -216,7 +216,7 @@ class Predictor:
         """Everything a user may want to know about this model, as plain data."""
         return {
             "network": self.network_spec.model_dump(mode="json"),
-            "input": self.input.model_dump(mode="json"),
+            "input": self.input.describe(),
             "classes": list(self.classes),
             "committee": {
                 "num_samples": self.committee.num_samples,

@@ -18,11 +18,12 @@ from models.mlp import MLP
 from models.recurrent import RecurrentNet
 from models.resnet import ResNet
 from models.spec import NetworkSpec
+from models.text_cnn import TextCNN
 from models.transformer import TransformerNet
 
 NETWORKS: dict[str, type[nn.Module]] = {
     f"models.{network.__name__}": network
-    for network in (MLP, ConvNet, ResNet, RecurrentNet, TransformerNet, DropConnectMLP, TimmNet)
+    for network in (MLP, ConvNet, ResNet, RecurrentNet, TransformerNet, DropConnectMLP, TextCNN, TimmNet)
 }
 
 

@@ -7,6 +7,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from pydantic import ValidationError
 
@@ -108,9 +109,16 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; all that could be given instead is a page long, and `--help` shows it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(_WRONG_REQUEST, f"dubio-serve: {message}; dubio-serve --help lists what there is.\n")
+
+
 def _parser() -> argparse.ArgumentParser:
     fields = Settings.model_fields
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="dubio-serve",
         description=_DESCRIPTION,
         epilog=_EPILOG,

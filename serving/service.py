@@ -90,9 +90,11 @@ class PredictionService:
         """What is known about a model, as plain data."""
         return {"name": model.name, "version": model.version, **model.predictor.describe()}
 
-    def example(self, model: ServedModel) -> list[Any] | None:
+    def example(self, model: ServedModel) -> Any:
         """One instance the model accepts; None when the input is too large to be read by eye."""
         spec = model.predictor.input
+        if spec.reader is not None:
+            return spec.reader.example()
         return example_instance(spec.shape, low=spec.low, high=spec.high)
 
     def example_file(self, model: ServedModel) -> dict[str, str] | None:

@@ -5,21 +5,27 @@ from __future__ import annotations
 from training.arrays import Arrays
 from training.calibration import CalibrationSettings, calibrate
 from training.classifier import Classifier
+from training.clinc150 import CLINC150
 from training.data import TensorDataModule
 from training.digits import Digits
 from training.errors import TrainingError
 from training.fashion_mnist import FashionMNIST
 from training.max_norm import MaxNorm
 from training.schedules import WarmupCosine
+from training.table import Table
+from training.text import Text
 
 __all__ = [
+    "CLINC150",
     "Arrays",
     "CalibrationSettings",
     "Classifier",
     "Digits",
     "FashionMNIST",
     "MaxNorm",
+    "Table",
     "TensorDataModule",
+    "Text",
     "TrainingError",
     "WarmupCosine",
     "calibrate",

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from models import load
+from training.command import OWN
 
 
 def main(args: Sequence[str]) -> None:
@@ -16,7 +17,7 @@ def main(args: Sequence[str]) -> None:
     """
     parser = argparse.ArgumentParser(
         prog="dubio-train audit",
-        description="Say which dropout sites of a calibrated checkpoint are sampled, at which rates, and how.",
+        description=OWN["audit"],
     )
     parser.add_argument("--ckpt", required=True, metavar="PATH", help="a calibrated checkpoint: runs/<name>/model.ckpt")
     parser.add_argument(

@@ -17,7 +17,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from models import NetworkSpec, Predictor, Provenance, Temperature, weights
+from models import InputSpec, NetworkSpec, Predictor, Provenance, Temperature, weights
 from training import tuning
 from training.data import TensorDataModule
 from training.errors import TrainingError
@@ -47,7 +47,8 @@ class CalibrationSettings:
         delta: How likely it may be, over the draw of the calibration rows, that the rate is larger than alpha.
         num_samples: Members of the committee. More members, less noise in mean and std, and more time a request.
         seed: Draws the members' dropout masks.
-        scores: What makes an input strange; the strangest of them counts.
+        scores: What makes an input strange; the strangest of them counts. By default mutual_information, neighbours,
+            relative_mahalanobis and, but for texts, input_mahalanobis.
         k: Which nearest neighbour the score `neighbours` measures the distance to.
         mc_sites: Which dropout sites the committee samples, by module name, pattern (`head.*`) or kind; all by default.
         mc_rates: Rates of the committee's dropout by module name, pattern or kind; by default those of the training.
@@ -59,7 +60,7 @@ class CalibrationSettings:
     delta: float = 0.05
     num_samples: int = 64
     seed: int = 0
-    scores: tuple[ScoreName, ...] = ("mutual_information", "neighbours", "relative_mahalanobis", "input_mahalanobis")
+    scores: tuple[ScoreName, ...] | None = None
     k: int = 50
     mc_sites: tuple[str, ...] | None = None
     mc_rates: dict[str, float] | None = None
@@ -68,7 +69,7 @@ class CalibrationSettings:
 
     def __post_init__(self) -> None:
         tuning.check(self.tune_rates or ())
-        if not self.scores or len(set(self.scores)) < len(self.scores):
+        if self.scores is not None and (not self.scores or len(set(self.scores)) < len(self.scores)):
             raise TrainingError(
                 f"Expected `calibration.scores` to be at least one name, and none twice, but got {list(self.scores)}."
             )
@@ -125,7 +126,8 @@ def calibrate(
         # From here on the members' probabilities are those that the service will see.
         predictor = replace(predictor, temperature=temperatures)
         select = Evidence(selected, (logits_KBC / temperatures.mc).softmax(-1))
-        detector = Detector.fit(train, train_labels, select, names=settings.scores, k=settings.k)
+        names = settings.scores or default_scores(data.input)
+        detector = Detector.fit(train, train_labels, select, names=names, k=settings.k)
         promise = {"alpha": settings.alpha, "delta": settings.delta}
         stopping = Stopping.fit(detector, select, len(calibration_x), **promise, stages=settings.stages)
         evidence = Evidence.cat(_by_batch(predictor.evidence, calibration_x, advance))
@@ -141,6 +143,12 @@ def calibrate(
         tuning=tuned,
     )
     return predictor.calibrated(temperatures, detector, provenance, stopping)
+
+
+def default_scores(spec: InputSpec) -> tuple[ScoreName, ...]:
+    """What makes an input of this kind strange; tokens are names, and between names there is no distance."""
+    common: tuple[ScoreName, ...] = ("mutual_information", "neighbours", "relative_mahalanobis")
+    return common if spec.kind == "text" else (*common, "input_mahalanobis")
 
 
 @contextmanager

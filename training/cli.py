@@ -1,41 +1,20 @@
-"""The command line `dubio-train`: Lightning's, plus calibration and one folder a run."""
+"""The command line `dubio-train`: what it was asked for, and mistakes told in one line."""
 
 from __future__ import annotations
 
-import csv
 import logging
-import math
 import os
 import sys
 import warnings
-from argparse import ArgumentError, RawDescriptionHelpFormatter
-from pathlib import Path
-from typing import Any, cast
+from argparse import ArgumentError
 
-import numpy as np
-import torch
-from jsonargparse import DefaultHelpFormatter
-from jsonargparse.typing import PositiveInt
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-from rich.console import Console
 
-from models.checkpoint import read_plain
-from training import audit, summary
-from training.calibration import CalibrationSettings
-from training.classifier import Classifier
-from training.data import TensorDataModule
-from training.errors import TrainingError
+from training import audit, compare
+from training.command import CLI, TRACEBACK, run
+from training.hints import told
 from training.mistakes import one_line
-from training.trainer import Trainer, check
-
-TRACEBACK = "DUBIO_TRACEBACK"
-
-# Checkpoints that Lightning finds by itself.
-LIGHTNINGS_OWN = ("best", "last", "hpc", "registry")
 
 # Warnings that a user of the command line can do nothing about, or need do nothing about.
 NOISE = (
@@ -45,203 +24,9 @@ NOISE = (
     "The number of training batches .* is smaller than the logging interval",  # what is logged, is logged an epoch
     "You're using the WeightAveraging callback, but loading a checkpoint outside",  # which holds the average already
     "Precision .* is not supported by the model summary",
+    "LightningCLI's args parameter is intended to run from within Python",  # how `compare` calls it
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's use of torch
 )
-
-DESCRIPTION = f"""Train a classifier with dropout, calibrate it, and write one checkpoint that can be served.
-
-  dubio-train fit --config configs/digits_mlp.yaml         train, calibrate, write runs/digits_mlp/model.ckpt
-  dubio-train fit --config a.yaml --config b.yaml          b adds to a and overrides it
-  dubio-train fit --config a.yaml --trainer.max_epochs 5   so does an argument
-  dubio-train fit --config a.yaml --print_config           shows every setting
-  dubio-train fit --help                                   explains every setting
-  dubio-train calibrate --config a.yaml --calibration.alpha 0.01
-                                                           makes another promise for the same weights
-  dubio-train audit --ckpt runs/a/model.ckpt               says which dropout is sampled, and how
-  dubio-train test --config a.yaml                         tests runs/<name>/model.ckpt
-
-Set {TRACEBACK}=1 to see where an error came from."""
-
-
-class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Leaves the lines of the description as they are."""
-
-
-class CLI(LightningCLI):
-    """Lightning's command line, with a folder for each run and calibration after every fit."""
-
-    trainer: Trainer
-    run_folder: Path
-
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        return {**LightningCLI.subcommands(), "calibrate": {"model", "datamodule", "settings"}}
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--name", type=str | None, default=None, help="Name of the run; by default that of the first config file."
-        )
-        parser.add_argument("--runs", type=str, default="runs", help="Folder that gets one folder a run.")
-        parser.add_argument(
-            "--threads",
-            type=PositiveInt | None,
-            default=None,
-            help="CPU threads; by default one a core. Threads that outnumber the free cores cost more than they give.",
-        )
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults(
-            {
-                "checkpoint.monitor": "val_loss",
-                "checkpoint.filename": "best",
-                # A run that is repeated replaces its checkpoints; stale ones would look like results.
-                "checkpoint.enable_version_counter": False,
-            }
-        )
-        parser.add_class_arguments(CalibrationSettings, "calibration")
-
-    def _parse_ckpt_path(self) -> None:
-        """Leaves the configuration as the user wrote it.
-
-        Lightning would overrule it with the hyperparameters inside the checkpoint, and build whatever classes
-        that file names.
-        """
-
-    def before_instantiate_classes(self) -> None:
-        config = self.config[self.subcommand]
-        if config.name is None:
-            files = [os.fspath(path) for path in config.config or [] if path is not None]
-            if not files:
-                raise TrainingError("Expected a name for the run, but got none; give `--name` or `--config`.")
-            config.name = Path(files[0]).stem
-        if Path(config.name).name != config.name or config.name in {"", ".", ".."}:
-            raise TrainingError(f"Expected `name` to be a plain folder name, but got {config.name!r}.")
-        self.run_folder = Path(config.runs) / config.name
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
-        if torch.cuda.is_available():
-            torch.set_float32_matmul_precision("high")
-
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        settings = self.config_init[self.subcommand].trainer
-        if settings.default_root_dir is None:
-            kwargs["default_root_dir"] = str(self.run_folder)
-        if settings.logger is None:
-            # Testing needs no log, for Lightning prints the result; neither does a trial.
-            logs = self.subcommand == "fit" and not settings.fast_dev_run
-            kwargs["logger"] = CSVLogger(str(self.run_folder), name="logs") if logs else False
-        trainer = cast("Trainer", super().instantiate_trainer(**kwargs))
-        for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
-                callback.dirpath = str(self.run_folder / "checkpoints")
-        return trainer
-
-    @property
-    def servable(self) -> Path:
-        """The checkpoint that the service takes."""
-        return self.run_folder / "model.ckpt"
-
-    def before_fit(self) -> None:
-        """Finds what would stop the calibration after the training, and keeps the configuration."""
-        check(self.model, self.datamodule, self.config_init[self.subcommand].calibration)
-        _refuse_raw_weights(self.trainer)
-        if _is_trial(self.trainer) or not self.trainer.is_global_zero:
-            return
-        config = self.config[self.subcommand].clone()
-        for key in ("config", "ckpt_path", "weights_only"):  # of this call, not of the run
-            config.pop(key, None)
-        self.run_folder.mkdir(parents=True, exist_ok=True)
-        self._parser(self.subcommand).save(
-            config, str(self.run_folder / "config.yaml"), skip_none=False, overwrite=True, multifile=False
-        )
-
-    def after_fit(self) -> None:
-        """Calibrates the best checkpoint of the fit."""
-        if _is_trial(self.trainer) or not self.trainer.is_global_zero:
-            return
-        checkpoint: ModelCheckpoint = self.config_init[self.subcommand].checkpoint
-        if not checkpoint.best_model_path:
-            raise TrainingError(
-                "Expected the fit to leave a checkpoint to calibrate, but it left none; let it run at least one "
-                "epoch with validation."
-            )
-        best, score = checkpoint.best_model_path, checkpoint.best_model_score
-        if score is not None and not math.isfinite(score):
-            raise TrainingError(
-                f"Expected a finite `{checkpoint.monitor}`, but the best one is {float(score)}: the training "
-                "diverged. Lower the learning rate (`model.init_args.optimizer.init_args.lr`)."
-            )
-        self.calibrate(self.model, self.datamodule, ckpt_path=best)
-
-    def calibrate(
-        self,
-        model: Classifier,
-        datamodule: TensorDataModule,
-        ckpt_path: str | None = None,
-        output: str | None = None,
-    ) -> None:
-        """Calibrates, writes, measures on the test split, and says what came out."""
-        settings = self.config_init[self.subcommand].calibration
-        output = output or str(self.servable)
-        predictor = self.trainer.calibrate(model, datamodule, settings, ckpt_path or self._existing(), output)
-        measured = summary.measure(predictor, datamodule)
-        console = Console()
-        console.print(summary.table(predictor, measured, Path(output)))
-        # Outside the table and not wrapped, so that it can be copied.
-        console.print(f"next: dubio-serve {output}", soft_wrap=True, highlight=False)
-
-    def after_predict(self) -> None:
-        """Writes what Lightning only returns: one line a test row."""
-        if not self.trainer.is_global_zero:
-            return
-        probabilities_BC = torch.cat(self.trainer.predict_loop.predictions)
-        path = self.run_folder / "predictions.csv"
-        self.run_folder.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["row", "label", *self.datamodule.classes])
-            for row, probabilities_C in enumerate(probabilities_BC.tolist()):
-                label = self.datamodule.classes[int(np.argmax(probabilities_C))]
-                writer.writerow([row, label, *(f"{probability:.6f}" for probability in probabilities_C)])
-        Console().print(f"deterministic predictions for {len(probabilities_BC)} test rows: {path}")
-
-    def _existing(self) -> str:
-        if not self.servable.is_file():
-            raise TrainingError(
-                f"Expected `--ckpt_path`, or a trained model at {self.servable}, but there is none; "
-                "run `dubio-train fit` with the same configuration first."
-            )
-        return str(self.servable)
-
-    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
-        if subcommand in {"validate", "test", "predict"}:
-            # Without a path, Lightning would quietly test random weights.
-            kwargs["ckpt_path"] = kwargs["ckpt_path"] or self._existing()
-        if kwargs["ckpt_path"] not in {None, *LIGHTNINGS_OWN}:
-            # Lightning's own errors for a file that is damaged, or that would run code, fill a screen.
-            read_plain(kwargs["ckpt_path"])
-        return kwargs
-
-
-def _refuse_raw_weights(trainer: Trainer) -> None:
-    """Lightning puts averaged weights into whole checkpoints only; one of the weights alone gets the raw ones."""
-    averaged = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)
-    alone = any(isinstance(each, ModelCheckpoint) and each.save_weights_only for each in trainer.checkpoint_callbacks)
-    if averaged and alone:
-        raise TrainingError(
-            "Expected `checkpoint.save_weights_only` to be false where weights are averaged, but it is true, and the "
-            "checkpoint would hold the weights before averaging; leave it out."
-        )
-
-
-def _latest() -> ModelCheckpoint:
-    """Keeps `last.ckpt`, to go on from after an interruption; Lightning's `save_last` waits for a better epoch."""
-    return ModelCheckpoint(filename="last", enable_version_counter=False, save_on_exception=True)
-
-
-def _is_trial(trainer: Trainer) -> bool:
-    """Whether Lightning only tries a few batches, and keeps no checkpoint."""
-    return bool(getattr(trainer, "fast_dev_run", False))
 
 
 def main(args: list[str] | None = None) -> None:
@@ -254,30 +39,15 @@ def main(args: list[str] | None = None) -> None:
         if given[:1] == ["audit"]:
             audit.main(given[1:])
             return
-        CLI(
-            Classifier,
-            TensorDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            trainer_class=Trainer,
-            trainer_defaults={"callbacks": [_latest()]},
-            seed_everything_default=0,
-            save_config_callback=None,  # written by `before_fit`, into the run's folder
-            auto_configure_optimizers=False,
-            parser_kwargs={
-                "prog": "dubio-train",
-                "description": DESCRIPTION,
-                "formatter_class": _HelpFormatter,
-                "exit_on_error": False,
-                **{subcommand: {"exit_on_error": False} for subcommand in CLI.subcommands()},
-            },
-            args=args,
-        )
+        if given[:1] == ["compare"]:
+            compare.main(given[1:])
+            return
+        run(CLI, args)
     except SIGTERMException:
         # Lightning would exit with 0, and a supervisor would take the fit for finished.
         sys.exit(128 + 15)
     except (ArgumentError, ValueError, OSError, MisconfigurationException) as error:
         if os.environ.get(TRACEBACK):
             raise
-        print(f"dubio-train: error: {one_line(error)}", file=sys.stderr)
+        print(f"dubio-train: error: {told(one_line(error))}", file=sys.stderr)
         sys.exit(2)

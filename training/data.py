@@ -99,6 +99,10 @@ class TensorDataModule(LightningDataModule, ABC):
         """Shape and normalisation, fitted on the training rows."""
         return fit_input(self.splits["train"].x)
 
+    def strangers(self) -> dict[str, Tensor]:
+        """Raw inputs `[N, *shape]` that are like no training data, by name, where the data set has such."""
+        return {}
+
     def setup(self, stage: str | None = None) -> None:
         _ = self.input  # reads the data, so that a problem with it shows before the training begins
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ class Measured:
         accuracy, mc_accuracy: share of right labels, deterministic and from the members' mean.
         nll, mc_nll: mean negative log-likelihood in nats, with the temperatures applied.
         flagged: how many rows were flagged, each of them a false alarm.
+        strangers: how many of the data set's strangers were flagged, and how many there are, by name.
     """
 
     rows: int
@@ -31,6 +32,7 @@ class Measured:
     nll: float
     mc_nll: float
     flagged: int
+    strangers: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def false_alarm_rate(self) -> float:
@@ -38,11 +40,13 @@ class Measured:
 
 
 def measure(predictor: Predictor, data: TensorDataModule) -> Measured:
-    """Asks the predictor about every row of the test split, as the service would."""
+    """Asks the predictor about every row of the test split and every stranger, as the service would."""
     x, labels = data.raw("test")
+    known = data.strangers()
+    strangers: dict[str, tuple[int, int]] = {}
     right = mc_right = flagged = 0
     loss = mc_loss = 0.0
-    with progress("Measuring on the test split", len(x)) as advance:
+    with progress("Measuring on the test split", len(x) + sum(map(len, known.values()))) as advance:
         for batch, truth in zip(x.split(BATCH), labels.split(BATCH), strict=True):
             answer, truth_B = predictor.predict(batch), truth.numpy()
             right += int((answer.label == truth_B).sum())
@@ -51,8 +55,15 @@ def measure(predictor: Predictor, data: TensorDataModule) -> Measured:
             mc_loss += _nll(answer.mc_mean, truth_B)
             flagged += 0 if answer.flagged is None else int(answer.flagged.sum())
             advance(len(batch))
+        for name, others in known.items():
+            found = 0
+            for batch in others.split(BATCH):
+                verdict = predictor.predict(batch).flagged
+                found += 0 if verdict is None else int(verdict.sum())
+                advance(len(batch))
+            strangers[name] = (found, len(others))
     rows = len(x)
-    return Measured(rows, right / rows, mc_right / rows, loss / rows, mc_loss / rows, flagged)
+    return Measured(rows, right / rows, mc_right / rows, loss / rows, mc_loss / rows, flagged, strangers)
 
 
 def table(predictor: Predictor, measured: Measured, path: Path) -> Table:
@@ -77,6 +88,8 @@ def table(predictor: Predictor, measured: Measured, path: Path) -> Table:
     lines.add_row(
         "measured", f"{measured.flagged} of {measured.rows} test rows flagged ({measured.false_alarm_rate:.1%})"
     )
+    for name, (found, count) in measured.strangers.items():
+        lines.add_row("strangers", f"{found} of {count} {name} flagged ({found / count:.1%})")
     return lines
 
 

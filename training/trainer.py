@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytorch_lightning as pl
 from pydantic import ValidationError
 
-from models import NetworkSpec, Predictor, checkpoint, registry, save
+from models import NetworkSpec, Predictor, checkpoint, registry, save, state_dicts
 from training import calibration
 from training.calibration import CalibrationSettings
 from training.classifier import Classifier, check_fit
@@ -28,6 +29,7 @@ class Trainer(pl.Trainer):
         settings: CalibrationSettings,
         ckpt_path: str | None = None,
         output: str | None = None,
+        key_prefix: str | None = None,
     ) -> Predictor:
         """Fit temperature, detector and flag level, and write a checkpoint that can be served.
 
@@ -35,8 +37,11 @@ class Trainer(pl.Trainer):
             model: Says which network the weights belong to; it is left alone.
             datamodule: Gives the train, select and calibration rows.
             settings: What to promise, and with which committee.
-            ckpt_path: Checkpoint with the weights; by default the run's `model.ckpt`.
+            ckpt_path: Checkpoint with the weights, one of Lightning's or any file that `torch.save` wrote of a state
+                dict; by default the run's `model.ckpt`.
             output: Where to write; by default the run's `model.ckpt`, replacing the one that is there.
+            key_prefix: What stands before the network's names in the checkpoint, such as `backbone.`; by default
+                the only one that fits.
 
         Returns:
             The calibrated predictor, as it was written.
@@ -50,12 +55,21 @@ class Trainer(pl.Trainer):
             raise TrainingError(f"Expected `ckpt_path` and `output`, but got {ckpt_path} and {output}.")
         check_fit(model.network, datamodule)
         spec = network_spec(model)
-        weights = checkpoint.network_weights(ckpt_path, checkpoint.read_plain(ckpt_path))
+        content = checkpoint.read_plain(ckpt_path)
+        weights = state_dicts.find(ckpt_path, content, model.network, key_prefix)
         # The configuration is the user's own, so the module of the network that it names may be imported.
         network = registry.build(spec, weights, trusted=[type(model.network).__module__])
         predictor = calibration.calibrate(network, spec, datamodule, settings)
-        save(predictor, ckpt_path, output)
+        # Around weights from elsewhere there is nothing that this classifier could resume from.
+        own = key_prefix in (None, checkpoint.PREFIX) and is_own(content, model)
+        save(predictor, ckpt_path if own else None, output)
         return predictor
+
+
+def is_own(content: dict[str, Any], model: Classifier) -> bool:
+    """Whether a checkpoint is one of this classifier, and not one of another program's."""
+    state = content.get("state_dict")
+    return isinstance(state, dict) and set(state) == set(model.state_dict())
 
 
 def check(model: Classifier, data: TensorDataModule, settings: CalibrationSettings) -> None:

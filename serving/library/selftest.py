@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from models import Ensemble, Prediction, Predictor, Work, inputs
 from models.errors import InvalidInput
+from models.natural import Reader
 from serving.errors import SelfTestFailed
 
 # One row is what most requests carry, the others are a small and a large batch: all are warm before the first request.
@@ -26,6 +27,8 @@ def check(name: str, predictor: Predictor | Ensemble) -> None:
             a probability, or the members never disagree.
     """
     spec = predictor.input
+    if spec.reader is not None:
+        _read(name, spec.reader)
     varied = False
     for rows in _ROW_COUNTS:
         x = inputs.noise(spec, rows).numpy()
@@ -39,6 +42,14 @@ def check(name: str, predictor: Predictor | Ensemble) -> None:
         varied = varied or _varies(golden)
     if not varied:
         raise _failed(name, "the committee's members all agree to the last bit, so `mc_std` would always be 0")
+
+
+def _read(name: str, reader: Reader) -> None:
+    """Read an example, which also makes ready what is only built when first needed, such as a tokenizer."""
+    try:
+        reader.read([reader.example()])
+    except InvalidInput as error:
+        raise _failed(name, f"it does not take its own example ({error})") from error
 
 
 def _check_repeats(name: str, golden: Prediction, again: Prediction) -> None:

@@ -23,6 +23,8 @@ from serving.v2.statistics import Statistics
 # Parsing or writing this much takes about a millisecond; more would hold up the event loop.
 _LONG_BYTES = 64 * 1024
 _LONG_ROWS = 32
+# Texts are divided into words, and rows looked at value by value, which takes longer.
+_LONG_NATURAL_BYTES = 4 * 1024
 
 _PROBLEM = {"application/problem+json": {"schema": wire.reference(wire.Problem)}}
 _PREDICT_DOCS: dict[str, Any] = {
@@ -67,13 +69,14 @@ def build(service: PredictionService, settings: Settings, statistics: Statistics
             body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
             exchange.received()
             asked = await aside(
-                len(body) > _LONG_BYTES or mentioned(body),
+                len(body) > (_LONG_NATURAL_BYTES if spec.reader else _LONG_BYTES) or mentioned(body),
                 lambda: parse(
                     body,
                     shape=spec.shape,
                     committee=predictor.committee.num_samples,
                     max_rows=settings.max_rows,
                     raster=Raster.of(spec),
+                    reader=spec.reader,
                 ),
             )
             request.state.rows = len(asked.inputs)

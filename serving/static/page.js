@@ -12,6 +12,13 @@ const VERDICTS = {
   not_calibrated_for_these_samples: "No verdict: flags are calibrated for the whole committee only.",
 };
 
+// What the box holds: its heading, and how an instance is written there.
+const FORMS = {
+  text: ["The text that is sent", "One instance: a text"],
+  table: ["The row that is sent", "One instance, as JSON: a value for every column, null where it is missing"],
+  numbers: ["The numbers that are sent", "One instance, as JSON: raw values, as in the training data"],
+};
+
 const $ = (id) => document.getElementById(id);
 const state = { card: null, values: [], cursor: 0, asked: 0 };
 
@@ -50,6 +57,17 @@ function watchKey() {
 
 function drawable(input) {
   return input.kind === "image" && input.shape[0] === 1 && Math.max(...input.shape) <= MOST_DRAWN;
+}
+
+/** Whether an instance is a text or a row of named columns, rather than numbers. */
+function natural(input) {
+  return input.kind === "text" || input.kind === "table";
+}
+
+/** The instance in the box. */
+function read() {
+  const text = $("values").value;
+  return state.card.input.kind === "text" ? text : JSON.parse(text);
 }
 
 function nested(flat, shape) {
@@ -237,9 +255,9 @@ function showAnswer({ deterministic, mc, uncertainty, ood }) {
 async function predict() {
   let instance;
   try {
-    instance = JSON.parse($("values").value);
+    instance = read();
   } catch (error) {
-    showProblem(`These numbers are not JSON: ${error.message}`);
+    showProblem(`This is not JSON: ${error.message}`);
     return;
   }
   const asked = ++state.asked;
@@ -259,12 +277,23 @@ async function predict() {
 
 // --- model ---------------------------------------------------------------------------------------------------
 
+function describe(input) {
+  if (input.kind === "text") return `text; its first ${input.tokenizer.length} tokens, of ${input.tokenizer.vocabulary}`;
+  if (input.kind === "table") return `row with columns ${input.columns.map(describeColumn).join("; ")}`;
+  return `${input.kind}, shape ${input.shape.join(" × ")}; training values lay in ${short(input.low)} to ${short(input.high)}`;
+}
+
+function describeColumn({ name, kind, low, high, categories, missing }) {
+  const known = kind === "numeric" ? `${short(low)} to ${short(high)}` : categories.slice(0, 8).join(", ") + (categories.length > 8 ? ", …" : "");
+  return `${name} (${known}${missing ? ", or null" : ""})`;
+}
+
 function showCard(card) {
   const { input, committee, calibration, provenance } = card;
   const network = `${card.network.class_path.split(".").pop()}, ${committee.sites.length} dropout sites (p = ${committee.sites.map((site) => site.p).join(", ")})`;
   list($("about"), [
     ["Name", `${card.name}, version ${card.version}${card.checkpoints ? `, an ensemble of ${card.checkpoints.length} checkpoints` : ""}`],
-    ["Input", `${input.kind}, shape ${input.shape.join(" × ")}; training values lay in ${short(input.low)} to ${short(input.high)}`],
+    ["Input", describe(input)],
     ["Classes", card.classes.slice(0, 50).join(", ") + (card.classes.length > 50 ? ", …" : "")],
     ["Network", network],
     ["Committee", `${committee.num_samples} members, drawn once${committee.seed === null ? "" : ` from seed ${committee.seed}`}`],
@@ -280,6 +309,8 @@ async function choose(name) {
   state.cursor = 0;
   $("drawing").hidden = !drawable(input);
   $("clear").hidden = $("invert").hidden = input.kind !== "image";
+  $("noise").hidden = natural(input);
+  [$("sent").textContent, $("form").textContent] = FORMS[natural(input) ? input.kind : "numbers"];
   $("numbers").open = !drawable(input);
   $("samples").value = $("samples").max = committee.num_samples;
   showCard(state.card);
@@ -289,6 +320,10 @@ async function choose(name) {
 
 function example() {
   const { example: instance, input } = state.card;
+  if (natural(input)) {
+    $("values").value = input.kind === "text" ? instance : JSON.stringify(instance, null, 1);
+    return;
+  }
   setValues(instance ? instance.flat(Infinity) : new Array(size(input.shape)).fill(input.low));
 }
 
@@ -312,6 +347,7 @@ function watchControls() {
     fill((i) => low + high - state.values[i]);
   });
   $("values").addEventListener("input", () => {
+    if (natural(state.card.input)) return;
     try {
       const flat = JSON.parse($("values").value).flat(Infinity);
       if (flat.length === size(state.card.input.shape) && flat.every(Number.isFinite)) {

@@ -1,4 +1,4 @@
-"""From nested JSON lists to one float32 array, refusing everything that numpy would guess about.
+"""From JSON to one float32 array: nested lists, refusing everything that numpy would guess about, or natural instances.
 
 `numpy.array` alone would take "1.5", true and null for numbers.
 """
@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import InvalidRequest, TooManyRows
-from serving.v1.images import Raster, is_file
+from serving.v1.images import KEY, Raster, is_file
+
+if TYPE_CHECKING:  # which would bring torch along
+    from models.natural import Reader
 
 # Deeper than any input; JSON may nest a thousand levels and a message should not repeat them.
 _MOST_AXES = 8
@@ -22,7 +25,12 @@ _KINDS = {bool: "a boolean", type(None): "null", dict: "an object", list: "a lis
 
 
 def to_array(
-    instances: object, *, shape: tuple[int, ...], max_rows: int, raster: Raster | None = None
+    instances: object,
+    *,
+    shape: tuple[int, ...],
+    max_rows: int,
+    raster: Raster | None = None,
+    reader: Reader | None = None,
 ) -> NDArray[np.float32]:
     """Read instances of `shape`; each may leave out a leading channel axis of 1, or be flat, row-major.
 
@@ -31,6 +39,7 @@ def to_array(
         shape: of one input.
         max_rows: that are allowed.
         raster: how image files are read; None if they are not.
+        reader: of rows by column or of texts, which then are all that is read; None for numbers.
 
     Returns:
         An array [B, *shape] of finite numbers.
@@ -38,6 +47,7 @@ def to_array(
     Raises:
         TooManyRows: more than `max_rows` instances.
         InvalidRequest: no list, empty, ragged, of another shape, or with a value that is no finite float32.
+        InvalidInput: the reader refuses an instance.
     """
     if not isinstance(instances, list):
         raise InvalidRequest(
@@ -50,6 +60,8 @@ def to_array(
             f"Expected `instances` to hold at most {max_rows} instances, but got {len(instances)}; "
             "split them over several requests."
         )
+    if reader is not None:
+        return reader.read(instances)
     accepted = _accepted(shape)
     files = sum(map(is_file, instances)) if raster else 0
     if raster and files:
@@ -57,7 +69,7 @@ def to_array(
     rows = [
         raster.read(instance, where=f"instances[{i}]")
         if raster and is_file(instance)
-        else flatten(instance, where=f"instances[{i}]", accepted=accepted)
+        else flatten(_not_bare(instance, i, raster), where=f"instances[{i}]", accepted=accepted)
         for i, instance in enumerate(instances)
     ]
     if files == len(rows):
@@ -71,6 +83,16 @@ def to_array(
             f"{rows[row][column]!r} at position {column}; send raw input values."
         )
     return array.reshape(len(rows), *shape)
+
+
+def _not_bare(instance: object, index: int, raster: Raster | None) -> object:
+    """The instance, unless it is a string where an image file could be meant."""
+    if isinstance(instance, str) and raster is not None and raster.unfit is None:
+        raise InvalidRequest(
+            f"Expected instances[{index}] to be numbers or an image file, but got {name_value(instance)}; "
+            f'send the base64 of a file as {{"{KEY}": "..."}} or as a data URL.'
+        )
+    return instance
 
 
 def _accepted(shape: tuple[int, ...]) -> list[tuple[int, ...]]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import orjson
@@ -16,6 +16,9 @@ from serving.errors import InvalidRequest, MalformedJSON
 from serving.v1.images import Raster
 from serving.v1.instances import name_value, to_array
 from serving.v1.wire import Parameters, PredictRequest
+
+if TYPE_CHECKING:
+    from models.natural import Reader
 
 # As in `models`, which would bring torch along.
 AUTO: Final = "auto"
@@ -36,7 +39,15 @@ class Asked:
     samples: Samples
 
 
-def parse(body: bytes, *, shape: tuple[int, ...], committee: int, max_rows: int, raster: Raster | None = None) -> Asked:
+def parse(
+    body: bytes,
+    *,
+    shape: tuple[int, ...],
+    committee: int,
+    max_rows: int,
+    raster: Raster | None = None,
+    reader: Reader | None = None,
+) -> Asked:
     """Read a predict request for a model with this input `shape` and number of `committee` members.
 
     Args:
@@ -45,10 +56,12 @@ def parse(body: bytes, *, shape: tuple[int, ...], committee: int, max_rows: int,
         committee: members of the model.
         max_rows: that are allowed.
         raster: how the model reads image files; None if it does not.
+        reader: of the model's rows by column or texts; None if it takes numbers.
 
     Raises:
         MalformedJSON: the body is no JSON.
         InvalidRequest, TooManyRows: it is JSON but breaks a rule; the message names value, rule and cure.
+        InvalidInput: the reader refuses an instance.
     """
     document = loads(body)
     if not isinstance(document, dict):
@@ -60,7 +73,7 @@ def parse(body: bytes, *, shape: tuple[int, ...], committee: int, max_rows: int,
         raise InvalidRequest('Expected the key `instances`, but it is missing; send {"instances": [[...]]}.')
     return Asked(
         id=read_id(document.get("id")),
-        inputs=to_array(document["instances"], shape=shape, max_rows=max_rows, raster=raster),
+        inputs=to_array(document["instances"], shape=shape, max_rows=max_rows, raster=raster, reader=reader),
         samples=_samples(document.get("parameters"), committee=committee),
     )
 

@@ -37,7 +37,9 @@ class PredictRequest(Wire):
         min_length=1,
         description="Raw values, one entry an instance: in the model's input shape, without a leading "
         "channel axis of 1, or flat in row-major order. The model normalises them itself. A model that was trained on "
-        'pixels from 0 to 255 also takes PNG and JPEG files of its own size: `{"b64": "..."}`, or a data URL.',
+        'pixels from 0 to 255 also takes PNG and JPEG files of its own size: `{"b64": "..."}`, or a data URL. '
+        "A model of a table takes objects with a value for every column by name, null where it is missing; "
+        "a model of texts takes strings.",
     )
     parameters: Parameters | None = None
 

@@ -26,7 +26,9 @@ import uvicorn
 from torch import nn
 
 import models
-from models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Temperature
+from models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Temperature, TextCNN
+from models.columns import CategoricalColumn, NumericColumn, Table, width
+from models.tokens import TokenizerSpec, Tokens
 from models.weights import sha256
 from serving.app import create_app
 from serving.settings import Settings
@@ -129,6 +131,67 @@ def numbers_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         network = MLP(**arguments)
     path = tmp_path_factory.mktemp("runs") / "row.ckpt"
     return write_checkpoint(path, network, NetworkSpec(class_path="models.MLP", init_args=arguments), inputs, rows)
+
+
+COLUMNS = [
+    NumericColumn(kind="numeric", name="age", low=18, high=90, fill=40, missing=False),
+    NumericColumn(kind="numeric", name="income", low=0, high=9000, fill=2500, missing=True),
+    CategoricalColumn(kind="categorical", name="city", categories=["Bern", "Köln"], missing=True),
+    CategoricalColumn(kind="categorical", name="member", categories=["false", "true"], missing=False),
+]
+
+
+@pytest.fixture(scope="session")
+def table_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained MLP over rows of four named columns, which are ten numbers."""
+    size = width(COLUMNS)
+    arguments = {"in_features": size, "widths": [16], "num_classes": 4, "rates": [0.5]}
+    scales = {0: (50.0, 20.0), 1: (3000.0, 2000.0)}
+    mean, std = zip(*(scales.get(i, (0.0, 1.0)) for i in range(size)), strict=True)
+    inputs = InputSpec(kind="table", shape=(size,), mean=mean, std=std, low=0, high=9000, columns=COLUMNS)
+
+    def rows(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        draw = np.random.default_rng(seed)
+        instances = [
+            {
+                "age": int(draw.integers(18, 91)),
+                "income": draw.choice([None, float(draw.uniform(0, 9000))], p=[0.1, 0.9]),
+                "city": draw.choice(["Bern", "Köln", None]),
+                "member": bool(draw.integers(2)),
+            }
+            for _ in range(count)
+        ]
+        return Table(COLUMNS).read(instances), draw.integers(0, 4, count)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        network = MLP(**arguments)
+    path = tmp_path_factory.mktemp("runs") / "table.ckpt"
+    return write_checkpoint(path, network, NetworkSpec(class_path="models.MLP", init_args=arguments), inputs, rows)
+
+
+WORDS = ["[PAD]", "[UNK]", "my", "card", "is", "lost", "where", "the", "money", "?", "über", "now"]
+
+
+@pytest.fixture(scope="session")
+def text_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained network over texts of at most six words, of which it knows ten."""
+    arguments = {"vocabulary": len(WORDS), "features": 8, "width": 8, "padding": 0.0, "num_classes": 4}
+    tokenizer = TokenizerSpec(kind="word", vocabulary=WORDS, merges=[], lowercase=True, length=6)
+    inputs = InputSpec(
+        kind="text", shape=(6,), mean=(0.0,), std=(1.0,), low=0, high=len(WORDS) - 1, tokenizer=tokenizer
+    )
+
+    def rows(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        draw = np.random.default_rng(seed)
+        texts = [" ".join(draw.choice(WORDS[2:], draw.integers(1, 8))) for _ in range(count)]
+        return Tokens(tokenizer).read(texts), draw.integers(0, 4, count)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        network = TextCNN(**arguments)
+    path = tmp_path_factory.mktemp("runs") / "text.ckpt"
+    return write_checkpoint(path, network, NetworkSpec(class_path="models.TextCNN", init_args=arguments), inputs, rows)
 
 
 GATED = '''

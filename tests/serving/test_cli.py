@@ -127,3 +127,11 @@ def test_help_teaches(command: Any) -> None:
         "/docs",
     ]:
         assert taught in done.stdout
+
+
+@pytest.mark.parametrize("argument", ["--prot=1", "--port=many", "--model-control=sometimes"])
+def test_a_wrong_argument_is_one_line_without_the_usage(command: Any, argument: str) -> None:
+    done = command.run("model.ckpt", argument)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert argument.partition("=")[0] in done.stderr
+    assert "--help" in done.stderr

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from models import NetworkSpec, Predictor, weights
+from models import InputSpec, NetworkSpec, Predictor, weights
 from training import CalibrationSettings, Digits, calibrate
-from training.calibration import ScoreName
+from training.calibration import ScoreName, default_scores
 from training.errors import TrainingError
 from uncertainty.detector import DEFAULT_SCORES, DISTANCES, OUTPUT_SCORES
 from uncertainty.errors import CalibrationSetTooSmall
@@ -128,7 +128,9 @@ def test_a_promise_that_the_split_cannot_carry_is_refused(trained: nn.Module, di
 
 def test_the_scores_that_can_be_asked_for_are_those_of_the_detector():
     assert set(get_args(ScoreName)) == {*DISTANCES, *OUTPUT_SCORES}
-    assert CalibrationSettings().scores == DEFAULT_SCORES
+    assert default_scores(InputSpec.model_construct(kind="image")) == DEFAULT_SCORES
+    assert default_scores(InputSpec.model_construct(kind="text")) == DEFAULT_SCORES[:-1]
+    assert DEFAULT_SCORES[-1] == "input_mahalanobis"
 
 
 @pytest.mark.parametrize("scores", [(), ("energy", "energy")])

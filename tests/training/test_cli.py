@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import yaml
 from models import load
 from training import Digits
 from training.cli import main
+from training.command import CLI, OWN
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs" / "digits_mlp.yaml")
@@ -190,7 +192,8 @@ def test_a_trial_run_writes_nothing(tmp_path: Path):
         (["--model.network.in_features", "63"], "does not take inputs of shape [1, 8, 8]"),
         (["--model.network.rates", "[0, 0, 0]"], "no dropout site"),
         (["--model.network.rates", "[0.5]"], "error: Expected `rates` to have one rate for each of 3 layers"),
-        (["--model.network.depth", "3"], "'depth' is not accepted"),
+        (["--model.network.depth", "3"], "models.MLP has no option `depth`"),
+        (["--model.network.width", "3"], "did you mean `widths`?"),
         (["--model.network", "Foo"], "Foo"),
         (["--model.optimizer.lr", "-1"], "Invalid learning rate: -1"),
         (["--data.train", "0.9"], "add up to 1, but train 0.9"),
@@ -198,10 +201,11 @@ def test_a_trial_run_writes_nothing(tmp_path: Path):
         (["--calibration.alpha", "2"], "`alpha` to be a number in (0, 1), but got 2"),
         (["--calibration.num_samples", "1"], "`num_samples` to be an integer in [2, 4096], but got 1"),
         (["--calibration.scores", "[magic]"], "mutual_information"),
-        (["--trainer.max_epochs", "two"], "Given value: two"),
+        (["--trainer.max_epochs", "two"], "`trainer.max_epochs`: expected a whole number, but got two."),
+        (["--trainer.max_epoch", "2"], "did you mean `max_epochs`?"),  # and not taken for it
         (["--name", "../elsewhere"], "`name` to be a plain folder name, but got '../elsewhere'"),
         (["--threads", "0"], "threads"),
-        (["--nonsense", "1"], "unrecognized arguments: --nonsense"),
+        (["--nonsense", "1"], "there is no setting `nonsense`"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
         (["--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt"),
     ],
@@ -218,7 +222,7 @@ def test_no_name_and_no_subcommand_are_mistakes(capsys: pytest.CaptureFixture[st
     assert "give `--name` or `--config`" in fails(capsys, "fit", *nameless)
     assert "fit.model" in fails(capsys, "fit", "--name", "x")
     assert "subcommand" in fails(capsys)
-    assert "choose from" in fails(capsys, "fti")
+    assert "did you mean `fit`?" in fails(capsys, "fti")
 
 
 def test_a_training_that_diverges_is_not_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -271,7 +275,9 @@ def test_a_configuration_is_complete_and_explains_itself(config: Path, capsys: p
     assert caught.value.code == 0
     printed, written = yaml.safe_load(capsys.readouterr().out), yaml.safe_load(config.read_text())
     assert written["name"] == config.stem
-    assert written["model"]["init_args"]["scheduler"]["init_args"]["T_max"] == written["trainer"]["max_epochs"]
+    # Where the schedule has to be told how long it is, it is told the truth.
+    schedule = written["model"]["init_args"]["scheduler"].get("init_args", {})
+    assert schedule.get("T_max", written["trainer"]["max_epochs"]) == written["trainer"]["max_epochs"]
 
     def holds(whole: object, part: object) -> bool:
         if isinstance(part, dict):
@@ -298,6 +304,17 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]):
     assert "\n  dubio-train fit --config configs/digits_mlp.yaml " in said
     assert "\n  dubio-train calibrate --config" in said
     assert "DUBIO_TRACEBACK" in said
+    for command in (*CLI.subcommands(), "audit", "compare"):
+        assert re.search(rf"^    {command}  +\w", said, flags=re.MULTILINE)
+        assert re.search(rf"^usage: [^{{]*{{[^}}]*\b{command}\b", said)
+
+
+@pytest.mark.parametrize("command", sorted(OWN))
+def test_a_listed_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: dubio-train {command} ")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import models
-from models import Ensemble, InputSpec, NetworkSpec, Predictor
+from models import Ensemble, InputSpec, NetworkSpec, Predictor, TextCNN
+from models.tokens import TokenizerSpec
 from serving.errors import SelfTestFailed
 from serving.library.selftest import check
 
@@ -77,3 +78,14 @@ def test_an_answer_that_is_not_the_same_twice_is_refused() -> None:
 def test_numbers_that_are_not_finite_are_refused() -> None:
     with pytest.raises(SelfTestFailed, match=r"does not take inputs within the range .* overflow"):
         check("exploding", built(Exploding(), low=100.0, high=200.0))
+
+
+def test_a_model_that_cannot_read_its_own_example_is_refused() -> None:
+    tokenizer = TokenizerSpec(
+        kind="word", vocabulary=["[PAD]", "[UNK]", "\u3000"], merges=[], lowercase=False, length=4
+    )
+    inputs = InputSpec(kind="text", shape=(4,), mean=(0.0,), std=(1.0,), low=0, high=2, tokenizer=tokenizer)
+    network = TextCNN(vocabulary=3, features=4, width=4, num_classes=2).eval()
+    spec = NetworkSpec(class_path="models.TextCNN", init_args={})
+    with pytest.raises(SelfTestFailed, match=r"'blank' failed its self-test: it does not take its own example"):
+        check("blank", Predictor.build(network, spec, inputs, ("a", "b"), num_samples=4))

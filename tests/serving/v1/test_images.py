@@ -250,3 +250,8 @@ def test_reading_files_changes_no_global_of_pillow() -> None:
     ask(b64(GREY_PNG))
     assert (Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, dict(Image.OPEN)) == before
     assert images.KEY == "b64"
+
+
+def test_base64_that_does_not_say_what_it_is_gets_the_two_forms_that_do() -> None:
+    with pytest.raises(InvalidRequest, match=r"instances\[0\] to be numbers or an image file, .* \{\"b64\": \"...\"\}"):
+        ask(base64.b64encode(GREY_PNG).decode())

@@ -1,0 +1,275 @@
+"""Columns: what a table's rows look like, and how one becomes numbers.
+
+A row is a mapping from column names to values. Its numbers, in the order of the columns, are: of a numeric column the
+value and, if training rows had holes in it, 1 where the value is missing; of a categorical column one number for each
+category, which is 1 for the row's own, then 1 for missing if training rows had holes, then 1 for a category that no
+training row had. So what was never seen is told apart from everything that was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from models.errors import InvalidInput
+from models.fields import Finite, Name, Plain
+
+MAX_COLUMNS = 4096
+MAX_CATEGORIES = 1024
+# Names a row in messages.
+Where = Callable[[int], str]
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+class NumericColumn(Plain):
+    """A column of numbers.
+
+    Attributes:
+        kind: ``numeric``.
+        name: of the column.
+        low: smallest value in the training rows.
+        high: largest value in the training rows.
+        fill: stands for a missing value; the median of the training rows.
+        missing: whether training rows had holes in it; if not, a row must have a value.
+    """
+
+    kind: Literal["numeric"]
+    name: Name
+    low: Finite
+    high: Finite
+    fill: Finite
+    missing: bool
+
+    @model_validator(mode="after")
+    def _ordered(self) -> NumericColumn:
+        if not self.low <= self.fill <= self.high:
+            raise ValueError(f"Expected low <= fill <= high, but got {self.low}, {self.fill} and {self.high}.")
+        return self
+
+    @property
+    def features(self) -> list[str]:
+        """Names of its numbers."""
+        return [self.name, f"{self.name} is missing"] if self.missing else [self.name]
+
+    @property
+    def indicators(self) -> list[bool]:
+        """Which of its numbers say that something is the case."""
+        return [False, True] if self.missing else [False]
+
+    @property
+    def example(self) -> float:
+        """A value to try."""
+        return self.fill
+
+    def encode(self, values: Sequence[object], where: Where) -> NDArray[np.float32]:
+        """The numbers ``[N, 1 or 2]`` of a value for each row.
+
+        Raises:
+            InvalidInput: a value is no finite number, or missing where no training row had a hole.
+        """
+        for row, value in enumerate(values):
+            if type(value) in (int, float) and abs(value) <= _LARGEST:  # type: ignore[arg-type]
+                continue
+            if value is not None:
+                raise InvalidInput(f"Expected {where(row)} to be a finite number, but got {_say(value)}.")
+            _refuse_hole(self, where(row))
+        numbers_N = np.array([self.fill if value is None else value for value in values], dtype=np.float64)
+        if not self.missing:
+            return numbers_N[:, None].astype(np.float32)
+        return np.stack([numbers_N, [value is None for value in values]], axis=1).astype(np.float32)
+
+    def outside(self, numbers_BF: Tensor) -> Tensor:
+        """Whether the value lies beyond those of the training rows, ``[B]``."""
+        return (numbers_BF[:, 0] < self.low) | (numbers_BF[:, 0] > self.high)
+
+
+class CategoricalColumn(Plain):
+    """A column of names.
+
+    Attributes:
+        kind: ``categorical``.
+        name: of the column.
+        categories: that occurred in the training rows.
+        missing: as for :class:`NumericColumn`.
+    """
+
+    kind: Literal["categorical"]
+    name: Name
+    categories: Annotated[list[Name], Field(min_length=1, max_length=MAX_CATEGORIES)]
+    missing: bool
+
+    @model_validator(mode="after")
+    def _distinct(self) -> CategoricalColumn:
+        if len(set(self.categories)) < len(self.categories):
+            raise ValueError(f"Expected every category of {self.name!r} once.")
+        return self
+
+    @property
+    def features(self) -> list[str]:
+        """Names of its numbers."""
+        own = [f"{self.name} = {category}" for category in self.categories]
+        return [*own, *([f"{self.name} is missing"] if self.missing else []), f"{self.name} is unseen"]
+
+    @property
+    def indicators(self) -> list[bool]:
+        """Which of its numbers say that something is the case: all."""
+        return [True] * len(self.features)
+
+    @property
+    def example(self) -> str:
+        """A value to try."""
+        return self.categories[0]
+
+    def encode(self, values: Sequence[object], where: Where) -> NDArray[np.float32]:
+        """The numbers ``[N, categories + 1 or 2]`` of a value for each row; whole numbers and truth values stand for
+        their names.
+
+        Raises:
+            InvalidInput: a value is no name, or missing where no training row had a hole.
+        """
+        width = len(self.features)
+        place: dict[str | None, int] = {name: index for index, name in enumerate(self.categories)}
+        places = []
+        for row, value in enumerate(values):
+            name = category(value)
+            if name is None and value is not None:
+                raise InvalidInput(f"Expected {where(row)} to be the name of a category, but got {_say(value)}.")
+            if name is None:
+                _refuse_hole(self, where(row))
+            places.append(width - 2 if name is None else place.get(name, width - 1))
+        numbers_NF = np.zeros((len(values), width), dtype=np.float32)
+        numbers_NF[np.arange(len(values)), places] = 1
+        return numbers_NF
+
+    def outside(self, numbers_BF: Tensor) -> Tensor:
+        """Whether no training row had the category, ``[B]``."""
+        return numbers_BF[:, -1] > 0
+
+
+Column = Annotated[NumericColumn | CategoricalColumn, Field(discriminator="kind")]
+
+
+class Table:
+    """Reads rows of named columns.
+
+    Args:
+        columns: in the order of their numbers.
+    """
+
+    def __init__(self, columns: Sequence[NumericColumn | CategoricalColumn]) -> None:
+        self.columns = {column.name: column for column in columns}
+
+    @property
+    def features(self) -> list[str]:
+        """Names of a row's numbers, in their order."""
+        return [feature for column in self.columns.values() for feature in column.features]
+
+    def read(self, instances: Sequence[Any]) -> NDArray[np.float32]:
+        """Numbers ``[N, F]`` of rows.
+
+        Raises:
+            InvalidInput: a row is no mapping, lacks a column, has one that is unknown, or a value does not fit.
+        """
+        for index, instance in enumerate(instances):
+            self._check(instance, f"instances[{index}]")
+        values = {name: [instance[name] for instance in instances] for name in self.columns}
+        return self.encode(values, lambda row, name: f"instances[{row}][{name[:100]!r}]")
+
+    def encode(self, values: Mapping[str, Sequence[object]], where: Callable[[int, str], str]) -> NDArray[np.float32]:
+        """Numbers ``[N, F]`` of rows that are given column by column.
+
+        Args:
+            values: of every column, one a row.
+            where: names a row and a column in messages.
+
+        Raises:
+            InvalidInput: a value does not fit.
+        """
+        parts = [
+            column.encode(values[name], lambda row, name=name: where(row, name))  # type: ignore[misc]
+            for name, column in self.columns.items()
+        ]
+        return np.concatenate(parts, axis=1)
+
+    def example(self) -> dict[str, Any]:
+        """A row to try."""
+        return {name: column.example for name, column in self.columns.items()}
+
+    def outside(self, raw: Tensor) -> Tensor:
+        """Whether a row has a value that lies beyond those of the training rows, or that none of them had, ``[B]``.
+
+        Args:
+            raw: numbers ``[B, F]``.
+        """
+        widths = [len(column.features) for column in self.columns.values()]
+        parts = raw.split(widths, dim=1)
+        beyond = [column.outside(part) for column, part in zip(self.columns.values(), parts, strict=True)]
+        return torch.stack(beyond).any(0)
+
+    def _check(self, instance: Any, where: str) -> None:
+        if not isinstance(instance, Mapping):
+            raise InvalidInput(
+                f"Expected {where} to be an object with a value for each column, like {self._hint()}, but got "
+                f"{_say(instance)}."
+            )
+        for key in instance:
+            if key not in self.columns:
+                near = get_close_matches(str(key)[:100], self.columns, n=1)
+                cure = f"did you mean {near[0]!r}?" if near else f"the columns are {_some(list(self.columns))}."
+                raise InvalidInput(f"Expected {where} to have no unknown column, but got {str(key)[:100]!r}; {cure}")
+        absent = [name for name in self.columns if name not in instance]
+        if absent:
+            raise InvalidInput(
+                f"Expected {where} to have every column, but {_some(absent)} {'is' if len(absent) == 1 else 'are'} "
+                "absent; send null for a value that is missing."
+            )
+
+    def _hint(self) -> str:
+        name, column = next(iter(self.columns.items()))
+        return f"{{{name!r}: {column.example!r}, ...}}"
+
+
+def width(columns: Sequence[NumericColumn | CategoricalColumn]) -> int:
+    """F, how many numbers a row has."""
+    return sum(len(column.features) for column in columns)
+
+
+def category(value: object) -> str | None:
+    """The name that a value stands for, as in a CSV file; None if it stands for none."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int) and abs(value) < 2**63:
+        return str(value)
+    return value if isinstance(value, str) and value else None
+
+
+def _refuse_hole(column: NumericColumn | CategoricalColumn, where: str) -> None:
+    if not column.missing:
+        raise InvalidInput(
+            f"Expected {where} to have a value, but it is missing, and in no training row it was; fill it in, or train "
+            "on rows with holes."
+        )
+
+
+def _say(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str):
+        return f"the text {value[:40]!r}" + (" (cut)" if len(value) > 40 else "")
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{value} (null stands for a missing value)"
+    if isinstance(value, int | float):
+        return f"the number {value:.6g}" if abs(value) < 2**1000 else "a number that no float can hold"
+    return f"a {type(value).__name__}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(repr(name[:40]) for name in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,142 @@
+"""Tokens: how a text becomes numbers, by a tokenizer whose vocabulary the checkpoint keeps.
+
+The tokenizer is one of the `tokenizers` library, but a checkpoint holds its words alone and none of the library's own
+files: those can name patterns that a hostile one would use to keep a server busy for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from models.errors import InvalidInput
+from models.fields import MAX_STRING, Plain
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+PADDING, UNKNOWN = 0, 1  # tokens that every vocabulary begins with
+SPECIAL = ("[PAD]", "[UNK]")
+MAX_VOCABULARY = 2**16
+MAX_LENGTH = 4096
+# Characters of a text: far more than the longest sequence of tokens needs.
+MAX_CHARACTERS = 2**16
+
+Word = Annotated[str, Field(min_length=1, max_length=MAX_STRING)]
+
+
+class TokenizerSpec(Plain):
+    """A tokenizer.
+
+    A text is brought into Unicode's form NFKC, if so wanted into lower case, and divided into words and signs; each is
+    looked up as a whole (``word``), or put together from the parts that the vocabulary has (``bpe``, Sennrich 2016).
+
+    Attributes:
+        kind: ``word`` or ``bpe``.
+        vocabulary: words or parts in the order of their tokens; the first two are :data:`SPECIAL`.
+        merges: of ``bpe``: pairs of parts that become one, most frequent first, each with a space between.
+        lowercase: whether capitals count as small letters.
+        length: tokens of an input; longer texts are cut, shorter ones filled up with token 0.
+    """
+
+    kind: Literal["word", "bpe"]
+    vocabulary: Annotated[list[Word], Field(min_length=3, max_length=MAX_VOCABULARY)]
+    merges: Annotated[list[Word], Field(max_length=MAX_VOCABULARY)]
+    lowercase: bool
+    length: Annotated[int, Field(ge=1, le=MAX_LENGTH)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TokenizerSpec:
+        if tuple(self.vocabulary[:2]) != SPECIAL or len(set(self.vocabulary)) < len(self.vocabulary):
+            raise ValueError(f"Expected the vocabulary to begin with {SPECIAL} and to have every word once.")
+        known = set(self.vocabulary)
+        for merge in self.merges:
+            parts = merge.split(" ")
+            if len(parts) != 2 or not {*parts, "".join(parts)} <= known:
+                raise ValueError(f"Expected a merge to be two parts of the vocabulary, but got {merge[:40]!r}.")
+        if self.merges and self.kind == "word":
+            raise ValueError("Expected no merges, because whole words are looked up.")
+        return self
+
+
+class Tokens:
+    """Reads texts.
+
+    Args:
+        spec: of the tokenizer.
+    """
+
+    def __init__(self, spec: TokenizerSpec) -> None:
+        self.spec = spec
+
+    def read(self, instances: Sequence[Any]) -> NDArray[np.float32]:
+        """Tokens ``[N, L]`` of texts, filled up with 0.
+
+        Raises:
+            InvalidInput: an instance is no text, or has no words.
+        """
+        tokens_NL = np.zeros((len(instances), self.spec.length), dtype=np.float32)
+        for row, instance in enumerate(instances):
+            where = f"instances[{row}]"
+            ids = self._tokenizer.encode(_text(instance, where)).ids[: self.spec.length]
+            if not ids:
+                raise InvalidInput(f"Expected {where} to hold words, but got {instance[:40]!r}.")
+            tokens_NL[row, : len(ids)] = ids
+        return tokens_NL
+
+    def example(self) -> str:
+        """A text to try."""
+        words = [word for word in self.spec.vocabulary[len(SPECIAL) :] if word.isalpha()]
+        return " ".join(words[:4] or self.spec.vocabulary[len(SPECIAL) :][:4])
+
+    def outside(self, raw: Tensor) -> Tensor:
+        """Whether a text has no word that the vocabulary knows, ``[B]``.
+
+        Args:
+            raw: tokens ``[B, L]``.
+        """
+        return torch.isin(raw, torch.tensor([PADDING, UNKNOWN], dtype=raw.dtype)).all(1)
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        from tokenizers import models
+
+        ids = {word: index for index, word in enumerate(self.spec.vocabulary)}
+        if self.spec.kind == "word":
+            return blank(models.WordLevel(ids, unk_token=SPECIAL[UNKNOWN]), self.spec.lowercase)
+        pairs = [(left, right) for left, right in (merge.split(" ") for merge in self.spec.merges)]
+        return blank(models.BPE(ids, pairs, unk_token=SPECIAL[UNKNOWN]), self.spec.lowercase)
+
+
+def blank(model: Any, lowercase: bool) -> Tokenizer:
+    """A tokenizer of the library around a model of its, which divides texts as all of ours do."""
+    from tokenizers import Tokenizer, normalizers, pre_tokenizers
+
+    tokenizer = Tokenizer(model)
+    steps = [normalizers.NFKC(), *([normalizers.Lowercase()] if lowercase else [])]
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+def _text(instance: object, where: str) -> str:
+    if not isinstance(instance, str):
+        raise InvalidInput(f"Expected {where} to be a text, but got a value of type {type(instance).__name__}.")
+    if len(instance) > MAX_CHARACTERS:
+        raise InvalidInput(
+            f"Expected {where} to have at most {MAX_CHARACTERS} characters, but it has {len(instance)}; shorten it."
+        )
+    try:
+        instance.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            f"Expected {where} to be valid Unicode, but character {error.start} is half of a pair."
+        ) from error
+    return instance
