@@ -17,7 +17,7 @@ from models.tokens import Tokens
 from training import tokenizer
 from training.data import Rows, TensorDataModule
 from training.errors import DataUnavailable, UnreadableData
-from training.fashion_mnist import fetch
+from training.idx_images import fetch
 from training.splits import SplitName, split
 from training.tokenizer import Kind
 

@@ -13,7 +13,8 @@ import polars as pl
 import pytest
 import torch
 import yaml
-from sklearn.datasets import load_breast_cancer
+from PIL import Image
+from sklearn.datasets import load_breast_cancer, load_digits
 from starlette.testclient import TestClient
 
 from models import Predictor, load
@@ -116,6 +117,16 @@ def questions(settings: dict[str, Any]) -> list[str]:
     return ["--data.path", "data_full.json", "--data.validation", "100", "--data.select", "100"]
 
 
+def folders(settings: dict[str, Any]) -> list[str]:
+    """scikit-learn's digits as files."""
+    digits = load_digits()
+    for number, (pixels, label) in enumerate(zip(digits.images[:800], digits.target, strict=False)):
+        home = Path(settings["path"], str(label))
+        home.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pixels * 15.9).astype(np.uint8)).save(home / f"{number}.png")
+    return ["--data.size", "8", "--data.channels", "1"]
+
+
 # Configurations whose data are the user's, or large: what stands in for them, and the arguments that say so.
 STAND_INS = {
     "training.Arrays": arrays,
@@ -123,6 +134,8 @@ STAND_INS = {
     "training.Text": texts,
     "training.CLINC150": questions,
     "training.FashionMNIST": fashion,
+    "training.MNIST": fashion,
+    "training.ImageFolder": folders,
 }
 
 
