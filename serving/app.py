@@ -115,6 +115,7 @@ def create_app(
         [ModelSource.parse(text) for text in settings.models],
         device=settings.device,
         trusted=settings.trusted,
+        strategy=settings.strategy,
         root=settings.model_repository,
         control=settings.model_control,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from serving.lifecycle import Lifecycle, end
 from serving.processes import listening
 from serving.processes.supervisor import Supervisor
-from serving.settings import Settings
+from serving.settings import Settings, unknown
 from serving.telemetry.log import configure_log
 
 _REFUSED_BY_SYSTEM = 1
@@ -66,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _WRONG_REQUEST,
         )
     configure_log(settings.log_level)
+    for line in unknown(os.environ):
+        logging.getLogger("dubio").warning(line)
     try:
         # Before the models load: nobody wants to wait for them to learn that the port is taken.
         bound = listening.bind(settings.host, settings.port)
@@ -144,6 +147,11 @@ def _parser() -> argparse.ArgumentParser:
         "--port", type=int, help=f"port to listen on, 0 for any free one (default: {fields['port'].default})"
     )
     parser.add_argument("--device", help=f"cpu, cuda or cuda:1 (default: {fields['device'].default})")
+    parser.add_argument(
+        "--strategy",
+        choices=("chain", "thinned", "traced", "vmap", "fold", "loop"),
+        help="how members are run, for batches of every size (default: measured when a model loads)",
+    )
     parser.add_argument(
         "--trusted",
         action="append",

@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+# Variables of the command line for training, and of docker-compose.yml.
+_OTHERS = {"DUBIO_TRACEBACK", "DUBIO_BIND"}
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+\Z")
+
+
+def unknown(environment: Mapping[str, str]) -> list[str]:
+    """What is wrong with variables that look like settings and are none, a line each.
+
+    Others set variables that begin alike (Kubernetes, for a service of that name), so nobody is stopped by one.
+    """
+    known = [f"DUBIO_{name.upper()}" for name in Settings.model_fields]
+    lines = []
+    for name in sorted(environment):
+        if name.upper().startswith("DUBIO_") and name.upper() not in known and name.upper() not in _OTHERS:
+            near = get_close_matches(name.upper(), known, n=1, cutoff=0.8)
+            lines.append(f"{name} is no setting and is ignored" + (f"; did you mean {near[0]}?" if near else ""))
+    return lines
 
 
 class Settings(BaseSettings):
@@ -42,6 +60,10 @@ class Settings(BaseSettings):
 
     device: str = "cpu"
     """Where the networks run, as torch names it: `cpu`, `cuda`, `cuda:1`."""
+
+    strategy: Literal["chain", "thinned", "traced", "vmap", "fold", "loop"] | None = None
+    """How the members of every model are run, for batches of every size. Unset: the fastest way for each size, found by
+    measuring when a model loads. A model that cannot be run in this way is not loaded."""
 
     trusted: Annotated[tuple[str, ...], NoDecode] = ()
     """Module prefixes whose networks a checkpoint may name besides Dubio's own.

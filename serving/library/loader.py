@@ -20,9 +20,10 @@ from serving.library.sources import ModelSource
 class Loader:
     """Loads models onto one device."""
 
-    def __init__(self, *, device: str, trusted: Sequence[str]) -> None:
+    def __init__(self, *, device: str, trusted: Sequence[str], strategy: str | None = None) -> None:
         """Keep what every load needs."""
         self._device = device
+        self._strategy = strategy
         self._trusted = tuple(trusted)
 
     def try_device(self) -> None:
@@ -51,6 +52,6 @@ class Loader:
     def _read(self, path: Path, root: Path | None) -> Predictor:
         with private_copy(path, root) as copy:
             try:
-                return models.load(copy, device=self._device, trusted=self._trusted)
+                return models.load(copy, device=self._device, trusted=self._trusted, strategy=self._strategy)
             except UnreadableCheckpoint as error:  # names the copy, which nobody knows
                 raise UnreadableCheckpoint(path, error.reason) from error

@@ -39,6 +39,7 @@ class ModelRepository:
         trusted: Sequence[str],
         root: Path | None = None,
         control: Control = "none",
+        strategy: str | None = None,
     ) -> None:
         """Models named by the operator come from `sources`, others from the directory `root`, if there is one.
 
@@ -55,7 +56,8 @@ class ModelRepository:
                 )
             self._named[source.name] = source
         self._inventory = Inventory(tuple(self._named))
-        self._librarian = Librarian(sources, root, control, Loader(device=device, trusted=trusted), self._inventory)
+        loader = Loader(device=device, trusted=trusted, strategy=strategy)
+        self._librarian = Librarian(sources, root, control, loader, self._inventory)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dubio-load")
         self._started = False
         self._root = root

@@ -3,12 +3,14 @@ from __future__ import annotations
 import ast
 import inspect
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
 from serving import settings as module
-from serving.settings import Settings
+from serving.settings import Settings, unknown
+from uncertainty.strategy import NAMES
 
 
 def test_the_environment_sets_and_arguments_win(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,3 +71,13 @@ def test_what_no_browser_sends_is_no_origin(origin: str) -> None:
 
 def test_connections_outlive_those_of_load_balancers() -> None:
     assert Settings().keep_alive_seconds >= 65
+
+
+def test_a_variable_that_is_no_setting_is_told_with_the_nearest() -> None:
+    environment = {"DUBIO_PROT": "1", "dubio_port": "1", "DUBIO_MAX_ROWS": "1", "DUBIO_TRACEBACK": "1", "HOME": "/"}
+    assert unknown(environment) == ["DUBIO_PROT is no setting and is ignored; did you mean DUBIO_PORT?"]
+    assert unknown({"DUBIO_SERVICE_HOST": "10.0.0.1"}) == ["DUBIO_SERVICE_HOST is no setting and is ignored"]
+
+
+def test_the_strategies_are_those_of_a_committee() -> None:
+    assert get_args(get_args(Settings.model_fields["strategy"].annotation)[0]) == NAMES

@@ -57,3 +57,12 @@ def test_errors_name_the_file_and_not_its_copy(loader: Loader, tmp_path: Path) -
 def test_a_device_that_is_not_there(device: str) -> None:
     with pytest.raises(UnusableDevice, match=f"but got '{device}'"):
         Loader(device=device, trusted=()).try_device()
+
+
+def test_the_strategy_is_that_of_every_model(checkpoint: Path, predictor: Predictor, bars: np.ndarray) -> None:
+    source = ModelSource("bars", checkpoint)
+    looped = Loader(device="cpu", trusted=(), strategy="loop").load(source).predictor
+    assert looped.committee.strategy == "loop"
+    np.testing.assert_allclose(looped.predict(bars).mc_mean, predictor.predict(bars).mc_mean, atol=1e-5)
+    with pytest.raises(UnreadableCheckpoint, match=r"`strategy` to be one of .* but got 'traced'"):
+        Loader(device="cpu", trusted=(), strategy="traced").load(source)
