@@ -12,7 +12,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from training import audit, compare
-from training.command import CLI, TRACEBACK, run
+from training.command import CLI, FLAG, TRACEBACK, run
 from training.hints import told
 from training.mistakes import one_line
 
@@ -35,6 +35,10 @@ def main(args: list[str] | None = None) -> None:
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     given = sys.argv[1:] if args is None else args
+    traced = FLAG in given or bool(os.environ.get(TRACEBACK))
+    given = [argument for argument in given if argument != FLAG]
+    if args is None:
+        sys.argv[1:] = given  # where the parser looks
     try:
         if given[:1] == ["audit"]:
             audit.main(given[1:])
@@ -42,12 +46,12 @@ def main(args: list[str] | None = None) -> None:
         if given[:1] == ["compare"]:
             compare.main(given[1:])
             return
-        run(CLI, args)
+        run(CLI, None if args is None else given)
     except SIGTERMException:
         # Lightning would exit with 0, and a supervisor would take the fit for finished.
         sys.exit(128 + 15)
     except (ArgumentError, ValueError, OSError, MisconfigurationException) as error:
-        if os.environ.get(TRACEBACK):
+        if traced:
             raise
         print(f"dubio-train: error: {told(one_line(error))}", file=sys.stderr)
         sys.exit(2)

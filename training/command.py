@@ -31,6 +31,7 @@ from training.errors import TrainingError
 from training.trainer import Trainer, check, is_own
 
 TRACEBACK = "DUBIO_TRACEBACK"
+FLAG = "--traceback"
 
 # Commands that are no verb of the trainer; `training.cli` hands the rest of the line to them.
 OWN = {
@@ -56,7 +57,7 @@ DESCRIPTION = f"""Train a classifier with dropout, calibrate it, and write one c
   dubio-train compare --config a.yaml                      trains with and without dropout and draws both
   dubio-train test --config a.yaml                         tests runs/<name>/model.ckpt
 
-Set {TRACEBACK}=1 to see where an error came from."""
+Add {FLAG}, or set {TRACEBACK}=1, to see where an error came from."""
 
 
 class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -170,6 +171,10 @@ class CLI(LightningCLI):
         config = self.config[self.subcommand].clone()
         for key in ("config", "ckpt_path", "weights_only"):  # of this call, not of the run
             config.pop(key, None)
+        if self.servable.is_file():
+            Console(stderr=True).print(
+                f"{self.servable} is there already; it is replaced after the fit", soft_wrap=True
+            )
         self.run_folder.mkdir(parents=True, exist_ok=True)
         self._parser(self.subcommand).save(
             config, str(self.run_folder / "config.yaml"), skip_none=False, overwrite=True, multifile=False

@@ -232,10 +232,42 @@ def test_a_training_that_diverges_is_not_served(tmp_path: Path, capsys: pytest.C
     assert not (tmp_path / "digits_mlp" / "model.ckpt").exists()
 
 
-def test_a_variable_brings_the_traceback_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_flag_or_a_variable_brings_the_traceback_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    wrong = ["fit", "--config", CONFIG, "--runs", str(tmp_path), "--data.train", "0.9"]
+    with pytest.raises(ValueError, match="add up to 1"):
+        main([*wrong, "--traceback"])
+    with pytest.raises(SystemExit):
+        main(wrong)
     monkeypatch.setenv("DUBIO_TRACEBACK", "1")
     with pytest.raises(ValueError, match="add up to 1"):
-        main(["fit", "--config", CONFIG, "--runs", str(tmp_path), "--data.train", "0.9"])
+        main(wrong)
+
+
+def test_the_flag_is_taken_from_the_process_too(tmp_path: Path):
+    command = [
+        sys.executable,
+        "-m",
+        "training",
+        "fit",
+        "--config",
+        CONFIG,
+        "--runs",
+        str(tmp_path),
+        "--data.train",
+        "2",
+    ]
+    for more, traced in (([], False), (["--traceback"], True)):
+        outcome = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
+        assert ("Traceback" in outcome.stderr) is traced
+        assert "train fraction" in outcome.stderr
+
+
+def test_a_model_that_is_replaced_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "digits_mlp").mkdir()
+    (tmp_path / "digits_mlp" / "model.ckpt").write_bytes(b"an older one")
+    main(["fit", "--config", CONFIG, "--runs", str(tmp_path), *QUICK])
+    assert "digits_mlp/model.ckpt is there already; it is replaced" in capsys.readouterr().err.replace("\n", "")
+    assert load(tmp_path / "digits_mlp" / "model.ckpt").detector is not None
 
 
 def test_a_hostile_checkpoint_chooses_no_class(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
