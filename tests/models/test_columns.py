@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from sklearn.compose import ColumnTransformer
@@ -124,6 +124,8 @@ def test_a_row_is_an_object(instance: object):
         TABLE.read([instance])
 
 
+# A busy machine makes inputs slowly; no time is asserted.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -131,6 +133,7 @@ json_values = st.recursive(
 )
 
 
+@patient
 @given(
     st.fixed_dictionaries(
         {}, optional={"age": json_values, "colour": json_values, "city": json_values, "x": json_values}

@@ -6,6 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.preprocessing import OneHotEncoder
 
 from models import load
 from training import Table
@@ -55,6 +58,37 @@ def test_columns_are_learned_on_the_training_rows_alone(path: Path):
     encoded = data.splits["train"].x
     assert data.input.mean == pytest.approx([float(encoded[:, 0].mean(dtype=np.float64))] + [0.0] * 12)
     assert data.input.std == pytest.approx([float(encoded[:, 0].std(dtype=np.float64))] + [1.0] * 12)
+
+
+def test_the_encoding_is_that_of_scikit_learn(path: Path):
+    data = Table(str(path), target="kind", columns=("length", "colour"))
+    part = data.divide(np.array([data.classes.index(kind) for kind in frame()["kind"].to_list()]))
+    raw = frame().with_columns(pl.col("length").fill_null(float("nan"))).select("length", "colour").to_numpy()
+    peer = ColumnTransformer(
+        [
+            ("length", SimpleImputer(strategy="median", add_indicator=True), [0]),
+            ("colour", OneHotEncoder(handle_unknown="ignore"), [1]),
+        ],
+        sparse_threshold=0,
+    ).fit(raw[part["train"]])
+    for name in SPLITS:
+        expected = peer.transform(raw[part[name]]).astype(np.float32)
+        np.testing.assert_array_equal(data.splits[name].x[:, :4], expected)
+        assert not data.splits[name].x[:, 4].any()
+
+
+def test_a_checkpoint_does_not_depend_on_the_kind_of_file(tmp_path: Path, path: Path):
+    pl.read_csv(path).write_parquet(tmp_path / "flowers.parquet")
+    quick = ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false", "--calibration.num_samples", "4"]
+    common = ["--config", "configs/table_mlp.yaml", "--data.target", "kind", *quick]
+    states = []
+    for name in ("flowers.csv", "flowers.parquet"):
+        main(["fit", *common, "--data.path", str(tmp_path / name), "--runs", str(tmp_path / name[:-4])])
+        states.append(torch.load(tmp_path / name[:-4] / "table_mlp" / "model.ckpt", weights_only=True))
+    one, other = states
+    assert all(torch.equal(tensor, other["state_dict"][name]) for name, tensor in one["state_dict"].items())
+    assert one["dubio"]["input"] == other["dubio"]["input"]
+    assert one["dubio"]["provenance"]["data_sha256"] == other["dubio"]["provenance"]["data_sha256"]
 
 
 def _train_rows(data: Table) -> np.ndarray:
@@ -123,9 +157,16 @@ def test_a_table_trains_and_is_asked_by_column(tmp_path: Path, path: Path):
         ({"target": "zzz"}, "it has 'length', 'colour', 'wild', 'zone', 'kind'"),
         ({"target": "kind", "ignore": ("coulour",)}, "did you mean 'colour'?"),
         ({"target": "length"}, "line 2, column 'length' to be a label, a name or a whole number, but it is missing"),
-        ({"target": "kind", "classes": ("rose", "lily")}, r"one of 'rose', 'lily', but row \d+ has iris"),
-        ({"target": "kind", "split": "colour"}, "split to be one of train, validation"),
-        ({"target": "kind", "columns": ("kind",)}, "expected columns beside 'kind'"),
+        (
+            {"target": "kind", "classes": ("rose", "lily")},
+            r"line \d+, column 'kind' to be one of 'rose', 'lily', but got 'iris'",
+        ),
+        ({"target": "kind", "split": "colour"}, "line 2, column 'colour' to be one of train, validation"),
+        ({"target": "kind", "columns": ("kind", "wild")}, "'kind' is the target or the split"),
+        ({"target": "kind", "columns": ("wild", "wild")}, "'wild' is listed twice"),
+        ({"target": "kind", "columns": ("wild",), "ignore": ("wild",)}, "expected columns beside 'kind'"),
+        ({"target": "kind", "separator": '"'}, "no quote or end of a line"),
+        ({"target": "kind", "separator": ";"}, r"set `data\.init_args\.separator`"),
     ],
 )
 def test_a_setting_that_does_not_fit_the_file_is_told(path: Path, settings: dict[str, object], message: str):
@@ -142,7 +183,14 @@ def test_a_setting_that_does_not_fit_the_file_is_told(path: Path, settings: dict
             "numbers in column 'length', but the training rows have an infinite",
         ),
         ({"length": [None] * ROWS}, "column 'length'"),
-        ({"colour": [f"c{row * 4}" for row in range(ROWS)] * 1}, None),
+        ({"colour": [f"c{row * 4}" for row in range(ROWS)]}, None),
+        ({"colour": ["w" * 300 if row % 2 else "v" for row in range(ROWS)]}, "at most 256 characters, but one has 300"),
+        (
+            {"zone": ["12a" if row == 7 else str(row) for row in range(ROWS)]},
+            "most .* are numbers and line 9 has '12a'",
+        ),
+        ({"": list(range(ROWS))}, r"1 to 256 characters, but got '';.*pandas: index=False"),
+        ({"length": ["1e39" if row == 7 else "1" for row in range(ROWS)]}, "line 9, column 'length' .* finite number"),
         ({"kind": [None if row == 4 else "ab"[row % 2] for row in range(ROWS)]}, "line 6, column 'kind' to be a label"),
         ({"kind": [1.5] * ROWS}, "line 2, column 'kind' to be a label, a name or a whole number, but got 1.5"),
         ({"kind": ["a"] * ROWS}, "at least two classes"),
@@ -165,7 +213,7 @@ def test_a_file_that_does_not_fit_is_told_with_line_and_column(tmp_path: Path, c
     [
         ("", "cannot be read"),
         ("a,kind\n", "expected rows, but it has none"),
-        ("a,kind\n1,x\n1,2,3,4\n", "cannot be read"),
+        ("a,kind\n1,x\n1,2,3,4\n", "expected line 3 to have 2 values"),
     ],
 )
 def test_a_file_that_is_no_table_is_told(tmp_path: Path, text: str, message: str):
@@ -188,3 +236,19 @@ def test_a_hole_that_training_rows_did_not_have_is_told_with_its_line(tmp_path: 
     frame().with_columns(pl.Series("part", own), pl.Series("colour", colour)).write_csv(tmp_path / "f.csv")
     with pytest.raises(UnreadableData, match="line 11, column 'colour' to have a value, but it is missing"):
         Table(str(tmp_path / "f.csv"), target="kind", split="part").setup()
+
+
+def test_empty_texts_of_a_parquet_file_are_holes(tmp_path: Path):
+    holes = frame().with_columns(pl.Series("colour", ["" if row % 3 == 0 else "red" for row in range(ROWS)]))
+    holes.write_parquet(tmp_path / "f.parquet")
+    column = Table(str(tmp_path / "f.parquet"), target="kind").table.columns["colour"]
+    assert (column.categories, column.missing) == (["red"], True)
+
+
+def test_slips_are_names_where_that_is_said(tmp_path: Path):
+    zone = pl.Series("zone", ["other" if row % 9 == 0 else str(row % 3) for row in range(ROWS)])
+    frame().with_columns(zone).write_csv(tmp_path / "f.csv")
+    with pytest.raises(UnreadableData, match="line 2 has 'other'"):
+        Table(str(tmp_path / "f.csv"), target="kind").setup()
+    named = Table(str(tmp_path / "f.csv"), target="kind", categorical=("zone",))
+    assert named.table.columns["zone"].categories == ["0", "1", "2", "other"]
