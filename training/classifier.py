@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Literal
 
 import torch
@@ -16,7 +17,7 @@ from torch.optim import AdamW
 from torchmetrics import MeanMetric
 
 from models import inputs
-from training import units
+from training import sizes, units
 from training.data import TensorDataModule
 from training.errors import NetworkMismatch, TrainingError
 from training.schedules import WarmupCosine
@@ -138,7 +139,8 @@ def check_fit(network: nn.Module, data: TensorDataModule) -> None:
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise NetworkMismatch(
             f"The network {type(network).__name__} does not take inputs of shape {list(data.input.shape)}, which "
-            f"is what {data.title} has: {error}. Change its sizes in `model.init_args.network.init_args`."
+            f"is what {data.title} has: {error}. Change its sizes in `model.init_args.network.init_args`: "
+            f"{_sizes(network, data)}."
         ) from error
     finally:
         for module, mode in modes:
@@ -151,3 +153,10 @@ def check_fit(network: nn.Module, data: TensorDataModule) -> None:
             f"rows, one for each of the {expected[1]} classes of {data.title}, but got {found}; set "
             f"`model.init_args.network.init_args.num_classes: {expected[1]}`."
         )
+
+
+def _sizes(network: nn.Module, data: TensorDataModule) -> str:
+    """The arguments of a network that the data decide, as they would be right."""
+    decided = {name: sizes.of(name, None, data) for name in inspect.signature(type(network)).parameters}
+    right = ", ".join(f"{name}: {size}" for name, size in decided.items() if size is not None)
+    return f"{right}, or leave them out" if right else "they are arguments of your own"

@@ -8,18 +8,18 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from models import InputSpec, columns
 from models.columns import CategoricalColumn, NumericColumn
 from models.errors import InvalidInput
+from models.fields import MAX_STRING
 from training.data import Rows
 from training.divided import DividedDataModule
-from training.errors import TrainingError, UnreadableData
-from training.splits import SplitName
-
-# What stands for a missing value in a CSV file.
-MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?"]
+from training.errors import InvalidSplit, TrainingError, UnreadableData
+from training.splits import SPLITS, SplitName
+from training.table_file import TableFile
 
 
 class Table(DividedDataModule):
@@ -33,7 +33,8 @@ class Table(DividedDataModule):
         target: Name of the column with the labels.
         columns: Names of the columns that the network sees, in this order; by default all but `target` and `split`.
         ignore: Names of columns that it does not see.
-        categorical: Names of columns of whole numbers that are names, such as postal codes.
+        categorical: Names of columns of whole numbers that are names, such as postal codes, and of columns
+            of names most of which look like numbers.
         split: Name of a column that says which split a row belongs to; the fractions are then not used.
         classes: Names of the classes in the order of the logits; by default those that occur, sorted.
         separator: Of a CSV file.
@@ -52,8 +53,18 @@ class Table(DividedDataModule):
         **settings: Any,
     ) -> None:
         super().__init__(path, **settings)
-        if len(separator.encode()) != 1:
-            raise TrainingError(f"Expected `data.init_args.separator` to be one character, but got {separator!r}.")
+        if len(separator.encode()) != 1 or separator in '"\r\n':
+            raise TrainingError(
+                "Expected `data.init_args.separator` to be one character, and no quote or end of a line, but got "
+                f"{separator!r}."
+            )
+        for name in columns or ():
+            if (columns or ()).count(name) > 1 or name in (target, split):
+                what = "listed twice" if name not in (target, split) else "the target or the split"
+                raise TrainingError(
+                    f"Expected `data.init_args.columns` to name what the network sees, each once, but {name!r} is "
+                    f"{what}; leave it out."
+                )
         self.target, self.chosen, self.ignore, self.categorical = target, columns, ignore, categorical
         self.own_split, self.given, self.separator = split, classes, separator
 
@@ -81,43 +92,52 @@ class Table(DividedDataModule):
         return self._table
 
     def read(self) -> dict[SplitName, Rows]:
-        frame = self._frame()
+        self._file = TableFile(self.found(), self.separator, self.categorical)
+        frame = self._file.frame
         for name in (self.target, *(self.chosen or ()), *self.ignore, *self.categorical, *_one(self.own_split)):
             self._require(name, frame)
         labels = self.label(self._labels(frame), self.given, f"column {self.target!r}")
-        own = None if self.own_split is None else np.array([str(name) for name in frame[self.own_split].to_list()])
+        own = None if self.own_split is None else self._own(frame[self.own_split])
         parts = self.divide(labels, own)
         apart = {self.target, *self.ignore, *_one(self.own_split)}
         names = [name for name in self.chosen or frame.columns if name not in apart]
         if not names:
             raise UnreadableData(f"{self.path}: expected columns beside {self.target!r}, but there are none.")
+        self._check(names)
         train = frame[parts["train"].tolist()]
         self._table = columns.Table([self._learn(train[name]) for name in names])
         values = {name: _plain(frame[name], self._table.columns[name].kind) for name in names}
         try:
-            x = self._table.encode(values, lambda row, name: f"{self._at(row)}, column {name!r}")
+            x = self._table.encode(values, lambda row, name: f"{self._file.at(row)}, column {name!r}")
         except InvalidInput as error:
             raise UnreadableData(f"{self.path}: {error}") from error
         rows = Rows(x, labels)
         return {name: rows.take(part) for name, part in parts.items()}
 
-    def _frame(self) -> pl.DataFrame:
-        path = self.found()
-        try:
-            if path.suffix == ".parquet":
-                frame = pl.read_parquet(path)
-            elif path.suffix in {".csv", ".tsv", ".txt"}:
-                frame = pl.read_csv(
-                    path, separator=self.separator, infer_schema_length=None, null_values=MISSING, try_parse_dates=True
+    def _check(self, names: Sequence[str]) -> None:
+        """Refuse what no checkpoint can keep, and names among numbers."""
+        if len(names) > columns.MAX_COLUMNS:
+            raise UnreadableData(
+                f"{self.path}: expected at most {columns.MAX_COLUMNS} columns, but got {len(names)}; choose some with "
+                "`data.init_args.columns`, or use training.Arrays."
+            )
+        for name in names:
+            if not 1 <= len(name) <= MAX_STRING:
+                raise UnreadableData(
+                    f"{self.path}: expected columns with names of 1 to {MAX_STRING} characters, but got {name[:40]!r}; "
+                    "rename it, put it into `data.init_args.ignore`, or leave it out of the file (pandas: index=False)."
                 )
-            else:
-                raise UnreadableData(f"{self.path}: expected a .csv or .parquet file; rename or convert it.")
-        except (pl.exceptions.PolarsError, OSError) as error:
-            cause = str(error).split("\n")[0].rstrip(".")
-            raise UnreadableData(f"{self.path}: cannot be read: {cause}.") from error
-        if not len(frame):
-            raise UnreadableData(f"{self.path}: expected rows, but it has none.")
-        return frame
+            if name not in self.categorical:
+                self._file.refuse_slips(name)
+
+    def _own(self, values: pl.Series) -> npt.NDArray[Any]:
+        for row, value in enumerate(values.to_list()):
+            if value not in SPLITS:
+                raise InvalidSplit(
+                    f"{self.path}: expected {self._file.at(row)}, column {self.own_split!r} to be one of "
+                    f"{', '.join(SPLITS)}, but got {str(value)[:40]!r}."
+                )
+        return values.to_numpy().astype(str)
 
     def _labels(self, frame: pl.DataFrame) -> Any:
         values = frame[self.target].to_list()
@@ -125,13 +145,21 @@ class Table(DividedDataModule):
             if columns.category(value) is None:
                 found = "it is missing" if value is None else f"got {value!r}"
                 raise UnreadableData(
-                    f"{self.path}: expected {self._at(row)}, column {self.target!r} to be a label, a name or a whole "
-                    f"number, but {found}; fill it in, or leave the row out."
+                    f"{self.path}: expected {self._file.at(row)}, column {self.target!r} to be a label, a name or a "
+                    f"whole number, but {found}; mend it, or leave the row out."
                 )
         if all(type(value) is int for value in values):
             names = [str(value) for value in sorted(set(values))]
             self.given = self.given or tuple(names)
-        return np.array([columns.category(value) for value in values])
+        labels = [columns.category(value) for value in values]
+        for row, label in enumerate(labels):
+            if self.given and label not in self.given:
+                raise UnreadableData(
+                    f"{self.path}: expected {self._file.at(row)}, column {self.target!r} to be one of "
+                    f"{', '.join(repr(name[:40]) for name in self.given[:20])}, but got {str(label)[:40]!r}; mend it, "
+                    "or set `data.init_args.classes`."
+                )
+        return np.array(labels)
 
     def _learn(self, train: pl.Series) -> NumericColumn | CategoricalColumn:
         """What the training rows say about a column."""
@@ -151,23 +179,32 @@ class Table(DividedDataModule):
                 f"{self.path}: expected column {name!r} to hold numbers or names, but it holds {kind}; turn it into "
                 "numbers, or put it into `data.init_args.ignore`."
             )
-        categories = sorted({str(columns.category(value)) for value in train.drop_nulls().to_list()})
+        known = [columns.category(value) for value in train.to_list()]
+        missing = None in known
+        categories = sorted({category for category in known if category is not None})
         if not 1 <= len(categories) <= columns.MAX_CATEGORIES:
             raise UnreadableData(
                 f"{self.path}: expected column {name!r} to have 1 to {columns.MAX_CATEGORIES} categories, but its "
                 f"training rows have {len(categories)}; put it into `data.init_args.ignore`."
             )
+        longest = max(categories, key=len)
+        if len(longest) > MAX_STRING:
+            raise UnreadableData(
+                f"{self.path}: expected column {name!r} to hold names of at most {MAX_STRING} characters, but one has "
+                f"{len(longest)}, {longest[:40]!r}; put it into `data.init_args.ignore`, or read it with training.Text."
+            )
         return CategoricalColumn(kind="categorical", name=name, categories=categories, missing=missing)
 
     def _require(self, name: str, frame: pl.DataFrame) -> None:
         if name not in frame.columns:
+            if len(frame.columns) == 1 and self.path.suffix != ".parquet":
+                raise UnreadableData(
+                    f"{self.path}: expected a column {name!r}, but there is only {frame.columns[0][:40]!r}; set "
+                    "`data.init_args.separator` to what is between the columns."
+                )
             near = get_close_matches(name, frame.columns, n=1)
             cure = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, frame.columns[:20]))}."
             raise UnreadableData(f"{self.path}: expected a column {name!r}, but there is none; {cure}")
-
-    def _at(self, row: int) -> str:
-        """Where a row is in the file, as an editor counts lines."""
-        return f"row {row}" if self.path.suffix == ".parquet" else f"line {row + 2}"
 
 
 def _plain(values: pl.Series, kind: str) -> Sequence[object]:
