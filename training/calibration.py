@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Literal, TypeVar
 
 import torch
+from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 
@@ -153,8 +154,9 @@ def default_scores(spec: InputSpec) -> tuple[ScoreName, ...]:
 
 @contextmanager
 def progress(what: str, rows: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar; what it yields moves it on by so many rows."""
-    with Progress(transient=True) as bar:
+    """A progress bar, on a terminal; what it yields moves it on by so many rows."""
+    console = Console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=rows)
         yield lambda done: bar.advance(task, done)
 

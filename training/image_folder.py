@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
+from rich.console import Console
 from rich.progress import track
 
 from training.data import Rows
@@ -62,7 +63,9 @@ class ImageFolder(DividedDataModule):
                 f"{self.path}: expected a folder for each class, with .png, .jpg or .jpeg files, but there is none."
             )
         labels = self.label(np.array([name for _, name, _ in files]), None, "the folders")
-        images = [self._image(file) for _, _, file in track(files, "Reading images", transient=True)]
+        # Into a log the bar would write nothing but empty lines.
+        shown = track(files, "Reading images", transient=True, disable=not Console().is_terminal)
+        images = [self._image(file) for _, _, file in shown]
         for image, (_, _, file) in zip(images, files, strict=True):
             if image.shape != images[0].shape:
                 raise UnreadableData(
