@@ -22,9 +22,10 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from models import Predictor, load
-from training import Digits, FashionMNIST, idx
-from training.data import TensorDataModule
-from training.strangers import inverted, photograph_patches, uniform_noise
+from training import Digits, FashionMNIST
+from training.data import idx
+from training.data.module import TensorDataModule
+from training.data.ood import inverted, photograph_patches, uniform_noise
 from uncertainty import Calibration, Detector, Evidence
 
 DATA: dict[str, type[TensorDataModule]] = {"digits": Digits, "fashion_mnist": FashionMNIST}

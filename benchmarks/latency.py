@@ -26,7 +26,7 @@ from service import DUBIO, ROW, binary, checkpoint, load, running
 import models
 from models import Predictor, Work
 from serving.batching import Batcher, Budget, Policy
-from serving.runner import Runner
+from serving.executor import Runner
 from serving.settings import Settings
 
 KINDS = {

@@ -36,7 +36,7 @@ from pytorch_lightning import Callback, LightningModule
 from torch import Tensor
 
 from training import Classifier, TensorDataModule
-from training.command import CLI, run
+from training.cli.lightning_cli import CLI, run
 from training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent

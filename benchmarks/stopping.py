@@ -22,10 +22,10 @@ from torch import Tensor
 
 from models import AUTO, Predictor, load
 from training import Digits, FashionMNIST
-from training.data import TensorDataModule
-from training.strangers import inverted, photograph_patches, uniform_noise
+from training.data.module import TensorDataModule
+from training.data.ood import inverted, photograph_patches, uniform_noise
 from uncertainty import Calibration, Evidence
-from uncertainty.stopping import recorded
+from uncertainty.detection.adaptive import recorded
 
 DATA: dict[str, type[TensorDataModule]] = {"digits": Digits, "fashion_mnist": FashionMNIST}
 STRANGERS = 300

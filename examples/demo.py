@@ -23,8 +23,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from training.digits import Digits
-from training.strangers import inverted, photograph_patches, uniform_noise
+from training.data.digits import Digits
+from training.data.ood import inverted, photograph_patches, uniform_noise
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = Path("configs/digits_mlp.yaml")

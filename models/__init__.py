@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from models.backbone import TimmNet
-from models.convnet import ConvNet
-from models.direct import DirectDropout
-from models.dropconnect import DropConnectLinear, DropConnectMLP
 from models.ensemble import Ensemble
-from models.input_spec import InputSpec
+from models.inputs.spec import InputSpec
 from models.loading import load, save
-from models.locked import LockedDropout
-from models.mlp import MLP
+from models.networks.convnet import ConvNet
+from models.networks.direct import DirectDropout
+from models.networks.dropconnect import DropConnectLinear, DropConnectMLP
+from models.networks.dropout import LockedDropout
+from models.networks.mlp import MLP
+from models.networks.recurrent import RecurrentNet
+from models.networks.resnet import ResNet
+from models.networks.text_cnn import TextCNN
+from models.networks.timm_net import TimmNet
+from models.networks.transformer import TransformerNet
 from models.prediction import AUTO, Prediction, Samples, Work
 from models.predictor import Predictor
-from models.recurrent import RecurrentNet
-from models.resnet import ResNet
 from models.spec import NetworkSpec, Provenance, Temperature
-from models.text_cnn import TextCNN
-from models.transformer import TransformerNet
 
 __all__ = [
     "AUTO",

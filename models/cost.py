@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from models import inputs
 from models.errors import ModelError
-from models.input_spec import InputSpec
+from models.inputs import encoding
+from models.inputs.spec import InputSpec
 from models.spec import CommitteeSpec
-from uncertainty.recorder import SiteRecorder
+from uncertainty.dropout.probe import SiteRecorder
 
 MAX_BANK = 2**28  # numbers in the masks of all members: 1 GiB in float32
 MAX_ROW = 2**28  # bytes of the largest intermediate result for one input: 256 MiB
@@ -29,7 +29,7 @@ def check(outline: nn.Module, input_spec: InputSpec, committee: CommitteeSpec) -
     """
     recorder = SiteRecorder(outline)
     with torch.inference_mode(), recorder:
-        outline(inputs.blank(input_spec, device="meta"))
+        outline(encoding.blank(input_spec, device="meta"))
     if recorder.largest_output > MAX_ROW:
         raise ModelError(
             f"one input would take {recorder.largest_output} bytes in the network; at most {MAX_ROW} are allowed."

@@ -11,16 +11,16 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from models import inputs
 from models.errors import InvalidInput, MismatchedCheckpoints
-from models.input_spec import InputSpec
+from models.inputs import encoding
+from models.inputs.spec import InputSpec
 from models.prediction import AUTO, NOT_CALIBRATED, NOT_CALIBRATED_FOR_SAMPLES, Flags, Prediction, Samples, Work
 from models.predictor import Predictor, judged, summed_up
 from uncertainty import DeterministicPass, Evidence
-from uncertainty.detector import Verdict
+from uncertainty.detection.detector import Verdict
+from uncertainty.detection.joint import JointCalibration
+from uncertainty.detection.measures import pool, softmax, summarise
 from uncertainty.errors import CalibrationSetTooSmall
-from uncertainty.joint import JointCalibration
-from uncertainty.measures import pool, softmax, summarise
 
 CALIBRATION_TOO_SMALL = "calibration_too_small"  # for this checkpoint's share of the promise
 
@@ -119,14 +119,14 @@ class Ensemble:
                 f"Expected `samples` to be an integer in [2, {total}], the size of all committees together, but got "
                 f"{asked!r:.80}."
             )
-        raw = inputs.check(self.input, x)
+        raw = encoding.check(self.input, x)
         with torch.inference_mode():
             encoded = self.predictors[0].encode(raw)
             passes = [
                 DeterministicPass(encoded.flatten(1).float(), *predictor.tap(encoded)) for predictor in self.predictors
             ]
             probs_BC = self._mean_probs(passes)
-            inputs.refuse_overflow(self.input, raw, probs_BC)
+            encoding.refuse_overflow(self.input, raw, probs_BC)
             prediction = Prediction(
                 samples=0 if work == Work.DETERMINISTIC else asked,
                 label=probs_BC.argmax(-1).cpu().numpy(),
@@ -140,7 +140,7 @@ class Ensemble:
                 return self._auto(raw, encoded, passes, prediction, work)
             probs_MKBC = self._member_probs(encoded, asked)
             summary = summarise(torch.cat([probs_KBC for probs_KBC in probs_MKBC if len(probs_KBC)]))
-            inputs.refuse_overflow(self.input, raw, summary.mean_BC)
+            encoding.refuse_overflow(self.input, raw, summary.mean_BC)
             flags = self._flags(raw, passes, probs_MKBC) if work == Work.FLAG else None
             return replace(prediction, monte_carlo=summed_up(summary), flags=flags)
 
@@ -230,7 +230,7 @@ class Ensemble:
         )
         sizes = [predictor.committee.num_samples for predictor in self.predictors]
         summary = pool([each.summary for each in stopped], sizes)
-        inputs.refuse_overflow(self.input, raw, summary.mean_BC)
+        encoding.refuse_overflow(self.input, raw, summary.mean_BC)
         flags = None
         if work == Work.FLAG:
             # The rule's calibration makes the detector's promise, so the shares of the joint one are the same.
@@ -251,7 +251,7 @@ class Ensemble:
             level=joint.level,
             reasons=[verdicts[which].reasons[row] for row, which in enumerate(loudest)],
         )
-        return judged(together, inputs.outside(self.input, raw))
+        return judged(together, encoding.outside(self.input, raw))
 
 
 def shares(sizes: Sequence[int], asked: int) -> list[int]:

@@ -9,17 +9,19 @@ from pathlib import Path
 
 import torch
 
-from models import checkpoint, cost, inputs, registry, weights
-from models.checkpoint import Checkpoint
+from models import cost, registry
+from models.checkpoint import file, weights
+from models.checkpoint.file import Checkpoint
+from models.checkpoint.schema import KEY, Section
 from models.errors import ModelError, UnreadableCheckpoint
+from models.inputs import encoding
 from models.prediction import AUTO
 from models.predictor import Predictor
-from models.section import KEY, Section
 from models.spec import CommitteeSpec, SiteSpec
 from uncertainty import Calibration
+from uncertainty.detection.serialization import dump, dump_detector, dump_stopping, load_detector, load_stopping
+from uncertainty.detection.serialization import load as load_state
 from uncertainty.errors import NotFitted
-from uncertainty.state import dump, dump_detector, dump_stopping, load_detector, load_stopping
-from uncertainty.state import load as load_state
 
 
 def load(
@@ -38,7 +40,7 @@ def load(
         RuntimeError: torch cannot use the device.
     """
     place = torch.empty(0, device=device).device  # a device that is not there is not the file's fault
-    read = checkpoint.read(path)
+    read = file.read(path)
     try:
         return _assemble(read, place, trusted, strategy)
     except ModelError as error:
@@ -60,8 +62,8 @@ def save(predictor: Predictor, source: str | Path | None, destination: str | Pat
     """
     if predictor.detector is None or predictor.detector.calibration is None or predictor.provenance is None:
         raise NotFitted("Expected a calibrated predictor with provenance; run the calibration first.")
-    content = _weights_alone(predictor) if source is None else checkpoint.read_plain(source)
-    held = predictor.network.state_dict() if source is None else checkpoint.network_weights(source, content)
+    content = _weights_alone(predictor) if source is None else file.read_plain(source)
+    held = predictor.network.state_dict() if source is None else file.network_weights(source, content)
     if weights.sha256(held) != predictor.provenance.weights_sha256:
         where = destination if source is None else source
         raise UnreadableCheckpoint(where, "holds other weights than the predictor was calibrated with.")
@@ -83,11 +85,11 @@ def save(predictor: Predictor, source: str | Path | None, destination: str | Pat
     for part, key in ((part, key) for part, keys in optional.items() for key in keys):
         if plain[part][key] is None:
             del plain[part][key]
-    checkpoint.write({**content, KEY: plain}, destination)
+    file.write({**content, KEY: plain}, destination)
 
 
 def _weights_alone(predictor: Predictor) -> dict[str, object]:
-    state = {f"{checkpoint.PREFIX}{name}": tensor.cpu() for name, tensor in predictor.network.state_dict().items()}
+    state = {f"{file.PREFIX}{name}": tensor.cpu() for name, tensor in predictor.network.state_dict().items()}
     content: dict[str, object] = {"state_dict": state}
     made = predictor.provenance.versions if predictor.provenance else {}
     if "pytorch-lightning" in made:  # which reads no file that does not say it
@@ -142,7 +144,7 @@ def _assemble(read: Checkpoint, device: torch.device, trusted: Sequence[str], st
     calibrated = predictor.calibrated(section.temperature, detector, section.provenance, stopping)
     # One prediction: a detector that was fitted to another network's features shows here, not in a request.
     with _blame("detector, input or temperature"):
-        trial = inputs.noise(predictor.input, 1)
+        trial = encoding.noise(predictor.input, 1)
         calibrated.predict(trial)
         if stopping is not None:
             calibrated.predict(trial, samples=AUTO)

@@ -15,7 +15,7 @@ OUT_OF_RANGE = "out_of_range"  # a raw value outside what the training split con
 NOT_CALIBRATED = "not_calibrated"
 NOT_CALIBRATED_FOR_SAMPLES = "not_calibrated_for_these_samples"
 
-# As many members as it takes, row by row; see :mod:`uncertainty.stopping`.
+# As many members as it takes, row by row; see :mod:`uncertainty.detection.adaptive`.
 AUTO: Final = "auto"
 Samples = int | Literal["auto"] | None  # how many members to ask; None for all
 

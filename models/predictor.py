@@ -11,9 +11,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from models import inputs
 from models.errors import InvalidInput
-from models.input_spec import InputSpec
+from models.inputs import encoding
+from models.inputs.spec import InputSpec
 from models.prediction import (
     AUTO,
     NOT_CALIBRATED,
@@ -27,9 +27,9 @@ from models.prediction import (
 )
 from models.spec import NetworkSpec, Provenance, Temperature
 from uncertainty import Committee, Detector, DeterministicPass, Evidence, FeatureTap, Stopping
-from uncertainty.detector import Verdict
-from uncertainty.measures import Summary, softmax
-from uncertainty.stopping import Stopped
+from uncertainty.detection.adaptive import Stopped
+from uncertainty.detection.detector import Verdict
+from uncertainty.detection.measures import Summary, softmax
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Predictor:
             UncertaintyError: the network has no dropout, or cannot be sampled faithfully.
             InvalidInput: the network gives another number of logits than there are classes.
         """
-        example = inputs.blank(input_spec, device=_device(network))
+        example = encoding.blank(input_spec, device=_device(network))
         committee = Committee(network, example, num_samples, seed, sites=sites, rates=rates, strategy=strategy)
         if committee.num_classes != len(classes):
             raise InvalidInput(
@@ -116,7 +116,7 @@ class Predictor:
             x: raw inputs ``[B, *input.shape]``.
             samples: ask only the first so many members, in [2, K]; all by default. The flag was calibrated for all
                 members, so with fewer there is none. ``"auto"`` asks about each input as many as it takes, and keeps
-                the promise; see :mod:`uncertainty.stopping`.
+                the promise; see :mod:`uncertainty.detection.adaptive`.
             work: how much to compute: all by default.
 
         Raises:
@@ -130,12 +130,12 @@ class Predictor:
                 f"Expected `samples` to be an integer in [2, {self.committee.num_samples}], the committee's size, "
                 f"but got {asked!r:.80}."
             )
-        raw = inputs.check(self.input, x)
+        raw = encoding.check(self.input, x)
         with torch.inference_mode():
             encoded = self.encode(raw)
             deterministic = self._deterministic(encoded)
             probs_BC = (deterministic.logits_BC / self.temperature.deterministic).softmax(-1)
-            inputs.refuse_overflow(self.input, raw, probs_BC)
+            encoding.refuse_overflow(self.input, raw, probs_BC)
             prediction = Prediction(
                 samples=0 if work == Work.DETERMINISTIC else asked,
                 label=deterministic.logits_BC.argmax(-1).cpu().numpy(),
@@ -147,15 +147,15 @@ class Predictor:
                 return prediction
             if auto:
                 stopped, verdict = self.stop(encoded, deterministic)
-                inputs.refuse_overflow(self.input, raw, stopped.summary.mean_BC)
+                encoding.refuse_overflow(self.input, raw, stopped.summary.mean_BC)
                 return replace(
                     prediction,
                     samples=stopped.samples_B.cpu().numpy(),
                     monte_carlo=summed_up(stopped.summary),
-                    flags=judged(verdict, inputs.outside(self.input, raw)) if work == Work.FLAG else None,
+                    flags=judged(verdict, encoding.outside(self.input, raw)) if work == Work.FLAG else None,
                 )
             evidence = Evidence(deterministic, self._member_probs(encoded, asked))
-            inputs.refuse_overflow(self.input, raw, evidence.summary.mean_BC)
+            encoding.refuse_overflow(self.input, raw, evidence.summary.mean_BC)
             flags = self._flags(raw, evidence) if work == Work.FLAG else None
             return replace(prediction, monte_carlo=summed_up(evidence.summary), flags=flags)
 
@@ -166,7 +166,7 @@ class Predictor:
             InvalidInput: as :meth:`predict`.
         """
         with torch.inference_mode():
-            return self._evidence(inputs.check(self.input, x), self.committee.num_samples)
+            return self._evidence(encoding.check(self.input, x), self.committee.num_samples)
 
     def deterministic(self, x: ArrayLike | Tensor) -> DeterministicPass:
         """The eval-mode pass over raw inputs ``[B, *input.shape]``, without the committee.
@@ -175,7 +175,7 @@ class Predictor:
             InvalidInput: as :meth:`predict`.
         """
         with torch.inference_mode():
-            return self._deterministic(self.encode(inputs.check(self.input, x)))
+            return self._deterministic(self.encode(encoding.check(self.input, x)))
 
     def member_logits(self, x: ArrayLike | Tensor) -> Tensor:
         """The members' logits ``[K, B, C]`` of raw inputs, before any temperature.
@@ -183,7 +183,7 @@ class Predictor:
         Raises:
             InvalidInput: as :meth:`predict`.
         """
-        return self.committee(self.encode(inputs.check(self.input, x)))
+        return self.committee(self.encode(encoding.check(self.input, x)))
 
     def stop(self, x: Tensor, deterministic: DeterministicPass) -> tuple[Stopped, Verdict]:
         """Ask about each input as many members as it takes.
@@ -254,7 +254,7 @@ class Predictor:
 
     @cached_property
     def _encoder(self) -> Callable[[Tensor], Tensor]:
-        return inputs.encoder(self.input, _device(self.network))
+        return encoding.encoder(self.input, _device(self.network))
 
     def _deterministic(self, x: Tensor) -> DeterministicPass:
         logits_BC, features_BF = self.tap(x)
@@ -272,7 +272,7 @@ class Predictor:
             return Flags(None, None, None, [NOT_CALIBRATED] * len(raw))
         if len(evidence.probs_KBC) != self.committee.num_samples:
             return Flags(None, None, None, [NOT_CALIBRATED_FOR_SAMPLES] * len(raw))
-        return judged(self.detector.judge(evidence), inputs.outside(self.input, raw))
+        return judged(self.detector.judge(evidence), encoding.outside(self.input, raw))
 
 
 def judged(verdict: Verdict, outside_B: Tensor) -> Flags:

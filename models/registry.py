@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.backbone import TimmNet
-from models.convnet import ConvNet
-from models.dropconnect import DropConnectMLP
 from models.errors import ModelError
-from models.mlp import MLP
-from models.recurrent import RecurrentNet
-from models.resnet import ResNet
+from models.networks.convnet import ConvNet
+from models.networks.dropconnect import DropConnectMLP
+from models.networks.mlp import MLP
+from models.networks.recurrent import RecurrentNet
+from models.networks.resnet import ResNet
+from models.networks.text_cnn import TextCNN
+from models.networks.timm_net import TimmNet
+from models.networks.transformer import TransformerNet
 from models.spec import NetworkSpec
-from models.text_cnn import TextCNN
-from models.transformer import TransformerNet
 
 NETWORKS: dict[str, type[nn.Module]] = {
     f"models.{network.__name__}": network

@@ -97,7 +97,7 @@ class Provenance(Plain):
     Attributes:
         data: name of the data set.
         data_sha256: over the calibration rows.
-        weights_sha256: over the network's parameters and buffers, see :func:`models.weights.sha256`.
+        weights_sha256: over the network's parameters and buffers, see :func:`models.checkpoint.weights.sha256`.
         date: of the calibration, ISO 8601 in UTC.
         versions: of dubio, torch, pytorch-lightning and Python.
         tuning: how the committee's rates were tuned; None if they were not.

@@ -15,28 +15,29 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving import access
 from serving.batching import Budget, Policy
-from serving.http import problems
-from serving.http.observing import Observer
-from serving.http.openapi import describe_api
-from serving.http.shortcuts import Shortcuts
-from serving.keys import Keys
-from serving.keys import Scope as KeyScope
-from serving.library.repository import ModelRepository, ModelSource
-from serving.library.watcher import watch
+from serving.executor import Runner
+from serving.http import auth, problem_details
+from serving.http.api_keys import Keys
+from serving.http.api_keys import Scope as KeyScope
+from serving.http.fast_path import Shortcuts
+from serving.http.observability import Observer
 from serving.lifecycle import Lifecycle
-from serving.routes import docs, infer, page, v1, v2
-from serving.routes import metrics as metrics_routes
-from serving.routes import repository as repository_routes
-from serving.runner import Runner
+from serving.repository.repository import ModelRepository, ModelSource
+from serving.repository.watcher import watch
 from serving.service import PredictionService
 from serving.settings import Settings
 from serving.telemetry.access_log import AccessLog
 from serving.telemetry.gauges import WAITING_BYTES, WAITING_ROWS
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.statistics import Statistics
 from serving.telemetry.tracing import Tracing
-from serving.v2.statistics import Statistics
+from serving.v1 import routes as v1_routes
+from serving.v2 import infer_routes, repository_routes
+from serving.v2 import routes as v2_routes
+from serving.web import api_docs, index_page
+from serving.web import metrics as metrics_routes
+from serving.web.openapi import describe_api
 
 _DESCRIPTION = """
 Every answer comes twice from one checkpoint: the deterministic prediction, and the mean and standard
@@ -162,29 +163,32 @@ def create_app(
         docs_url=None,  # the framework's own pages load their scripts from elsewhere
         redoc_url=None,
     )
-    natural, inference = v1.build(service, settings, statistics), infer.build(service, settings, statistics)
+    natural, inference = (
+        v1_routes.build(service, settings, statistics),
+        infer_routes.build(service, settings, statistics),
+    )
     app.include_router(natural)
     # Not with several workers, of which a request reaches one, and not beside a directory that decides.
     on_request = keys.grants(KeyScope.ADMIN) and settings.workers == 1 and settings.model_control != "poll"
     app.include_router(
-        v2.build(service, settings, statistics, lifecycle, version=app.version, loads_on_request=on_request)
+        v2_routes.build(service, settings, statistics, lifecycle, version=app.version, loads_on_request=on_request)
     )
     app.include_router(inference)
     app.include_router(repository_routes.build(repository, settings))
     app.include_router(metrics_routes.build(metrics))
-    app.include_router(page.build())
-    app.include_router(docs.build())
-    problems.install(app)
+    app.include_router(index_page.build())
+    app.include_router(api_docs.build())
+    problem_details.install(app)
     shortcuts = Shortcuts(super(Application, app).__call__, [*natural.routes, *inference.routes])
     # What the gate refuses is observed, and readable for the pages allowed to ask.
-    gate = access.Gate(shortcuts, keys)
+    gate = auth.Gate(shortcuts, keys)
     app.front = Observer(gate, metrics=metrics, tracing=tracing, access_log=access_log, lifecycle=lifecycle)
     if settings.cors_origins:
         app.front = CORSMiddleware(app.front, allow_origins=settings.cors_origins, **_CORS)
     app.state.service = service
     app.state.metrics = metrics
     describe = partial(describe_api, app, service)
-    app.openapi = (lambda: access.describe(describe())) if keys.any else describe  # type: ignore[method-assign]
+    app.openapi = (lambda: auth.describe(describe())) if keys.any else describe  # type: ignore[method-assign]
     return app
 
 

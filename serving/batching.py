@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from models import AUTO, Ensemble, Prediction, Predictor, Samples, Work
 from serving.errors import DeadlineExceeded, Overloaded, Stopping
-from serving.runner import Runner
+from serving.executor import Runner
 
 
 @dataclass

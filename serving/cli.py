@@ -13,8 +13,8 @@ from typing import NoReturn
 from pydantic import ValidationError
 
 from serving.lifecycle import Lifecycle, end
-from serving.processes import listening
-from serving.processes.supervisor import Supervisor
+from serving.server import sockets
+from serving.server.supervisor import Supervisor
 from serving.settings import Settings, unknown
 from serving.telemetry.log import configure_log
 
@@ -71,14 +71,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger("dubio").warning(line)
     try:
         # Before the models load: nobody wants to wait for them to learn that the port is taken.
-        bound = listening.bind(settings.host, settings.port)
+        bound = sockets.bind(settings.host, settings.port)
     except OSError as error:
         return _fail(
             f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; "
             "choose another --port or --host.",
             _REFUSED_BY_SYSTEM,
         )
-    url = listening.url(bound)
+    url = sockets.url(bound)
 
     def started(models: list[str]) -> None:
         logging.getLogger("dubio").info("Serving %s on %s", ", ".join(models) or "no model yet", url)
@@ -97,11 +97,11 @@ def _serve_alone(settings: Settings, bound: socket.socket, started: Callable[[li
     # torch takes seconds to import, and `--help` or a port in use need none of it.
     from models.errors import ModelError
     from serving.errors import ServingError
-    from serving.processes import process
+    from serving.server import server
     from uncertainty.errors import UncertaintyError
 
     try:
-        process.run(settings, bound, lifecycle, started=started)
+        server.run(settings, bound, lifecycle, started=started)
     except (ModelError, UncertaintyError, ServingError) as error:
         return _fail(" ".join(str(error).split()), _WRONG_REQUEST)
     end(0)

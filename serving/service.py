@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from models import Prediction, Samples, Work
 from serving.batching import Batcher, BatchRecord, Budget, Policy
-from serving.library.repository import ModelRepository, ServedModel
-from serving.runner import Runner
+from serving.executor import Runner
+from serving.repository.repository import ModelRepository, ServedModel
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.statistics import Record, Statistics
 from serving.telemetry.tracing import Tracing
-from serving.v1.examples import example_instance
 from serving.v1.images import Raster
-from serving.v2.statistics import Record, Statistics
+from serving.web.examples import example_instance
 
 
 class PredictionService:

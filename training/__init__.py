@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from training.arrays import Arrays
 from training.calibration import CalibrationSettings, calibrate
+from training.callbacks.max_norm import MaxNorm
 from training.classifier import Classifier
-from training.clinc150 import CLINC150
-from training.data import TensorDataModule
-from training.digits import Digits
+from training.data.arrays import Arrays
+from training.data.clinc150 import CLINC150
+from training.data.digits import Digits
+from training.data.fashion_mnist import FashionMNIST
+from training.data.image_folder import ImageFolder
+from training.data.mnist_digits import MNIST
+from training.data.module import TensorDataModule
+from training.data.synthetic import Synthetic
+from training.data.tabular import Table
+from training.data.text import Text
 from training.errors import TrainingError
-from training.fashion_mnist import FashionMNIST
-from training.image_folder import ImageFolder
-from training.max_norm import MaxNorm
-from training.mnist import MNIST
-from training.schedules import WarmupCosine
-from training.synthetic import Synthetic
-from training.table import Table
-from training.text import Text
+from training.lr_schedule import WarmupCosine
 
 __all__ = [
     "CLINC150",

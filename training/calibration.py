@@ -18,12 +18,14 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from models import InputSpec, NetworkSpec, Predictor, Provenance, Temperature, weights
-from training import tuning
-from training.data import TensorDataModule
+from models import InputSpec, NetworkSpec, Predictor, Provenance, Temperature
+from models.checkpoint import weights
+from training import rate_tuning
+from training.data.module import TensorDataModule
 from training.errors import TrainingError
-from uncertainty import Detector, DeterministicPass, Evidence, Stopping, temperature
-from uncertainty.stopping import STAGES
+from uncertainty import Detector, DeterministicPass, Evidence, Stopping
+from uncertainty.detection import temperature
+from uncertainty.detection.adaptive import STAGES
 
 BATCH = 250
 
@@ -69,7 +71,7 @@ class CalibrationSettings:
     stages: tuple[int, ...] = STAGES
 
     def __post_init__(self) -> None:
-        tuning.check(self.tune_rates or ())
+        rate_tuning.check(self.tune_rates or ())
         if self.scores is not None and (not self.scores or len(set(self.scores)) < len(self.scores)):
             raise TrainingError(
                 f"Expected `calibration.scores` to be at least one name, and none twice, but got {list(self.scores)}."
@@ -110,7 +112,7 @@ def calibrate(
     )
     rates, tuned = settings.mc_rates, None
     if settings.tune_rates:
-        rates, tuned = tuning.tune(build, rates, settings.tune_rates, *data.raw("validation"), BATCH)
+        rates, tuned = rate_tuning.tune(build, rates, settings.tune_rates, *data.raw("validation"), BATCH)
     predictor = build(rates)
     train_x, train_labels = data.raw("train")
     select_x, select_labels = data.raw("select")

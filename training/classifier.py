@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torchmetrics import MeanMetric
 
-from models import inputs
-from training import sizes, units
-from training.data import TensorDataModule
+from models.inputs import encoding
+from training import network_sizes, parameter_groups
+from training.data.module import TensorDataModule
 from training.errors import NetworkMismatch, TrainingError
-from training.schedules import WarmupCosine
+from training.lr_schedule import WarmupCosine
 
 Batch = tuple[Tensor, Tensor]
 
@@ -92,7 +92,7 @@ class Classifier(LightningModule):
         self.log(f"{stage}_accuracy", accuracy, prog_bar=True, batch_size=len(x))
 
     def configure_optimizers(self) -> Any:
-        decayed = list(units.weights(self))
+        decayed = list(parameter_groups.weights(self))
         known = {id(parameter) for parameter in decayed}
         spared = [each for each in self.parameters() if each.requires_grad and id(each) not in known]
         # Biases, normalisations and embeddings do not overfit; shrinking them only hurts.
@@ -132,7 +132,7 @@ def check_fit(network: nn.Module, data: TensorDataModule) -> None:
         NetworkMismatch: If it does not take the data's shape, or does not give one logit a class.
     """
     modes = [(module, module.training) for module in network.modules()]
-    blank = inputs.blank(data.input, rows=2)
+    blank = encoding.blank(data.input, rows=2)
     try:
         with torch.no_grad():
             logits_BC = network.eval()(blank)
@@ -157,6 +157,6 @@ def check_fit(network: nn.Module, data: TensorDataModule) -> None:
 
 def _sizes(network: nn.Module, data: TensorDataModule) -> str:
     """The arguments of a network that the data decide, as they would be right."""
-    decided = {name: sizes.of(name, None, data) for name in inspect.signature(type(network)).parameters}
+    decided = {name: network_sizes.of(name, None, data) for name in inspect.signature(type(network)).parameters}
     right = ", ".join(f"{name}: {size}" for name, size in decided.items() if size is not None)
     return f"{right}, or leave them out" if right else "they are arguments of your own"

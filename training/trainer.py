@@ -8,13 +8,14 @@ from typing import Any
 import pytorch_lightning as pl
 from pydantic import ValidationError
 
-from models import NetworkSpec, Predictor, checkpoint, registry, save, state_dicts
+from models import NetworkSpec, Predictor, registry, save
+from models.checkpoint import file, state_dict
 from training import calibration
 from training.calibration import CalibrationSettings
 from training.classifier import Classifier, check_fit
-from training.data import TensorDataModule
+from training.data.module import TensorDataModule
 from training.errors import TrainingError
-from uncertainty import conformal
+from uncertainty.detection import conformal
 
 
 class Trainer(pl.Trainer):
@@ -55,13 +56,13 @@ class Trainer(pl.Trainer):
             raise TrainingError(f"Expected `ckpt_path` and `output`, but got {ckpt_path} and {output}.")
         check_fit(model.network, datamodule)
         spec = network_spec(model)
-        content = checkpoint.read_plain(ckpt_path)
-        weights = state_dicts.find(ckpt_path, content, model.network, key_prefix)
+        content = file.read_plain(ckpt_path)
+        weights = state_dict.find(ckpt_path, content, model.network, key_prefix)
         # The configuration is the user's own, so the module of the network that it names may be imported.
         network = registry.build(spec, weights, trusted=[type(model.network).__module__])
         predictor = calibration.calibrate(network, spec, datamodule, settings)
         # Around weights from elsewhere there is nothing that this classifier could resume from.
-        own = key_prefix in (None, checkpoint.PREFIX) and is_own(content, model)
+        own = key_prefix in (None, file.PREFIX) and is_own(content, model)
         save(predictor, ckpt_path if own else None, output)
         return predictor
 

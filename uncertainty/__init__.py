@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from uncertainty.committee import Committee
-from uncertainty.conformal import Calibration
-from uncertainty.detector import Detector
-from uncertainty.evidence import DeterministicPass, Evidence
-from uncertainty.features import FeatureTap
-from uncertainty.slots import Site
-from uncertainty.stopping import Stopping
+from uncertainty.detection.adaptive import Stopping
+from uncertainty.detection.conformal import Calibration
+from uncertainty.detection.detector import Detector
+from uncertainty.detection.features import FeatureTap
+from uncertainty.detection.outputs import DeterministicPass, Evidence
+from uncertainty.dropout.sites import Site
 
 __all__ = ["Calibration", "Committee", "Detector", "DeterministicPass", "Evidence", "FeatureTap", "Site", "Stopping"]

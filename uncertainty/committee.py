@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from uncertainty import masks, replay, ways
+from uncertainty.dropout.audit import audit, noise_like
+from uncertainty.dropout.selection import Selection
+from uncertainty.dropout.sites import Site
 from uncertainty.errors import NoDropoutFound, UnsupportedNetwork
+from uncertainty.execution import cuda_graph, masks, strategies
+from uncertainty.execution.autotune import choose
 from uncertainty.report import Report, work_before_first_site
-from uncertainty.selection import Selection
-from uncertainty.sites import audit, noise_like
-from uncertainty.slots import Site
-from uncertainty.strategy import choose
 
 MAX_SAMPLES = 4096
 
@@ -33,8 +33,8 @@ class Committee:
         memory_budget: bytes that the members' intermediate results may take; larger work is done in chunks.
         sites: names, patterns such as ``head.*``, or kinds of the sites to sample; all by default.
         rates: rates by name, pattern or kind that override those the network was trained with.
-        strategy: one of :data:`uncertainty.strategy.NAMES` for batches of every size; by default the fastest for each
-            size is found by measuring.
+        strategy: one of :data:`uncertainty.execution.autotune.NAMES` for batches of every size; by default the fastest
+            for each size is found by measuring.
         measure_seconds: what measuring, and tracing, may take each, roughly.
 
     Raises:
@@ -80,17 +80,17 @@ class Committee:
         ]
         self._row = example_input[:1].clone()
         with torch.inference_mode():
-            able = ways.find(network, found, self._banks, self._row, memory_budget, measure_seconds)
+            able = strategies.find(network, found, self._banks, self._row, memory_budget, measure_seconds)
             runs = able.ways
             if self._row.is_cuda:
-                most = replay.RECORDED_BYTES // (found.row_bytes * num_samples)
-                runs = replay.recordable(runs, self._row, num_samples, most, replay.cuda_graph)
+                most = cuda_graph.RECORDED_BYTES // (found.row_bytes * num_samples)
+                runs = cuda_graph.recordable(runs, self._row, num_samples, most, cuda_graph.cuda_graph)
             self._strategy = choose(runs, self._row, num_samples, strategy, measure_seconds, able.thinned_from)
             self._refuse_constant(self._row)
 
     @property
     def strategy(self) -> str:
-        """How members are run, by the size of the batch; see :mod:`uncertainty.ways` for the names."""
+        """How members are run, by the size of the batch; see :mod:`uncertainty.execution.strategies` for the names."""
         return str(self._strategy)
 
     def audit(self) -> Report:

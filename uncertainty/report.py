@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from uncertainty.calls import Call, DropoutMode
-from uncertainty.slots import Slot
+from uncertainty.dropout.function_mode import Call, DropoutMode
+from uncertainty.dropout.sites import Slot
 
 
 @dataclass(frozen=True)

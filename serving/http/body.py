@@ -6,8 +6,8 @@ import asyncio
 
 from starlette.requests import Request
 
+from serving.aside import aside
 from serving.errors import BodyTooLarge, BodyTooSlow
-from serving.http.aside import aside
 from serving.http.compression import inflate, read_encoding
 
 # A thousandfold at most: as many bytes of a bomb are inflated in about a millisecond.

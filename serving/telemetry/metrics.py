@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.registry import Collector
 
 from models import Prediction
-from serving.telemetry.families import (
+from serving.telemetry.definitions import (
     BATCH_ROWS,
     COMPUTE_SECONDS,
     EPISTEMIC,
@@ -34,7 +34,7 @@ from serving.telemetry.families import (
     Family,
 )
 from serving.telemetry.gauges import Gauges
-from serving.telemetry.tally import Labels, Tally
+from serving.telemetry.mmap_store import Labels, Tally
 
 # Far more than a service has models; a service that is reloaded for months meets new versions all the time, though.
 _MOST_SERIES = 500

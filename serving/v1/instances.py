@@ -16,7 +16,7 @@ from serving.errors import InvalidRequest, TooManyRows
 from serving.v1.images import KEY, Raster, is_file
 
 if TYPE_CHECKING:  # which would bring torch along
-    from models.natural import Reader
+    from models.inputs.reader import Reader
 
 # Deeper than any input; JSON may nest a thousand levels and a message should not repeat them.
 _MOST_AXES = 8

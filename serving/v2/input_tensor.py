@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from serving.errors import InvalidRequest, TooManyRows
 from serving.v1.instances import name_value
-from serving.v2 import openinference as wire
-from serving.v2.fields import quoted, read_object, read_parameters
+from serving.v2 import schema as wire
 from serving.v2.tensors import NUMBERS, from_bytes, from_json
+from serving.wire.fields import quoted, read_object, read_parameters
 
 INPUT = "input"
 

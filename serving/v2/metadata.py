@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from models import Work
-from serving.library.repository import ServedModel
+from serving.repository.repository import ServedModel
 from serving.v2.input_tensor import INPUT
 from serving.v2.outputs import OUTPUTS, Output
 

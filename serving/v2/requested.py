@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from serving.errors import InvalidRequest
 from serving.v1.instances import name_value
-from serving.v2 import openinference as wire
-from serving.v2.fields import quoted, read_flag, read_object, read_parameters
+from serving.v2 import schema as wire
 from serving.v2.input_tensor import Target
 from serving.v2.outputs import OUTPUTS, Output
+from serving.wire.fields import quoted, read_flag, read_object, read_parameters
 
 
 @dataclass(frozen=True)

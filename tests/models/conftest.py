@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Temperature, load, save, weights
+from models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Temperature, load, save
+from models.checkpoint import weights
 from uncertainty import Detector, Stopping
 
 INIT_ARGS = {"in_features": 16, "widths": [24, 20], "num_classes": 3, "rates": [0.5, 0.3]}

@@ -11,14 +11,15 @@ import scipy.stats
 import torch
 from torch import Tensor, nn
 
-from models import MLP, Ensemble, InputSpec, Predictor, Temperature, Work, weights
+from models import MLP, Ensemble, InputSpec, Predictor, Temperature, Work
+from models.checkpoint import weights
 from models.ensemble import CALIBRATION_TOO_SMALL, shares
 from models.errors import InvalidInput, MismatchedCheckpoints
 from models.prediction import NOT_CALIBRATED, NOT_CALIBRATED_FOR_SAMPLES, OUT_OF_RANGE
 from uncertainty import Calibration, Detector, Stopping
-from uncertainty.conformal import level
-from uncertainty.joint import JointCalibration
-from uncertainty.stopping import recorded
+from uncertainty.detection.adaptive import recorded
+from uncertainty.detection.conformal import level
+from uncertainty.detection.joint import JointCalibration
 
 SHAPE = (1, 4, 4)
 SIZES = (16, 12, 8)

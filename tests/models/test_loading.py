@@ -14,9 +14,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import Predictor, load, save, weights
+from models import Predictor, load, save
+from models.checkpoint import weights
+from models.checkpoint.schema import KEY
 from models.errors import InvalidInput, UnreadableCheckpoint
-from models.section import KEY
 from uncertainty.errors import NotFitted
 
 Content = dict[str, Any]

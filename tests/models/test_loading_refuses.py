@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models import MLP, InputSpec, load, weights
+from models import MLP, InputSpec, load
+from models.checkpoint import weights
+from models.checkpoint.schema import KEY
 from models.errors import UnreadableCheckpoint
-from models.section import KEY
-from uncertainty.conformal import level
+from uncertainty.detection.conformal import level
 
 Content = dict[str, Any]
 Edit = Callable[[Callable[[Content], object]], Path]

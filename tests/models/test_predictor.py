@@ -16,8 +16,8 @@ from torch import Tensor
 from models import MLP, InputSpec, NetworkSpec, Prediction, Predictor, Work
 from models.errors import InvalidInput
 from uncertainty import Calibration
+from uncertainty.detection.adaptive import recorded
 from uncertainty.errors import NoDropoutFound
-from uncertainty.stopping import recorded
 
 ARRAYS = (
     "label",

@@ -93,7 +93,15 @@ def test_building_leaves_the_global_random_state_alone():
 
 @pytest.mark.parametrize(
     "class_path",
-    ["os.system", "torch.nn.Linear", "models.mlp.MLP", "MLP", "models.MLPs", "acme.nets.Net", "antigravity.Net"],
+    [
+        "os.system",
+        "torch.nn.Linear",
+        "models.networks.mlp.MLP",
+        "MLP",
+        "models.MLPs",
+        "acme.nets.Net",
+        "antigravity.Net",
+    ],
 )
 def test_an_unknown_class_is_refused_and_nothing_is_imported(class_path: str, acme: str, tmp_path: Path):
     with pytest.raises(ModelError, match="neither in the registry"):

@@ -27,9 +27,9 @@ from torch import nn
 
 import models
 from models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Temperature, TextCNN
-from models.columns import CategoricalColumn, NumericColumn, Table, width
-from models.tokens import TokenizerSpec, Tokens
-from models.weights import sha256
+from models.checkpoint.weights import sha256
+from models.inputs.tabular import CategoricalColumn, NumericColumn, Table, width
+from models.inputs.text import TokenizerSpec, Tokens
 from serving.app import create_app
 from serving.settings import Settings
 from uncertainty import Detector, Stopping

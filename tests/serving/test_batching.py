@@ -13,7 +13,7 @@ from models import Prediction, Work
 from models.errors import InvalidInput
 from serving.batching import Batcher, BatchRecord, Budget, Policy
 from serving.errors import DeadlineExceeded, Overloaded, Stopping
-from serving.runner import Runner
+from serving.executor import Runner
 
 
 class Gate:

@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from serving import errors
-from serving.http import problems
+from serving.http import problem_details
 
 FAMILY = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
 
@@ -17,7 +17,7 @@ def test_every_error_is_drawn_and_has_a_status(kind):
     assert issubclass(kind, errors.ServingError)
     assert kind.__name__ in (errors.__doc__ or "")
     assert kind.__doc__
-    case = next(problems.TABLE[base] for base in kind.__mro__ if base in problems.TABLE)
+    case = next(problem_details.TABLE[base] for base in kind.__mro__ if base in problem_details.TABLE)
     if issubclass(kind, errors.RequestError) and kind is not errors.RequestError:
         assert 400 <= case.status < 500  # the caller's doing, by name
 

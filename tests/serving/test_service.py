@@ -9,11 +9,11 @@ import pytest
 from models import Predictor
 from models.errors import InvalidInput
 from serving.batching import Budget, Policy
-from serving.library.repository import ModelRepository, ModelSource
-from serving.runner import Runner
+from serving.executor import Runner
+from serving.repository.repository import ModelRepository, ModelSource
 from serving.service import PredictionService
 from serving.telemetry.metrics import Metrics
-from serving.v2.statistics import Statistics
+from serving.telemetry.statistics import Statistics
 
 
 def test_from_checkpoint_to_a_counted_prediction(checkpoint: Path, predictor: Predictor, bars: np.ndarray) -> None:

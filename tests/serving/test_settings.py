@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from serving import settings as module
 from serving.settings import Settings, unknown
-from uncertainty.strategy import NAMES
+from uncertainty.execution.autotune import NAMES
 
 
 def test_the_environment_sets_and_arguments_win(monkeypatch: pytest.MonkeyPatch) -> None:

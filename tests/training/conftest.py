@@ -9,7 +9,7 @@ import torch
 
 from models import MLP, NetworkSpec
 from training import Digits
-from training.cli import main
+from training.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs" / "digits_mlp.yaml")

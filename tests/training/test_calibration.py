@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from models import InputSpec, NetworkSpec, Predictor, weights
+from models import InputSpec, NetworkSpec, Predictor
+from models.checkpoint import weights
 from training import CalibrationSettings, Digits, calibrate
 from training.calibration import ScoreName, default_scores
 from training.errors import TrainingError
-from uncertainty.detector import DEFAULT_SCORES, DISTANCES, OUTPUT_SCORES
+from uncertainty.detection.detector import DEFAULT_SCORES, DISTANCES, OUTPUT_SCORES
 from uncertainty.errors import CalibrationSetTooSmall
 
 QUICK = CalibrationSettings(num_samples=8)

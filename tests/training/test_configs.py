@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 from models import Predictor, load
 from serving.app import create_app
 from serving.settings import Settings
-from training.cli import main
+from training.cli.main import main
 from training.errors import DataUnavailable
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from models import load
-from training.cli import main
+from training.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs" / "digits_mlp.yaml")

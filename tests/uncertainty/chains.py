@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import MLP, ConvNet
-from uncertainty import chain, masks, members
-from uncertainty.folding import Before
-from uncertainty.sites import Audit, audit
+from uncertainty.dropout.audit import Audit, audit
+from uncertainty.execution import chain, masked, masks
+from uncertainty.execution.batched import Before
 
 K = 7
 
@@ -304,8 +304,8 @@ class Recorded:
 
     def loop(self, x: Tensor) -> Tensor:
         """What the plain loop over the members gives, ``[K, B, C]``."""
-        sampled = members.Sampled(self.network, self.found.slots, self.found.zeros)
-        return members.loop(sampled, x, self.banks)
+        sampled = masked.Sampled(self.network, self.found.slots, self.found.zeros)
+        return masked.loop(sampled, x, self.banks)
 
 
 def recorded(build: Callable[[], nn.Module], shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Recorded:

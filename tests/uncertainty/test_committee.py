@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from uncertainty import Committee, masks
+from uncertainty import Committee
 from uncertainty.errors import NetworkInTrainingMode, NoDropoutFound, UncertaintyError, UnsupportedNetwork
+from uncertainty.execution import masks
 
 BATCHES = (1, 2, 3, 5, 16, 33)
 
@@ -177,7 +178,7 @@ def test_an_example_of_zeros_does_not_hide_the_variation():
     assert Committee(network, torch.zeros(1, 6), num_samples=8).sites
 
 
-# 6. Masks: tests/uncertainty/test_masks.py. Their moments after one linear layer have a closed form.
+# 6. Masks: tests/uncertainty/execution/test_masks.py. Their moments after one linear layer have a closed form.
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.8])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models import MLP, ConvNet, RecurrentNet, ResNet, TransformerNet
 from uncertainty import Committee, FeatureTap
-from uncertainty.rounding import tolerance
+from uncertainty.execution.tolerance import tolerance
 
 K = 8
 DEVICES = [

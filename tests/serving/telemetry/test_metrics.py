@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from models import Predictor, Work
 from serving.telemetry import metrics as module
-from serving.telemetry.families import EPISTEMIC, P_VALUE
+from serving.telemetry.definitions import EPISTEMIC, P_VALUE
 from serving.telemetry.metrics import Metrics
 
 MODEL = {"model": "m", "version": "3"}

@@ -17,8 +17,8 @@ from PIL import Image, PngImagePlugin
 
 from serving.errors import InvalidRequest, TooManyRows
 from serving.v1 import images
+from serving.v1.decode import parse
 from serving.v1.images import Raster, is_file, mentioned
-from serving.v1.parsing import parse
 
 HEIGHT, WIDTH = 5, 7
 GREY = Raster("image", (1, HEIGHT, WIDTH), 0.0, 255.0)

@@ -3,8 +3,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from models import Predictor
-from serving.library.repository import ServedModel
-from serving.v2 import openinference as wire
+from serving.repository.repository import ServedModel
+from serving.v2 import schema as wire
 from serving.v2.metadata import configure, describe_model, describe_server
 from serving.v2.outputs import OUTPUTS
 

@@ -1,0 +1,135 @@
+"""Checkpoint files: read without running anything they name, and written so that no reader sees half a file."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from models.checkpoint import pickle_scan, sanitize
+from models.checkpoint.schema import KEY, Section
+from models.errors import ModelError, UnreadableCheckpoint
+
+PREFIX = "network."  # of the network's weights among those of the Lightning module
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A servable checkpoint as read from disk, its section validated, nothing built yet.
+
+    Attributes:
+        section: the ``dubio`` key.
+        weights: parameters and buffers of the network, without the prefix.
+    """
+
+    section: Section
+    weights: dict[str, Tensor]
+
+
+def read(path: str | Path) -> Checkpoint:
+    """Read and validate a servable checkpoint.
+
+    Raises:
+        UnreadableCheckpoint: the file is missing, damaged, not a Dubio checkpoint, or holds what is not plain data.
+    """
+    content = read_plain(path)
+    if KEY not in content:
+        raise UnreadableCheckpoint(
+            path, f"has no {KEY!r} section, so it is not calibrated; run `dubio-train calibrate` on it first."
+        )
+    try:
+        section = Section.model_validate(sanitize.Copier(os.path.getsize(path)).copy(content[KEY], KEY))
+    except ModelError as error:
+        raise UnreadableCheckpoint(path, str(error)) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, (KEY, *first["loc"])))
+        raise UnreadableCheckpoint(path, f"field `{field}`: {first['msg']}") from error
+    return Checkpoint(section, network_weights(path, content))
+
+
+def read_plain(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint of plain types and tensors, mapped into memory, on the CPU.
+
+    Raises:
+        UnreadableCheckpoint: the file is missing or damaged, or unpickling it would run code.
+    """
+    try:
+        pickle_scan.check(path)
+        content = torch.load(path, weights_only=True, mmap=True, map_location="cpu")
+    except FileNotFoundError as error:
+        raise UnreadableCheckpoint(path, "no such file; train one with `dubio-train fit`.") from error
+    except UnreadableCheckpoint:
+        raise
+    except Exception as error:  # torch raises a dozen types on damaged or hostile files; all mean the same here
+        cause = str(error).strip().split("\n")[0][:200] or type(error).__name__
+        if cause.startswith("Weights only load failed"):
+            cause = "torch's safe reader refuses it."  # torch goes on to advise a reader that is not safe
+        raise UnreadableCheckpoint(
+            path, f"is not a checkpoint of plain data and tensors, or it is damaged: {cause}"
+        ) from error
+    if not isinstance(content, dict):
+        raise UnreadableCheckpoint(path, f"should hold a dict, but holds a {type(content).__name__}.")
+    return dict(sanitize.items(content))
+
+
+def network_weights(path: str | Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The network's parameters and buffers, without the Lightning module's prefix.
+
+    Raises:
+        UnreadableCheckpoint: there are none, or the tensors claim more bytes than the file has.
+    """
+    state = content.get("state_dict")
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in sanitize.items(state)
+    ):
+        raise UnreadableCheckpoint(path, "field `state_dict`: should be a dict of tensors by name.")
+    weights = {name.removeprefix(PREFIX): tensor for name, tensor in sanitize.items(state) if name.startswith(PREFIX)}
+    try:
+        for name, tensor in weights.items():
+            sanitize.check_tensor(tensor, f"state_dict.{PREFIX}{name[:100]!r}")
+    except ModelError as error:
+        raise UnreadableCheckpoint(path, str(error)) from error
+    if not weights:
+        raise UnreadableCheckpoint(path, f"field `state_dict`: has no key that starts with {PREFIX!r}.")
+    claimed, size = (
+        sum(tensor.numel() * tensor.element_size() for tensor in weights.values()),
+        os.path.getsize(path),
+    )
+    if claimed > size:  # a stride of 0 turns four bytes into a matrix of any size
+        raise UnreadableCheckpoint(
+            path, f"field `state_dict`: the tensors claim {claimed} bytes, but the file has {size}."
+        )
+    return weights
+
+
+def write(content: dict[str, Any], destination: str | Path) -> None:
+    """Write a checkpoint so that ``destination`` is at any time either the old file or the whole new one.
+
+    Raises:
+        UnreadableCheckpoint: what was written could not be read back; the old file is still there.
+    """
+    destination = Path(destination)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    temporary = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())  # or the new name might outlive a power cut, and the bytes not
+        try:
+            read(temporary)
+        except UnreadableCheckpoint as error:
+            raise UnreadableCheckpoint(
+                destination, f"not written, because it could not be read: {error.reason}"
+            ) from error
+        os.replace(temporary, destination)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,146 @@
+"""State dicts: the weights of a known network, found in a checkpoint that somebody else's code wrote."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from models.checkpoint import sanitize
+from models.errors import ModelError, UnreadableCheckpoint
+
+MAX_DEPTH = 4  # {"checkpoint": {"model": {"state_dict": ...}}} is as deep as anyone nests
+MAX_PREFIXES = 16  # that are tried in one dict, the likeliest first
+LISTED = 3  # names of each kind in an error
+LIGHTNINGS = "state_dict."  # where Lightning keeps what it validates; averaging callbacks keep more beside it
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """How the tensors under one prefix fit a network."""
+
+    where: str  # keys that lead to the dict, each with a dot behind it
+    prefix: str
+    weights: dict[str, Tensor]  # those that fit, under the network's names
+    wrong: tuple[str, ...]  # what does not fit, by kind
+
+    @property
+    def flag(self) -> str:
+        return f"`--key_prefix {(self.where + self.prefix)[:200]!r}`"
+
+
+def find(
+    path: str | Path, content: Mapping[str, Any], network: nn.Module, prefix: str | None = None
+) -> dict[str, Tensor]:
+    """The network's parameters and buffers, wherever the content has them and whatever stands before their names.
+
+    Args:
+        path: of the file, for messages and for its size.
+        content: of the file, as :func:`models.checkpoint.read_plain` gives it: a state dict, or dicts around one.
+        network: says which names and shapes are wanted; its values do not matter.
+        prefix: what stands before the network's names, such as ``backbone.``, with or without the keys that lead
+            there; by default the only one that fits.
+
+    Returns:
+        The tensors under the network's names, their floats in the network's precision.
+
+    Raises:
+        UnreadableCheckpoint: nothing fits, more than one does, or a tensor is not dense data that the file holds.
+    """
+    expected = network.state_dict()
+    dicts = list(_dicts(dict(content)))
+    fits = [_fit(expected, *each, tried) for each in dicts for tried in _prefixes(expected, each[1])]
+    asked = [fit for fit in fits if prefix in (None, fit.prefix, fit.where + fit.prefix)]
+    whole = [fit for fit in asked if not fit.wrong]
+    whole = [fit for fit in whole if fit.where == LIGHTNINGS] or whole
+    if len(whole) > 1:
+        flags = " or ".join(fit.flag for fit in whole[:LISTED])
+        raise UnreadableCheckpoint(path, f"has weights that fit the network {len(whole)} times; choose with {flags}.")
+    if not whole:
+        names = [where + name for where, state in dicts for name in state]
+        raise UnreadableCheckpoint(path, _refusal(network, prefix, asked, fits, names))
+    (found,) = whole
+    try:
+        for name, tensor in found.weights.items():
+            sanitize.check_tensor(tensor, f"{found.where}{found.prefix}{name}"[:200])
+    except ModelError as error:
+        raise UnreadableCheckpoint(path, str(error)) from error
+    claimed, size = sum(each.numel() * each.element_size() for each in found.weights.values()), os.path.getsize(path)
+    if claimed > size:  # a stride of 0 turns four bytes into a matrix of any size
+        raise UnreadableCheckpoint(path, f"its tensors claim {claimed} bytes, but the file has {size}.")
+    return {name: tensor.to(expected[name].dtype) for name, tensor in found.weights.items()}
+
+
+def _dicts(content: dict[str, Any], where: str = "", depth: int = MAX_DEPTH) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """The tensors by name of every dict that has some, and the keys that lead there."""
+    named = {key: value for key, value in sanitize.items(content) if isinstance(key, str)}
+    tensors = {key: value for key, value in named.items() if isinstance(value, Tensor)}
+    if tensors:
+        yield where, tensors
+    for key, value in named.items():
+        if isinstance(value, dict) and depth > 1:
+            yield from _dicts(value, f"{where}{key}.", depth - 1)
+
+
+def _prefixes(expected: Iterable[str], state: Iterable[str]) -> list[str]:
+    """What stands before the expected names, most frequent first; that of the whole network is among them."""
+    wanted = set(expected)
+    counted: Counter[str] = Counter()
+    for name in state:
+        parts = name.split(".")
+        for at in range(len(parts)):
+            if ".".join(parts[at:]) in wanted:
+                counted["".join(f"{part}." for part in parts[:at])] += 1
+    return [prefix for prefix, _ in counted.most_common(MAX_PREFIXES)]
+
+
+def _fit(expected: Mapping[str, Tensor], where: str, state: Mapping[str, Tensor], prefix: str) -> _Fit:
+    found = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    misshapen = [name for name in expected if name in found and not _alike(expected[name], found[name])]
+    kinds = {
+        "missing": [repr(name) for name in expected if name not in found],
+        "unexpected": [repr(name[:100]) for name in found if name not in expected],
+        "misshapen": [f"{name!r} should be {_say(expected[name])}, but is {_say(found[name])}" for name in misshapen],
+    }
+    wrong = tuple(f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names)
+    weights = {name: found[name] for name in expected if name in found and name not in misshapen}
+    return _Fit(where, prefix, weights, wrong)
+
+
+def _alike(expected: Tensor, found: Tensor) -> bool:
+    # Another precision is no other network: torch would convert it, too.
+    same = expected.dtype == found.dtype or (expected.is_floating_point() and found.is_floating_point())
+    return same and expected.shape == found.shape
+
+
+def _refusal(network: nn.Module, prefix: str | None, asked: list[_Fit], fits: list[_Fit], names: list[str]) -> str:
+    name = type(network).__name__
+    for fit in fits:
+        if not fit.wrong:
+            return f"the weights do not fit the network {name} under the prefix {prefix!r}; {fit.flag} would fit."
+    if not fits:
+        wanted, there = _some(map(repr, network.state_dict())), _some(repr(name[:100]) for name in names)
+        has = f"has {there}" if names else "has no tensors by name"
+        return (
+            f"the weights do not fit the network: {name} needs {wanted}, but the file {has}. Set "
+            "`model.init_args.network` to the class that the file was trained with."
+        )
+    best = max(asked or fits, key=lambda fit: len(fit.weights))
+    return (
+        f"the weights do not fit the network {name}; the nearest is {best.flag}, with {'; '.join(best.wrong)}. Set "
+        "`model.init_args.network` to the class and the arguments that the file was trained with."
+    )
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:LISTED]) + (", ..." if len(listed) > LISTED else "")
+
+
+def _say(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

@@ -1,0 +1,27 @@
+"""Natural inputs: rows of named columns and texts, which a user has, as the raw numbers that a model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class Reader(Protocol):
+    """Reads what a user has: :class:`models.inputs.tabular.Table` or :class:`models.inputs.text.Tokens`."""
+
+    def read(self, instances: Sequence[Any]) -> NDArray[np.float32]:
+        """Raw inputs ``[N, *shape]``.
+
+        Raises:
+            InvalidInput: an instance is not what the model takes.
+        """
+
+    def example(self) -> Any:
+        """An instance to try."""
+
+    def outside(self, raw: Tensor) -> Tensor:
+        """Whether a raw input holds what no training row had, ``[B]``."""

@@ -1,0 +1,104 @@
+"""The input spec: what one input is, as the user has it, and how it becomes what the network eats."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from models.fields import Finite, Plain
+from models.inputs.reader import Reader
+from models.inputs.tabular import MAX_COLUMNS, Column, Table, width
+from models.inputs.text import TokenizerSpec, Tokens
+
+MAX_INPUT = 2**24  # numbers in one input
+
+# Axes of one input, without the batch.
+_AXES = {"image": 3, "numbers": 1, "table": 1, "text": 1}
+
+
+class InputSpec(Plain):
+    """What one input is.
+
+    A *raw* input is always an array of numbers: pixels, a row, the encoded columns of a table's row, or the tokens of a
+    text. What a user has instead of numbers is read by :attr:`reader`.
+
+    Attributes:
+        kind: ``image`` (channels first), ``numbers`` (one row), ``table`` (named columns) or ``text``.
+        shape: of one raw input, without the batch axis.
+        mean: subtracted, one a channel (image), one a number or encoded column, and 0 for text; fitted on the training
+            split.
+        std: divided by, as ``mean``; positive, and 1 for text.
+        low: smallest raw value in the training split; for text the first token.
+        high: largest raw value in the training split; for text the last token.
+        columns: of a table; None for everything else.
+        tokenizer: of a text; None for everything else.
+    """
+
+    kind: Literal["image", "numbers", "table", "text"]
+    shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=8)]
+    mean: tuple[Finite, ...]
+    std: tuple[Annotated[Finite, Field(gt=0)], ...]
+    low: Finite
+    high: Finite
+    columns: Annotated[list[Column], Field(min_length=1, max_length=MAX_COLUMNS)] | None = None
+    tokenizer: TokenizerSpec | None = None
+
+    @cached_property
+    def reader(self) -> Reader | None:
+        """What reads instances as a user has them; None for numbers and images, which are numbers already."""
+        if self.columns is not None:
+            return Table(self.columns)
+        return None if self.tokenizer is None else Tokens(self.tokenizer)
+
+    def describe(self) -> dict[str, Any]:
+        """Everything a user may want to know, as plain data; of a tokenizer's words, how many there are."""
+        described = self.model_dump(mode="json", exclude={"tokenizer"})
+        spec = self.tokenizer
+        described["tokenizer"] = spec and {
+            "kind": spec.kind,
+            "vocabulary": len(spec.vocabulary),
+            "lowercase": spec.lowercase,
+            "length": spec.length,
+        }
+        return described
+
+    @field_validator("shape", "mean", "std", mode="before")
+    @classmethod
+    def _list_as_tuple(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> InputSpec:
+        if len(self.shape) != _AXES[self.kind] or math.prod(self.shape) > MAX_INPUT:
+            raise ValueError(
+                f"Expected the shape of {self.kind} input to have {_AXES[self.kind]} axes and at most {MAX_INPUT} "
+                f"numbers, but got {list(self.shape)}."
+            )
+        scales = 1 if self.kind == "text" else self.shape[0]
+        if not len(self.mean) == len(self.std) == scales:
+            raise ValueError(
+                f"Expected one mean and one std for each of {scales} along the first axis, but got "
+                f"{len(self.mean)} and {len(self.std)}."
+            )
+        if self.low > self.high:
+            raise ValueError(f"Expected low <= high, but got {self.low} and {self.high}.")
+        for kind, part, size in (
+            ("table", "columns", None if self.columns is None else width(self.columns)),
+            ("text", "tokenizer", None if self.tokenizer is None else self.tokenizer.length),
+        ):
+            if (size is not None) != (self.kind == kind):
+                raise ValueError(f"Expected `{part}` for {kind} input and for no other, but the input is {self.kind}.")
+            if size is not None and self.shape != (size,):
+                raise ValueError(
+                    f"Expected the shape to be the width of `{part}`, [{size}], but got {list(self.shape)}."
+                )
+        if self.columns is not None and len({column.name for column in self.columns}) < len(self.columns):
+            raise ValueError("Expected every column once.")
+        if self.tokenizer is not None and (self.low, self.high) != (0, len(self.tokenizer.vocabulary) - 1):
+            raise ValueError(
+                f"Expected low and high to be the first and the last token, but got {self.low} and {self.high}."
+            )
+        return self

@@ -1,0 +1,36 @@
+"""Locked dropout: one mask for all steps of a sequence."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.networks.validation import check_rates
+
+
+class LockedDropout(nn.Module):
+    """Drops the same features at every step of a sequence (variational dropout, Gal and Ghahramani 2016).
+
+    Torch's dropout draws anew at each step, so that over a long sequence every feature gets through at some step.
+
+    Args:
+        p: share of the features that a sequence does without; the others grow by 1 / (1 - p).
+
+    Raises:
+        ValueError: the rate is not in [0, 1].
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        check_rates([p], layers=1, name="p")
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sequences ``[B, L, F]`` as they were, but for the features that each does without."""
+        kept_BF = F.dropout(torch.ones_like(x[:, 0]), self.p, self.training)
+        return x * kept_BF.unsqueeze(1)
+
+    def extra_repr(self) -> str:
+        """What a printed layer says."""
+        return f"p={self.p:g}"

@@ -1,0 +1,80 @@
+"""Any architecture of the library timm, with dropout and a head behind it."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from torch import Tensor, nn
+
+from models.networks.validation import check_rates, check_sizes
+
+
+class TimmNet(nn.Module):
+    """An image network of timm (Wightman 2019) without its classifier, then dropout and a linear head.
+
+    The library is needed: `pip install timm`. Nothing is ever downloaded: the weights come from training or from a
+    checkpoint.
+
+    Args:
+        architecture: a name of `timm.list_models()`, such as ``resnet18`` or ``vit_tiny_patch16_224``.
+        in_channels: channels of an image.
+        image_size: height and width of an image in pixels, for architectures that are built for one size.
+        attention_rate: dropout rate on attention weights, for architectures that have attention.
+        projection_rate: dropout rate behind each sub-layer, for the same ones.
+        depth_rate: rate at which whole blocks are skipped in training (Huang 2016); no dropout site.
+        head_rate: dropout rate before the head.
+        num_classes: C.
+
+    Raises:
+        ValueError: a size is not positive, a rate not in [0, 1], or timm has no such architecture.
+        ModuleNotFoundError: timm is not installed.
+        TypeError: the architecture does not have what an argument asks for.
+    """
+
+    def __init__(
+        self,
+        architecture: str = "resnet18",
+        in_channels: int = 3,
+        image_size: int | None = None,
+        attention_rate: float = 0.0,
+        projection_rate: float = 0.0,
+        depth_rate: float = 0.0,
+        head_rate: float = 0.3,
+        num_classes: int = 10,
+    ) -> None:
+        super().__init__()
+        check_sizes(in_channels=[in_channels], num_classes=[num_classes])
+        if image_size is not None:
+            check_sizes(image_size=[image_size])
+        rates = {"attn_drop_rate": attention_rate, "proj_drop_rate": projection_rate, "drop_path_rate": depth_rate}
+        names = ("attention_rate", "projection_rate", "depth_rate", "head_rate")
+        for name, rate in zip(names, (*rates.values(), head_rate), strict=True):
+            check_rates([rate], layers=1, name=name)
+        timm = _timm()
+        # Only what timm itself defines: it would download the networks that other names stand for.
+        if not timm.is_model(architecture) or ":" in architecture:
+            raise ValueError(f"Expected `architecture` to be one of timm.list_models(), but got {architecture!r:.80}.")
+        # An architecture need not know an argument that asks for nothing.
+        asked = {name: rate for name, rate in rates.items() if rate > 0}
+        if image_size is not None:
+            asked["img_size"] = image_size
+        self.body = timm.create_model(architecture, pretrained=False, in_chans=in_channels, num_classes=0, **asked)
+        self.drop = nn.Dropout(head_rate)
+        # Some architectures widen their features once more before the classifier.
+        self.head = nn.Linear(getattr(self.body, "head_hidden_size", None) or self.body.num_features, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``[B, C]`` of images ``[B, in_channels, H, W]``."""
+        logits_BC: Tensor = self.head(self.drop(self.body(x)))
+        return logits_BC
+
+
+def _timm() -> ModuleType:
+    try:
+        return importlib.import_module("timm")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "Expected the library timm, which has the architectures of models.TimmNet, but it is not installed; "
+            "run `pip install timm`."
+        ) from error

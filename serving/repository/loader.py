@@ -1,0 +1,57 @@
+"""From a source on disk to a model that passed its self-test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+import models
+from models import Ensemble, Predictor
+from models.errors import UnreadableCheckpoint
+from serving.errors import UnusableDevice
+from serving.repository.selftest import check
+from serving.repository.served import ServedModel
+from serving.repository.snapshot import private_copy
+from serving.repository.source import ModelSource
+
+
+class Loader:
+    """Loads models onto one device."""
+
+    def __init__(self, *, device: str, trusted: Sequence[str], strategy: str | None = None) -> None:
+        """Keep what every load needs."""
+        self._device = device
+        self._strategy = strategy
+        self._trusted = tuple(trusted)
+
+    def try_device(self) -> None:
+        """Raises UnusableDevice when torch cannot put a tensor on the device."""
+        try:
+            torch.empty(1, device=self._device)
+        except (RuntimeError, AssertionError) as error:  # unknown to torch, not built in, or not there
+            raise UnusableDevice(
+                f"Expected `device` to be one that torch can use here, such as cpu, but got {self._device!r}: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+
+    def load(self, source: ModelSource) -> ServedModel:
+        """Load, check and warm up one version of a model.
+
+        Raises:
+            UnreadableCheckpoint: a file is missing, damaged, hostile, incomplete or not a Dubio checkpoint.
+            MismatchedCheckpoints: several checkpoints cannot be one ensemble.
+            SelfTestFailed: the model's trial predictions cannot be trusted.
+        """
+        predictors = [self._read(path, source.root) for path in source.paths]
+        predictor = predictors[0] if len(predictors) == 1 else Ensemble.build(predictors)
+        check(source.name, predictor)
+        return ServedModel(source.name, source.version, predictor)
+
+    def _read(self, path: Path, root: Path | None) -> Predictor:
+        with private_copy(path, root) as copy:
+            try:
+                return models.load(copy, device=self._device, trusted=self._trusted, strategy=self._strategy)
+            except UnreadableCheckpoint as error:  # names the copy, which nobody knows
+                raise UnreadableCheckpoint(path, error.reason) from error

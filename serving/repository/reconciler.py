@@ -1,0 +1,195 @@
+"""Brings what is served in line with what lies on disk."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from models.errors import UnreadableCheckpoint
+from serving.errors import InvalidModelSource, LoadFailed, UnknownModel
+from serving.repository.directory import ModelDirectory
+from serving.repository.loader import Loader
+from serving.repository.registry import Inventory, Key
+from serving.repository.source import ModelSource, Stamp, is_name
+
+Control = Literal["none", "poll", "explicit"]
+
+_log = logging.getLogger("dubio")
+_LONGEST_REASON = 1000
+
+
+class Librarian:
+    """Loads, replaces and unloads. One thread at a time may call `start`, `load`, `unload` and `look`."""
+
+    def __init__(
+        self, sources: Sequence[ModelSource], root: Path | None, control: Control, loader: Loader, inventory: Inventory
+    ) -> None:
+        """Models named by the operator come from `sources`, others from the directory `root`, if there is one.
+
+        Raises:
+            InvalidModelSource: the root is no directory.
+        """
+        self._named = {source.name: source for source in sources}
+        self._directory = None if root is None else ModelDirectory(root)
+        self._control = control
+        self._loader = loader
+        self._inventory = inventory
+        self.wanted = len(self._named)
+        """How many models are to be served from the start."""
+        # What the last look found that is not served as it is; None stands for files that were gone.
+        self._seen: dict[Key, Stamp | None] = {}
+        self._complaint = ""
+
+    def sources(self) -> list[ModelSource]:
+        """All versions there are. A model that the operator named hides one of its name in the directory.
+
+        Raises:
+            OSError: the directory cannot be read.
+        """
+        found = [] if self._directory is None else self._directory.sources()
+        return [*self._named.values(), *(source for source in found if source.name not in self._named)]
+
+    def start(self) -> None:
+        """Load what is to be served from the start.
+
+        Raises:
+            UnusableDevice, InvalidModelSource, ModelError, SelfTestFailed: see `ModelRepository.load`.
+        """
+        self._loader.try_device()
+        try:
+            sources = self.sources()
+        except OSError as error:
+            raise InvalidModelSource(f"Expected to read the model repository, but {error}.") from error
+        if self._control == "explicit":
+            sources = list(self._named.values())
+        if self._control == "none" and self._directory is not None and not sources:
+            raise InvalidModelSource(
+                f"Expected <name>/<version>/model.ckpt in the model repository {self._directory.root}, but there is "
+                "none, and with `model_control` none there will not be; add one, or set `model_control` to poll."
+            )
+        self.wanted = len({source.name for source in sources})
+        for source in sources:
+            failure = self._attempt(source)
+            # The operator who named it is waiting to hear; whoever fills the directory reads the index.
+            if failure is not None and (self._control != "poll" or source.root is None):
+                raise failure
+            _warn(source, failure)
+
+    def load(self, name: str) -> None:
+        """Load what is new or changed of a model, unload what is gone; what cannot be loaded stays as it is.
+
+        Raises:
+            UnknownModel, LoadFailed: see `ModelRepository.load_model`.
+        """
+        sources = self._of(name)
+        for key in self._inventory.known():
+            if key[0] == name and key not in [source.key for source in sources]:
+                self._forget(key)
+        failures = []
+        for source in sources:
+            if self._inventory.is_current(source.key, source.stamp()):
+                continue
+            error = self._attempt(source)
+            _warn(source, error)
+            if error is not None:
+                failures.append(f"version {source.version}: {_reason(error)}")
+        if failures:
+            served = ", ".join(self._inventory.served.get(name, {})) or "none"
+            raise LoadFailed(f"Failed to load {name!r}, {' '.join(failures)} Versions that are served: {served}.")
+
+    def unload(self, name: str) -> None:
+        """Take all versions of a model out of service.
+
+        Raises:
+            UnknownModel: there is no such model.
+        """
+        keys = [key for key in self._inventory.known() if key[0] == name]
+        if not keys:
+            self._of(name)
+        for key in keys:
+            if self._inventory.is_served(key):
+                self._inventory.unloaded(key, "It was unloaded by request.")
+                _log.info("Unloaded model %s version %s.", *key)
+
+    def _of(self, name: str) -> list[ModelSource]:
+        if name in self._named:
+            return [self._named[name]]
+        try:
+            sources = [] if self._directory is None else self._directory.of(name)
+        except OSError as error:
+            raise LoadFailed(f"Failed to load {name!r}: its folder cannot be read: {error.strerror}.") from error
+        if not sources and not any(key[0] == name for key in self._inventory.known()):
+            what = f"{name[:100]!r}" if is_name(name) else "a name that no model can have"
+            raise UnknownModel(f"Expected the name of a model in the repository, but got {what}.")
+        return sources
+
+    def look(self) -> None:
+        """Load and unload what changed on disk since the last look, and has not changed between the two."""
+        try:
+            sources = self.sources()
+        except OSError as error:
+            self._complain(f"Cannot read the model repository, so nothing changes: {error}")
+            return
+        found = {source.key: source for source in sources}
+        gone = [key for key in self._inventory.known() if key not in found]
+        if gone and len(found) == len(self._named):
+            # More likely a volume that is not mounted than somebody who wants no model any more.
+            self._complain("The model repository is empty all at once, so nothing is unloaded.")
+            return
+        self._complain("")
+        self._seen = {key: stamp for key, stamp in self._seen.items() if key in found or key in gone}
+        for key in gone:
+            if self._unchanged(key, None):
+                self._forget(key)
+        for key, source in found.items():
+            stamp = source.stamp()
+            if stamp is None or stamp == self._inventory.stamp(key):
+                self._seen.pop(key, None)
+            elif self._unchanged(key, stamp):
+                _warn(source, self._attempt(source))
+
+    def _unchanged(self, key: Key, stamp: Stamp | None) -> bool:
+        """Whether the last look found the same; remembers it for the next one otherwise."""
+        if key in self._seen and self._seen[key] == stamp:
+            del self._seen[key]
+            return True
+        self._seen[key] = stamp
+        return False
+
+    def _attempt(self, source: ModelSource) -> Exception | None:
+        """Load a version and let it take over; what prevented it goes into the index, and is returned."""
+        began = time.monotonic()
+        stamp = source.stamp()
+        self._inventory.loading(source.key)
+        try:
+            model = self._loader.load(source)
+        except Exception as error:  # whatever a file can do; what serves goes on
+            self._inventory.failed(source.key, stamp, _reason(error))
+            return error
+        self._inventory.loaded(model, stamp)
+        _log.info("Loaded model %s version %s in %.1f s.", *source.key, time.monotonic() - began)
+        return None
+
+    def _forget(self, key: Key) -> None:
+        self._inventory.forget(key)
+        _log.info("Unloaded model %s version %s, which is not in the repository any more.", *key)
+
+    def _complain(self, text: str) -> None:
+        """Log a lasting trouble once."""
+        if text and text != self._complaint:
+            _log.warning("%s", text)
+        self._complaint = text
+
+
+def _warn(source: ModelSource, error: Exception | None) -> None:
+    if error is not None:
+        _log.warning("Cannot serve model %s version %s: %s", *source.key, " ".join(str(error).split()))
+
+
+def _reason(error: Exception) -> str:
+    """Why a model cannot be served, without the paths of this machine."""
+    text = error.reason if isinstance(error, UnreadableCheckpoint) else str(error) or type(error).__name__
+    return " ".join(text.split())[:_LONGEST_REASON]

@@ -1,0 +1,132 @@
+"""What is served, and how every other version stands. Written by the one thread that loads, read by all."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from types import MappingProxyType
+from weakref import ref
+
+from serving.repository.served import ServedModel
+from serving.repository.source import Stamp
+
+Key = tuple[str, str]
+Served = Mapping[str, Mapping[str, ServedModel]]
+
+
+class State(StrEnum):
+    """How a version stands, in the words of the Open Inference Protocol."""
+
+    READY = "READY"
+    LOADING = "LOADING"
+    UNLOADING = "UNLOADING"
+    UNAVAILABLE = "UNAVAILABLE"
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """A line of the repository's index."""
+
+    name: str
+    version: str
+    state: State
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    state: State
+    reason: str = ""
+    model: ServedModel | None = None
+    stamp: Stamp | None = None  # of the files that were loaded, or tried last
+    leaving: ref[ServedModel] | None = None  # until the last request that uses it is answered
+
+
+class Inventory:
+    """Versions by name."""
+
+    def __init__(self, first: Sequence[str]) -> None:
+        """Nothing is there yet. Models named in `first` come first, all others by name."""
+        self._first = tuple(first)
+        self._lock = threading.Lock()
+        self._entries: dict[Key, _Entry] = {}
+        self.served: Served = MappingProxyType({})
+        """What may be asked: versions by name, oldest first. Replaced as a whole, so read it once."""
+
+    def known(self) -> list[Key]:
+        """Every version that anything is known about."""
+        with self._lock:
+            return list(self._entries)
+
+    def stamp(self, key: Key) -> Stamp | None:
+        """Of the files that this version was loaded from, or that could not be loaded; None before and after."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry.stamp
+
+    def is_served(self, key: Key) -> bool:
+        """Whether this version may be asked."""
+        return key[1] in self.served.get(key[0], {})
+
+    def is_current(self, key: Key, stamp: Stamp | None) -> bool:
+        """Whether this version is served from files with this stamp."""
+        entry = self._entries.get(key)
+        return entry is not None and entry.model is not None and not entry.reason and entry.stamp == stamp
+
+    def states(self) -> list[ModelState]:
+        """How every version stands, in order."""
+        with self._lock:
+            found = list(self._entries.items())
+        return [_describe(key, entry) for key, entry in sorted(found, key=lambda item: self._place(item[0]))]
+
+    def loading(self, key: Key) -> None:
+        """Somebody began to load this version; what serves meanwhile stays."""
+        if not self.is_served(key):
+            self._put(key, _Entry(State.LOADING))
+
+    def loaded(self, model: ServedModel, stamp: Stamp | None) -> None:
+        """From now on `model` answers for its name and version."""
+        self._put((model.name, model.version), _Entry(State.READY, model=model, stamp=stamp))
+
+    def failed(self, key: Key, stamp: Stamp | None, reason: str) -> None:
+        """The files could not be loaded; what was served under this version stays."""
+        entry = self._entries[key]
+        if entry.model is not None:
+            kept = f"Its file was replaced, but the new one cannot be served, so the old one goes on: {reason}"
+            self._put(key, replace(entry, reason=kept, stamp=stamp))
+        else:
+            self._put(key, _Entry(State.UNAVAILABLE, reason, stamp=stamp))
+
+    def unloaded(self, key: Key, reason: str) -> None:
+        """Take this version out of service."""
+        model = self._entries[key].model
+        leaving = None if model is None else ref(model)
+        self._put(key, _Entry(State.UNAVAILABLE, reason, leaving=leaving))
+
+    def forget(self, key: Key) -> None:
+        """Take this version out of service and out of the index."""
+        self._put(key, None)
+
+    def _put(self, key: Key, entry: _Entry | None) -> None:
+        with self._lock:
+            if entry is None:
+                self._entries.pop(key, None)
+            else:
+                self._entries[key] = entry
+            served: dict[str, dict[str, ServedModel]] = {}
+            for (name, version), known in sorted(self._entries.items(), key=lambda item: self._place(item[0])):
+                if known.model is not None:
+                    served.setdefault(name, {})[version] = known.model
+            self.served = MappingProxyType(served)
+
+    def _place(self, key: Key) -> tuple[int, str, int]:
+        name, version = key
+        rank = self._first.index(name) if name in self._first else len(self._first)
+        return rank, name, int(version)
+
+
+def _describe(key: Key, entry: _Entry) -> ModelState:
+    if entry.leaving is not None and entry.leaving() is not None:
+        return ModelState(*key, State.UNLOADING, "It finishes the requests that it has begun.")
+    return ModelState(*key, entry.state, entry.reason)

@@ -1,0 +1,182 @@
+"""The models of this service: found on disk, loaded beside the running ones, handed out by name and version."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TypeVar
+
+from serving.errors import InvalidModelSource, NotReady, UnknownModel
+from serving.repository.loader import Loader
+from serving.repository.reconciler import Control, Librarian
+from serving.repository.registry import Inventory, ModelState, State
+from serving.repository.served import ServedModel
+from serving.repository.source import ModelSource
+
+__all__ = ["ModelRepository", "ModelSource", "ServedModel"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger("dubio")
+
+
+class ModelRepository:
+    """Loads models and hands them out.
+
+    A model is visible only once it is loaded and has passed its self-test, and until another took its place. All
+    loading happens in one thread of its own, one model after the other; handing out never waits for it.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[ModelSource],
+        *,
+        device: str,
+        trusted: Sequence[str],
+        root: Path | None = None,
+        control: Control = "none",
+        strategy: str | None = None,
+    ) -> None:
+        """Models named by the operator come from `sources`, others from the directory `root`, if there is one.
+
+        Raises:
+            InvalidModelSource: two sources share a name, or the root is no directory.
+        """
+        self._named: dict[str, ModelSource] = {}
+        for source in sources:
+            if source.name in self._named:
+                raise InvalidModelSource(
+                    f"Expected model names to differ, but {source.name!r} names both "
+                    f"{self._named[source.name].path} and {source.path}; give one of them another: "
+                    f"{source.name}-2={source.path}"
+                )
+            self._named[source.name] = source
+        self._inventory = Inventory(tuple(self._named))
+        loader = Loader(device=device, trusted=trusted, strategy=strategy)
+        self._librarian = Librarian(sources, root, control, loader, self._inventory)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="dubio-load")
+        self._started = False
+        self._root = root
+
+    def load(self) -> None:
+        """Load what is to be served from the start.
+
+        Raises:
+            UnusableDevice: torch cannot put a tensor on the device.
+            UnreadableCheckpoint, MismatchedCheckpoints: a model cannot be read.
+            SelfTestFailed: a model's trial predictions cannot be trusted.
+            InvalidModelSource: the directory holds no model, or cannot be read.
+        """
+        self._thread.submit(self._librarian.start).result()
+        self._started = True
+
+    async def load_model(self, name: str) -> None:
+        """Load what is new or changed of a model, unload what is gone; what cannot be loaded stays as it is.
+
+        Raises:
+            UnknownModel: nobody named such a model, and none lies in the directory.
+            LoadFailed: a version cannot be served.
+        """
+        await self._in_thread(lambda: self._librarian.load(name))
+
+    async def unload_model(self, name: str) -> None:
+        """Take all versions of a model out of service; requests that have begun are answered.
+
+        Raises:
+            UnknownModel: there is no such model.
+        """
+        await self._in_thread(lambda: self._librarian.unload(name))
+
+    async def look(self) -> None:
+        """Load and unload what changed on disk since the last look, and has not changed between the two."""
+        await self._in_thread(self._librarian.look)
+
+    def close(self) -> None:
+        """Wait for the load that is running, drop those that have not begun."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def get(self, name: str | None = None, version: str | None = None) -> ServedModel:
+        """The model of this name; its newest version when `version` is None.
+
+        Without a name, the first that the operator named, or else the only one there is.
+
+        Raises:
+            NotReady: nothing is loaded.
+            UnknownModel: no model has this name, or not in this version.
+        """
+        if not self.ready:
+            raise NotReady(self.unready_reason)
+        served = self._inventory.served
+        if name is None:
+            name = next(iter(self._named), None)
+            if name is None and len(served) > 1:
+                raise UnknownModel(
+                    f"Expected the name of a model, because there are several and none comes first: "
+                    f"{', '.join(served)}."
+                )
+            name = name or next(iter(served), "")
+        if name not in served:
+            near = get_close_matches(name[:100], served, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"loaded: {', '.join(served)}."
+            raise UnknownModel(f"Expected `name` to be a loaded model, but got {name[:100]!r}; {hint}")
+        versions = served[name]
+        if version is None:
+            return list(versions.values())[-1]
+        if version not in versions:
+            raise UnknownModel(
+                f"Expected `version` to be a loaded version of model {name!r}, but got {version[:40]!r}; "
+                f"loaded: {', '.join(versions)}."
+            )
+        return versions[version]
+
+    def versions(self, name: str) -> tuple[str, ...]:
+        """The loaded versions of a model, oldest first.
+
+        Raises:
+            NotReady, UnknownModel: as `get`.
+        """
+        return tuple(model.version for model in self.all_versions(self.get(name).name))
+
+    def all_versions(self, name: str | None = None) -> list[ServedModel]:
+        """Every loaded version of a model, oldest first, or of all models; empty if there is none."""
+        served = self._inventory.served
+        chosen = served.values() if name is None else [served.get(name, {})]
+        return [model for versions in chosen for model in versions.values()]
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        """The newest version of every loaded model, those that the operator named first."""
+        return iter([list(versions.values())[-1] for versions in self._inventory.served.values()])
+
+    def index(self) -> list[ModelState]:
+        """How every version stands, loaded or not. Looks into the directory, so it belongs into a thread."""
+        states = self._inventory.states()
+        known = {(state.name, state.version) for state in states}
+        try:
+            found = self._librarian.sources()
+        except OSError as error:
+            _log.warning("Cannot read the model repository: %s", error)
+            return states
+        missing = [source.key for source in found if source.key not in known]
+        return states + [ModelState(*key, State.UNAVAILABLE, "It is not loaded.") for key in missing]
+
+    @property
+    def ready(self) -> bool:
+        """True when all that was to be served from the start is, and as long as there is at least one model."""
+        return self._started and bool(self._inventory.served)
+
+    @property
+    def unready_reason(self) -> str:
+        """Why `ready` is false, for whoever asks."""
+        wanted = self._librarian.wanted
+        if not self._started and wanted:
+            return f"{len(self._inventory.served)} of {wanted} models are loaded so far; try again shortly."
+        if self._root is not None:
+            return "No model is loaded: put one into the model repository, or have an administrator load one."
+        return "No model is loaded: start the service with at least one checkpoint, or set DUBIO_MODELS."
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.wrap_future(self._thread.submit(work))

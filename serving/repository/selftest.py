@@ -1,0 +1,76 @@
+"""Trial predictions of a freshly loaded model: it serves only if they hold, and is warm afterwards."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import Ensemble, Prediction, Predictor, Work
+from models.errors import InvalidInput
+from models.inputs import encoding
+from models.inputs.reader import Reader
+from serving.errors import SelfTestFailed
+
+# One row is what most requests carry, the others are a small and a large batch: all are warm before the first request.
+_ROW_COUNTS = (1, 8, 32)
+_EXACT = ("label", "probabilities")
+# Members are chunked and padded to the batch, which may round differently.
+_ROUNDED = ("mc_mean", "mc_std", "predictive_entropy", "expected_entropy", "mutual_information")
+_ROUNDING = 1e-5
+_PLAIN = Work.DETERMINISTIC
+
+
+def check(name: str, predictor: Predictor | Ensemble) -> None:
+    """Predict seeded noise from the range seen in training, twice, and judge the answers.
+
+    Raises:
+        SelfTestFailed: an answer is not finite, differs between two calls or with less work asked for, no p-value is
+            a probability, or the members never disagree.
+    """
+    spec = predictor.input
+    if spec.reader is not None:
+        _read(name, spec.reader)
+    varied = False
+    for rows in _ROW_COUNTS:
+        x = encoding.noise(spec, rows).numpy()
+        try:
+            golden, again, plain = predictor.predict(x), predictor.predict(x), predictor.predict(x, work=_PLAIN)
+        except InvalidInput as error:
+            raise _failed(name, f"it does not take inputs within the range seen in training ({error})") from error
+        _check_repeats(name, golden, again)
+        if not np.array_equal(plain.probabilities, golden.probabilities):
+            raise _failed(name, "`probabilities` depend on whether the members are asked as well")
+        varied = varied or _varies(golden)
+    if not varied:
+        raise _failed(name, "the committee's members all agree to the last bit, so `mc_std` would always be 0")
+
+
+def _read(name: str, reader: Reader) -> None:
+    """Read an example, which also makes ready what is only built when first needed, such as a tokenizer."""
+    try:
+        reader.read([reader.example()])
+    except InvalidInput as error:
+        raise _failed(name, f"it does not take its own example ({error})") from error
+
+
+def _check_repeats(name: str, golden: Prediction, again: Prediction) -> None:
+    for column in (*_EXACT, *_ROUNDED):
+        expected, found = getattr(golden, column), getattr(again, column)
+        if not np.isfinite(expected).all():
+            raise _failed(name, f"`{column}` is not finite for inputs within the range seen in training")
+        if not (np.array_equal(expected, found) if column in _EXACT else _close(expected, found)):
+            raise _failed(name, f"`{column}` differs between two calls with the same input")
+    if golden.p_value is not None and not ((golden.p_value > 0) & (golden.p_value <= 1)).all():
+        raise _failed(name, "`p_value` is not a probability for inputs within the range seen in training")
+
+
+def _close(expected: NDArray[np.float32], found: NDArray[np.float32]) -> bool:
+    return bool(np.allclose(found, expected, rtol=0, atol=_ROUNDING))
+
+
+def _varies(prediction: Prediction) -> bool:
+    return bool(prediction.mc_std.max() > 0)
+
+
+def _failed(name: str, what: str) -> SelfTestFailed:
+    return SelfTestFailed(f"Model {name!r} failed its self-test: {what}; train or calibrate it again.")

@@ -1,0 +1,101 @@
+"""Takes connections from the socket that several workers share, so that each gets its share of them.
+
+The event loops' own servers take all that wait at once: a burst of connections, such as a load balancer opens, would
+end up with a single worker, and so would a trickle, with whichever the kernel wakes first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+
+from serving.server.shares import Shares
+
+_BACKLOG = 2048
+# A worker that has more connections than another leaves it this long to come first.
+_COURTESY_SECONDS = 0.005
+# The process or the system is out of what a connection needs; connections wait in the queue meanwhile.
+_SHORT_OF_MEANS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_PAUSE_SECONDS = 0.5
+
+
+class Acceptor:
+    """Takes one connection at a time, on the running event loop."""
+
+    def __init__(
+        self,
+        bound: socket.socket,
+        make_protocol: Callable[[], asyncio.Protocol],
+        shares: Shares,
+        count: Callable[[], int],
+    ) -> None:
+        """Connections of `bound` are handed to a protocol each; `count` says how many there are."""
+        self._bound = bound
+        self._make_protocol = make_protocol
+        self._shares = shares
+        self._count = count
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._waited = False
+        self._closed = False
+        bound.setblocking(False)
+        bound.listen(_BACKLOG)
+        self._resume()
+
+    async def close(self) -> None:
+        """Take what waits, whose clients believe to be connected, and then no more."""
+        self._closed = True
+        self._loop.remove_reader(self._bound)
+        waiting = accept_waiting(self._bound)
+        self._bound.close()
+        for connection in waiting:
+            self._connect(connection)
+        await asyncio.gather(*self._tasks)
+
+    def _resume(self) -> None:
+        if not self._closed:
+            self._loop.add_reader(self._bound, self._accept)
+
+    def _pause(self, seconds: float) -> None:
+        self._loop.remove_reader(self._bound)
+        self._loop.call_later(seconds, self._resume)
+
+    def _accept(self) -> None:
+        connections = self._count() + len(self._tasks)
+        if not self._waited and self._shares.is_ahead(connections):
+            self._waited = True
+            self._pause(_COURTESY_SECONDS)
+            return
+        self._waited = False
+        try:
+            connection, _ = self._bound.accept()
+        except (BlockingIOError, InterruptedError, ConnectionError):  # another worker came first, or the client left
+            return
+        except OSError as error:
+            if error.errno not in _SHORT_OF_MEANS:
+                raise
+            self._pause(_PAUSE_SECONDS)
+            return
+        self._shares.show(connections + 1)
+        self._connect(connection)
+
+    def _connect(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        task = self._loop.create_task(self._loop.connect_accepted_socket(self._make_protocol, connection))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def accept_waiting(bound: socket.socket) -> list[socket.socket]:
+    """Connections that were made but not accepted; they would be reset, and what was sent on them lost."""
+    found: list[socket.socket] = []
+    bound.setblocking(False)
+    try:
+        while len(found) < _BACKLOG:
+            found.append(bound.accept()[0])
+    except OSError:  # none is left, or the process is out of what a connection needs
+        return found
+    return found

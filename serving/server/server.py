@@ -1,0 +1,147 @@
+"""One process that serves: the only one, or one of several workers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import Callable, Generator
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import uvicorn
+
+from serving.app import create_app
+from serving.lifecycle import Lifecycle
+from serving.server.acceptor import Acceptor, accept_waiting
+from serving.server.protocol import BoundedProtocol, Limits
+from serving.server.shares import Shares
+from serving.settings import Settings
+from serving.telemetry.gauges import IN_FLIGHT, Gauges
+
+# Of the grace period, for putting things away once the last request is answered or cut off.
+_TIDYING_SECONDS = 1
+_NEXT_ROUND_SECONDS = 0.01
+# A prediction wants the interpreter for microseconds, between two operations of torch. With Python's own 5 ms it would
+# wait that long for each while the event loop writes the answers of the batch before.
+_SWITCH_SECONDS = 0.001
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but it says when it listens and ticks, and leaves signals to us, who are not ready first of all."""
+
+    def __init__(self, config: uvicorn.Config, bound: socket.socket, shares: Shares | None) -> None:
+        """Listen on `bound`, of which other workers take their shares, too, if there are any."""
+        super().__init__(config)
+        self._bound = bound
+        self._shares = shares
+        self._acceptor: Acceptor | None = None
+        self.listening: Callable[[], None] = lambda: None
+        self.ticked: Callable[[], None] = lambda: None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and then call `listening`."""
+        await super().startup([self._bound] if self._shares is None else [])
+        if self._shares is not None:
+            self._acceptor = Acceptor(self._bound, self._make_protocol, self._shares, self._count)
+        self.listening()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: other workers see how this one stands; connections that ended count no more."""
+        if self._shares is not None:
+            self._shares.show(self._count())
+            self.ticked()
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Refuse new connections and finish the others, those included that wait to be accepted."""
+        if self._acceptor is not None and self._shares is not None:
+            self._shares.leave()
+            await self._acceptor.close()
+        else:
+            waiting = accept_waiting(self._bound)
+            for server in self.servers:
+                server.close()
+            for connection in waiting:
+                await asyncio.get_running_loop().connect_accepted_socket(self._make_protocol, connection)
+        # What was accepted last becomes a connection in the loop's next round; uvicorn closes those it knows.
+        await asyncio.sleep(_NEXT_ROUND_SECONDS)
+        await super().shutdown(sockets)
+
+    def _count(self) -> int:
+        return len(self.server_state.connections)
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        """As uvicorn does for a socket of its own."""
+        make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+def run(
+    settings: Settings,
+    bound: socket.socket,
+    lifecycle: Lifecycle,
+    *,
+    started: Callable[[list[str]], None],
+    folder: Path | None = None,
+    worker: int = 0,
+) -> None:
+    """Load the models, serve until `lifecycle` is told to stop, and finish what had begun.
+
+    Args:
+        settings: what to serve, and how.
+        bound: the socket to listen on.
+        lifecycle: of this process.
+        started: called with the names of the models once they answer.
+        folder: that the workers share; None for the only process.
+        worker: its number among them.
+
+    Raises:
+        ModelError, UncertaintyError, ServingError: a model or a setting cannot be used.
+    """
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    app = create_app(settings, lifecycle, metrics_folder=folder, worker=worker)
+    protocol = partial(
+        BoundedProtocol,
+        limits=Limits(settings.max_head_bytes, settings.head_seconds),
+        refused=app.state.metrics.count_refused,
+    )
+    config = uvicorn.Config(
+        app,
+        http=cast(type[asyncio.Protocol], protocol),  # it is only ever called
+        ws="none",
+        # Entered below instead: uvicorn would log a trace where one line is due.
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=settings.keep_alive_seconds,
+        timeout_graceful_shutdown=max(0, int(settings.grace_seconds - settings.drain_seconds) - _TIDYING_SECONDS),
+        server_header=False,
+    )
+
+    def listening() -> None:
+        lifecycle.serving(close, drain=settings.drain_seconds, grace=settings.grace_seconds)
+        started([model.name for model in app.state.service.repository])
+
+    def close() -> None:
+        server.should_exit = True
+
+    shares = None if folder is None else Shares(folder, settings.workers, worker)
+    server = _Server(config, bound, shares)
+    server.listening = listening
+    gauges: Gauges = app.state.metrics.gauges
+    gauges.watch(IN_FLIGHT, lambda: len(server.server_state.tasks))
+    server.ticked = gauges.look
+
+    async def serve() -> None:
+        async with app.router.lifespan_context(app):
+            await server.serve()
+
+    with contextlib.closing(bound), asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(serve())

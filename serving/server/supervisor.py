@@ -1,0 +1,214 @@
+"""Several workers behind one socket: starts them, replaces those that die, and ends with them. Loads no model."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import connection, resource_tracker
+from multiprocessing.process import BaseProcess
+from types import FrameType
+
+from serving.lifecycle import ENDED_BY, SIGNALS, end
+from serving.server import worker
+from serving.server.runtime_dir import shared_folder
+from serving.server.shares import Shares
+from serving.settings import Settings
+from serving.telemetry.gauges import Gauges
+
+_log = logging.getLogger("dubio")
+
+# A worker that dies is replaced at once; one that keeps dying, ever more slowly.
+_FIRST_BACK_OFF = 0.5
+_LONGEST_BACK_OFF = 30.0
+_HEALTHY_SECONDS = 60.0
+# Beyond the grace period, which the workers keep themselves.
+_PATIENCE_SECONDS = 1.0
+
+
+@dataclass
+class Slot:
+    """The place of one worker, filled again when it dies."""
+
+    number: int
+    process: BaseProcess | None = None
+    pipe: connection.Connection | None = None
+    ready: bool = False
+    error: str | None = None
+    failures: int = 0
+    began: float = 0.0
+    due: float = 0.0
+
+
+class Supervisor:
+    """Runs `settings.workers` workers until it is told to stop."""
+
+    def __init__(self, settings: Settings, bound: socket.socket, *, started: Callable[[list[str]], None]) -> None:
+        """`started` is called with the models' names once every worker answers."""
+        self._settings = worker.divide_threads(settings)
+        self._bound = bound
+        self._started = started
+        self._slots = [Slot(number) for number in range(settings.workers)]
+        # spawn: torch's threads do not survive a fork.
+        self._context = multiprocessing.get_context("spawn")
+        self._announced = False
+        self._signals: list[int] = []
+        self._deadline: float | None = None
+        self._wake, self._waker = os.pipe()
+        os.set_blocking(self._waker, False)
+
+    def run(self) -> tuple[int, str | None]:
+        """Serve.
+
+        Returns:
+            The exit code, and what to tell the operator if the service could not start.
+        """
+        for number in SIGNALS:
+            signal.signal(number, self._receive)
+        with shared_folder() as self._folder:
+            try:
+                while True:
+                    if self._deadline is None:
+                        self._fill()
+                    self._wait()
+                    self._obey()
+                    for slot in self._slots:
+                        self._look_after(slot)
+                    if (outcome := self._outcome()) is not None:
+                        return outcome
+            finally:
+                self._kill()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._signals.append(number)
+        os.write(self._waker, b"!")
+
+    def _obey(self) -> None:
+        if len(self._signals) > 1:
+            self._kill()
+            shutil.rmtree(self._folder)
+            end(ENDED_BY + self._signals[-1], "Ended by a second signal; requests in flight are lost.")
+        if self._signals and self._deadline is None:
+            _log.info("Stopping %d workers.", len(self._slots))
+            self._stop()
+
+    def _stop(self) -> None:
+        self._deadline = time.monotonic() + self._settings.grace_seconds + _PATIENCE_SECONDS
+        self._bound.close()  # or clients would wait at a door behind which no worker is left
+        for slot in self._slots:
+            if slot.pipe is not None:
+                _tell(slot.pipe)
+
+    def _fill(self) -> None:
+        """Start a worker in every empty slot whose time has come."""
+        for slot in self._slots:
+            if slot.process is None and slot.due <= time.monotonic():
+                slot.pipe, theirs = self._context.Pipe()
+                slot.process = self._context.Process(
+                    target=worker.main,
+                    args=(slot.number, self._settings, self._bound, theirs, self._folder),
+                    name=f"dubio-worker-{slot.number}",
+                    daemon=True,
+                )
+                slot.ready, slot.error, slot.began = False, None, time.monotonic()
+                with _signals_held_back():
+                    slot.process.start()
+                theirs.close()
+
+    def _wait(self) -> None:
+        """Until a worker has news, a signal comes, or something is due."""
+        now = time.monotonic()
+        times = [slot.due - now for slot in self._slots if slot.process is None]
+        if self._deadline is not None:
+            times = [self._deadline - now]
+        news: list[connection.Connection | int] = [self._wake]
+        news += [slot.process.sentinel for slot in self._slots if slot.process is not None]
+        news += [slot.pipe for slot in self._slots if slot.pipe is not None]
+        if self._wake in connection.wait(news, max(0.0, min(times)) if times else None):
+            os.read(self._wake, 64)
+
+    def _look_after(self, slot: Slot) -> None:
+        if slot.pipe is not None and slot.pipe.poll():
+            self._read(slot, slot.pipe)
+        if slot.process is None or slot.process.exitcode is None:
+            return
+        if slot.pipe is not None:
+            slot.pipe.close()
+            slot.pipe = None
+        if self._deadline is not None:
+            return
+        code = slot.process.exitcode
+        slot.process, slot.ready = None, False
+        Shares(self._folder, len(self._slots), slot.number)  # away until another one takes its place
+        Gauges(self._folder, slot.number)  # and with nothing to do
+        if not self._announced:
+            slot.error = slot.error or f"worker {slot.number} died while it started, with exit code {code}."
+            return
+        healthy = time.monotonic() - slot.began > _HEALTHY_SECONDS
+        slot.failures = 0 if healthy else slot.failures + 1
+        delay = min(_LONGEST_BACK_OFF, _FIRST_BACK_OFF * 2 ** (slot.failures - 1)) if slot.failures else 0.0
+        slot.due = time.monotonic() + delay
+        _log.error(
+            "Worker %d ended with exit code %d%s; another one starts in %g s.",
+            slot.number,
+            code,
+            f" ({slot.error})" if slot.error else "",
+            delay,
+        )
+
+    def _read(self, slot: Slot, pipe: connection.Connection) -> None:
+        try:
+            message = json.loads(pipe.recv_bytes())
+        except (EOFError, OSError):  # it is gone, as its exit code will tell
+            pipe.close()
+            slot.pipe = None
+            return
+        slot.error = message.get("error")
+        slot.ready = "models" in message
+        if not self._announced and all(slot.ready for slot in self._slots):
+            self._announced = True
+            self._started(message["models"])
+
+    def _outcome(self) -> tuple[int, str | None] | None:
+        if self._deadline is not None:
+            codes = [slot.process.exitcode for slot in self._slots if slot.process is not None]
+            if None not in codes:
+                return (1 if any(codes) else 0), None
+            return (1, None) if time.monotonic() > self._deadline else None
+        errors = [slot.error for slot in self._slots if slot.error is not None]
+        # At first any error ends the service; later on only one that leaves nobody to serve.
+        if errors and not (self._announced and any(slot.ready for slot in self._slots)):
+            return worker.CANNOT_START, errors[0]
+        return None
+
+    def _kill(self) -> None:
+        for slot in self._slots:
+            if slot.process is not None and slot.process.exitcode is None:
+                slot.process.kill()
+                slot.process.join()
+
+
+def _tell(pipe: connection.Connection) -> None:
+    try:
+        pipe.send_bytes(b"stop")
+    except OSError:  # it has just died
+        return
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """A process that is started in here gets no signal until it says that it can obey one."""
+    resource_tracker.ensure_running()  # it would be started otherwise, and let the signals through
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -1,0 +1,64 @@
+"""A worker: one of several processes that serve. Its supervisor talks to it over a pipe, in JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from multiprocessing.connection import Connection
+from pathlib import Path
+from socket import socket
+
+from serving.lifecycle import SIGNALS, Lifecycle, end
+from serving.server.runtime_dir import hold
+from serving.settings import Settings
+from serving.telemetry.log import configure_log
+
+CANNOT_START = 2
+
+
+def main(number: int, settings: Settings, bound: socket, pipe: Connection, folder: Path) -> None:
+    """Serve as worker `number` until the supervisor says stop, or is gone."""
+    lifecycle = Lifecycle()
+    # Ctrl-C reaches every process of a terminal, and service managers may signal all of a service: neither must look
+    # like a second signal, so only the supervisor, which counts them, ends a worker at once.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: lifecycle.stop())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    hold(folder)
+    threading.Thread(target=_listen, args=(pipe, lifecycle), daemon=True).start()
+
+    # torch takes seconds to import; until here a signal would have ended a worker that obeys none yet.
+    from models.errors import ModelError
+    from serving.errors import ServingError
+    from serving.server import server
+    from uncertainty.errors import UncertaintyError
+
+    def started(models: list[str]) -> None:
+        pipe.send_bytes(json.dumps({"models": models}).encode())
+
+    configure_log(settings.log_level, worker=number)
+    try:
+        server.run(settings, bound, lifecycle, started=started, folder=folder, worker=number)
+    except (ModelError, UncertaintyError, ServingError) as error:
+        pipe.send_bytes(json.dumps({"error": " ".join(str(error).split())}).encode())
+        end(CANNOT_START)
+    end(0)
+
+
+def _listen(pipe: Connection, lifecycle: Lifecycle) -> None:
+    """Wait for the supervisor to say stop or to vanish, which closes the pipe."""
+    try:
+        pipe.recv_bytes()
+    except (EOFError, OSError):
+        os.write(2, b"dubio-serve: the supervisor is gone; stopping.\n")
+    lifecycle.stop()
+
+
+def divide_threads(settings: Settings) -> Settings:
+    """Give each of the workers its share of the processors, unless the operator did."""
+    if settings.torch_threads is not None:
+        return settings
+    share = len(os.sched_getaffinity(0)) // settings.workers
+    return settings.model_copy(update={"torch_threads": max(1, share)})

@@ -1,0 +1,157 @@
+"""What models did since they were loaded, as the Open Inference Protocol's statistics extension reports it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from types import TracebackType
+from typing import Any, Self
+from weakref import WeakKeyDictionary
+
+from serving.batching import BatchRecord
+from serving.repository.repository import ServedModel
+
+_NANOSECONDS = 1_000_000_000
+
+
+class Duration:
+    """How often something happened, and how long it took altogether."""
+
+    def __init__(self) -> None:
+        """Nothing happened yet."""
+        self.count = 0
+        self.seconds = 0.0
+
+    def add(self, seconds: float, count: int = 1) -> None:
+        """Something happened `count` times and took `seconds` altogether."""
+        self.count += count
+        self.seconds += seconds
+
+    def report(self) -> dict[str, int]:
+        """As the protocol writes it."""
+        return {"count": self.count, "ns": round(self.seconds * _NANOSECONDS)}
+
+
+class Exchange:
+    """One request, from its bytes to those of its answer; counted when the block ends, whichever way it does."""
+
+    def __init__(self, record: Record) -> None:
+        """Nothing happened yet."""
+        self._record = record
+        self._times = [0.0, 0.0, 0.0]
+
+    def __enter__(self) -> Self:
+        """The request is here."""
+        self._began = time.perf_counter()
+        return self
+
+    def received(self) -> None:
+        """All of its bytes are here."""
+        self._times[0] = time.perf_counter()
+
+    def read(self) -> None:
+        """The bytes are numbers now."""
+        self._times[1] = time.perf_counter()
+
+    def predicted(self) -> None:
+        """The answer's numbers are there."""
+        self._times[2] = time.perf_counter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """The answer's bytes are there, or an error is answered instead."""
+        ended = time.perf_counter()
+        if isinstance(error, Exception):
+            self._record.count_failure(ended - self._began)
+        elif error is None:
+            received, read, predicted = self._times
+            self._record.count_translation(reading=read - received, writing=ended - predicted)
+
+
+class Record:
+    """What one version of a model did. Thread-safe; knows nothing of the model, so that it keeps none alive."""
+
+    def __init__(self) -> None:
+        """Nothing was done yet."""
+        self._lock = threading.Lock()
+        self._rows = 0
+        self._last = 0.0
+        self._requests: defaultdict[str, Duration] = defaultdict(Duration)
+        self._batches: defaultdict[int, Duration] = defaultdict(Duration)
+
+    def count_batch(self, batch: BatchRecord) -> None:
+        """A batch was computed: its rows, and its requests as far as they succeeded.
+
+        As in Triton, each request is charged for the whole batch that it was part of.
+        """
+        waited = sum(batch.queue_seconds)
+        good = batch.requests - batch.failed
+        with self._lock:
+            self._last = time.time()
+            self._rows += batch.rows
+            self._batches[batch.rows].add(batch.compute_seconds)
+            self._requests["queue"].add(waited, batch.requests)
+            self._requests["compute_infer"].add(batch.compute_seconds * batch.requests, batch.requests)
+            if good:
+                self._requests["success"].add(waited * good / batch.requests + batch.compute_seconds * good, good)
+
+    def exchange(self) -> Exchange:
+        """To be entered around a request for this model."""
+        return Exchange(self)
+
+    def count_failure(self, seconds: float) -> None:
+        """A request got an error instead of an answer, after so many seconds."""
+        with self._lock:
+            self._requests["fail"].add(seconds)
+
+    def count_translation(self, *, reading: float, writing: float) -> None:
+        """A request's bytes became numbers and its numbers bytes, in so many seconds."""
+        with self._lock:
+            self._requests["compute_input"].add(reading)
+            self._requests["compute_output"].add(writing)
+
+    def report(self) -> dict[str, Any]:
+        """Everything but the model's name and version, as the protocol writes it."""
+        kinds = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
+        nothing = Duration().report()
+        with self._lock:
+            stats = {kind: self._requests[kind].report() for kind in kinds}
+            batches = [
+                {
+                    "batch_size": rows,
+                    # Rows are copied into a batch and out of it while it is computed.
+                    "compute_input": nothing,
+                    "compute_infer": duration.report(),
+                    "compute_output": nothing,
+                }
+                for rows, duration in sorted(self._batches.items())
+            ]
+            return {
+                "last_inference": round(self._last * 1000),
+                "inference_count": self._rows,
+                "execution_count": sum(duration.count for duration in self._batches.values()),
+                "inference_stats": {**stats, "cache_hit": nothing, "cache_miss": nothing},
+                "response_stats": {},
+                "batch_stats": batches,
+                "memory_usage": [],
+            }
+
+
+class Statistics:
+    """A record for every model version; it goes when the version does. Thread-safe."""
+
+    def __init__(self) -> None:
+        """No model did anything yet."""
+        self._lock = threading.Lock()
+        self._records: WeakKeyDictionary[ServedModel, Record] = WeakKeyDictionary()
+
+    def of(self, model: ServedModel) -> Record:
+        """The model's record."""
+        with self._lock:
+            return self._records.setdefault(model, Record())
+
+    def report(self, model: ServedModel) -> dict[str, Any]:
+        """An entry of the protocol's `model_stats`."""
+        return {"name": model.name, "version": model.version, **self.of(model).report()}

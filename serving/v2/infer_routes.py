@@ -1,0 +1,129 @@
+"""The infer call of the Open Inference Protocol."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serving.aside import aside
+from serving.http.body import read_body
+from serving.http.compression import choose, compress
+from serving.http.disconnects import CancelOnDisconnect
+from serving.repository.repository import ServedModel
+from serving.service import PredictionService
+from serving.settings import Settings
+from serving.telemetry.statistics import Statistics
+from serving.v1.schema import reference
+from serving.v2 import schema as wire
+from serving.v2.decode import parse
+from serving.v2.encode import Reply, render
+from serving.v2.input_tensor import Target
+from serving.v2.routes import errors, find
+
+# Reading or writing this much takes about a millisecond; more would hold up the event loop.
+_LONG_JSON = 64 * 1024
+_LONG_BINARY = 1024 * 1024
+_LONG_ROWS = 256
+# What fits into one packet is sent no faster when it is compressed.
+_WORTH_COMPRESSING = 1024
+
+_HEADER = "Inference-Header-Content-Length"
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_DOCS: dict[str, Any] = {
+    "response_class": Response,
+    "responses": {
+        200: {
+            "description": "Predicted",
+            "headers": {
+                _HEADER: {
+                    "description": "How many bytes of the answer are JSON, if any output is in binary.",
+                    "schema": {"type": "integer"},
+                }
+            },
+            "content": {
+                "application/json": {"schema": reference(wire.InferResponse)},
+                "application/octet-stream": _BINARY,
+            },
+        },
+        **errors(400, 404, 408, 413, 415, 503, 504),
+    },
+    "openapi_extra": {
+        "parameters": [
+            {
+                "name": _HEADER,
+                "in": "header",
+                "description": "How many bytes of the body are JSON, the rest being tensors in binary; 0 if the whole "
+                "body is one row of FP32 numbers. Without it all is JSON.",
+                "schema": {"type": "integer", "minimum": 0},
+            }
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": reference(wire.InferRequest)},
+                "application/octet-stream": _BINARY,
+            },
+        },
+    },
+}
+
+
+def build(service: PredictionService, settings: Settings, statistics: Statistics) -> APIRouter:
+    """The infer routes around `service`."""
+    router = APIRouter(prefix="/v2", tags=["v2"])
+
+    async def infer(request: Request, name: str, version: str | None) -> Response:
+        model = find(service.repository, name, version)
+        request.state.model, request.state.version = model.name, model.version
+        with statistics.of(model).exchange() as exchange:
+            body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
+            exchange.received()
+            header, target = request.headers.get(_HEADER), _target(model, settings)
+            long = len(body) > (_LONG_JSON if header is None else _LONG_BINARY)
+            asked = await aside(long, lambda: parse(body, header_length=header, target=target))
+            request.state.rows = len(asked.inputs)
+            exchange.read()
+            async with CancelOnDisconnect(request):
+                prediction = await service.predict(
+                    model, asked.inputs, samples=asked.samples, work=asked.work, timeout=asked.timeout
+                )
+            exchange.predicted()
+            reply = await aside(len(asked.inputs) > _LONG_ROWS, lambda: render(prediction, asked=asked, model=model))
+            return await _respond(request, reply)
+
+    @router.post("/models/{name}/infer", summary="Predict with a model", **_DOCS)
+    async def infer_with(request: Request, name: str) -> Response:
+        return await infer(request, name, None)
+
+    @router.post("/models/{name}/versions/{version}/infer", summary="Predict with a version of a model", **_DOCS)
+    async def infer_with_version(request: Request, name: str, version: str) -> Response:
+        return await infer(request, name, version)
+
+    return router
+
+
+def _target(model: ServedModel, settings: Settings) -> Target:
+    predictor = model.predictor
+    return Target(
+        name=model.name,
+        shape=predictor.input.shape,
+        classes=len(predictor.classes),
+        committee=predictor.committee.num_samples,
+        max_rows=settings.max_rows,
+    )
+
+
+async def _respond(request: Request, reply: Reply) -> Response:
+    body, headers = reply.body, {}
+    media_type = "application/json"
+    if reply.header_length is not None:
+        headers[_HEADER] = str(reply.header_length)
+        media_type = "application/octet-stream"
+    encoding = choose(request.headers.get("accept-encoding"))
+    if encoding is not None and len(body) >= _WORTH_COMPRESSING:
+        body = await aside(len(body) > _LONG_JSON, lambda: compress(reply.body, encoding=encoding))
+        headers["Content-Encoding"] = encoding
+    return Response(body, headers=headers, media_type=media_type)

@@ -1,0 +1,93 @@
+"""The Open Inference Protocol's repository extension. That only administrators come here is up to `access.py`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serving.errors import ControlRefused
+from serving.http.body import read_body
+from serving.repository.repository import ModelRepository
+from serving.settings import Settings
+from serving.v1.schema import Wire, reference
+from serving.v2 import schema as wire
+from serving.v2.control import parse_index, parse_load, parse_unload
+from serving.v2.routes import errors
+
+_EMPTY = {200: {"description": "Done", "content": {}}}
+
+
+def build(repository: ModelRepository, settings: Settings) -> APIRouter:
+    """The `/v2/repository` routes around `repository`."""
+    router = APIRouter(prefix="/v2/repository", tags=["v2"])
+
+    async def body(request: Request) -> bytes:
+        return await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
+
+    def refuse_contradictions() -> None:
+        if settings.model_control == "poll":
+            raise ControlRefused(
+                "Expected `model_control` to be none or explicit for loading and unloading by request, but it is poll: "
+                "the directory says what is served; change it there."
+            )
+        if settings.workers > 1:
+            raise ControlRefused(
+                f"Expected one worker for loading and unloading by request, but there are {settings.workers}, and a "
+                "request reaches one of them only; start the service with `model_control` poll."
+            )
+
+    @router.post("/index", summary="What there is, loaded or not", **_docs(wire.IndexRequest, _INDEX))
+    async def index(request: Request) -> Response:
+        ready_only = parse_index(await body(request))
+        states = await asyncio.to_thread(repository.index)
+        lines = [
+            {"name": each.name, "version": each.version, "state": each.state.value, "reason": each.reason}
+            for each in states
+            if not ready_only or each.state == "READY"
+        ]
+        return Response(orjson.dumps(lines), media_type="application/json")
+
+    @router.post(
+        "/models/{name}/load",
+        summary="Load what is new or changed of a model",
+        **_docs(wire.LoadRequest, _EMPTY, 404, 409),
+    )
+    async def load(request: Request, name: str) -> Response:
+        parse_load(await body(request))
+        refuse_contradictions()
+        await repository.load_model(name)
+        return Response()
+
+    @router.post(
+        "/models/{name}/unload",
+        summary="Take a model out of service",
+        **_docs(wire.UnloadRequest, _EMPTY, 404, 409),
+    )
+    async def unload(request: Request, name: str) -> Response:
+        parse_unload(await body(request))
+        refuse_contradictions()
+        await repository.unload_model(name)
+        return Response()
+
+    return router
+
+
+_INDEX = {
+    200: {
+        "description": "One entry for every version",
+        "content": {"application/json": {"schema": {"type": "array", "items": reference(wire.IndexEntry)}}},
+    }
+}
+
+
+def _docs(kind: type[Wire], done: dict[int, Any], *statuses: int) -> dict[str, Any]:
+    return {
+        "response_class": Response,
+        "responses": {**done, **errors(400, 401, 403, 408, 413, 415, *statuses)},
+        "openapi_extra": {"requestBody": {"content": {"application/json": {"schema": reference(kind)}}}},
+    }

@@ -1,0 +1,145 @@
+"""The Open Inference Protocol but for its infer call: health, metadata, configuration and statistics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serving.errors import NotReady, UnknownModel
+from serving.lifecycle import Lifecycle
+from serving.repository.repository import ModelRepository, ServedModel
+from serving.service import PredictionService
+from serving.settings import Settings
+from serving.telemetry.statistics import Statistics
+from serving.v1.schema import OpenInferenceError, Wire, reference
+from serving.v2 import schema as wire
+from serving.v2.metadata import configure, describe_model, describe_server
+
+_MEANING = {
+    400: "Not what the protocol or the model takes",
+    401: "No API key, or an unknown one",
+    403: "The API key is good for other things, or administration is off",
+    404: "No such model or version",
+    408: "The body came too slowly",
+    409: "Not while the service controls its models itself",
+    413: "Too many rows or bytes",
+    415: "Compressed in another way than gzip or deflate",
+    503: "Not ready, or too much waits already",
+    504: "Not ready in time",
+}
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The API's description of these statuses."""
+    content = {"application/json": {"schema": reference(OpenInferenceError)}}
+    return {status: {"description": _MEANING[status], "content": content} for status in statuses}
+
+
+def find(repository: ModelRepository, name: str, version: str | None = None) -> ServedModel:
+    """The model that a path names.
+
+    Raises:
+        NotReady: nothing is loaded.
+        UnknownModel: no such model or version, in words that the protocol's clients look for.
+    """
+    try:
+        return repository.get(name, version)
+    except UnknownModel as error:
+        which = f"'{name[:100]}'" + ("" if version is None else f" version {version[:40]}")
+        raise UnknownModel(f"Request for unknown model: {which} is not found. {error}") from error
+
+
+def build(
+    service: PredictionService,
+    settings: Settings,
+    statistics: Statistics,
+    lifecycle: Lifecycle,
+    *,
+    version: str,
+    loads_on_request: bool,
+) -> APIRouter:
+    """The `/v2` routes around `service`, which is of this `version`, and may load models when an administrator asks."""
+    router = APIRouter(prefix="/v2", tags=["v2"])
+    repository = service.repository
+
+    @router.get("/health/live", summary="Is the process alive?")
+    async def live() -> dict[str, bool]:
+        return {"live": True}
+
+    @router.get("/health/ready", summary="May requests be sent here?", responses=errors(503))
+    async def ready() -> dict[str, bool]:
+        if lifecycle.stopping:
+            raise NotReady("The service is stopping; ask another one.")
+        if not repository.ready:
+            raise NotReady(repository.unready_reason)
+        return {"ready": True}
+
+    # Some clients ask with a slash, some without, and few follow a redirect.
+    @router.get("/", include_in_schema=False)
+    @router.get("", summary="What answers, and what it can do", **_docs(wire.ServerMetadata))
+    async def show_server() -> Response:
+        return _json(describe_server(version, loads_on_request=loads_on_request))
+
+    # Before the models' own routes, so that it is not taken for a model.
+    @router.get("/models/stats", summary="What all models did", **_docs(wire.StatisticsReport))
+    async def count_all() -> Response:
+        return _json({"model_stats": [statistics.report(model) for model in repository.all_versions()]})
+
+    def add(path: str, summary: str, kind: type[Wire], answer: Any) -> None:
+        """Answer `path` for a model, and for a version of it."""
+
+        async def of_model(request: Request, name: str) -> Response:
+            model = find(repository, name)
+            request.state.model, request.state.version = model.name, model.version
+            return _json(answer(model, None))
+
+        async def of_version(request: Request, name: str, version: str) -> Response:
+            model = find(repository, name, version)
+            request.state.model, request.state.version = model.name, model.version
+            return _json(answer(model, version))
+
+        docs = _docs(kind, 404, 503)
+        router.add_api_route("/models/{name}" + path, of_model, methods=["GET"], summary=summary, **docs)
+        router.add_api_route(
+            "/models/{name}/versions/{version}" + path,
+            of_version,
+            methods=["GET"],
+            summary=f"{summary} (of a version)",
+            **docs,
+        )
+
+    def count(model: ServedModel, version: str | None) -> dict[str, Any]:
+        models = repository.all_versions(model.name) if version is None else [model]
+        return {"model_stats": [statistics.report(each) for each in models]}
+
+    add(
+        "",
+        "A model's tensors",
+        wire.ModelMetadata,
+        lambda model, _: describe_model(model, repository.versions(model.name)),
+    )
+    add("/ready", "May this model be asked?", wire.ModelReady, lambda model, _: {"name": model.name, "ready": True})
+    add(
+        "/config",
+        "A model's configuration",
+        wire.ModelConfig,
+        lambda model, _: configure(model, max_rows=settings.max_rows),
+    )
+    add("/stats", "What a model did", wire.StatisticsReport, count)
+    return router
+
+
+def _docs(kind: type[Wire], *statuses: int) -> dict[str, Any]:
+    content = {"application/json": {"schema": reference(kind)}}
+    return {
+        "response_class": Response,
+        "responses": {200: {"description": "Described", "content": content}, **errors(*statuses)},
+    }
+
+
+def _json(document: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(document), media_type="application/json")

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import models
+from models import Predictor
+from models.errors import UnreadableCheckpoint
+from serving.repository import snapshot
+from serving.repository.snapshot import private_copy
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_checkpoint_loads_from_its_copy_while_the_file_is_cut_short(
+    checkpoint: Path,
+    tmp_path: Path,
+    predictor: Predictor,
+    bars: np.ndarray,
+    in_memory: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not in_memory:
+        monkeypatch.delattr(os, "memfd_create")
+    path = tmp_path / "model.ckpt"
+    path.write_bytes(checkpoint.read_bytes())
+    before = descriptors()
+    with private_copy(path, None) as copy:
+        path.write_bytes(b"")
+        loaded = models.load(copy)
+    assert descriptors() == before
+    assert not copy.exists()
+    np.testing.assert_array_equal(loaded.predict(bars).mc_mean, predictor.predict(bars).mc_mean)
+
+
+def test_a_file_that_grows_meanwhile_is_not_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.ckpt"
+    path.write_bytes(bytes(3 * 2**20))
+    real = snapshot.shutil.copyfileobj
+
+    def slowly(source: object, target: object, length: int) -> None:
+        real(source, target, length)
+        with path.open("ab") as writer:
+            writer.write(b"more")
+
+    monkeypatch.setattr(snapshot.shutil, "copyfileobj", slowly)
+    with pytest.raises(UnreadableCheckpoint, match="still being written"), private_copy(path, None):
+        pass
+
+
+def test_links_may_lead_about_in_the_root_but_not_out_of_it(tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    for folder in (root / "..data", root / "m" / "1", outside / "1"):
+        folder.mkdir(parents=True)
+    for file in (root / "..data" / "model.ckpt", outside / "1" / "model.ckpt", tmp_path / "root2.ckpt"):
+        file.write_bytes(b"content")
+    (root / "m" / "1" / "model.ckpt").symlink_to("../../..data/model.ckpt")
+    with private_copy(root / "m" / "1" / "model.ckpt", root) as copy:
+        assert copy.read_bytes() == b"content"
+    (tmp_path / "link").symlink_to(root)  # the root itself may be one
+    with private_copy(tmp_path / "link" / "m" / "1" / "model.ckpt", tmp_path / "link"):
+        pass
+
+    (root / "m" / "file.ckpt").symlink_to(outside / "1" / "model.ckpt")
+    (root / "m" / "2").symlink_to(outside / "1")
+    (root / "out").symlink_to(outside)
+    (root / "m" / "sibling.ckpt").symlink_to("../../root2.ckpt")
+    (root / "m" / "circle.ckpt").symlink_to("circle.ckpt")
+    for path in ("m/file.ckpt", "m/2/model.ckpt", "out/1/model.ckpt", "m/sibling.ckpt", "m/../../root2.ckpt"):
+        with (
+            pytest.raises(UnreadableCheckpoint, match="leads out of the model repository"),
+            private_copy(root / path, root),
+        ):
+            pass
+    with pytest.raises(UnreadableCheckpoint, match="cannot be opened"), private_copy(root / "m/circle.ckpt", root):
+        pass
+
+
+def test_what_is_no_plain_file_is_refused_at_once_and_leaves_nothing_open(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    before = descriptors()
+    for name, complaint in [("pipe", "plain file"), ("folder", "plain file"), ("none", "no such file")]:
+        asking = threading.Thread(target=refuse, args=(tmp_path / name, complaint), daemon=True)
+        asking.start()
+        asking.join(10)
+        assert not asking.is_alive()
+    assert descriptors() == before
+
+
+def refuse(path: Path, complaint: str) -> None:
+    with pytest.raises(UnreadableCheckpoint, match=complaint), private_copy(path, None):
+        pass

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from models import Predictor, Samples
+from serving.repository.repository import ServedModel
+from serving.v1.encode import render
+from serving.v1.schema import PredictResponse
+
+
+@pytest.mark.parametrize("samples", [None, 5, "auto"])
+def test_the_answer_is_the_prediction(predictor: Predictor, bars: np.ndarray, samples: Samples) -> None:
+    prediction = predictor.predict(bars[:3], samples=samples)
+    body = render(prediction, model=ServedModel("m", "1", predictor), request_id="r")
+
+    answer = PredictResponse.model_validate_json(body, strict=True)
+    assert (answer.id, answer.model.name, answer.model.version) == ("r", "m", "1")
+    for row, one in enumerate(answer.predictions):
+        # float32 texts are the shortest that read back to the same float32, so equality is exact.
+        for served, computed in [
+            (one.deterministic.probabilities, prediction.probabilities[row]),
+            (one.deterministic.probability, prediction.probabilities[row].max()),
+            (one.mc.mean, prediction.mc_mean[row]),
+            (one.mc.std, prediction.mc_std[row]),
+            (one.uncertainty.predictive_entropy, prediction.predictive_entropy[row]),
+            (one.uncertainty.expected_entropy, prediction.expected_entropy[row]),
+            (one.uncertainty.mutual_information, prediction.mutual_information[row]),
+        ]:
+            np.testing.assert_array_equal(np.float32(served), computed)
+        assert one.deterministic.label == predictor.classes[prediction.label[row]]
+        assert one.mc.label == predictor.classes[prediction.mc_label[row]]
+        assert one.mc.samples == {None: 16, 5: 5, "auto": prediction.mc_samples[row]}[samples]
+        assert one.ood.reason == prediction.reasons[row]
+        if samples != 5:
+            assert one.ood.flagged is bool(prediction.flagged[row])
+            assert one.ood.p_value == prediction.p_value[row]
+            assert one.ood.level == prediction.level
+        else:
+            assert (one.ood.flagged, one.ood.p_value, one.ood.level) == (None, None, None)
+
+
+def test_rows_of_strided_arrays_are_written_too(predictor: Predictor, bars: np.ndarray) -> None:
+    prediction = predictor.predict(bars)
+    answer = json.loads(render(prediction, model=ServedModel("m", "1", predictor), request_id=None))
+    assert len(answer["predictions"]) == len(bars)
+    assert answer["id"] is None

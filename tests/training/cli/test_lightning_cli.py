@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from sklearn.datasets import load_digits
+from starlette.testclient import TestClient
+
+from models import load
+from models.errors import ModelError
+from serving.app import create_app
+from serving.settings import Settings
+from training.cli.main import main
+
+ROOT = Path(__file__).resolve().parents[3]
+CONFIG = str(ROOT / "configs" / "digits_mlp.yaml")
+MEAN, STD = 8.0, 6.0
+
+# A package outside the repository, with a training loop that has never heard of Dubio.
+NETWORK = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, width: int = 48, num_classes: int = 10) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.3))
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+"""
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The user's module, importable; the working directory is its folder."""
+    (tmp_path / "outside_nets.py").write_text(NETWORK)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    yield importlib.import_module("outside_nets")
+    del sys.modules["outside_nets"]
+
+
+@pytest.fixture
+def trained(outside: ModuleType) -> torch.nn.Module:
+    """The user's network, trained in a plain loop, in eval mode."""
+    digits = load_digits()
+    np.savez("digits.npz", x=digits.images.astype(np.float32), y=digits.target)
+    x, y = torch.tensor(digits.images, dtype=torch.float32)[:, None], torch.tensor(digits.target)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = outside.Net()
+        optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+        for _ in range(60):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(network((x - MEAN) / STD), y).backward()
+            optimizer.step()
+    return network.eval()
+
+
+def config(**scale: float) -> str:
+    """A configuration that says which network and which data, and nothing about training."""
+    network = {"class_path": "outside_nets.Net", "init_args": {"width": 48}}
+    content = {
+        "name": "mine",
+        "model": {"class_path": "training.Classifier", "init_args": {"network": network}},
+        "data": {"class_path": "training.Arrays", "init_args": {"path": "digits.npz", **scale}},
+        "calibration": {"num_samples": 8},
+    }
+    Path("mine.yaml").write_text(yaml.safe_dump(content))
+    return "mine.yaml"
+
+
+def wrap(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("plain", []),
+        ("parallel", ["--key_prefix", "module."]),
+        ("loop", []),
+        ("lightning", []),
+    ],
+)
+def test_a_checkpoint_from_elsewhere_is_served(
+    kind: str, more: list[str], trained: torch.nn.Module, capsys: pytest.CaptureFixture[str]
+):
+    state = trained.state_dict()
+    content = {
+        "plain": state,
+        "parallel": wrap(state, "module."),
+        "loop": {"epoch": 60, "model": state, "optimizer": {"state": {}, "param_groups": []}},
+        "lightning": {
+            "epoch": 1,
+            "pytorch-lightning_version": "2.4.0",
+            "hyper_parameters": {"lr": 0.1},
+            "state_dict": {**wrap(state, "backbone."), "loss.weight": torch.ones(10)},
+        },
+    }[kind]
+    torch.save(content, "weights.pt")
+    before = Path("weights.pt").read_bytes()
+    main(["calibrate", "--config", config(mean=MEAN, std=STD), "--ckpt_path", "weights.pt", *more])
+    assert Path("weights.pt").read_bytes() == before
+    assert "note:" not in capsys.readouterr().err
+
+    raw = torch.tensor(load_digits().images[:50], dtype=torch.float32)[:, None]
+    predictor = load("runs/mine/model.ckpt", trusted=["outside_nets"])
+    with torch.no_grad():
+        logits_BC = trained((raw - MEAN) / STD)
+    torch.testing.assert_close(predictor.deterministic(raw).logits_BC, logits_BC, rtol=0, atol=0)
+    expected = (logits_BC / predictor.temperature.deterministic).softmax(-1)
+    answer = predictor.predict(raw)
+    assert answer.probabilities == pytest.approx(expected.numpy(), abs=1e-6)
+    assert float(answer.mc_std.max()) > 0
+    assert (answer.label == load_digits().target[:50]).mean() > 0.9
+
+    with TestClient(
+        create_app(Settings(models=("runs/mine/model.ckpt",), trusted=("outside_nets",), torch_threads=1))
+    ) as client:
+        served = client.post("/v1/predict", json={"instances": raw[:1].tolist()}).json()
+    assert served["predictions"][0]["deterministic"]["probabilities"] == pytest.approx(expected[0].tolist(), abs=1e-5)
+
+
+def test_what_came_from_elsewhere_is_tested_and_calibrated_again(
+    trained: torch.nn.Module, capsys: pytest.CaptureFixture[str]
+):
+    torch.save(trained.state_dict(), "weights.pt")
+    main(["calibrate", "--config", config(mean=MEAN, std=STD), "--ckpt_path", "weights.pt"])
+    main(["test", "--config", "mine.yaml"])
+    assert "test_accuracy" in capsys.readouterr().out
+    first = load("runs/mine/model.ckpt", trusted=["outside_nets"])
+    main(["calibrate", "--config", "mine.yaml", "--calibration.alpha", "0.1"])
+    second = load("runs/mine/model.ckpt", trusted=["outside_nets"])
+    assert second.detector.calibration.alpha == 0.1
+    assert second.provenance.weights_sha256 == first.provenance.weights_sha256
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "mine.yaml", "--ckpt_path", "runs/mine/model.ckpt"])
+    assert "holds weights alone" in capsys.readouterr().err
+
+
+def test_a_scale_that_was_not_said_is_told(trained: torch.nn.Module, capsys: pytest.CaptureFixture[str]):
+    torch.save(trained.state_dict(), "weights.pt")
+    main(["calibrate", "--config", config(), "--ckpt_path", "weights.pt"])
+    assert "set `data.init_args.mean` and `data.init_args.std`" in capsys.readouterr().err
+    main(["calibrate", "--config", "mine.yaml", "--ckpt_path", "runs/mine/model.ckpt"])
+
+
+def test_a_checkpoint_that_does_not_fit_is_one_line(trained: torch.nn.Module, capsys: pytest.CaptureFixture[str]):
+    torch.save(wrap(trained.state_dict(), "module."), "weights.pt")
+    arguments = ["calibrate", "--config", config(mean=MEAN, std=STD), "--ckpt_path", "weights.pt"]
+    for more, said in (
+        (["--key_prefix", "backbone."], "`--key_prefix 'module.'` would fit"),
+        (["--model.network.width", "49"], "'body.1.weight' should be float32 [49, 64], but is float32 [48, 64]"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main([*arguments, *more])
+        assert caught.value.code == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith("dubio-train: error: weights.pt: the weights do not fit")
+        assert said in line
+    assert not Path("runs").exists()
+
+
+def test_a_whole_network_that_was_pickled_is_refused(trained: torch.nn.Module, capsys: pytest.CaptureFixture[str]):
+    torch.save(trained, "weights.pt")
+    with pytest.raises(SystemExit):
+        main(["calibrate", "--config", config(mean=MEAN, std=STD), "--ckpt_path", "weights.pt"])
+    assert "names `outside_nets.Net`" in capsys.readouterr().err
+
+
+def test_a_class_from_outside_trains_and_is_served_only_where_it_is_trusted(trained: torch.nn.Module):
+    short = ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
+    main(["fit", "--config", config(), *short])
+    path = "runs/mine/model.ckpt"
+    with pytest.raises(ModelError, match=r"neither in the registry .* nothing was imported"):
+        load(path)
+    assert type(load(path, trusted=["outside_nets"]).network).__name__ == "Net"
+    with (
+        pytest.raises(ModelError, match="outside_nets"),
+        TestClient(create_app(Settings(models=(path,), torch_threads=1))),
+    ):
+        pass
+    with TestClient(create_app(Settings(models=(path,), trusted=("outside_nets",), torch_threads=1))) as client:
+        assert client.post("/v1/predict", json={"instances": np.zeros((1, 1, 8, 8)).tolist()}).status_code == 200
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
+# Of Lightning, where the signal comes within an epoch: the rest of that epoch's rows are not seen.
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
+def test_a_fit_that_is_terminated_goes_on_from_where_it_was(tmp_path: Path):
+    """A batch system ends a job with SIGTERM, and starts it again with the same command."""
+    arguments = ["fit", "--config", CONFIG, "--runs", str(tmp_path), "--trainer.enable_progress_bar", "false"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "training", *arguments, "--trainer.max_epochs", "100000"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.rglob("last.ckpt")) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    last = tmp_path / "digits_mlp" / "checkpoints" / "last.ckpt"
+    before = torch.load(last, weights_only=True)
+    more = ["--trainer.max_epochs", str(before["epoch"] + 3), "--ckpt_path", "last", "--calibration.num_samples", "4"]
+    main([*arguments, *more])
+    after = torch.load(last, weights_only=True)
+    assert after["epoch"] == before["epoch"] + 2
+    assert after["global_step"] > before["global_step"]
+    assert load(tmp_path / "digits_mlp" / "model.ckpt").detector is not None

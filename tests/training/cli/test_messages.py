@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from training.cli.main import main
+from training.cli.messages import nearest, told
+
+CONFIG = "configs/digits_mlp.yaml"
+
+
+def fails(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        main(list(args))
+    assert stopped.value.code == 2
+    return capsys.readouterr().err.strip().splitlines()[-1].removeprefix("dubio-train: error: ")
+
+
+# Through the parser itself: its wording may change with its version, and these would then tell.
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--trainer.max_epohcs", "3"], "`trainer` has no setting `max_epohcs`; did you mean `max_epochs`?"),
+        (["--calibration.alhpa", "0.1"], "`calibration` has no setting `alhpa`; did you mean `alpha`?"),
+        (["--modle.x", "3"], "there is no setting `modle.x`; did you mean `model`?"),
+        (["--data.trian", "0.5"], "`data`: training.Digits has no option `trian`; did you mean `train`?"),
+        (["--data", "Digitz"], "`data`: there is no class `Digitz`; did you mean `training.Digits`?"),
+        (
+            ["--model.network.widht", "3"],
+            "`model.init_args.network`: models.MLP has no option `widht`; did you mean `widths`?",
+        ),
+        (["--model.network.class_path", "models.MPL"], "there is no class `models.MPL`; did you mean `models.MLP`?"),
+        (
+            ["--model.optimizer.lrr", "1"],
+            "`model.init_args.optimizer`: torch.optim.AdamW has no option `lrr`; did you mean `lr`?",
+        ),
+        (["--model.network.widths", "3"], "`model.init_args.network.init_args.widths`: expected a list, but got 3."),
+        (["--calibration.alpha", "x"], "`calibration.alpha`: expected a number, but got x."),
+    ],
+)
+def test_a_slip_on_the_command_line_is_told_with_what_was_meant(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+):
+    assert fails(capsys, "fit", "--config", CONFIG, *arguments) == told
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("trainer: {max_epohcs: 3}", "`trainer` has no setting `max_epohcs`; did you mean `max_epochs`?"),
+        ("trianer: {max_epochs: 3}", "there is no setting `trianer.max_epochs`; did you mean `trainer`?"),
+        (
+            "model: {init_args: {network: {init_args: {rate: [0.1]}}}}",
+            "`model.init_args.network`: models.MLP has no option `rate`; did you mean `rates`?",
+        ),
+    ],
+)
+def test_a_slip_in_a_file_is_told_with_what_was_meant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, told: str
+):
+    (tmp_path / "slip.yaml").write_text(text)
+    assert fails(capsys, "fit", "--config", CONFIG, "--config", str(tmp_path / "slip.yaml")) == told
+
+
+def test_a_command_that_does_not_exist(capsys: pytest.CaptureFixture[str]):
+    assert fails(capsys, "fti") == "there is no command `fti`; did you mean `fit`?"
+    assert fails(capsys, "compaer") == "there is no command `compaer`; did you mean `compare`?"
+    assert "`compare` as the first argument" in fails(capsys, "--config", CONFIG, "compare")
+
+
+def test_a_message_of_our_own_stays_as_it_is():
+    message = "Expected `alpha` to be a number in (0, 1), but got 2."
+    assert told(message) == message
+
+
+def test_few_choices_are_listed_where_none_is_near():
+    assert nearest("zebra", ["one", "two"]) == "choose from one, two."
+    assert nearest("zebra", map(str, range(31))) == "see `--help`."
+    assert nearest("zebra", []) == "see `--help`."

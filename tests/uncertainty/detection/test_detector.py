@@ -1,0 +1,175 @@
+"""The detector keeps its promise on a trained network, and says why it flags."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from uncertainty import Calibration, Detector, DeterministicPass, Evidence
+from uncertainty.detection.detector import DEFAULT_SCORES, DISTANCES, OUTPUT_SCORES, UNCERTAIN, UNFAMILIAR
+from uncertainty.errors import CalibrationSetTooSmall, NoFeatures, NotFitted, UncertaintyError
+
+EVERY_SCORE = (*DISTANCES, *OUTPUT_SCORES)
+
+
+def _rows(evidence: Evidence, rows: Tensor | slice) -> Evidence:
+    seen = evidence.deterministic
+    features_BF = None if seen.features_BF is None else seen.features_BF[rows]
+    part = DeterministicPass(seen.inputs_BF[rows], seen.logits_BC[rows], features_BF)
+    return Evidence(part, evidence.probs_KBC[:, rows])
+
+
+def _fit(trained, names: tuple[str, ...] = DEFAULT_SCORES) -> Detector:
+    return Detector.fit(trained.train, trained.train_labels_N, trained.select, names)
+
+
+def _calibrated(trained, names: tuple[str, ...] = DEFAULT_SCORES) -> Detector:
+    return _fit(trained, names).calibrate(_rows(trained.held_out, slice(0, 600)))
+
+
+def test_the_network_has_learned_something(trained):
+    # Without this, the promises below would be about noise.
+    right = trained.held_out.deterministic.logits_BC.argmax(-1) == trained.held_out_labels_N
+    assert right.double().mean() > 0.8
+
+
+@pytest.mark.parametrize("names", [EVERY_SCORE, DEFAULT_SCORES, ("max_softmax",)], ids=["all", "default", "one"])
+def test_the_promise_holds_in_95_percent_of_calibration_splits(trained, names):
+    alpha, n, splits = 0.05, 400, 200
+    scores_N = _fit(trained, names).score(trained.held_out)
+    generator = torch.Generator().manual_seed(11)
+    rates, marginal = [], []
+    for _ in range(splits):
+        order = torch.randperm(len(scores_N), generator=generator)
+        calibration = Calibration.fit(scores_N[order[:n]], alpha, delta=0.05)
+        p_values = calibration.p_value(scores_N[order[n:]])
+        rates.append(float((p_values <= calibration.level).double().mean()))
+        marginal.append(float((p_values <= alpha).double().mean()))
+    assert np.mean(np.array(rates) <= alpha) >= 0.95
+    # The promise is not kept by flagging nothing; and without the confidence it would break in half of the splits.
+    assert np.mean(rates) > alpha / 2
+    assert 0.3 < np.mean(np.array(marginal) > alpha) < 0.7
+
+
+def test_a_verdict_is_the_calibration_of_the_largest_rank(trained):
+    detector = _calibrated(trained, EVERY_SCORE)
+    asked = _rows(trained.held_out, slice(600, 900))
+    ranks_PB = torch.stack([part.rank(asked) for part in detector.parts])
+    verdict = detector.judge(asked)
+    calibration = Calibration.fit(_fit(trained, EVERY_SCORE).score(_rows(trained.held_out, slice(0, 600))))
+    assert torch.equal(detector.score(asked), ranks_PB.amax(0))
+    assert torch.equal(verdict.p_value_B, calibration.p_value(ranks_PB.amax(0)))
+    assert torch.equal(verdict.flagged_B, verdict.p_value_B <= calibration.level)
+    assert 0 < int(verdict.flagged_B.sum()) < 30
+    for reason, name in zip(verdict.reasons, [EVERY_SCORE[i] for i in ranks_PB.argmax(0)], strict=True):
+        assert reason == (UNFAMILIAR if name in DISTANCES else UNCERTAIN)
+
+
+def test_the_backstop_spends_a_tenth_and_still_catches_what_is_beyond(trained):
+    detector = _calibrated(trained)
+    (part,) = [part for part in detector.parts if part.name == "input_mahalanobis"]
+    near = _rows(trained.held_out, slice(600, 900))
+    plain_B = part.ranks(part.fitted(near.deterministic.inputs_BF))
+    inside_B = plain_B < 1
+    torch.testing.assert_close(1 - part.rank(near)[inside_B], 10 * (1 - plain_B[inside_B]))
+    far = trained.evidence(50 * torch.randn(20, 6, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(part.rank(far), part.ranks(part.fitted(far.deterministic.inputs_BF)))
+    assert float(part.rank(far).min()) > 1
+
+
+@pytest.mark.parametrize("name", EVERY_SCORE)
+def test_each_score_can_be_chosen_alone(trained, name):
+    detector = _calibrated(trained, (name,))
+    flagged = detector.judge(_rows(trained.held_out, slice(600, None))).flagged_B
+    assert 0.01 < float(flagged.double().mean()) < 0.07
+
+
+@pytest.mark.parametrize("factor", [30.0, 1e3, 1e6])
+def test_far_inputs_are_flagged_as_unfamiliar(trained, factor):
+    # A ReLU network grows more confident far from the data: the distances must speak.
+    x = factor * torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+    verdict = _calibrated(trained).judge(trained.evidence(x))
+    assert bool(verdict.flagged_B.all())
+    assert set(verdict.reasons) == {UNFAMILIAR}
+    assert verdict.p_value_B.tolist() == [1 / 601] * 50
+
+
+def test_disagreement_is_flagged_as_uncertain(trained):
+    asked = _rows(trained.held_out, slice(0, 2))
+    split_KBC = torch.zeros_like(asked.probs_KBC)
+    split_KBC[torch.arange(16), :, torch.arange(16) % 3] = 1.0
+    verdict = _calibrated(trained).judge(replace(asked, probs_KBC=split_KBC))
+    assert verdict.flagged_B.tolist() == [True, True]
+    assert verdict.reasons == [UNCERTAIN, UNCERTAIN]
+
+
+@pytest.mark.parametrize("names", [EVERY_SCORE, DEFAULT_SCORES, ("energy",)])
+def test_evidence_that_is_nan_is_flagged_and_spoils_no_other(trained, names):
+    detector = _calibrated(trained, names)
+    asked = _rows(trained.held_out, slice(600, 603))
+    clean = detector.judge(asked)
+    poisoned = Evidence(
+        DeterministicPass(*(tensor.clone() for tensor in vars(asked.deterministic).values())), asked.probs_KBC.clone()
+    )
+    for tensor_B in (*vars(poisoned.deterministic).values(), poisoned.probs_KBC.transpose(0, 1)):
+        tensor_B[1] = math.nan
+    verdict = detector.judge(poisoned)
+    assert verdict.flagged_B[1]
+    assert verdict.p_value_B[1] == 1 / 601
+    torch.testing.assert_close(verdict.p_value_B[[0, 2]], clean.p_value_B[[0, 2]], rtol=0, atol=2 / 601)
+
+
+def test_no_rows_get_no_verdicts(trained):
+    verdict = _calibrated(trained, EVERY_SCORE).judge(_rows(trained.held_out, slice(0, 0)))
+    assert verdict.p_value_B.shape == verdict.flagged_B.shape == (0,)
+    assert verdict.reasons == []
+
+
+def test_calibrating_does_not_change_the_detector_it_starts_from(trained):
+    fitted = _fit(trained)
+    calibrated = fitted.calibrate(_rows(trained.held_out, slice(0, 600)), alpha=0.1, delta=0.2)
+    assert fitted.calibration is None
+    assert calibrated.parts == fitted.parts
+    assert (calibrated.calibration.alpha, calibrated.calibration.delta) == (0.1, 0.2)
+
+
+def test_moving_to_a_device_keeps_every_number(trained):
+    detector = _calibrated(trained, EVERY_SCORE)
+    asked = _rows(trained.held_out, slice(600, 700))
+    moved = detector.to(torch.device("cpu"))
+    assert torch.equal(moved.judge(asked).p_value_B, detector.judge(asked).p_value_B)
+    assert _fit(trained).to(torch.device("cpu")).calibration is None
+
+
+def test_a_verdict_needs_a_calibration(trained):
+    with pytest.raises(NotFitted, match=r"calibrate\(\)"):
+        _fit(trained).judge(trained.select)
+
+
+def test_too_few_calibration_rows_are_refused(trained):
+    with pytest.raises(CalibrationSetTooSmall, match="at least 59"):
+        _fit(trained).calibrate(_rows(trained.held_out, slice(0, 58)))
+
+
+@pytest.mark.parametrize("names", [(), ("energy", "energy"), ("entropy",), ("energy", "")])
+def test_wrong_score_names_are_refused(trained, names):
+    with pytest.raises(UncertaintyError, match="`scores`"):
+        _fit(trained, names)
+
+
+@pytest.mark.parametrize("name", ["neighbours", "relative_mahalanobis"])
+def test_feature_distances_need_features(trained, name):
+    train = replace(trained.train, features_BF=None)
+    with pytest.raises(NoFeatures):
+        Detector.fit(train, trained.train_labels_N, trained.select, (name,))
+
+
+def test_inputs_too_wide_for_a_covariance_are_refused(trained):
+    train = replace(trained.train, inputs_BF=torch.zeros(3, 4097))
+    with pytest.raises(UncertaintyError, match=r"at most 4096 numbers.*4097.*leave it out"):
+        Detector.fit(train, trained.train_labels_N, trained.select, ("input_mahalanobis",))

@@ -1,0 +1,142 @@
+"""Measures of uncertainty against scipy and against values worked out by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import entropy
+from torch import Tensor
+
+from uncertainty.detection import measures
+from uncertainty.errors import UncertaintyError
+
+LN2 = math.log(2)
+
+
+def _probs(members: int, rows: int, classes: int, seed: int = 0, sharpness: float = 3.0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (sharpness * torch.randn(members, rows, classes, generator=generator, dtype=torch.float64)).softmax(-1)
+
+
+@pytest.mark.parametrize(
+    ("members", "total", "aleatoric", "epistemic"),
+    [
+        ([[0.5, 0.5]], LN2, LN2, 0.0),
+        ([[1.0, 0.0], [0.0, 1.0]], LN2, 0.0, LN2),
+        ([[0.3, 0.7], [0.3, 0.7]], entropy([0.3, 0.7]), entropy([0.3, 0.7]), 0.0),
+        ([[1.0, 0.0], [0.5, 0.5]], entropy([0.75, 0.25]), LN2 / 2, entropy([0.75, 0.25]) - LN2 / 2),
+        ([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], math.log(3), 0.0, math.log(3)),
+    ],
+)
+def test_values_worked_out_by_hand(members, total, aleatoric, epistemic):
+    probs_KBC = torch.tensor(members, dtype=torch.float64)[:, None]
+    assert float(measures.predictive_entropy(probs_KBC)) == pytest.approx(total, abs=1e-12)
+    assert float(measures.expected_entropy(probs_KBC)) == pytest.approx(aleatoric, abs=1e-12)
+    assert float(measures.mutual_information(probs_KBC)) == pytest.approx(epistemic, abs=1e-12)
+
+
+def test_mutual_information_of_a_mixed_batch_is_half_a_bit_on_average():
+    opposed, equal = [[1.0, 0.0], [0.0, 1.0]], [[0.4, 0.6], [0.4, 0.6]]
+    probs_KBC = torch.tensor([[opposed[0], equal[0]], [opposed[1], equal[1]]], dtype=torch.float64)
+    assert float(measures.mutual_information(probs_KBC).mean()) == pytest.approx(LN2 / 2)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_entropies_are_scipys(classes):
+    probs_KBC = _probs(7, 20, classes)
+    array = probs_KBC.numpy()
+    total, aleatoric = entropy(array.mean(0), axis=-1), entropy(array, axis=-1).mean(0)
+    np.testing.assert_allclose(measures.predictive_entropy(probs_KBC), total, rtol=1e-12)
+    np.testing.assert_allclose(measures.expected_entropy(probs_KBC), aleatoric, rtol=1e-12)
+    np.testing.assert_allclose(measures.mutual_information(probs_KBC), total - aleatoric, rtol=1e-9)
+
+
+def test_mutual_information_is_the_mean_divergence_from_the_mean():
+    probs_KBC = _probs(5, 9, 4)
+    divergences = entropy(probs_KBC.numpy(), probs_KBC.mean(0, keepdim=True).numpy(), axis=-1).mean(0)
+    np.testing.assert_allclose(measures.mutual_information(probs_KBC), divergences, rtol=1e-9)
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.integers(1, 9), st.integers(2, 12), st.integers(0, 999), st.sampled_from([0.0, 1e-4, 1.0, 30.0, 1000.0]))
+def test_total_is_aleatoric_plus_epistemic_and_all_keep_their_bounds(members, classes, seed, sharpness):
+    probs_KBC = _probs(members, 6, classes, seed, sharpness).float()
+    summary = measures.summarise(probs_KBC)
+    total, aleatoric = summary.predictive_entropy_B, summary.expected_entropy_B
+    torch.testing.assert_close(total, aleatoric + summary.mutual_information_B, rtol=1e-5, atol=1e-6)
+    assert bool((summary.mutual_information_B >= 0).all())
+    assert bool((aleatoric >= 0).all())
+    assert bool((total <= math.log(classes) + 1e-6).all())
+    torch.testing.assert_close(summary.mean_BC.sum(-1), torch.ones(6))
+
+
+def test_one_pass_gives_what_the_single_measures_give():
+    probs_KBC = _probs(6, 8, 5)
+    summary = measures.summarise(probs_KBC)
+    array = probs_KBC.numpy()
+    np.testing.assert_allclose(summary.mean_BC, array.mean(0))
+    np.testing.assert_allclose(summary.std_BC, array.std(0))
+    assert torch.equal(summary.predictive_entropy_B, measures.predictive_entropy(probs_KBC))
+    assert torch.equal(summary.expected_entropy_B, measures.expected_entropy(probs_KBC))
+    assert torch.equal(summary.mutual_information_B, measures.mutual_information(probs_KBC))
+
+
+def test_standard_deviation_divides_by_the_number_of_members():
+    probs_KBC = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]])
+    assert measures.std(probs_KBC)[0].tolist() == pytest.approx([math.sqrt(2) / 3] * 2)
+    assert measures.std(probs_KBC[:1]).tolist() == [[0.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("votes", "ratio"), [([0, 0, 1], 1 / 3), ([0, 0, 0], 0.0), ([0, 1, 2], 2 / 3), ([2, 1, 1, 1], 0.25)]
+)
+def test_variation_ratio_is_the_share_outside_the_majority(votes, ratio):
+    probs_KBC = 0.7 * torch.nn.functional.one_hot(torch.tensor(votes), 3)[:, None] + 0.1
+    assert float(measures.variation_ratio(probs_KBC)) == pytest.approx(ratio)
+
+
+MEASURES = [
+    measures.predictive_entropy,
+    measures.expected_entropy,
+    measures.mutual_information,
+    measures.variation_ratio,
+]
+
+
+@pytest.mark.parametrize("measure", MEASURES, ids=lambda measure: measure.__name__)
+@pytest.mark.parametrize("row", [[2.0, -1.0], [0.5, 0.6], [0.2, 0.2], [math.nan, 1.0], [math.inf, 0.0], [1.5, -0.5]])
+def test_what_is_no_distribution_is_refused(measure, row):
+    with pytest.raises(UncertaintyError, match="apply softmax"):
+        measure(torch.tensor([[[0.5, 0.5], row]]))
+
+
+@pytest.mark.parametrize("measure", MEASURES, ids=lambda measure: measure.__name__)
+def test_no_rows_give_no_numbers(measure):
+    assert measure(torch.zeros(4, 0, 3)).shape == (0,)
+
+
+@pytest.mark.parametrize("sizes", [(5,), (4, 4), (2, 7, 3)])
+def test_groups_pooled_by_their_sizes_are_all_members_at_once(sizes):
+    groups = [_probs(size, 9, 4, seed=size) for size in sizes]
+    expected = vars(measures.summarise(torch.cat(groups)))
+    for name, value in vars(measures.pool([measures.summarise(group) for group in groups], sizes)).items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-12, msg=name)
+
+
+def test_softmax_is_torchs_whatever_its_layout():
+    logits = 50 * torch.randn(7, 5, 3, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(measures.softmax(logits), logits.softmax(-1), rtol=1e-6, atol=1e-7)
+
+
+def test_rows_of_a_summary_are_the_summary_of_rows():
+    probs = torch.randn(7, 5, 3, generator=torch.Generator().manual_seed(1)).softmax(-1)
+    chosen = torch.tensor([True, False, True, False, False])
+    some, due = measures.summarise(probs).rows(chosen), measures.summarise(probs[:, chosen])
+    for each in dataclasses.fields(due):
+        torch.testing.assert_close(getattr(some, each.name), getattr(due, each.name))

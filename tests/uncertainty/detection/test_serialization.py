@@ -1,0 +1,306 @@
+"""State goes to plain data and comes back bit-exactly; hostile state is refused, never misread."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from uncertainty import Calibration, Detector, Evidence, Stopping
+from uncertainty.detection.adaptive import recorded
+from uncertainty.detection.detector import DISTANCES, OUTPUT_SCORES
+from uncertainty.detection.ecdf import Ranks
+from uncertainty.detection.knn import NearestNeighbours
+from uncertainty.detection.mahalanobis import Mahalanobis, RelativeMahalanobis
+from uncertainty.detection.serialization import dump, dump_detector, dump_stopping, load, load_detector, load_stopping
+from uncertainty.errors import NotFitted, UncertaintyError
+
+EVERY_SCORE = (*DISTANCES, *OUTPUT_SCORES)
+
+
+@pytest.fixture
+def detector(trained) -> Detector:
+    return Detector.fit(trained.train, trained.train_labels_N, trained.select, EVERY_SCORE).calibrate(trained.select)
+
+
+def _through_a_file(state: Any) -> Any:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return type(one) is type(other) and one == other
+
+
+def test_a_detector_comes_back_bit_exactly_from_a_file(trained, detector):
+    state = _through_a_file({"detector": dump_detector(detector), "calibration": dump(detector.calibration)})
+    calibration = load(Calibration, state["calibration"], "calibration")
+    loaded = replace(load_detector(state["detector"]), calibration=calibration)
+    assert _same(dump_detector(loaded), dump_detector(detector))
+    assert _same(dump(loaded.calibration), dump(detector.calibration))
+    before, after = detector.judge(trained.held_out), loaded.judge(trained.held_out)
+    assert torch.equal(before.p_value_B, after.p_value_B)
+    assert torch.equal(before.flagged_B, after.flagged_B)
+    assert before.reasons == after.reasons
+
+
+def test_what_is_dumped_is_plain(detector):
+    def leaves(state: Any) -> Iterator[Any]:
+        inner = state.values() if isinstance(state, dict) else state if isinstance(state, list) else None
+        if inner is None:
+            yield state
+        else:
+            for each in inner:
+                yield from leaves(each)
+
+    plain = {type(leaf) for leaf in leaves([dump_detector(detector), dump(detector.calibration)])}
+    assert plain <= {Tensor, str, int, float, type(None)}
+
+
+FITTED: dict[type, dict[str, Any]] = {
+    Ranks: {"scores_N": torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)},
+    NearestNeighbours: {"bank_NF": torch.eye(3), "k": 2},
+    Mahalanobis: {"mean_F": torch.zeros(3), "whitening_FF": torch.eye(3)},
+    RelativeMahalanobis: {
+        "mean_F": torch.zeros(3),
+        "class_means_CF": torch.zeros(2, 3),
+        "class_whitening_FF": torch.eye(3),
+        "whitening_FF": torch.eye(3),
+    },
+    Calibration: dump(Calibration.fit(torch.arange(100.0))),
+}
+FIELDS = [(kind, name) for kind, state in FITTED.items() for name in state]
+TENSOR_FIELDS = [(kind, name) for kind, name in FIELDS if isinstance(FITTED[kind][name], Tensor)]
+
+
+def _id(value: Any) -> str:
+    return value.__name__ if isinstance(value, type) else str(value)
+
+
+@pytest.mark.parametrize("kind", FITTED, ids=_id)
+def test_a_sound_state_is_taken(kind):
+    assert _same(dump(load(kind, FITTED[kind], "where")), FITTED[kind])
+
+
+@pytest.mark.parametrize(("kind", "name"), FIELDS, ids=_id)
+def test_missing_and_unknown_fields_are_refused(kind, name):
+    state = dict(FITTED[kind])
+    with pytest.raises(UncertaintyError, match="`where` to be a dict with the keys"):
+        load(kind, {**state, "more": 1}, "where")
+    del state[name]
+    with pytest.raises(UncertaintyError, match=name):
+        load(kind, state, "where")
+
+
+def _huge_by_stride(value: Tensor) -> Tensor:
+    return torch.zeros(1, dtype=value.dtype).expand([10**7, *[1] * (value.ndim - 1)])
+
+
+SPOILED_TENSORS = {
+    "NaN": lambda value: value * math.nan,
+    "infinity": lambda value: value + math.inf,
+    "integer": lambda value: value.long(),
+    "boolean": lambda value: value.bool(),
+    "complex": lambda value: value.to(torch.complex64),
+    "half": lambda value: value.half(),
+    "float8": lambda value: value.to(torch.float8_e4m3fn),
+    "sparse": lambda value: value.to_sparse(),
+    "meta": lambda value: value.to("meta"),
+    "nested": lambda value: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
+    "parameter": torch.nn.Parameter,
+    "one axis more": lambda value: value[None],
+    "one axis less": lambda value: value[0],
+    "empty": lambda value: value[:0],
+    "larger than what is stored": _huge_by_stride,
+    "list": lambda value: value.tolist(),
+    "None": lambda value: None,
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILED_TENSORS.values(), ids=SPOILED_TENSORS.keys())
+@pytest.mark.parametrize(("kind", "name"), TENSOR_FIELDS, ids=_id)
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+def test_spoiled_tensors_are_refused_by_name(kind, name, spoil):
+    state = FITTED[kind]
+    with pytest.raises(UncertaintyError, match=rf"`where.{name}`"):
+        load(kind, {**state, name: spoil(state[name])}, "where")
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        (Ranks, {"scores_N": torch.tensor([2.0, 1.0])}),
+        (Ranks, {"scores_N": torch.tensor([1.0])}),
+        (NearestNeighbours, {"k": 0}),
+        (NearestNeighbours, {"k": 4}),
+        (NearestNeighbours, {"k": True}),
+        (NearestNeighbours, {"k": 2.0}),
+        (NearestNeighbours, {"k": 10**5000}),
+        (NearestNeighbours, {"k": -(10**5000)}),
+        (Mahalanobis, {"mean_F": torch.zeros(4)}),
+        (Mahalanobis, {"whitening_FF": torch.zeros(3, 4)}),
+        (RelativeMahalanobis, {"class_means_CF": torch.zeros(2, 4)}),
+        (RelativeMahalanobis, {"class_whitening_FF": torch.eye(2)}),
+        (Calibration, {"level": 0.9}),
+        (Calibration, {"level": math.nan}),
+        (Calibration, {"alpha": math.nan}),
+        (Calibration, {"alpha": 5e-324}),
+        (Calibration, {"alpha": 1}),
+        (Calibration, {"delta": -math.inf}),
+        (Calibration, {"scores_N": torch.arange(100.0).flip(0)}),
+        (Calibration, {"scores_N": torch.arange(50.0)}),
+    ],
+)
+def test_values_that_do_not_belong_together_are_refused(kind, changes):
+    with pytest.raises(UncertaintyError):
+        load(kind, {**FITTED[kind], **changes}, "where")
+
+
+plain = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**80), 2**80)
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(EVERY_SCORE)
+    | st.binary(max_size=5)
+    | st.builds(torch.zeros, st.lists(st.integers(0, 3), max_size=4))
+    | st.builds(torch.arange, st.integers(0, 4).map(float)),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner)
+        | st.dictionaries(
+            st.sampled_from(["name", "ranks", "fitted", "scores_N", "bank_NF", "k", "parts"]) | st.integers(), inner
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@settings(derandomize=True, deadline=None, max_examples=300)
+@given(plain, st.sampled_from(list(FITTED)))
+def test_anything_at_all_is_taken_or_refused_cleanly(state, kind):
+    for attempt in (lambda: load(kind, state, "where"), lambda: load_detector(state)):
+        with contextlib.suppress(UncertaintyError):
+            attempt()
+
+
+def _paths(state: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    keys = state if isinstance(state, dict) else range(len(state)) if isinstance(state, list) else ()
+    for key in keys:
+        yield (*path, key)
+        yield from _paths(state[key], (*path, key))
+
+
+@settings(derandomize=True, deadline=None, max_examples=300)
+@given(st.data())
+def test_a_detector_with_one_thing_changed_is_taken_or_refused_cleanly(data):
+    distances = zip(DISTANCES, (NearestNeighbours, RelativeMahalanobis, Mahalanobis), strict=True)
+    parts = [{"name": name, "ranks": dict(FITTED[Ranks]), "fitted": dict(FITTED[kind])} for name, kind in distances]
+    parts += [{"name": name, "ranks": dict(FITTED[Ranks]), "fitted": None} for name in OUTPUT_SCORES]
+    state: Any = {"parts": parts}
+    assert len(load_detector(copy.deepcopy(state)).parts) == len(EVERY_SCORE)
+    *outer, last = data.draw(st.sampled_from(list(_paths(state))))
+    target = state
+    for key in outer:
+        target = target[key]
+    target[last] = data.draw(plain)
+    with contextlib.suppress(UncertaintyError):
+        load_detector(state)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"name": "entropy", "fitted": None},
+        {"name": "energy", "fitted": {}},
+        {"name": "neighbours", "fitted": None},
+        {"name": "neighbours", "fitted": FITTED[Mahalanobis]},
+        {"name": ["energy"], "fitted": None},
+        {"name": 10**5000, "fitted": None},
+        {"name": "energy"},
+    ],
+)
+def test_parts_that_are_no_scores_are_refused(part):
+    with pytest.raises(UncertaintyError, match=r"detector.parts\[0\]"):
+        load_detector({"parts": [{"ranks": FITTED[Ranks], **part}]})
+
+
+@pytest.mark.parametrize("state", [None, [], {}, {"parts": None}, {"parts": []}, {"parts": 10**5000}, {"parts": "x"}])
+def test_a_detector_without_parts_is_refused(state):
+    with pytest.raises(UncertaintyError, match="at least one part"):
+        load_detector(state)
+
+
+def test_a_part_that_appears_twice_is_refused():
+    part = {"name": "energy", "ranks": FITTED[Ranks], "fitted": None}
+    with pytest.raises(UncertaintyError, match="different"):
+        load_detector({"parts": [part, dict(part)]})
+
+
+def test_evidence_of_other_widths_does_not_pass_unnoticed(trained, detector):
+    # The loader's self-test relies on it: a detector of another network fails loudly on its first row.
+    seen = trained.select.deterministic
+    narrow = Evidence(replace(seen, features_BF=seen.features()[:, :-1]), trained.select.probs_KBC)
+    with pytest.raises(RuntimeError):
+        detector.judge(narrow)
+
+
+@pytest.fixture
+def stopping(trained, detector) -> Stopping:
+    fitted = Stopping.fit(detector, trained.select, 400, stages=(4, 8))
+    return fitted.calibrate(detector, trained.select)
+
+
+def test_a_stopping_rule_comes_back_bit_exactly_from_a_file(trained, detector, stopping):
+    loaded = load_stopping(_through_a_file({"auto": dump_stopping(stopping)})["auto"], detector)
+    assert _same(dump_stopping(loaded), dump_stopping(stopping))
+    asked = trained.held_out.deterministic
+    before, after = (rule.run(detector, asked, recorded(trained.held_out.probs_KBC)) for rule in (stopping, loaded))
+    assert torch.equal(before.samples_B, after.samples_B)
+    assert torch.equal(before.ranks_PB, after.ranks_PB)
+
+
+def test_only_a_calibrated_stopping_rule_is_dumped(trained, detector):
+    with pytest.raises(NotFitted, match="calibrate"):
+        dump_stopping(Stopping.fit(detector, trained.select, 400))
+
+
+@settings(
+    derandomize=True, deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_a_stopping_rule_with_one_thing_changed_is_taken_or_refused_cleanly(detector, stopping, data):
+    state = copy.deepcopy(dump_stopping(stopping))
+    *outer, last = data.draw(st.sampled_from(list(_paths(state))))
+    target = state
+    for key in outer:
+        target = target[key]
+    target[last] = data.draw(plain)
+    with contextlib.suppress(UncertaintyError):
+        load_stopping(state, detector)
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(plain)
+def test_anything_at_all_is_no_stopping_rule(state):
+    with pytest.raises(UncertaintyError, match="auto"):
+        load_stopping(state, Detector(()))

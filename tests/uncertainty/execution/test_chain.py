@@ -1,0 +1,103 @@
+"""What is recorded as a chain, and what is not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tests.uncertainty.chains import CHAINS, NO_CHAINS, recorded
+from uncertainty.dropout.audit import audit
+from uncertainty.execution import chain
+from uncertainty.execution.chain import Conv, Function, Linear, Mask
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_chain_has_every_site_in_order(name):
+    case = recorded(*CHAINS[name])
+    assert case.chain is not None
+    sites = [layer.site for layer in case.chain.after if isinstance(layer, Mask)]
+    assert sites == list(range(len(case.found.sites)))
+    assert isinstance(case.chain.after[0], Mask)
+
+
+@pytest.mark.parametrize("name", NO_CHAINS)
+def test_what_is_no_chain_is_not_recorded(name):
+    assert recorded(*NO_CHAINS[name]).chain is None
+
+
+def test_layers_are_what_was_built():
+    network = nn.Sequential(
+        nn.Conv2d(2, 8, 3, stride=(2, 1), padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Dropout2d(0.5),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(8 * 2 * 4, 5),
+        nn.Tanh(),
+        nn.Dropout(0.5),
+        nn.Linear(5, 3),
+    ).eval()
+    x = torch.randn(2, 2, 8, 8)
+    with torch.inference_mode():
+        seen = chain.record(network, x, audit(network, x).slots, False)
+    assert seen is not None
+    assert seen.before is not None
+    (conv,) = seen.before
+    assert isinstance(conv, Conv)
+    assert (conv.stride, conv.padding, conv.size, conv.relu) == ((2, 1), (1, 1), (8, 8), True)
+    first, pool, flatten, linear, tanh, second, head = seen.after
+    assert first == Mask(0, channels=True)
+    assert isinstance(pool, Function)
+    assert pool.homogeneous
+    assert isinstance(flatten, Function)
+    assert flatten.columns == 2 * 4
+    assert isinstance(linear, Linear)
+    assert not linear.relu
+    assert isinstance(tanh, Function)
+    assert tanh.separate
+    assert not tanh.homogeneous
+    assert second == Mask(1, channels=True)
+    assert isinstance(head, Linear)
+    assert head.weight.shape == (3, 5)
+    assert seen.row_numel == 8 * 4 * 8
+
+
+def test_batch_norm_is_folded_into_the_layer_before_it():
+    # By hand: y = gamma (w x + b - mean) / sqrt(var + eps) + beta.
+    layer, norm = nn.Linear(1, 1), nn.BatchNorm1d(1, eps=0.5)
+    with torch.no_grad():
+        for parameter, value in (
+            (layer.weight, 3.0),
+            (layer.bias, 1.0),
+            (norm.running_mean, 2.0),
+            (norm.running_var, 3.5),
+            (norm.weight, 4.0),
+            (norm.bias, 5.0),
+        ):
+            parameter.fill_(value)
+    network = nn.Sequential(nn.Dropout(0.5), layer, norm).eval()
+    x = torch.randn(2, 1)
+    with torch.inference_mode():
+        seen = chain.record(network, x, audit(network, x).slots, False)
+    assert seen is not None
+    _, folded = seen.after
+    assert isinstance(folded, Linear)
+    assert folded.bias is not None
+    assert (folded.weight.item(), folded.bias.item()) == (4 * 3 / 2, 4 * (1 - 2) / 2 + 5)
+
+
+def test_sites_that_are_left_out_are_not_in_the_chain():
+    from uncertainty.dropout.selection import Selection
+
+    network = nn.Sequential(
+        nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3)
+    ).eval()
+    x = torch.randn(2, 4)
+    slots = audit(network, x, Selection(("4",))).slots
+    with torch.inference_mode():
+        seen = chain.record(network, x, slots, False)
+    assert seen is not None
+    assert [type(layer) for layer in seen.before or ()] == [Linear, Linear]
+    assert [type(layer) for layer in seen.after] == [Mask, Linear]

@@ -1,0 +1,120 @@
+"""A trace is exact, for its batch size, on every input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from uncertainty.dropout.audit import audit
+from uncertainty.execution import fx_trace, masked, masks
+
+
+def _banks(network: nn.Module, example: Tensor, num_samples: int = 5) -> list[Tensor]:
+    sites = audit(network, example).sites
+    keeps = masks.draw(sites, num_samples, seed=2)
+    cpu = torch.device("cpu")
+    return [masks.scale(keep, site.p, torch.float32, cpu) for keep, site in zip(keeps, sites, strict=True)]
+
+
+def _trace_and_compare(network: nn.Module, shape: tuple[int, ...]) -> None:
+    banks = _banks(network, torch.randn(1, *shape))
+    weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with torch.inference_mode():
+        for batch in (1, 4):
+            graph = fx_trace.trace(network, torch.randn(batch, *shape), banks)
+            for scale in (1.0, 100.0, -1.0):
+                x = scale * torch.randn(batch, *shape)
+                before, expected = x.clone(), masked.loop(network, x, banks)
+                first, again = graph(x), graph(x)
+                tolerance = 1e-5 * float(expected.abs().max().clamp(min=1))
+                torch.testing.assert_close(first, expected, rtol=1e-5, atol=tolerance)
+                # Neither its input, nor the weights, nor what it folded may be overwritten by a first run.
+                assert torch.equal(first, again)
+                assert torch.equal(x, before)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in network.state_dict().items())
+
+
+def test_a_trace_is_the_loop(case):
+    _trace_and_compare(case.network, case.shape)
+
+
+class Net(nn.Module):
+    def __init__(self, between: Callable[[Net, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.drop, self.norm = nn.Dropout(0.5), nn.LayerNorm(8)
+        self.between = between
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.between(self, self.first(x)))
+
+
+def _relu_after_a_view(net: Net, h: Tensor) -> Tensor:
+    view = h.view(-1, 8)
+    return net.drop(F.relu(h)) + view
+
+
+def _relu_in_place(net: Net, h: Tensor) -> Tensor:
+    return net.second(net.drop(F.relu(net.second(net.drop(h)), inplace=True)))
+
+
+def _own_product(net: Net, h: Tensor) -> Tensor:
+    dropped = net.drop(net.second(h))
+    return dropped * dropped
+
+
+CONNECTIONS: dict[str, Callable[[Net, Tensor], Tensor]] = {
+    "skip": lambda net, h: h + net.drop(h),
+    "skip over relu": lambda net, h: h + net.drop(F.relu(h)),
+    "activation before and after the mask": lambda net, h: F.relu(h) * 0.1 + net.second(net.drop(F.relu(h))),
+    "twice masked": lambda net, h: net.drop(h) - net.drop(h),
+    "mask then relu": lambda net, h: net.second(F.relu(net.drop(h))) + net.drop(h),
+    "view": _relu_after_a_view,
+    "in place": _relu_in_place,
+    "LayerNorm": lambda net, h: net.norm(net.drop(net.second(net.norm(h)))),
+    "weights shared": lambda net, h: net.second(net.drop(net.second(net.drop(net.second(h))))),
+    "gate": lambda net, h: net.drop(h) * torch.sigmoid(net.second(h)),
+    "own product": _own_product,
+    "bare bias": lambda net, h: net.drop(h) @ net.second.weight.T + net.second.bias,
+    "constant added": lambda net, h: net.drop(h) + net.second.bias + net.head.bias.sum(),
+}
+
+
+@pytest.mark.parametrize("between", CONNECTIONS.values(), ids=CONNECTIONS.keys())
+def test_a_trace_is_the_loop_however_layers_are_connected(between):
+    torch.manual_seed(0)
+    _trace_and_compare(Net(between).eval(), (6,))
+
+
+def test_a_trace_follows_the_widths_of_the_models():
+    layers = [nn.Flatten(), nn.Linear(16, 12), nn.ReLU(), nn.Dropout(0.5), nn.Linear(12, 8), nn.ReLU(), nn.Dropout(0.3)]
+    _trace_and_compare(nn.Sequential(*layers, nn.Linear(8, 3)).eval(), (1, 4, 4))
+    blocks = [
+        nn.Conv2d(1, 4, 3, padding=1, bias=False),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Dropout2d(0.2),
+    ]
+    dense = [nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3)]
+    _trace_and_compare(nn.Sequential(*blocks, *dense).eval(), (1, 4, 4))
+
+
+@pytest.mark.parametrize(
+    "exit_",
+    [
+        lambda h: 2.0 if h.sum() > 0 else 1.0,
+        lambda h: h.max().item(),
+        lambda h: h.tolist()[0][0],
+        lambda h: float(h.detach().numpy().max()),
+    ],
+    ids=["bool", "item", "tolist", "numpy"],
+)
+def test_a_value_that_leaves_torch_cannot_be_traced(exit_):
+    network = Net(lambda net, h: net.drop(h * exit_(h))).eval()
+    with torch.inference_mode(), pytest.raises(RuntimeError):
+        fx_trace.trace(network, torch.randn(2, 6), [torch.ones(5, 8)])

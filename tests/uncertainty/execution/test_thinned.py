@@ -1,0 +1,98 @@
+"""Thinned committees: the same members as with masks, as small networks, wherever that is possible."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models import MLP
+from tests.uncertainty.chains import EVERYBODY, NOT_THINNABLE, THINNABLE, K, Recorded, recorded
+from uncertainty.execution import thinned
+from uncertainty.execution.thinned import Thinned, thin
+
+
+def _thin(case: Recorded, max_weights: int = 10**8, max_numbers: int = 2**24) -> Thinned | None:
+    assert case.chain is not None
+    with torch.inference_mode():
+        return thin(case.before, case.chain, case.banks, max_weights, max_numbers)
+
+
+@pytest.mark.parametrize("name", THINNABLE)
+@pytest.mark.parametrize("rows", [1, 2, 33])
+def test_thinned_members_are_the_loop(name, rows):
+    case = recorded(*THINNABLE[name])
+    thinned, x = _thin(case), case.inputs(rows)
+    assert thinned is not None
+    with torch.inference_mode():
+        kept = x.clone()
+        torch.testing.assert_close(thinned(x, EVERYBODY), case.loop(x), rtol=1e-5, atol=1e-5)
+    assert torch.equal(x, kept)
+
+
+@pytest.mark.parametrize("name", NOT_THINNABLE)
+def test_a_site_where_units_cannot_be_left_out_is_not_thinned(name):
+    assert _thin(recorded(*NOT_THINNABLE[name])) is None
+
+
+@pytest.mark.parametrize("name", ["mlp", "the network of the models"])
+@pytest.mark.parametrize("block", [1, 3, 64])
+def test_blocks_chunks_and_parts_of_the_members_do_not_matter(name, block, monkeypatch):
+    monkeypatch.setattr(thinned, "BLOCK", block)
+    case = recorded(*THINNABLE[name])
+    way, x = _thin(case, max_numbers=2000), case.inputs(9)
+    assert way is not None
+    with torch.inference_mode():
+        expected = case.loop(x)
+        for which in (EVERYBODY, slice(0, 1), slice(2, 5), slice(K - 1, K)):
+            torch.testing.assert_close(way(x, which), expected[which], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mlp", "padding, stride and dilation"])
+def test_without_onednn_the_members_are_the_same(name, monkeypatch):
+    monkeypatch.setattr("uncertainty.execution.kernels.has_onednn", lambda weight: False)
+    case = recorded(*THINNABLE[name])
+    thinned, x = _thin(case), case.inputs(9)
+    assert thinned is not None
+    with torch.inference_mode():
+        torch.testing.assert_close(thinned(x, EVERYBODY), case.loop(x), rtol=1e-5, atol=1e-5)
+
+
+def _kept(case: Recorded, site: int) -> list[int]:
+    return [int((mask != 0).sum()) for mask in case.banks[site]]
+
+
+def test_a_member_holds_only_what_it_keeps():
+    case = recorded(lambda: MLP(in_features=12, widths=(40, 30), num_classes=4, rates=(0.5, 0.5)), (12,))
+    thinned = _thin(case)
+    assert thinned is not None
+    first, second = _kept(case, 0), _kept(case, 1)
+    assert thinned.num_weights == sum(i * o + o * 4 for i, o in zip(first, second, strict=True))
+
+
+def test_a_dropped_channel_takes_its_columns_with_it():
+    case = recorded(*THINNABLE["the network of the models"])
+    thinned = _thin(case)
+    assert thinned is not None
+    first, second, dense = _kept(case, 0), _kept(case, 1), _kept(case, 2)
+    # Two 3x3 convolutions, the first of which nothing stands behind; 2 x 2 pixels are left; a dense layer and the head.
+    assert thinned.num_weights == sum(
+        9 * i * 10 + 9 * 10 * o + 4 * o * d + d * 4 for i, o, d in zip(first, second, dense, strict=True)
+    )
+
+
+def test_too_many_weights_are_not_gathered():
+    case = recorded(*THINNABLE["mlp"])
+    thinned = _thin(case)
+    assert thinned is not None
+    assert _thin(case, max_weights=thinned.num_weights) is not None
+    assert _thin(case, max_weights=thinned.num_weights - 1) is None
+
+
+def test_the_network_is_not_written():
+    case = recorded(*THINNABLE["padding, stride and dilation"])
+    before = {name: tensor.clone() for name, tensor in case.network.state_dict().items()}
+    thinned = _thin(case)
+    assert thinned is not None
+    with torch.inference_mode():
+        thinned(case.inputs(5), EVERYBODY)
+    assert all(torch.equal(before[name], tensor) for name, tensor in case.network.state_dict().items())

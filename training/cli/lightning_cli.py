@@ -1,0 +1,321 @@
+"""Lightning's command line, with a folder for each run and calibration after every fit."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import sys
+from argparse import Action, RawDescriptionHelpFormatter, _SubParsersAction
+from collections.abc import Callable, Generator
+from functools import partial
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from jsonargparse import DefaultHelpFormatter
+from jsonargparse.typing import PositiveInt
+from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar, RichProgressBar, WeightAveraging
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import CSVLogger
+from rich.console import Console
+
+from models.checkpoint.file import read_plain
+from training import evaluation, network_sizes
+from training.calibration import CalibrationSettings
+from training.classifier import Classifier
+from training.data.module import TensorDataModule
+from training.errors import TrainingError
+from training.trainer import Trainer, check, is_own
+
+TRACEBACK = "DUBIO_TRACEBACK"
+FLAG = "--traceback"
+
+# Commands that are no verb of the trainer; `training.cli` hands the rest of the line to them.
+OWN = {
+    "audit": "Say which dropout sites of a calibrated checkpoint are sampled, at which rates, and how.",
+    "compare": "Train with and without dropout, draw both, and measure both on the test rows.",
+}
+
+DRAWN_PER_SECOND = 4  # the progress bar
+
+# Checkpoints that Lightning finds by itself.
+LIGHTNINGS_OWN = ("best", "last", "hpc", "registry")
+
+DESCRIPTION = f"""Train a classifier with dropout, calibrate it, and write one checkpoint that can be served.
+
+  dubio-train fit --config configs/digits_mlp.yaml         train, calibrate, write runs/digits_mlp/model.ckpt
+  dubio-train fit --config a.yaml --config b.yaml          b adds to a and overrides it
+  dubio-train fit --config a.yaml --trainer.max_epochs 5   so does an argument
+  dubio-train fit --config a.yaml --print_config           shows every setting
+  dubio-train fit --help                                   explains every setting
+  dubio-train calibrate --config a.yaml --calibration.alpha 0.01
+                                                           makes another promise for the same weights
+  dubio-train audit --ckpt runs/a/model.ckpt               says which dropout is sampled, and how
+  dubio-train compare --config a.yaml                      trains with and without dropout and draws both
+  dubio-train test --config a.yaml                         tests runs/<name>/model.ckpt
+
+Add {FLAG}, or set {TRACEBACK}=1, to see where an error came from."""
+
+
+class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Leaves the lines of the description as they are, and lists the commands that are not Lightning's too."""
+
+    def _iter_indented_subactions(self, action: Action) -> Generator[Action, None, None]:
+        yield from super()._iter_indented_subactions(action)
+        if isinstance(action, _SubParsersAction):
+            self._indent()
+            yield from (Action([], name, help=told, metavar=name) for name, told in OWN.items())
+            self._dedent()
+
+    def _metavar_formatter(self, action: Action, default_metavar: str) -> Callable[[int], tuple[str, ...]]:
+        if isinstance(action, _SubParsersAction) and action.metavar is None:
+            return lambda size: (f"{{{','.join([*action.choices, *OWN])}}}",) * size
+        return super()._metavar_formatter(action, default_metavar)
+
+
+class CLI(LightningCLI):
+    """Lightning's command line, with a folder for each run and calibration after every fit."""
+
+    trainer: Trainer
+    run_folder: Path
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return {**LightningCLI.subcommands(), "calibrate": {"model", "datamodule", "settings"}}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--name", type=str | None, default=None, help="Name of the run; by default that of the first config file."
+        )
+        parser.add_argument("--runs", type=str, default="runs", help="Folder that gets one folder a run.")
+        parser.add_argument(
+            "--threads",
+            type=PositiveInt | None,
+            default=None,
+            help="CPU threads; by default one a core. Threads that outnumber the free cores cost more than they give.",
+        )
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.monitor": "val_loss",
+                "checkpoint.filename": "best",
+                # A run that is repeated replaces its checkpoints; stale ones would look like results.
+                "checkpoint.enable_version_counter": False,
+            }
+        )
+        parser.add_class_arguments(CalibrationSettings, "calibration")
+
+    def _parse_ckpt_path(self) -> None:
+        """Leaves the configuration as the user wrote it.
+
+        Lightning would overrule it with the hyperparameters inside the checkpoint, and build whatever classes
+        that file names.
+        """
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        if config.name is None:
+            files = [os.fspath(path) for path in config.config or [] if path is not None]
+            if not files:
+                raise TrainingError("Expected a name for the run, but got none; give `--name` or `--config`.")
+            config.name = Path(files[0]).stem
+        if Path(config.name).name != config.name or config.name in {"", ".", ".."}:
+            raise TrainingError(f"Expected `name` to be a plain folder name, but got {config.name!r}.")
+        self.run_folder = Path(config.runs) / config.name
+        network = config.model.init_args.network
+        for name, default in network_sizes.left_out(
+            resolve_name(network.class_path), network.get("init_args") or {}
+        ).items():
+            self._parser(self.subcommand).link_arguments(
+                "data",
+                f"model.init_args.network.init_args.{name}",
+                partial(network_sizes.of, name, default),
+                apply_on="instantiate",
+            )
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        if torch.cuda.is_available():
+            torch.set_float32_matmul_precision("high")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        settings = self.config_init[self.subcommand].trainer
+        if settings.default_root_dir is None:
+            kwargs["default_root_dir"] = str(self.run_folder)
+        if settings.logger is None:
+            # Testing needs no log, for Lightning prints the result; neither does a trial.
+            logs = self.subcommand == "fit" and not settings.fast_dev_run
+            kwargs["logger"] = CSVLogger(str(self.run_folder), name="logs") if logs else False
+        callbacks = settings.callbacks or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        if settings.enable_progress_bar is not False and not any(isinstance(each, ProgressBar) for each in callbacks):
+            # Lightning's own draws a hundred times a second, which takes a tenth of a core from the training.
+            kwargs["callbacks"] = [*callbacks, RichProgressBar(refresh_rate=DRAWN_PER_SECOND)]
+        trainer = cast("Trainer", super().instantiate_trainer(**kwargs))
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(self.run_folder / "checkpoints")
+        return trainer
+
+    @property
+    def servable(self) -> Path:
+        """The checkpoint that the service takes."""
+        return self.run_folder / "model.ckpt"
+
+    def before_fit(self) -> None:
+        """Finds what would stop the calibration after the training, and keeps the configuration."""
+        check(self.model, self.datamodule, self.config_init[self.subcommand].calibration)
+        _refuse_raw_weights(self.trainer)
+        if _is_trial(self.trainer) or not self.trainer.is_global_zero:
+            return
+        config = self.config[self.subcommand].clone()
+        for key in ("config", "ckpt_path", "weights_only"):  # of this call, not of the run
+            config.pop(key, None)
+        if self.servable.is_file():
+            Console(stderr=True).print(
+                f"{self.servable} is there already; it is replaced after the fit", soft_wrap=True
+            )
+        self.run_folder.mkdir(parents=True, exist_ok=True)
+        self._parser(self.subcommand).save(
+            config, str(self.run_folder / "config.yaml"), skip_none=False, overwrite=True, multifile=False
+        )
+
+    def after_fit(self) -> None:
+        """Calibrates the best checkpoint of the fit."""
+        if _is_trial(self.trainer) or not self.trainer.is_global_zero:
+            return
+        self.calibrate(self.model, self.datamodule, ckpt_path=self.best())
+
+    def best(self) -> str:
+        """The path of the fit's best checkpoint."""
+        checkpoint: ModelCheckpoint = self.config_init[self.subcommand].checkpoint
+        if not checkpoint.best_model_path:
+            raise TrainingError(
+                "Expected the fit to leave a checkpoint, but it left none; let it run at least one "
+                "epoch with validation."
+            )
+        score = checkpoint.best_model_score
+        if score is not None and not math.isfinite(score):
+            raise TrainingError(
+                f"Expected a finite `{checkpoint.monitor}`, but the best one is {float(score)}: the training "
+                "diverged. Lower the learning rate (`model.init_args.optimizer.init_args.lr`)."
+            )
+        return str(checkpoint.best_model_path)
+
+    def calibrate(
+        self,
+        model: Classifier,
+        datamodule: TensorDataModule,
+        ckpt_path: str | None = None,
+        output: str | None = None,
+        key_prefix: str | None = None,
+    ) -> None:
+        """Calibrates, writes, measures on the test split, and says what came out."""
+        settings = self.config_init[self.subcommand].calibration
+        output = output or str(self.servable)
+        source = ckpt_path or self._existing()
+        if getattr(datamodule, "scale", None) is None and not is_own(read_plain(source), model):
+            # The wrong scale breaks nothing that a program could see; the measured accuracy shows it.
+            print(
+                "dubio-train: note: the weights come from elsewhere; inputs are normalised by mean and std of the "
+                "training rows. If the network was trained otherwise, set `data.init_args.mean` and "
+                "`data.init_args.std` as it was.",
+                file=sys.stderr,
+            )
+        predictor = self.trainer.calibrate(model, datamodule, settings, source, output, key_prefix)
+        measured = evaluation.measure(predictor, datamodule)
+        console = Console()
+        console.print(evaluation.table(predictor, measured, Path(output)))
+        # Outside the table and not wrapped, so that it can be copied.
+        console.print(f"next: dubio-serve {output}", soft_wrap=True, highlight=False)
+
+    def after_predict(self) -> None:
+        """Writes what Lightning only returns: one line a test row."""
+        if not self.trainer.is_global_zero:
+            return
+        probabilities_BC = torch.cat(self.trainer.predict_loop.predictions)
+        path = self.run_folder / "predictions.csv"
+        self.run_folder.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["row", "label", *self.datamodule.classes])
+            for row, probabilities_C in enumerate(probabilities_BC.tolist()):
+                label = self.datamodule.classes[int(np.argmax(probabilities_C))]
+                writer.writerow([row, label, *(f"{probability:.6f}" for probability in probabilities_C)])
+        Console().print(f"deterministic predictions for {len(probabilities_BC)} test rows: {path}")
+
+    def _existing(self) -> str:
+        if not self.servable.is_file():
+            raise TrainingError(
+                f"Expected `--ckpt_path`, or a trained model at {self.servable}, but there is none; "
+                "run `dubio-train fit` with the same configuration first."
+            )
+        return str(self.servable)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
+        if subcommand in {"validate", "test", "predict"}:
+            # Without a path, Lightning would quietly test random weights.
+            kwargs["ckpt_path"] = kwargs["ckpt_path"] or self._existing()
+        if kwargs["ckpt_path"] not in {None, *LIGHTNINGS_OWN}:
+            # Lightning's own errors for a file that is damaged, or that would run code, fill a screen.
+            content = read_plain(kwargs["ckpt_path"])
+            if subcommand == "fit" and "optimizer_states" not in content:
+                raise TrainingError(
+                    f"Expected a checkpoint that a fit can go on from, but {kwargs['ckpt_path']} holds weights alone; "
+                    "give one of `checkpoints/last.ckpt`, or start without `--ckpt_path`."
+                )
+        return kwargs
+
+
+Command = TypeVar("Command", bound=CLI)
+
+# Errors are told by `training.cli`; and half a name is a mistake, which may otherwise train something else for hours.
+_STRICT = {"exit_on_error": False, "allow_abbrev": False}
+
+
+def _latest() -> ModelCheckpoint:
+    """Keeps `last.ckpt`, to go on from after an interruption; Lightning's `save_last` waits for a better epoch."""
+    return ModelCheckpoint(filename="last", enable_version_counter=False, save_on_exception=True)
+
+
+def _refuse_raw_weights(trainer: Trainer) -> None:
+    """Lightning puts averaged weights into whole checkpoints only; one of the weights alone gets the raw ones."""
+    averaged = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)
+    alone = any(isinstance(each, ModelCheckpoint) and each.save_weights_only for each in trainer.checkpoint_callbacks)
+    if averaged and alone:
+        raise TrainingError(
+            "Expected `checkpoint.save_weights_only` to be false where weights are averaged, but it is true, and the "
+            "checkpoint would hold the weights before averaging; leave it out."
+        )
+
+
+def _is_trial(trainer: Trainer) -> bool:
+    """Whether Lightning only tries a few batches, and keeps no checkpoint."""
+    return bool(getattr(trainer, "fast_dev_run", False))
+
+
+def run(cli: type[Command], args: list[str] | None = None) -> Command:
+    """Parses and does what was asked for; without `args`, what the process was given."""
+    return cli(
+        Classifier,
+        TensorDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        trainer_class=Trainer,
+        trainer_defaults={"callbacks": [_latest()]},
+        seed_everything_default=0,
+        save_config_callback=None,  # written by `before_fit`, into the run's folder
+        auto_configure_optimizers=False,
+        parser_kwargs={
+            "prog": "dubio-train",
+            "description": DESCRIPTION,
+            "formatter_class": _HelpFormatter,
+            **_STRICT,
+            # Each a dict of its own: Lightning writes into them.
+            **{subcommand: dict(_STRICT) for subcommand in cli.subcommands()},
+        },
+        args=args,
+    )

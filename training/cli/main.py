@@ -1,0 +1,57 @@
+"""The command line `dubio-train`: what it was asked for, and mistakes told in one line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from argparse import ArgumentError
+
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from training.cli import audit, compare
+from training.cli.lightning_cli import CLI, FLAG, TRACEBACK, run
+from training.cli.messages import told
+from training.cli.mistakes import one_line
+
+# Warnings that a user of the command line can do nothing about, or need do nothing about.
+NOISE = (
+    ".*does not have many workers.*",  # the data is in memory: worker processes would only copy it
+    "Checkpoint directory .* exists and is not empty.",  # a repeated run is meant to replace its checkpoints
+    "The dirpath has changed from",  # a checkpoint may be tested or resumed in another run's folder
+    "The number of training batches .* is smaller than the logging interval",  # what is logged, is logged an epoch
+    "You're using the WeightAveraging callback, but loading a checkpoint outside",  # which holds the average already
+    "Precision .* is not supported by the model summary",
+    "LightningCLI's args parameter is intended to run from within Python",  # how `compare` calls it
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's use of torch
+)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Runs the command line; a user's mistake prints one line and exits with status 2."""
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    given = sys.argv[1:] if args is None else args
+    traced = FLAG in given or bool(os.environ.get(TRACEBACK))
+    given = [argument for argument in given if argument != FLAG]
+    if args is None:
+        sys.argv[1:] = given  # where the parser looks
+    try:
+        if given[:1] == ["audit"]:
+            audit.main(given[1:])
+            return
+        if given[:1] == ["compare"]:
+            compare.main(given[1:])
+            return
+        run(CLI, None if args is None else given)
+    except SIGTERMException:
+        # Lightning would exit with 0, and a supervisor would take the fit for finished.
+        sys.exit(128 + 15)
+    except (ArgumentError, ValueError, OSError, MisconfigurationException) as error:
+        if traced:
+            raise
+        print(f"dubio-train: error: {told(one_line(error))}", file=sys.stderr)
+        sys.exit(2)

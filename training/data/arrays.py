@@ -1,0 +1,119 @@
+"""Arrays of one's own: an .npz file with inputs `x` and labels `y`."""
+
+from __future__ import annotations
+
+import zipfile
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from training.data.file_module import DividedDataModule
+from training.data.module import Rows
+from training.data.splits import SplitName
+from training.errors import TrainingError, UnreadableData
+
+CHANNELS = 4  # the most that an image usually has
+
+
+class Arrays(DividedDataModule):
+    """Images or rows of numbers from an .npz file, as `numpy.savez` writes it.
+
+    The file holds `x` and `y`, and may hold `classes` (names in the order of the labels) and `split` (the name of the
+    split of each row; the fractions are then not used). The number of axes of `x` says what one input is: `[N, F]`
+    rows of F numbers, `[N, H, W]` grey images, `[N, C, H, W]` images. `y` holds integers from 0, or names.
+
+    Args:
+        path: The .npz file.
+        classes: Names of the classes in the order of the labels; by default those in the file, else the labels.
+        channels: Where the channels of images are: `first`, `[N, C, H, W]`, or `last`, `[N, H, W, C]`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        classes: tuple[str, ...] | None = None,
+        channels: Literal["first", "last"] = "first",
+        **settings: Any,
+    ) -> None:
+        super().__init__(path, **settings)
+        self.given = classes
+        self.channels = channels
+
+    def read(self) -> dict[SplitName, Rows]:
+        arrays = self._arrays()
+        x, y = (self._require(arrays, name) for name in ("x", "y"))
+        if y.ndim != 1 or len(x) != len(y):
+            raise UnreadableData(
+                f"{self.path}: expected `y` to have one label for each of the {len(x)} rows of `x`, but got shape "
+                f"{list(y.shape)}."
+            )
+        x = self._inputs(x)
+        names = arrays.get("classes")
+        given = self.given if self.given is not None or names is None else tuple(map(str, names.ravel().tolist()))
+        rows = Rows(x, self.label(y, given, "`y`"))
+        own = arrays.get("split")
+        if own is not None and own.shape != y.shape:
+            raise UnreadableData(
+                f"{self.path}: expected `split` to name the split of each of {len(y)} rows, but got shape "
+                f"{list(own.shape)}."
+            )
+        return {name: rows.take(part) for name, part in self.divide(rows.labels, own).items()}
+
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        path = self.found()
+        try:
+            # Never with pickles, which could run code.
+            # Opened here, for numpy leaves a file open that turns out to be damaged.
+            with path.open("rb") as file:
+                content = np.load(file, allow_pickle=False)
+                if not isinstance(content, np.lib.npyio.NpzFile):
+                    raise UnreadableData(
+                        f"{self.path}: holds one array, but two are needed; numpy.savez(path, x=x, y=y)."
+                    )
+                return {name: content[name] for name in ("x", "y", "classes", "split") if name in content}
+        except TrainingError:
+            raise
+        except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+            cause = "it holds Python objects" if "pickle" in str(error) else str(error)
+            raise UnreadableData(
+                f"{self.path}: expected an .npz file of plain arrays, but {cause}; numpy.savez(path, x=x, y=y)."
+            ) from error
+
+    def _require(self, arrays: dict[str, npt.NDArray[Any]], name: str) -> npt.NDArray[Any]:
+        if name not in arrays:
+            raise UnreadableData(
+                f"{self.path}: expected an array `{name}`, but it is missing; it holds {list(arrays)}."
+            )
+        if not arrays[name].ndim or not len(arrays[name]):
+            raise UnreadableData(f"{self.path}: expected rows in `{name}`, but it is empty.")
+        return arrays[name]
+
+    def _inputs(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Numbers `[N, F]` or images `[N, C, H, W]`, all of them finite."""
+        if x.dtype.kind not in "fiu":
+            raise UnreadableData(f"{self.path}: expected numbers in `x`, but got {x.dtype}; convert them.")
+        if x.ndim not in (2, 3, 4) or 0 in x.shape:
+            raise UnreadableData(
+                f"{self.path}: expected `x` to be [N, F] numbers, [N, H, W] grey images or [N, C, H, W] images, but "
+                f"got shape {list(x.shape)}."
+            )
+        if x.ndim == 3:
+            x = x[:, np.newaxis]
+        elif x.ndim == 4 and self.channels == "last":
+            x = np.ascontiguousarray(np.moveaxis(x, -1, 1))
+        elif x.ndim == 4 and x.shape[1] > CHANNELS >= x.shape[3]:
+            raise UnreadableData(
+                f"{self.path}: expected images [N, C, H, W], but `x` has shape {list(x.shape)}, so the channels seem "
+                "to be last; set `data.init_args.channels: last`."
+            )
+        if x.dtype.kind == "f":
+            with np.errstate(over="ignore"):  # what float32 cannot hold is not finite there, and named below
+                x = x.astype(np.float32)
+            for row in np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(axis=1))[:1]:
+                at = np.argwhere(~np.isfinite(x[row]))[0].tolist()
+                raise UnreadableData(
+                    f"{self.path}: expected finite numbers in `x`, but row {row} holds {x[row][tuple(at)]} at {at}; "
+                    "leave the row out, or fill in what is missing."
+                )
+        return x

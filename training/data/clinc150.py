@@ -1,0 +1,138 @@
+"""CLINC150: 22500 questions to an assistant about 150 intents, and 1200 that are about none of them."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pooch
+import torch
+from torch import Tensor
+
+from models import InputSpec
+from models.inputs.text import Tokens
+from training.data import tokenizer
+from training.data.mnist import fetch
+from training.data.module import Rows, TensorDataModule
+from training.data.splits import SplitName, split
+from training.data.tokenizer import Kind
+from training.errors import DataUnavailable, UnreadableData
+
+# SHA-256 of the file as its authors published it.
+CHECKSUM = "36923c3705a59e08fe9c3883d8bc2dd966ef93e22cb78ac41171782a698d56e0"
+SOURCE = "https://raw.githubusercontent.com/clinc/oos-eval/master/data/data_full.json"
+OUT_OF_SCOPE = "oos"
+
+
+class CLINC150(TensorDataModule):
+    """150 intents, from Larson and others, An Evaluation Dataset for Intent Classification and Out-of-Scope Prediction,
+    2019; licence CC BY 3.0.
+
+    The official training and test questions are the train and test splits; the official validation questions are
+    divided into the other three. The out-of-scope test questions are strangers to be flagged.
+
+    Args:
+        path: The file `data_full.json`; without it, an earlier download.
+        download: Fetch the file (2 MB, checksum verified) when it is not found.
+        validation: Questions of 3000 that choose the best checkpoint.
+        select: Questions of 3000 that fit the temperature and rank the scores; the rest sets the flag's threshold.
+        tokenizer: Whole words (`word`), or parts of words (`bpe`).
+        tokens: Most tokens that the vocabulary may have.
+        length: Tokens of an input; longer questions are cut.
+        batch_size: Questions a batch.
+        seed: Divides the questions and orders the training batches.
+        source: Address to download from.
+    """
+
+    title = "CLINC150"
+
+    def __init__(
+        self,
+        path: str | None = None,
+        download: bool = False,
+        validation: int = 600,
+        select: int = 600,
+        tokenizer: Kind = "word",
+        tokens: int = 8000,
+        length: int = 32,
+        batch_size: int = 64,
+        seed: int = 0,
+        source: str = SOURCE,
+    ) -> None:
+        super().__init__(batch_size=batch_size, seed=seed)
+        self.path = None if path is None else Path(path).expanduser()
+        self.download, self.source = download, source
+        self.validation, self.select = validation, select
+        self.kind, self.tokens, self.length = tokenizer, tokens, length
+
+    @property
+    def classes(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The intents, sorted."""
+        return tuple(sorted({label for _, label in self._content["train"]}))
+
+    @cached_property
+    def input(self) -> InputSpec:
+        """The tokenizer that the training questions taught."""
+        texts = [text for text, _ in self._content["train"]]
+        return tokenizer.describe(tokenizer.learn(texts, self.kind, self.tokens, True, self.length))
+
+    def prepare_data(self) -> None:
+        """Downloads the file if that is allowed and needed."""
+        if self.download and not self.file.is_file():
+            fetch(self.source, CHECKSUM, self.file.parent)
+
+    @property
+    def file(self) -> Path:
+        """Where the questions are."""
+        return self.path or Path(pooch.os_cache("dubio")) / "clinc150" / "data_full.json"
+
+    def strangers(self) -> dict[str, Tensor]:
+        return {
+            "out-of-scope questions": torch.from_numpy(self._tokens([text for text, _ in self._content["oos_test"]]))
+        }
+
+    def read(self) -> dict[SplitName, Rows]:
+        rest = self._rows("val")
+        sizes: dict[SplitName, int] = {"validation": self.validation, "select": self.select}
+        sizes["calibration"] = len(rest.labels) - self.validation - self.select
+        parts = split(rest.labels, sizes, self.seed, self.classes)
+        return {
+            "train": self._rows("train"),
+            **{name: rest.take(part) for name, part in parts.items()},
+            "test": self._rows("test"),
+        }
+
+    def _rows(self, part: str) -> Rows:
+        number = {name: index for index, name in enumerate(self.classes)}
+        for _, label in self._content[part]:
+            if label not in number:
+                raise UnreadableData(f"{self.file}: {label!r} of `{part}` is not among the intents of `train`.")
+        labels = np.array([number[label] for _, label in self._content[part]], dtype=np.int64)
+        return Rows(self._tokens([text for text, _ in self._content[part]]), labels)
+
+    def _tokens(self, texts: list[str]) -> Any:
+        assert self.input.tokenizer is not None
+        return Tokens(self.input.tokenizer).read(texts)
+
+    @cached_property
+    def _content(self) -> dict[str, list[tuple[str, str]]]:
+        self.prepare_data()
+        if not self.file.is_file():
+            raise DataUnavailable(
+                f"CLINC150 was not found at {self.file}. Either set `data.init_args.path` to its file data_full.json, "
+                "or set `data.init_args.download: true`."
+            )
+        try:
+            content = json.loads(self.file.read_text(encoding="utf-8"))
+            return {
+                part: [(str(text), str(label)) for text, label in content[part]]
+                for part in ("train", "val", "test", "oos_test")
+            }
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UnreadableData(
+                f"{self.file}: expected pairs of question and intent under `train`, `val`, `test` and `oos_test`, but "
+                f"{type(error).__name__}: {error}."
+            ) from error

@@ -1,0 +1,137 @@
+"""Base of the data sets that come as four IDX files: 70000 grey images, 28 x 28 pixels, in ten classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pooch
+
+from training.data import idx
+from training.data.module import Rows, TensorDataModule
+from training.data.splits import SplitName, split
+from training.errors import DataUnavailable, TrainingError, UnreadableData
+
+
+class IDXImages(TensorDataModule):
+    """Images as `[1, 28, 28]` with pixels from 0 to 255.
+
+    The official 10000 test images are the test split; the 60000 training images become the other four. A subclass says
+    where the files are from.
+
+    Args:
+        root: Folder with the four IDX files, gzipped or not. Without it, the usual folders are looked through.
+        download: Fetch the files (checksums verified) when they are not found.
+        validation: Images that choose the best checkpoint.
+        select: Images that fit the temperature and rank the scores.
+        calibration: Images that set the threshold of the flag.
+        batch_size: Images a batch.
+        seed: Divides the images and orders the training batches.
+        source: Address of the folder to download from.
+    """
+
+    checksums: ClassVar[dict[str, str]]  # SHA-256 of the four files as their authors published them
+    published: ClassVar[str]  # where from
+    folder_name: ClassVar[str]  # in the cache of downloads
+    debian: ClassVar[Path | None] = None  # where a package puts them
+    hint: ClassVar[str] = ""  # how to get that package
+
+    def __init__(
+        self,
+        root: str | None = None,
+        download: bool = False,
+        validation: int = 5000,
+        select: int = 5000,
+        calibration: int = 5000,
+        batch_size: int = 128,
+        seed: int = 0,
+        source: str | None = None,
+    ) -> None:
+        super().__init__(batch_size=batch_size, seed=seed)
+        self.root = Path(root).expanduser() if root is not None else None
+        self.download = download
+        self.sizes: dict[SplitName, int] = {
+            "validation": validation,
+            "select": select,
+            "calibration": calibration,
+        }
+        self.source = source or self.published
+
+    @property
+    def cache(self) -> Path:
+        """Where a download goes."""
+        return self.root or Path(pooch.os_cache("dubio")) / self.folder_name
+
+    def prepare_data(self) -> None:
+        """Downloads the files if that is allowed and needed. Lightning calls this in one process only."""
+        if self.download and self._folder() is None:
+            for name, checksum in self.checksums.items():
+                fetch(self.source.rstrip("/") + "/" + name, checksum, self.cache)
+
+    def read(self) -> dict[SplitName, Rows]:
+        self.prepare_data()
+        folder = self._folder()
+        if folder is None:
+            raise DataUnavailable(
+                f"{self.title} was not found in {self.root or ' or '.join(map(str, self._usual))}. Either set "
+                f"`data.init_args.root` to the folder that holds its four IDX files{self.hint}, or set "
+                "`data.init_args.download: true`."
+            )
+        pool, test = _read_pair(folder, "train"), _read_pair(folder, "t10k")
+        train = len(pool.labels) - sum(self.sizes.values())
+        if train <= 0:
+            raise TrainingError(
+                f"Expected `validation`, `select` and `calibration` together to leave images for training, but "
+                f"they take {sum(self.sizes.values())} of {len(pool.labels)}."
+            )
+        parts = split(pool.labels, {"train": train, **self.sizes}, self.seed)
+        return {**{name: pool.take(part) for name, part in parts.items()}, "test": test}
+
+    @property
+    def _usual(self) -> list[Path]:
+        return [*([self.debian] if self.debian is not None else []), self.cache]
+
+    def _folder(self) -> Path | None:
+        """The first folder that has all four files."""
+        folders = [self.root] if self.root is not None else self._usual
+        return next((folder for folder in folders if all(_find(folder, name) for name in self.checksums)), None)
+
+
+def fetch(address: str, checksum: str, folder: Path) -> Path:
+    """Downloads one file and keeps it only if its SHA-256 is `checksum`.
+
+    Raises:
+        DataUnavailable: If the file cannot be fetched, or is not the file that was published.
+    """
+    name = address.rsplit("/", 1)[-1]
+    try:
+        path = pooch.retrieve(address, f"sha256:{checksum}", fname=name, path=folder, progressbar=False)
+    except (OSError, ValueError) as error:
+        raise DataUnavailable(
+            f"{address} could not be downloaded: {error} Try again, or put the file into a folder and set "
+            "`data.init_args.root` to it."
+        ) from error
+    return Path(path)
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    """The gzipped file or the plain one."""
+    candidates = (folder / name, folder / name.removesuffix(".gz"))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _read_pair(folder: Path, prefix: str) -> Rows:
+    """Images `[N, 1, 28, 28]` and labels `[N]` of one half of the data set."""
+    images_path = _find(folder, f"{prefix}-images-idx3-ubyte.gz")
+    labels_path = _find(folder, f"{prefix}-labels-idx1-ubyte.gz")
+    if images_path is None or labels_path is None:
+        raise DataUnavailable(f"{folder}: the {prefix} files are no longer here.")
+    images, labels = idx.read(images_path, dimensions=3), idx.read(labels_path, dimensions=1)
+    if images.shape[1:] != (28, 28):
+        raise UnreadableData(f"{images_path}: expected images of 28 x 28 pixels, but got {images.shape[1:]}.")
+    if len(images) != len(labels):
+        raise UnreadableData(f"{labels_path}: expected {len(images)} labels, one an image, but got {len(labels)}.")
+    if labels.size and labels.max() > 9:
+        raise UnreadableData(f"{labels_path}: expected labels from 0 to 9, but got {labels.max()}.")
+    return Rows(images[:, np.newaxis], labels.astype(np.int64))

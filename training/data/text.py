@@ -1,0 +1,134 @@
+"""Texts of one's own: CSV files and JSON lines."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models import InputSpec
+from models.errors import InvalidInput
+from models.inputs.text import Tokens
+from training.data import tokenizer
+from training.data.file_module import DividedDataModule
+from training.data.module import Rows
+from training.data.splits import SplitName
+from training.data.tokenizer import Kind
+from training.errors import UnreadableData
+
+
+class Text(DividedDataModule):
+    """Texts with labels, from a .csv file with a header or from JSON lines (.jsonl: an object a line).
+
+    The tokenizer is learned on the training texts and kept in the checkpoint, so that the service takes sentences.
+
+    Args:
+        path: The file.
+        text: Name of the column or key with the texts.
+        label: Name of the column or key with the labels.
+        split: Name of the column or key that says which split a row belongs to; the fractions are then not used.
+        classes: Names of the classes in the order of the logits; by default those that occur, sorted.
+        tokenizer: Whole words (`word`), or parts of words (`bpe`), which can spell what training texts did not have.
+        tokens: Most tokens that the vocabulary may have; the most frequent are kept.
+        lowercase: Whether capitals count as small letters.
+        length: Tokens of an input; longer texts are cut.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        text: str = "text",
+        label: str = "label",
+        split: str | None = None,
+        classes: tuple[str, ...] | None = None,
+        tokenizer: Kind = "word",
+        tokens: int = 8000,
+        lowercase: bool = True,
+        length: int = 32,
+        **settings: Any,
+    ) -> None:
+        super().__init__(path, **settings)
+        self.text, self.label_key, self.own_split, self.given = text, label, split, classes
+        self.kind, self.tokens, self.lowercase, self.length = tokenizer, tokens, lowercase, length
+
+    @cached_property
+    def input(self) -> InputSpec:
+        """The tokenizer that the training texts taught."""
+        _ = self.splits
+        return self._input
+
+    def read(self) -> dict[SplitName, Rows]:
+        rows = list(self._rows(self.found()))
+        if not rows:
+            raise UnreadableData(f"{self.path}: expected rows, but it has none.")
+        texts = [self._value(row, self.text, at) for at, row in rows]
+        names = np.array([self._value(row, self.label_key, at) for at, row in rows])
+        labels = self.label(names, self.given, f"`{self.label_key}`")
+        own = self.own_split
+        parts = self.divide(labels, None if own is None else np.array([self._value(row, own, at) for at, row in rows]))
+        train = [texts[row] for row in parts["train"]]
+        learned = tokenizer.learn(train, self.kind, self.tokens, self.lowercase, self.length)
+        self._input = tokenizer.describe(learned)
+        try:
+            x = Tokens(learned).read(texts)
+        except InvalidInput as error:
+            raise UnreadableData(f"{self.path}, counted from 0: {error}") from error
+        everything = Rows(x, labels)
+        return {name: everything.take(part) for name, part in parts.items()}
+
+    def _rows(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Rows with the number of their line."""
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                if path.suffix == ".csv":
+                    reader = csv.DictReader(file, strict=True)
+                    for row in reader:
+                        if None in row or None in row.values():
+                            raise UnreadableData(
+                                f"{path}: expected {len(reader.fieldnames or [])} values in line {reader.line_num}, as "
+                                "in the header, but it has more or fewer; quote what contains a comma."
+                            )
+                        yield reader.line_num, row
+                    return
+                for number, line in enumerate(file, start=1):
+                    if line.strip():
+                        yield number, self._object(line, number)
+        except UnicodeDecodeError as error:
+            raise UnreadableData(
+                f"{path}: expected text in UTF-8, but byte {error.start} is not; convert it."
+            ) from error
+        except csv.Error as error:
+            raise UnreadableData(f"{path}: cannot be read as CSV: {error}.") from error
+
+    def _object(self, line: str, number: int) -> dict[str, Any]:
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise UnreadableData(f"{self.path}: line {number} is no JSON: {error}.") from error
+        if not isinstance(row, dict):
+            raise UnreadableData(
+                f"{self.path}: expected line {number} to be an object like "
+                f'{{"{self.text}": "...", "{self.label_key}": "..."}}, but it is not.'
+            )
+        return row
+
+    def _value(self, row: dict[str, Any], key: str, line: int) -> str:
+        if key not in row:
+            near = get_close_matches(key, [str(name) for name in row], n=1)
+            cure = f"did you mean `{near[0]}`?" if near else f"it has {', '.join(map(str, row))[:200]}."
+            raise UnreadableData(f"{self.path}: expected `{key}` in line {line}, but it is absent; {cure}")
+        value = row[key]
+        if type(value) is int and key != self.text:
+            return str(value)
+        if not isinstance(value, str) or not value.strip():
+            raise UnreadableData(
+                f"{self.path}: expected `{key}` in line {line} to be a text with words, but got {value!r:.60}; fill it "
+                "in, or leave the row out."
+            )
+        return value

@@ -1,0 +1,282 @@
+"""Stopping: ask a few members first, and the others only about inputs that they could still change.
+
+A row stops at the first stage at which neither its label nor its flag is in doubt any more. Its score is the composite
+score at that stage, which depends on the row alone: members, stages and rules were all fixed on the select split. So
+this procedure is a score like any other, and a calibration of its own keeps the promise for it exactly, whatever the
+rules are worth. What they decide is how many members are asked, and how seldom another answer comes out than that of
+all members.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from uncertainty.detection.conformal import Calibration, level
+from uncertainty.detection.detector import MEMBER_SCORES, Detector, Verdict, move
+from uncertainty.detection.ecdf import Ranks
+from uncertainty.detection.margins import clearance
+from uncertainty.detection.measures import Summary, summarise
+from uncertainty.detection.outputs import DeterministicPass, Evidence
+from uncertainty.errors import CalibrationSetTooSmall, NotFitted, UncertaintyError
+
+STAGES = (8, 16, 32)
+# A label is never settled with fewer standard errors, even if no select row asked for more.
+LEAST_CLEARANCE = 3.0
+# The share of the select rows that a rule may get wrong. With n rows, m of them wrong, a new row is one that the rule
+# gets wrong with probability (m + 1) / (n + 1) at most.
+WRONG_SHARE = 0.001
+# The flag's threshold is set by the calibration split and only guessed here: so many standard errors either way.
+THRESHOLD_ERRORS = 2.0
+
+# Asks about some rows (by index) the members from a first one on: probabilities ``[K, B, C]``.
+Ask = Callable[[Tensor, int, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """When so many members are enough.
+
+    Attributes:
+        members: how many have answered.
+        ranks: of each part of the detector that looks at the members, among the select scores of that many members:
+            few members disagree less on average than many.
+        below: members' ranks below this leave the flag to the parts that do not look at the members.
+        above: members' ranks above this raise the flag.
+        clearance: standard errors by which the label must lead.
+    """
+
+    members: int
+    ranks: tuple[Ranks, ...]
+    below: float
+    above: float
+    clearance: float
+
+    def settled(self, probs_KBC: Tensor, rank_B: Tensor | None, decided_B: Tensor, committee: int) -> Tensor:
+        """Which rows may stop, ``[B]``.
+
+        Args:
+            probs_KBC: of the members so far.
+            rank_B: the members' largest rank; None if no part looks at them.
+            decided_B: rows that are flagged whatever the members say.
+            committee: K, the number of all members.
+        """
+        if self.members == committee:
+            return torch.ones(probs_KBC.shape[1], dtype=torch.bool, device=probs_KBC.device)
+        label_B = clearance(probs_KBC, committee) > self.clearance
+        if rank_B is None:
+            return label_B
+        return label_B & (decided_B | (rank_B < self.below) | (rank_B > self.above))
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """What the members that were asked say about B inputs.
+
+    Attributes:
+        samples_B: how many members were asked about each.
+        summary: of what they said.
+        ranks_PB: of the detector's parts at the stage where the row stopped.
+    """
+
+    samples_B: Tensor
+    summary: Summary
+    ranks_PB: Tensor
+
+    @staticmethod
+    def gather(parts: Sequence[tuple[Tensor, Stopped]]) -> Stopped:
+        """Rows that stopped at different stages, back in the order of their indices."""
+        order_B = torch.cat([rows for rows, _ in parts]).argsort()
+        measures = [
+            torch.cat([getattr(stopped.summary, field.name) for _, stopped in parts])[order_B]
+            for field in fields(Summary)
+        ]
+        return Stopped(
+            samples_B=torch.cat([stopped.samples_B for _, stopped in parts])[order_B],
+            summary=Summary(*measures),
+            ranks_PB=torch.cat([stopped.ranks_PB for _, stopped in parts], dim=1)[:, order_B],
+        )
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """A calibrated rule for asking no more members than it takes. Immutable.
+
+    Attributes:
+        stages: before the last one, at which all members have answered; may be empty.
+        committee: K, the number of all members.
+        decided: ranks above this flag an input, whatever the members say.
+        calibration: of the procedure's own scores; None until :meth:`calibrate`.
+    """
+
+    stages: tuple[Stage, ...]
+    committee: int
+    decided: float
+    calibration: Calibration | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse stages that do not rise: a row would be asked no members, or the same ones again."""
+        _refuse_unless_rising([stage.members for stage in self.stages], self.committee)
+
+    @classmethod
+    def fit(
+        cls,
+        detector: Detector,
+        select: Evidence,
+        rows: int,
+        alpha: float = 0.05,
+        delta: float = 0.05,
+        stages: Sequence[int] = STAGES,
+    ) -> Stopping:
+        """Learn on the select split when few members say what all of them would.
+
+        Args:
+            detector: its ranks were fitted on the same split.
+            select: what all members say about it.
+            rows: how many the calibration split will have; nothing else about it is looked at.
+            alpha: the promise to come.
+            delta: the promise to come.
+            stages: how many members to ask at first, and then; those that are not fewer than all are left out.
+
+        Raises:
+            UncertaintyError: the stages do not rise.
+            CalibrationSetTooSmall: too few rows for alpha and delta.
+        """
+        committee, n = len(select.probs_KBC), select.probs_KBC.shape[1]
+        stages = [members for members in stages if members < committee]
+        _refuse_unless_rising(stages, committee)
+        ranks_PN = torch.stack([part.rank(select) for part in detector.parts])
+        asking = [index for index, part in enumerate(detector.parts) if part.asks_members]
+        lowest, highest = _thresholds(ranks_PN.amax(0), level(rows, alpha, delta), rows)
+        full_N = ranks_PN[asking].amax(0) if asking else None
+        names = [detector.parts[index].name for index in asking]
+        label_N = select.probs_KBC.mean(0).argmax(-1)
+        wrong = math.floor(WRONG_SHARE * n)
+        fitted = []
+        for members in stages:
+            probs_KNC = select.probs_KBC[:members]
+            few = summarise(probs_KNC)
+            scores = [MEMBER_SCORES[name](few) for name in names]
+            try:
+                ranks = tuple(Ranks.fit(score_N) for score_N in scores)
+            except CalibrationSetTooSmall:  # so few members all say the same: the next stage may tell rows apart
+                continue
+            below, above = -math.inf, math.inf
+            if full_N is not None:
+                few_N = torch.stack([rank(score_N) for rank, score_N in zip(ranks, scores, strict=True)]).amax(0)
+                below = -_bound(-few_N[full_N >= lowest], wrong)
+                above = _bound(few_N[full_N <= highest], wrong) if bool((full_N > highest).any()) else math.inf
+            turned_N = probs_KNC.mean(0).argmax(-1) != label_N
+            clear = _bound(clearance(probs_KNC, committee)[turned_N], wrong)
+            fitted.append(Stage(members, ranks, below, above, max(clear, LEAST_CLEARANCE)))
+        return cls(tuple(fitted), committee, highest)
+
+    def calibrate(self, detector: Detector, evidence: Evidence, alpha: float = 0.05, delta: float = 0.05) -> Stopping:
+        """The same rule with a level of its own: the very procedure is run over the calibration split.
+
+        Args:
+            detector: as fitted with.
+            evidence: what all members say about the calibration split; each row is shown no more than it asks for.
+            alpha: promised upper bound on the false-alarm rate.
+            delta: one minus the confidence of the promise.
+
+        Raises:
+            CalibrationSetTooSmall: too few rows for alpha and delta.
+        """
+        stopped = self.run(detector, evidence.deterministic, recorded(evidence.probs_KBC))
+        return replace(self, calibration=Calibration.fit(stopped.ranks_PB.amax(0), alpha, delta))
+
+    def run(self, detector: Detector, deterministic: DeterministicPass, ask: Ask) -> Stopped:
+        """Ask stage by stage, until every row has stopped."""
+        probs_KBC = deterministic.logits_BC.new_empty((0, *deterministic.logits_BC.shape))
+        seen = Evidence(deterministic, probs_KBC)
+        fixed = {part.name: part.rank(seen) for part in detector.parts if not part.asks_members}
+        open_B = torch.arange(probs_KBC.shape[1], device=probs_KBC.device)
+        decided_B = torch.stack(list(fixed.values())).amax(0) > self.decided if fixed else open_B < 0
+        done: list[tuple[Tensor, Stopped]] = []
+        for stage in (*self.stages, self._last(detector)):
+            more_KBC = ask(open_B, len(probs_KBC), stage.members - len(probs_KBC))
+            probs_KBC = torch.cat([probs_KBC, more_KBC]) if len(probs_KBC) else more_KBC
+            summary = summarise(probs_KBC)
+            mine = iter(stage.ranks)
+            ranks = {
+                part.name: next(mine)(MEMBER_SCORES[part.name](summary))
+                if part.asks_members
+                else fixed[part.name][open_B]
+                for part in detector.parts
+            }
+            members = [ranks[name] for name in ranks if name not in fixed]
+            rank_B = torch.stack(members).amax(0) if members else None
+            settled_B = stage.settled(probs_KBC, rank_B, decided_B[open_B], self.committee)
+            rows = open_B[settled_B]
+            if len(rows):
+                ranks_PB = torch.stack(list(ranks.values()))[:, settled_B]
+                samples_B = torch.full_like(rows, stage.members)
+                done.append((rows, Stopped(samples_B, summary.rows(settled_B), ranks_PB)))
+            open_B, probs_KBC = open_B[~settled_B], probs_KBC[:, ~settled_B]
+            if not len(open_B):
+                break
+        return Stopped.gather(done)
+
+    def judge(self, detector: Detector, stopped: Stopped) -> Verdict:
+        """P-values, flags and reasons.
+
+        Raises:
+            NotFitted: the rule is not calibrated.
+        """
+        if self.calibration is None:
+            raise NotFitted("Expected a calibrated stopping rule; call calibrate() with the calibration split first.")
+        return detector.verdict(stopped.ranks_PB, self.calibration)
+
+    def describe(self) -> dict[str, list[int]]:
+        """At which numbers of members a row may stop, as plain data."""
+        return {"stages": [*(stage.members for stage in self.stages), self.committee]}
+
+    def to(self, device: torch.device) -> Stopping:
+        """The same rule with its tensors on a device."""
+        stages = tuple(
+            replace(stage, ranks=tuple(move(ranks, device) for ranks in stage.ranks)) for stage in self.stages
+        )
+        return replace(self, stages=stages, calibration=self.calibration and move(self.calibration, device))
+
+    def _last(self, detector: Detector) -> Stage:
+        ranks = tuple(part.ranks for part in detector.parts if part.asks_members)
+        return Stage(self.committee, ranks, math.inf, -math.inf, -math.inf)
+
+
+def recorded(probs_KBC: Tensor) -> Ask:
+    """Ask members whose answers are known already."""
+    return lambda rows, first, count: probs_KBC[first : first + count, rows]
+
+
+def _refuse_unless_rising(members: Sequence[int], committee: int) -> None:
+    if not all(low < high for low, high in pairwise([1, *members, committee])):
+        raise UncertaintyError(
+            f"Expected stages of at least 2 members that rise to less than the committee's {committee}, but got "
+            f"{list(members)}."
+        )
+
+
+def _thresholds(score_N: Tensor, flagged: float, rows: int) -> tuple[float, float]:
+    """Between which scores the calibration will put the flag's threshold, as far as the select split can tell.
+
+    Args:
+        score_N: the composite scores of the select split.
+        flagged: the level that `rows` calibration scores will get.
+    """
+    spread = math.exp(THRESHOLD_ERRORS * math.sqrt(1 / (flagged * rows) + 1 / (flagged * len(score_N))))
+    shares = torch.tensor([1 - min(1.0, flagged * spread), 1 - flagged / spread], dtype=score_N.dtype)
+    lowest, highest = torch.quantile(score_N, shares.to(score_N.device)).tolist()
+    return lowest, highest
+
+
+def _bound(values_N: Tensor, wrong: int) -> float:
+    """The largest but for so many; minus infinity if there are no more."""
+    if len(values_N) <= wrong:
+        return -math.inf
+    return float(values_N.double().sort(descending=True).values[wrong])

@@ -1,0 +1,262 @@
+"""Dropout sites: the places in a network where dropout acts, found without drawing a random number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from uncertainty.dropout import batch_axis
+from uncertainty.dropout.probe import Seen, SiteRecorder
+from uncertainty.dropout.selection import Selection
+from uncertainty.dropout.sites import Site, Slot
+from uncertainty.dropout.train_probe import Rehearsal, rehearse
+from uncertainty.errors import NetworkInTrainingMode, NoDropoutFound, UnsupportedNetwork, UnsupportedSite
+
+ALL = Selection()
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What one look at a network found.
+
+    Attributes:
+        slots: the calls that a pass makes, in order.
+        zeros: whether calls with a rate of 0 are among the slots.
+        num_classes: C, the number of logits an input gets.
+        dtype: of the logits.
+        row_bytes: size of the largest intermediate result for one row, in bytes.
+        decides: whether values leave torch, so that one row's, or one member's, may decide for the whole batch.
+        left_out: sites that are not sampled because they were not chosen.
+        notes: what else a user should know.
+    """
+
+    slots: tuple[Slot, ...]
+    zeros: bool
+    num_classes: int
+    dtype: torch.dtype
+    row_bytes: int
+    decides: bool = False
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The sites that are sampled, in call order."""
+        return tuple(slot.site for slot in self.slots if slot.site is not None)
+
+
+def audit(network: nn.Module, example_input: Tensor, selection: Selection = ALL) -> Audit:
+    """Find the dropout sites of a network without writing to it.
+
+    Args:
+        network: in eval mode; maps ``[B, ...]`` to logits ``[B, C]``.
+        example_input: ``[B, ...]`` with at least one row, of numbers or of tokens; only its first row is used.
+            Where inputs differ in length, one of the longest.
+        selection: which sites to sample, and at which rates.
+
+    Raises:
+        NetworkInTrainingMode: the network or a module inside it is in train mode.
+        UnsupportedNetwork: the output is not ``[B, C]``, a row's logits depend on the other rows, or the network
+            writes to its input, a parameter or a buffer.
+        UnsupportedSite: a site cannot be sampled faithfully, or the selection matches none.
+        NoDropoutFound: there is no site with p > 0.
+    """
+    _check_modules(network)
+    if not example_input.ndim or not len(example_input):
+        raise UnsupportedNetwork(
+            f"Expected `example_input` to have at least one row, but got shape {tuple(example_input.shape)}."
+        )
+    before = _versions(network)
+    # Two batch sizes tell the batch axis from a feature axis that has the same length by chance, and other company
+    # tells whether rows keep to themselves.
+    row = example_input[:1]
+    pair, company = torch.cat([row, row]), torch.cat([row, *_company(row)])
+    small, two = _probe(network, pair)
+    mixed, three = _probe(network, company)
+    if not _same(before, _versions(network)):
+        raise UnsupportedNetwork(
+            f"Expected a network that only reads in eval mode, but {type(network).__name__} writes to a parameter or "
+            "buffer, so concurrent predictions would race; write under `if self.training`."
+        )
+    _check_calls(network, two, three)
+    _check_company(network, small[0], mixed[0])
+    _check_fused(network, pair, small)
+    rehearsal = rehearse(network, company, {seen.name: seen.call.p for seen in two.seen})
+    rates = _rates(network, two, rehearsal, selection)
+    calls = list(zip(two.seen, three.seen, strict=True))
+    rehearsed = any(seen.call.p == 0 and seen.name in rates for seen in two.seen)
+    if not rehearsed:
+        calls = [(seen, other) for seen, other in calls if seen.call.p > 0]
+    changed: dict[str, tuple[Seen, Seen]] = {}
+    if any(batch_axis.folded(seen, other) is not None for seen, other in calls):
+        changed = _changed(network, row)
+    slots = tuple(batch_axis.slot(seen, other, changed.get(seen.name), rates.get(seen.name)) for seen, other in calls)
+    left_out = [seen.name for seen in two.seen if seen.call.p > 0 and seen.name not in rates]
+    return Audit(
+        slots,
+        rehearsed,
+        num_classes=small.shape[1],
+        dtype=small.dtype,
+        row_bytes=max(1, two.largest_output // 2),
+        decides=two.decides or three.decides,
+        left_out=tuple(left_out),
+        notes=_notes(rehearsal),
+    )
+
+
+def noise_like(x: Tensor) -> Tensor:
+    """Rows from a generator of their own, so that no check depends on a degenerate example.
+
+    Standard normal numbers; or tokens between those of the example, 0 and 1, which any vocabulary has.
+    """
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    if x.is_floating_point() or x.is_complex():
+        return torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+    low, high = (0, 1) if x.dtype == torch.bool or not x.numel() else (min(0, int(x.min())), max(1, int(x.max())))
+    return torch.randint(low, high + 1, x.shape, generator=generator).to(x.device, x.dtype)
+
+
+def _company(row: Tensor) -> tuple[Tensor, Tensor]:
+    """A quiet row and a loud one; of tokens, other ones."""
+    if row.is_floating_point() or row.is_complex():
+        return torch.zeros_like(row), torch.full_like(row, 100)
+    return noise_like(row), torch.ones_like(row)
+
+
+def _probe(network: nn.Module, x: Tensor) -> tuple[Tensor, SiteRecorder]:
+    recorder = SiteRecorder(network)
+    with torch.inference_mode(mode=False):
+        x = x.clone()  # a tensor made in inference mode would not count the writes into it
+    version = x._version
+    with torch.inference_mode(), recorder:
+        logits = network(x)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UnsupportedNetwork(
+            f"Expected logits of shape [B, C] for B = {len(x)} rows of shape {tuple(x.shape[1:])}, "
+            f"but {type(network).__name__} returned {found}."
+        )
+    if x._version > version:
+        raise UnsupportedNetwork(
+            f"Expected a network that leaves its input alone, but {type(network).__name__} writes into it, so the "
+            "members would not see the same input; copy the input first or use inplace=False."
+        )
+    return logits, recorder
+
+
+def _changed(network: nn.Module, row: Tensor) -> dict[str, tuple[Seen, Seen]]:
+    """Each call, by name, in two batches of three rows that differ in the second one alone."""
+    first, second, third = noise_like(row.expand(3, *row.shape[1:]).contiguous()).split(1)
+    batches = (torch.cat([row, each, third]) for each in (first, second))
+    one, other = (_probe(network, batch)[1].seen for batch in batches)
+    return {before.name: (before, after) for before, after in zip(one, other, strict=True)}
+
+
+def _check_calls(network: nn.Module, two: SiteRecorder, three: SiteRecorder) -> None:
+    if [(seen.name, seen.call.kind, seen.call.p) for seen in two.seen] != [
+        (seen.name, seen.call.kind, seen.call.p) for seen in three.seen
+    ]:
+        found = [sum(seen.call.p > 0 for seen in recorder.seen) for recorder in (two, three)]
+        raise UnsupportedNetwork(
+            f"Expected the same dropout sites for every batch, but found {found[0]} for one and {found[1]} for "
+            "another, or others; the sites must not depend on the input or on the batch size."
+        )
+    if two.random:
+        name, function = two.random[0]
+        raise UnsupportedNetwork(
+            f"Expected a network without randomness in eval mode, but {name} calls {function}, so the deterministic "
+            "prediction would be random; call it under `if self.training`."
+        )
+    owned = {tensor.untyped_storage().data_ptr() for tensor in [*network.parameters(), *network.buffers()]}
+    for seen in two.seen:
+        if seen.call.training and seen.call.p > 0:
+            raise UnsupportedSite(
+                f"{seen} is called with training=True although the network is in eval mode, so the network's "
+                "deterministic prediction would be random; pass training=self.training, and to "
+                "scaled_dot_product_attention a dropout_p of 0 in eval mode."
+            )
+        if seen.call.inplace and seen.call.x.untyped_storage().data_ptr() in owned:
+            raise UnsupportedSite(
+                f"{seen} works in place on a parameter or buffer, which would be lost; use inplace=False."
+            )
+
+
+def _rates(network: nn.Module, recorder: SiteRecorder, rehearsal: Rehearsal, selection: Selection) -> dict[str, float]:
+    """The rate of each site to be sampled, by name."""
+    trained = {seen.name: seen.call.p or rehearsal.rates.get(seen.name, 0.0) for seen in recorder.seen}
+    kinds = {seen.name: seen.call.kind for seen in recorder.seen}
+    found = {name: kinds[name] for name, p in trained.items() if p > 0}
+    hidden = {name: rehearsal.kinds[name] for name in rehearsal.unseen}
+    if not found and not hidden:
+        raise NoDropoutFound(
+            f"{type(network).__name__} has no dropout site with p > 0, so its samples would not vary and their "
+            f"standard deviation would be 0; train it with dropout.{''.join(' ' + note for note in _notes(rehearsal))}"
+        )
+    taken, overridden = selection.taken(found | hidden), selection.overridden(found | hidden)
+    for name, kind in hidden.items():
+        if name in taken:
+            raise UnsupportedSite(
+                f"dropout site {name!r} ({kind}, p={rehearsal.rates[name]:g}) is only called in train mode, so it "
+                "cannot be sampled in eval mode; call it always, with training=self.training, or leave it out "
+                "by `sites`."
+            )
+    return {name: overridden.get(name, trained[name]) for name in found if name in taken}
+
+
+def _notes(rehearsal: Rehearsal) -> tuple[str, ...]:
+    notes = [
+        f"{name} calls {function} in train mode, which is no dropout site and is left off."
+        for name, function in rehearsal.random
+    ]
+    if rehearsal.failure is not None:
+        notes.append(f"What train mode alone does is not known, for a copy of the network failed: {rehearsal.failure}")
+    return tuple(notes)
+
+
+def _versions(network: nn.Module) -> list[tuple[Tensor, int]]:
+    """Every parameter and buffer with its version: a write changes one or the other."""
+    tensors = [*network.parameters(), *network.buffers()]
+    return [(tensor, 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
+
+
+def _same(before: list[tuple[Tensor, int]], after: list[tuple[Tensor, int]]) -> bool:
+    return len(before) == len(after) and all(
+        old is new and old_version == new_version
+        for (old, old_version), (new, new_version) in zip(before, after, strict=True)
+    )
+
+
+def _check_company(network: nn.Module, alone_C: Tensor, mixed_C: Tensor) -> None:
+    """Refuse a network whose answer for a row depends on the other rows of its batch, far beyond rounding."""
+    if not _alike(alone_C, mixed_C):
+        raise UnsupportedNetwork(
+            f"Expected {type(network).__name__} to give a row the same logits whatever shares its batch, but they "
+            "differ; BatchNorm needs track_running_stats=True, and nothing may be averaged over axis 0."
+        )
+
+
+def _check_fused(network: nn.Module, x: Tensor, recorded_BC: Tensor) -> None:
+    """Refuse a network whose fused layers give another answer than the layers themselves, which members run."""
+    with torch.inference_mode():
+        fused_BC = network(x.clone())
+    if not _alike(recorded_BC, fused_BC):
+        raise UnsupportedNetwork(
+            f"Expected {type(network).__name__} to give the same logits layer by layer as through torch's fused "
+            "kernels, but they differ: TransformerEncoder zeroes padded positions only in its fused path, and the "
+            "network was trained without it. Build it with enable_nested_tensor=False."
+        )
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    tolerance = max(1e-3, 8 * torch.finfo(one.dtype).eps)
+    scale = float(one.abs().max().clamp(min=1))
+    return torch.allclose(one, other, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
+
+
+def _check_modules(network: nn.Module) -> None:
+    for name, module in network.named_modules():
+        if module.training:
+            where = f"module {name or type(network).__name__!r} ({type(module).__name__})"
+            raise NetworkInTrainingMode(f"{where} is in train mode; call network.eval() first.")

@@ -1,0 +1,101 @@
+"""Layout: which axis of an activation holds the rows, found by running batches of two sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from uncertainty.dropout.function_mode import CHANNELS, rows
+from uncertainty.dropout.probe import Seen
+from uncertainty.dropout.sites import Site, Slot
+from uncertainty.errors import UnsupportedSite
+
+
+def folded(two: Seen, three: Seen) -> int | None:
+    """The axis that holds the rows together with something else, or None.
+
+    Args:
+        two: the call in a batch of two rows.
+        three: the same call in a batch of three.
+    """
+    axis = _varying(two, three)
+    return axis if axis is not None and two.shape[axis] > 2 else None
+
+
+def slot(two: Seen, three: Seen, changed: tuple[Seen, Seen] | None, p: float | None) -> Slot:
+    """How masks are to be applied at a call.
+
+    Args:
+        two: the call in a batch of two rows.
+        three: the same call in a batch of three.
+        changed: the call in two batches of three that differ in the second row; only for a folded axis.
+        p: the rate to sample with; None if nothing is to be sampled.
+
+    Raises:
+        UnsupportedSite: the rows cannot be told from the other axes.
+    """
+    call = two.call
+    if call.steps is not None:
+        # The longest row decides, whichever probe it was in.
+        shape = (max(two.shape[0], three.shape[0]), two.shape[1])
+        site = None if p is None else Site(call.kind, p, shape, two.name, None)
+        return Slot(call.kind, call.p, site, shape, call.x.dtype, packed=True)
+    _check_axes(two)
+    axis = _varying(two, three)
+    fold = folded(two, three)
+    full = two.shape
+    if fold is not None and axis is not None:
+        if changed is None:
+            raise ValueError("Expected two batches that differ in a row, but got none.")
+        inner = _rows_are_inner(*changed, fold)
+        full = (
+            (*full[:fold], full[fold] // 2, 2, *full[fold + 1 :])
+            if inner
+            else ((*full[:fold], 2, full[fold] // 2, *full[fold + 1 :]))
+        )
+        axis = fold + 1 if inner else fold
+    # A kind that drops channels has one entry for each of the first two axes.
+    covered = 2 + (1 if fold in {0, 1} else 0)
+    mask = full[:covered] + (1,) * len(full[covered:]) if call.kind in CHANNELS else full
+    site = None if p is None else Site(call.kind, p, rows(mask, axis), two.name, axis)
+    return Slot(call.kind, call.p, site, rows(full, axis), call.x.dtype, fold, inplace=call.inplace)
+
+
+def _varying(two: Seen, three: Seen) -> int | None:
+    """The axis whose length grows with the batch; None if the activation knows nothing of the batch."""
+    if len(two.shape) == len(three.shape):
+        varying = [axis for axis, lengths in enumerate(zip(two.shape, three.shape, strict=True)) if len({*lengths}) > 1]
+        if not varying:
+            return None
+        axis = varying[0]
+        if len(varying) == 1 and two.shape[axis] % 2 == 0 and two.shape[axis] * 3 == three.shape[axis] * 2:
+            return axis
+    raise UnsupportedSite(
+        f"{two} sees an activation of shape {two.shape} for a batch of 2 and {three.shape} for 3; one axis must hold "
+        "the batch and the others must not depend on it."
+    )
+
+
+def _check_axes(seen: Seen) -> None:
+    due = {"dropout1d": {3}, "dropout2d": {3, 4}, "dropout3d": {5}}.get(seen.call.kind)
+    if due is not None and len(seen.shape) not in due:
+        axes = max(due) - 2
+        raise UnsupportedSite(
+            f"{seen} sees an activation of shape {seen.shape}; {seen.call.kind} needs [B, C] and {axes} more axes."
+        )
+
+
+def _rows_are_inner(before: Seen, after: Seen, axis: int) -> bool:
+    """Whether the rows vary fastest along an axis that holds 3 of them, by what the second row's change changed."""
+    one, other = (seen.call.x.movedim(axis, 0).flatten(1) for seen in (before, after))
+    differs = (~torch.isclose(one, other, rtol=1e-3, atol=1e-6, equal_nan=True)).any(1).nonzero().flatten().tolist()
+    size = len(one) // 3
+    inner: Sequence[int] = [index for index in differs if index % 3 == 1]
+    outer: Sequence[int] = [index for index in differs if index // size == 1]
+    if (len(inner) == len(differs)) == (len(outer) == len(differs)):
+        raise UnsupportedSite(
+            f"{before} sees an activation of shape {before.shape} for a batch of 3, whose axis {axis} holds the rows "
+            "together with something else in an order that could not be told; drop out before reshaping."
+        )
+    return len(inner) == len(differs)

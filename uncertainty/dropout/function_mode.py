@@ -1,0 +1,139 @@
+"""Calls that drop out: the functions, their arguments, and a mode that meets every one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from uncertainty.dropout import attention, recurrent
+
+# Kinds that drop whole channels: their masks cover the first two axes of the activation.
+CHANNELS = frozenset({"dropout1d", "dropout2d", "dropout3d", "feature_dropout", "feature_alpha_dropout"})
+# Kinds that put the negative saturation of SELU where a unit is dropped, and keep mean and variance.
+ALPHA = frozenset({"alpha_dropout", "feature_alpha_dropout"})
+DROPOUTS: dict[Callable[..., Any], str] = {
+    F.dropout: "dropout",
+    F.dropout1d: "dropout1d",
+    F.dropout2d: "dropout2d",
+    F.dropout3d: "dropout3d",
+    F.alpha_dropout: "alpha_dropout",
+    F.feature_alpha_dropout: "feature_alpha_dropout",
+    torch.dropout: "dropout",
+    torch.dropout_: "dropout",
+    torch.feature_dropout: "feature_dropout",
+    torch.feature_dropout_: "feature_dropout",
+    torch.alpha_dropout: "alpha_dropout",
+    torch.alpha_dropout_: "alpha_dropout",
+    torch.feature_alpha_dropout: "feature_alpha_dropout",
+    torch.feature_alpha_dropout_: "feature_alpha_dropout",
+}
+IN_PLACE = frozenset({torch.dropout_, torch.feature_dropout_, torch.alpha_dropout_, torch.feature_alpha_dropout_})
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call that drops out, whichever way its arguments were passed.
+
+    Attributes:
+        kind: what is dropped: a value of :data:`DROPOUTS`, ``attention``, ``lstm``, ``gru`` or ``rnn``.
+        x: the tensor that is dropped from.
+        p: the rate in the call.
+        training: whether the call would drop out by itself.
+        inplace: whether it would overwrite ``x``.
+        part: what tells several calls of one module apart.
+        steps: for packed sequences, how many rows each time step has.
+    """
+
+    kind: str
+    x: Tensor
+    p: float
+    training: bool = False
+    inplace: bool = False
+    part: str = ""
+    steps: Tensor | None = None
+
+    @staticmethod
+    def of(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        """Bind the arguments of a function of :data:`DROPOUTS` as it declares them."""
+        bound: dict[str, Any] = {"p": 0.5, "training": True, "inplace": False}
+        bound.update(zip(("input", "p", "training", "inplace"), args, strict=False))
+        # torch.dropout says `train` where torch.nn.functional.dropout says `training`.
+        bound.update({"training" if name == "train" else name: value for name, value in kwargs.items()})
+        inplace = bool(bound["inplace"]) or func in IN_PLACE
+        return Call(DROPOUTS[func], bound["input"], float(bound["p"]), bool(bound["training"]), inplace)
+
+
+class DropoutMode(TorchFunctionMode):
+    """Calls :meth:`drop` wherever dropout acts, also inside torch's attention and recurrent layers.
+
+    A ``TorchFunctionMode`` is thread-local, so nobody else's pass is met.
+
+    Args:
+        zeros: whether calls with a rate of 0 are met too: some networks pass their rate only in train mode.
+    """
+
+    def __init__(self, zeros: bool = False) -> None:
+        super().__init__()
+        self._zeros = zeros
+        # Inside torch's multi-head attention: whether that would drop out by itself.
+        self._attending: bool | None = None
+
+    def drop(self, call: Call) -> Tensor:
+        """What takes the place of ``call.x``."""
+        raise NotImplementedError
+
+    def other(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Any function that does not drop out."""
+        return func(*args, **kwargs)
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in DROPOUTS:
+            call = Call.of(func, args, kwargs)
+            if self._attending is not None:
+                call = Call("attention", call.x, call.p, self._attending)
+            return self.drop(call) if self._zeros or call.p > 0 else call.x
+        if func is F.scaled_dot_product_attention:
+            return self._attend(attention.Query.of(args, kwargs))
+        if func is F.multi_head_attention_forward and attention.rate(args, kwargs) > 0:
+            with self._inside(attention.training(args, kwargs)), self:
+                return attention.forward(args, kwargs)
+        if func in recurrent.KINDS and recurrent.rate(args) > 0:
+            return recurrent.forward(func, args, self._between)
+        return self.other(func, args, kwargs)
+
+    def _attend(self, query: attention.Query) -> Tensor:
+        # Torch's own function drops out whenever it gets a rate; it knows no eval mode.
+        training = query.p > 0 if self._attending is None else self._attending
+        if not self._zeros and query.p == 0:
+            return query.answer(lambda weights: weights)
+        return query.answer(lambda weights: self.drop(Call("attention", weights, query.p, training)))
+
+    def _between(self, layer: int, kind: str, x: Tensor, p: float, training: bool, steps: Tensor | None) -> Tensor:
+        return self.drop(Call(kind, x, p, training, part=f".layer{layer}", steps=steps))
+
+    @contextmanager
+    def _inside(self, training: bool) -> Iterator[None]:
+        before, self._attending = self._attending, training
+        try:
+            yield
+        finally:
+            self._attending = before
+
+
+def rows(shape: Sequence[int], axis: int | None) -> tuple[int, ...]:
+    """A shape without the axis of the rows."""
+    return tuple(length for index, length in enumerate(shape) if index != axis)

@@ -1,0 +1,130 @@
+"""The recorder: what one pass through a network would drop, while nothing is dropped."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from uncertainty.dropout.function_mode import CHANNELS, Call, DropoutMode
+
+# Randomness that is no dropout call: noise, stochastic depth, hand-written masks.
+_RANDOM: dict[Callable[..., Any], str] = {
+    torch.bernoulli: "bernoulli",
+    Tensor.bernoulli: "bernoulli",
+    Tensor.bernoulli_: "bernoulli_",
+    torch.rand: "rand",
+    torch.rand_like: "rand_like",
+    Tensor.uniform_: "uniform_",
+    torch.randn: "randn",
+    torch.randn_like: "randn_like",
+    torch.normal: "normal",
+    Tensor.normal_: "normal_",
+    torch.randperm: "randperm",
+    torch.randint: "randint",
+    torch.multinomial: "multinomial",
+    torch.native_dropout: "native_dropout",
+}
+# Ways out of torch, by which a pass may decide for the whole batch.
+_EXITS = {Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__, Tensor.item, Tensor.tolist, Tensor.numpy}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One dropout call.
+
+    Attributes:
+        call: what was called; ``call.x`` is kept for its shape and, on request, its values.
+        name: of the module that called, with ``#2`` for its second call.
+    """
+
+    call: Call
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the activation; for packed sequences time steps and units."""
+        if self.call.steps is None:
+            return tuple(self.call.x.shape)
+        return (len(self.call.steps), self.call.x.shape[1])
+
+    @property
+    def numel(self) -> int:
+        """Numbers in a mask for all rows of the pass."""
+        return math.prod(self.shape[:2] if self.call.kind in CHANNELS else self.shape)
+
+    def __str__(self) -> str:
+        return f"dropout site {self.name!r} ({self.call.kind}, p={self.call.p:g})"
+
+
+class SiteRecorder(DropoutMode):
+    """Records every dropout call of one pass; dropout itself stays off.
+
+    Args:
+        network: whose modules give the calls their names.
+        spoiled: names of calls whose result is replaced by NaN, to see whether the output depends on it.
+
+    Attributes:
+        seen: the calls, in order.
+        largest_output: bytes of the largest result of any function.
+        decides: whether values left torch, so that Python may have decided by them.
+        random: other random functions that were called, with their modules' names.
+    """
+
+    def __init__(self, network: nn.Module, spoiled: frozenset[str] = frozenset()) -> None:
+        super().__init__(zeros=True)
+        self.seen: list[Seen] = []
+        self.largest_output = 0
+        self.decides = False
+        self.random: list[tuple[str, str]] = []
+        self._names = names_of(network)
+        self._spoiled = spoiled
+        self._calls: Counter[str] = Counter()
+
+    @property
+    def mask_numel(self) -> int:
+        """Numbers in all masks for the rows of the pass."""
+        return sum(seen.numel for seen in self.seen if seen.call.p > 0)
+
+    def drop(self, call: Call) -> Tensor:
+        name = self._where() + call.part
+        self._calls[name] += 1
+        if self._calls[name] > 1:
+            name = f"{name}#{self._calls[name]}"
+        self._measure(call.x)
+        self.seen.append(Seen(call, name))
+        return torch.full_like(call.x, torch.nan) if name in self._spoiled else call.x
+
+    def other(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if func in _RANDOM and kwargs.get("generator") is None:
+            self.random.append((self._where(), _RANDOM[func]))
+        self.decides |= func in _EXITS
+        output = func(*args, **kwargs)
+        for tensor in output if isinstance(output, tuple | list) else (output,):
+            if isinstance(tensor, Tensor):
+                self._measure(tensor)
+        return output
+
+    def _measure(self, tensor: Tensor) -> None:
+        self.largest_output = max(self.largest_output, tensor.numel() * tensor.element_size())
+
+    def _where(self) -> str:
+        """The name of the innermost module of the network that is running."""
+        frame = sys._getframe(1)
+        while frame is not None:
+            owner = frame.f_locals.get("self")
+            if isinstance(owner, nn.Module) and id(owner) in self._names:
+                return self._names[id(owner)]
+            frame = frame.f_back  # type: ignore[assignment]
+        return "?"
+
+
+def names_of(network: nn.Module) -> Mapping[int, str]:
+    """The dotted name of each module; the network itself goes by its class."""
+    return {id(module): name or type(network).__name__ for name, module in network.named_modules()}

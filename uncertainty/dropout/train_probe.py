@@ -1,0 +1,100 @@
+"""The rehearsal: what a copy of the network would drop in training, where eval mode does not show it.
+
+Attention that is written ``dropout_p=self.p if self.training else 0.0`` shows its rate only in train mode, and dropout
+behind ``if self.training`` does not show at all. The copy shares the parameters and owns everything else.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from uncertainty.dropout.probe import SiteRecorder
+
+# Stochastic depth skips blocks at random: so many passes are made to see each at least once.
+_PASSES = 8
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What train mode showed.
+
+    Attributes:
+        rates: of each call, by name.
+        kinds: of each call, by name.
+        unseen: names of calls that eval mode does not make and the logits depend on.
+        random: (module, function) of other randomness in train mode.
+        failure: why there was no rehearsal, or None.
+    """
+
+    rates: dict[str, float] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
+    unseen: tuple[str, ...] = ()
+    random: tuple[tuple[str, str], ...] = ()
+    failure: str | None = None
+
+
+def rehearse(network: nn.Module, x: Tensor, expected: dict[str, float]) -> Rehearsal:
+    """Run a copy of the network in train mode, with dropout off.
+
+    The global random state is left as it was.
+
+    Args:
+        network: in eval mode.
+        x: a batch of at least two rows.
+        expected: the calls that eval mode makes, with their rates.
+    """
+    state = random.getstate()
+    devices = [x.device] if x.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            return _rehearse(network, x, expected)
+    except (
+        Exception
+    ) as error:  # a copy of the user's network in train mode may fail in any way; eval mode is what counts
+        return Rehearsal(failure=f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}")
+    finally:
+        random.setstate(state)
+
+
+def _rehearse(network: nn.Module, x: Tensor, expected: dict[str, float]) -> Rehearsal:
+    rates: dict[str, float] = {}
+    kinds: dict[str, str] = {}
+    noise: dict[tuple[str, str], None] = {}
+    for _ in range(_PASSES):
+        recorder, _ = _pass(network, x)
+        for seen in recorder.seen:
+            rates[seen.name] = max(seen.call.p, rates.get(seen.name, 0.0))
+            kinds[seen.name] = seen.call.kind
+        noise.update(dict.fromkeys(recorder.random))
+        if expected.keys() <= rates.keys():
+            break
+    only_here = sorted(name for name, p in rates.items() if p > 0 and name not in expected)
+    unseen = tuple(name for name in only_here if _matters(network, x, name))
+    return Rehearsal(rates, kinds, unseen, tuple(noise))
+
+
+def _matters(network: nn.Module, x: Tensor, name: str) -> bool:
+    """Whether the logits depend on what the call returns. Auxiliary heads, for one, only help in training."""
+    return any(bool(torch.isnan(_pass(network, x, name)[1]).any()) for _ in range(_PASSES))
+
+
+def _pass(network: nn.Module, x: Tensor, spoiled: str | None = None) -> tuple[SiteRecorder, Tensor]:
+    # Parameters are shared: they are large, and a pass does not write to them.
+    understudy = copy.deepcopy(network, {id(parameter): parameter for parameter in network.parameters()}).train()
+    recorder = SiteRecorder(understudy, frozenset() if spoiled is None else frozenset({spoiled}))
+    with recorder:
+        output = understudy(x.clone())
+    return recorder, _logits(output)
+
+
+def _logits(output: Any) -> Tensor:
+    """The first tensor of whatever train mode returns: auxiliary outputs come after the logits."""
+    while not isinstance(output, Tensor):
+        output = next(iter(output.values() if isinstance(output, dict) else output))
+    return output
