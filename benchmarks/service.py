@@ -40,7 +40,7 @@ from rich.progress import Progress
 
 import models
 from models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Temperature
-from models.checkpoint.weights import sha256
+from models.checkpoint.state_dict import sha256
 from uncertainty import Detector
 
 ROOT = Path(__file__).resolve().parent.parent

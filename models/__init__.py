@@ -6,9 +6,8 @@ from models.ensemble import Ensemble
 from models.inputs.spec import InputSpec
 from models.loading import load, save
 from models.networks.convnet import ConvNet
-from models.networks.direct import DirectDropout
 from models.networks.dropconnect import DropConnectLinear, DropConnectMLP
-from models.networks.dropout import LockedDropout
+from models.networks.dropout import DirectDropout, LockedDropout
 from models.networks.mlp import MLP
 from models.networks.recurrent import RecurrentNet
 from models.networks.resnet import ResNet

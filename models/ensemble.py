@@ -17,8 +17,8 @@ from models.inputs.spec import InputSpec
 from models.prediction import AUTO, NOT_CALIBRATED, NOT_CALIBRATED_FOR_SAMPLES, Flags, Prediction, Samples, Work
 from models.predictor import Predictor, judged, summed_up
 from uncertainty import DeterministicPass, Evidence
+from uncertainty.detection.conformal import JointCalibration
 from uncertainty.detection.detector import Verdict
-from uncertainty.detection.joint import JointCalibration
 from uncertainty.detection.measures import pool, softmax, summarise
 from uncertainty.errors import CalibrationSetTooSmall
 

@@ -8,19 +8,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from models import cost, registry
-from models.checkpoint import file, weights
+from models import registry
+from models.checkpoint import file
+from models.checkpoint import state_dict as weights
 from models.checkpoint.file import Checkpoint
 from models.checkpoint.schema import KEY, Section
 from models.errors import ModelError, UnreadableCheckpoint
 from models.inputs import encoding
+from models.inputs.spec import InputSpec
 from models.prediction import AUTO
 from models.predictor import Predictor
 from models.spec import CommitteeSpec, SiteSpec
 from uncertainty import Calibration
 from uncertainty.detection.serialization import dump, dump_detector, dump_stopping, load_detector, load_stopping
 from uncertainty.detection.serialization import load as load_state
+from uncertainty.dropout.probe import SiteRecorder
 from uncertainty.errors import NotFitted
 
 
@@ -116,7 +120,7 @@ def _assemble(read: Checkpoint, device: torch.device, trusted: Sequence[str], st
     with _blame("network or input"):
         outline = registry.outline(section.network, read.weights, trusted)
         if section.network.class_path in registry.NETWORKS:  # code that the operator trusts sets its own bounds
-            cost.check(outline, section.input, section.committee)
+            check_cost(outline, section.input, section.committee)
         network = registry.build(section.network, read.weights, trusted).to(device)
     with _blame("network, input, classes or committee"):
         predictor = Predictor.build(
@@ -170,3 +174,33 @@ def _committee_spec(predictor: Predictor) -> CommitteeSpec:
         mc_sites=None if committee.selection.sites is None else list(committee.selection.sites),
         mc_rates=dict(committee.selection.rates) or None,
     )
+
+
+MAX_BANK = 2**28  # numbers in the masks of all members: 1 GiB in float32
+MAX_ROW = 2**28  # bytes of the largest intermediate result for one input: 256 MiB
+
+
+def check_cost(outline: nn.Module, input_spec: InputSpec, committee: CommitteeSpec) -> None:
+    """Refuse what would fill the memory although the file is small: huge images, or many masks of many units.
+
+    Args:
+        outline: the network in eval mode on the meta device, where a pass computes shapes alone.
+        input_spec: what one input is.
+        committee: how many members there would be.
+
+    Raises:
+        ModelError: an intermediate result or the masks would be too large.
+        RuntimeError: the network does not take such inputs.
+    """
+    recorder = SiteRecorder(outline)
+    with torch.inference_mode(), recorder:
+        outline(encoding.blank(input_spec, device="meta"))
+    if recorder.largest_output > MAX_ROW:
+        raise ModelError(
+            f"one input would take {recorder.largest_output} bytes in the network; at most {MAX_ROW} are allowed."
+        )
+    bank = committee.num_samples * recorder.mask_numel
+    if bank > MAX_BANK:
+        raise ModelError(
+            f"the masks of {committee.num_samples} members would hold {bank} numbers; at most {MAX_BANK} are allowed."
+        )

@@ -5,9 +5,23 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from models.fields import MAX_DEPTH, MAX_LIST, MAX_STRING, Finite, Name, Plain, Rate, Sha256
+MAX_LIST = 256
+MAX_DEPTH = 4
+MAX_STRING = 256
+MAX_INPUT = 2**24  # numbers in one input
+
+Name = Annotated[str, Field(min_length=1, max_length=MAX_STRING)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Plain(BaseModel):
+    """Base of every part of a spec: immutable, no unknown key, no coercion of one type into another."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class NetworkSpec(Plain):
@@ -97,7 +111,7 @@ class Provenance(Plain):
     Attributes:
         data: name of the data set.
         data_sha256: over the calibration rows.
-        weights_sha256: over the network's parameters and buffers, see :func:`models.checkpoint.weights.sha256`.
+        weights_sha256: over the network's parameters and buffers, see :func:`models.checkpoint.state_dict.sha256`.
         date: of the calibration, ISO 8601 in UTC.
         versions: of dubio, torch, pytorch-lightning and Python.
         tuning: how the committee's rates were tuned; None if they were not.

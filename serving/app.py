@@ -23,8 +23,7 @@ from serving.http.api_keys import Scope as KeyScope
 from serving.http.fast_path import Shortcuts
 from serving.http.observability import Observer
 from serving.lifecycle import Lifecycle
-from serving.repository.repository import ModelRepository, ModelSource
-from serving.repository.watcher import watch
+from serving.repository.repository import ModelRepository, ModelSource, watch
 from serving.service import PredictionService
 from serving.settings import Settings
 from serving.telemetry.access_log import AccessLog
@@ -36,7 +35,6 @@ from serving.v1 import routes as v1_routes
 from serving.v2 import infer_routes, repository_routes
 from serving.v2 import routes as v2_routes
 from serving.web import api_docs, index_page
-from serving.web import metrics as metrics_routes
 from serving.web.openapi import describe_api
 
 _DESCRIPTION = """
@@ -175,7 +173,7 @@ def create_app(
     )
     app.include_router(inference)
     app.include_router(repository_routes.build(repository, settings))
-    app.include_router(metrics_routes.build(metrics))
+    app.include_router(api_docs.build_metrics(metrics))
     app.include_router(index_page.build())
     app.include_router(api_docs.build())
     problem_details.install(app)

@@ -35,3 +35,8 @@ class Runner:
     def close(self) -> None:
         """Wait for what is running, drop what has not begun."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+async def aside(long: bool, work: Callable[[], T]) -> T:
+    """`work()`, in a thread if it is long: a thread costs more than a millisecond's work is worth."""
+    return await asyncio.to_thread(work) if long else work()

@@ -16,8 +16,6 @@ from serving.repository.repository import ModelRepository, ServedModel
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.statistics import Record, Statistics
 from serving.telemetry.tracing import Tracing
-from serving.v1.images import Raster
-from serving.web.examples import example_instance
 
 
 class PredictionService:
@@ -89,19 +87,6 @@ class PredictionService:
     def describe(self, model: ServedModel) -> dict[str, Any]:
         """What is known about a model, as plain data."""
         return {"name": model.name, "version": model.version, **model.predictor.describe()}
-
-    def example(self, model: ServedModel) -> Any:
-        """One instance the model accepts; None when the input is too large to be read by eye."""
-        spec = model.predictor.input
-        if spec.reader is not None:
-            return spec.reader.example()
-        return example_instance(spec.shape, low=spec.low, high=spec.high)
-
-    def example_file(self, model: ServedModel) -> dict[str, str] | None:
-        """The same instance as an image file; None where the model takes none."""
-        raster = Raster.of(model.predictor.input)
-        example = self.example(model)
-        return None if example is None or raster.unfit else raster.write(example)
 
     def _start_batcher(self, model: ServedModel) -> Batcher:
         # Not the model itself, which would then live as long as its batcher.

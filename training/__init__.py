@@ -8,9 +8,8 @@ from training.classifier import Classifier
 from training.data.arrays import Arrays
 from training.data.clinc150 import CLINC150
 from training.data.digits import Digits
-from training.data.fashion_mnist import FashionMNIST
 from training.data.image_folder import ImageFolder
-from training.data.mnist_digits import MNIST
+from training.data.mnist import MNIST, FashionMNIST
 from training.data.module import TensorDataModule
 from training.data.synthetic import Synthetic
 from training.data.tabular import Table

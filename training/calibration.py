@@ -19,7 +19,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from models import InputSpec, NetworkSpec, Predictor, Provenance, Temperature
-from models.checkpoint import weights
+from models.checkpoint import state_dict as weights
 from training import rate_tuning
 from training.data.module import TensorDataModule
 from training.errors import TrainingError

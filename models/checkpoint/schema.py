@@ -6,9 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from models.fields import Name, Plain
 from models.inputs.spec import InputSpec
-from models.spec import CommitteeSpec, NetworkSpec, Provenance, Temperature
+from models.spec import CommitteeSpec, Name, NetworkSpec, Plain, Provenance, Temperature
 
 KEY = "dubio"
 FORMAT_VERSION = 1

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from models.errors import InvalidInput
-from models.fields import Finite, Name, Plain
+from models.spec import Finite, Name, Plain
 
 MAX_COLUMNS = 4096
 MAX_CATEGORIES = 1024

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from models.errors import InvalidInput
-from models.fields import MAX_STRING, Plain
+from models.spec import MAX_STRING, Plain
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -11,8 +11,8 @@ import models
 from models import Ensemble, Predictor
 from models.errors import UnreadableCheckpoint
 from serving.errors import UnusableDevice
+from serving.repository.registry import ServedModel
 from serving.repository.selftest import check
-from serving.repository.served import ServedModel
 from serving.repository.snapshot import private_copy
 from serving.repository.source import ModelSource
 

@@ -9,8 +9,21 @@ from enum import StrEnum
 from types import MappingProxyType
 from weakref import ref
 
-from serving.repository.served import ServedModel
+from models import Ensemble, Predictor
 from serving.repository.source import Stamp
+
+
+@dataclass(frozen=True, eq=False)
+class ServedModel:
+    """A predictor that may answer requests.
+
+    Whoever holds one may go on using it after another took its place; it goes when nobody does.
+    """
+
+    name: str
+    version: str
+    predictor: Predictor | Ensemble
+
 
 Key = tuple[str, str]
 Served = Mapping[str, Mapping[str, ServedModel]]

@@ -13,8 +13,7 @@ from typing import TypeVar
 from serving.errors import InvalidModelSource, NotReady, UnknownModel
 from serving.repository.loader import Loader
 from serving.repository.reconciler import Control, Librarian
-from serving.repository.registry import Inventory, ModelState, State
-from serving.repository.served import ServedModel
+from serving.repository.registry import Inventory, ModelState, ServedModel, State
 from serving.repository.source import ModelSource
 
 __all__ = ["ModelRepository", "ModelSource", "ServedModel"]
@@ -180,3 +179,13 @@ class ModelRepository:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.wrap_future(self._thread.submit(work))
+
+
+async def watch(repository: ModelRepository, seconds: float) -> None:
+    """Let the repository look for changes every so many seconds, until cancelled."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await repository.look()
+        except Exception:  # whatever it is, what serves goes on, and the next look may succeed
+            _log.exception("Could not look for changed models; trying again in %g s.", seconds)

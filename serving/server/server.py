@@ -15,9 +15,8 @@ import uvicorn
 
 from serving.app import create_app
 from serving.lifecycle import Lifecycle
-from serving.server.acceptor import Acceptor, accept_waiting
 from serving.server.protocol import BoundedProtocol, Limits
-from serving.server.shares import Shares
+from serving.server.sockets import Acceptor, Shares, accept_waiting
 from serving.settings import Settings
 from serving.telemetry.gauges import IN_FLIGHT, Gauges
 

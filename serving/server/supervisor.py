@@ -20,7 +20,7 @@ from types import FrameType
 from serving.lifecycle import ENDED_BY, SIGNALS, end
 from serving.server import worker
 from serving.server.runtime_dir import shared_folder
-from serving.server.shares import Shares
+from serving.server.sockets import Shares
 from serving.settings import Settings
 from serving.telemetry.gauges import Gauges
 

@@ -9,7 +9,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving.aside import aside
+from models.inputs import encoding
+from serving.executor import aside
 from serving.http.body import read_body
 from serving.http.disconnects import CancelOnDisconnect
 from serving.service import PredictionService
@@ -97,7 +98,7 @@ def build(service: PredictionService, settings: Settings, statistics: Statistics
     async def show_model(request: Request, name: str) -> Response:
         model = service.repository.get(name)
         request.state.model, request.state.version = model.name, model.version
-        return _json({**service.describe(model), "example": service.example(model)})
+        return _json({**service.describe(model), "example": encoding.example(model.predictor.input)})
 
     @router.post("/models/{name}/predict", summary="Predict with a model", **_PREDICT_DOCS)
     async def predict_with(request: Request, name: str) -> Response:

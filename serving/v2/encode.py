@@ -12,10 +12,9 @@ from models import AUTO, Prediction, Work
 from models.prediction import NOT_CALIBRATED_FOR_SAMPLES
 from serving.errors import InvalidRequest, Overloaded
 from serving.repository.repository import ServedModel
-from serving.v2.decode import Inference
+from serving.v2.decode import Inference, Requested
+from serving.v2.input_tensor import to_bytes
 from serving.v2.outputs import Values, classify
-from serving.v2.requested import Requested
-from serving.v2.tensors import to_bytes
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving.aside import aside
-from serving.http.body import read_body
-from serving.http.compression import choose, compress
+from serving.executor import aside
+from serving.http.body import choose, compress, read_body
 from serving.http.disconnects import CancelOnDisconnect
 from serving.repository.repository import ServedModel
 from serving.service import PredictionService

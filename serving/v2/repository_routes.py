@@ -16,7 +16,7 @@ from serving.repository.repository import ModelRepository
 from serving.settings import Settings
 from serving.v1.schema import Wire, reference
 from serving.v2 import schema as wire
-from serving.v2.control import parse_index, parse_load, parse_unload
+from serving.v2.decode import parse_index, parse_load, parse_unload
 from serving.v2.routes import errors
 
 _EMPTY = {200: {"description": "Done", "content": {}}}

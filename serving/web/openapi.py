@@ -9,8 +9,10 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from models.inputs import encoding
 from serving.service import PredictionService
 from serving.v1 import schema as v1_schema
+from serving.v1.images import Raster
 from serving.v2 import schema as v2_schema
 from serving.v2.input_tensor import INPUT
 
@@ -59,15 +61,15 @@ def describe_api(app: FastAPI, service: PredictionService) -> dict[str, Any]:
 def _examples(service: PredictionService) -> dict[str, Any]:
     found = {}
     for model in service.repository:
-        instance = service.example(model)
+        instance = encoding.example(model.predictor.input)
         if instance is not None:
             value = {"id": "r-1", "instances": [instance]}
             found[model.name] = {"summary": f"One instance for {model.name}", "value": value}
-            file = service.example_file(model)
-            if file is not None:
+            raster = Raster.of(model.predictor.input)
+            if not raster.unfit:
                 found[f"{model.name}, image file"] = {
                     "summary": f"The same for {model.name} as a file",
-                    "value": {"id": "r-1", "instances": [file]},
+                    "value": {"id": "r-1", "instances": [raster.write(instance)]},
                 }
     return found
 
@@ -75,7 +77,7 @@ def _examples(service: PredictionService) -> dict[str, Any]:
 def _infer_examples(service: PredictionService) -> dict[str, Any]:
     found = {}
     for model in service.repository:
-        instance = service.example(model)
+        instance = encoding.example(model.predictor.input)
         # Over this API these models take the numbers that a row or a text becomes, which nobody has at hand.
         if instance is not None and model.predictor.input.reader is None:
             tensor = {

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Temperature, load, save
-from models.checkpoint import weights
+from models.checkpoint import state_dict as weights
 from uncertainty import Detector, Stopping
 
 INIT_ARGS = {"in_features": 16, "widths": [24, 20], "num_classes": 3, "rates": [0.5, 0.3]}

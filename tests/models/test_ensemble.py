@@ -12,14 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from models import MLP, Ensemble, InputSpec, Predictor, Temperature, Work
-from models.checkpoint import weights
+from models.checkpoint import state_dict as weights
 from models.ensemble import CALIBRATION_TOO_SMALL, shares
 from models.errors import InvalidInput, MismatchedCheckpoints
 from models.prediction import NOT_CALIBRATED, NOT_CALIBRATED_FOR_SAMPLES, OUT_OF_RANGE
 from uncertainty import Calibration, Detector, Stopping
 from uncertainty.detection.adaptive import recorded
-from uncertainty.detection.conformal import level
-from uncertainty.detection.joint import JointCalibration
+from uncertainty.detection.conformal import JointCalibration, level
 
 SHAPE = (1, 4, 4)
 SIZES = (16, 12, 8)

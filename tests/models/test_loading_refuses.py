@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models import MLP, InputSpec, load
-from models.checkpoint import weights
+from models.checkpoint import state_dict as weights
 from models.checkpoint.schema import KEY
 from models.errors import UnreadableCheckpoint
 from uncertainty.detection.conformal import level

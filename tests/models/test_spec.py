@@ -6,8 +6,19 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from models.fields import MAX_LIST
-from models.spec import CommitteeSpec, NetworkSpec, Provenance, SiteSpec, Temperature
+from models.spec import (
+    MAX_LIST,
+    CommitteeSpec,
+    Finite,
+    Name,
+    NetworkSpec,
+    Plain,
+    Provenance,
+    Rate,
+    Sha256,
+    SiteSpec,
+    Temperature,
+)
 
 SITE: dict[str, Any] = {"kind": "dropout", "p": 0.5, "shape": [4]}
 COMMITTEE: dict[str, Any] = {"num_samples": 64, "seed": 0, "sites": [SITE], "fingerprint": "a" * 64}
@@ -148,3 +159,36 @@ def test_arguments_are_a_dict(init_args: object):
 def test_arguments_are_not_too_many():
     with pytest.raises(ValidationError, match=f"at most {MAX_LIST} arguments"):
         NetworkSpec(class_path="models.MLP", init_args={f"a{index}": 1 for index in range(MAX_LIST + 1)})
+
+
+class Part(Plain):
+    name: Name = "a"
+    number: Finite = 0.0
+    rate: Rate = 0.5
+    digest: Sha256 = "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": ""}, "at least 1 character"),
+        ({"name": "a" * 257}, "at most 256 characters"),
+        ({"name": 1}, "valid string"),
+        ({"number": float("nan")}, "finite"),
+        ({"number": "1"}, "valid number"),
+        ({"number": True}, "valid number"),
+        ({"rate": 0.0}, "greater than 0"),
+        ({"rate": 1.1}, "less than or equal to 1"),
+        ({"digest": "A" * 64}, "match pattern"),
+        ({"other": 1}, "not permitted"),
+    ],
+)
+def test_nothing_is_coerced_and_every_field_is_bounded(values: dict[str, Any], message: str):
+    with pytest.raises(ValidationError, match=message):
+        Part.model_validate(values)
+
+
+def test_a_part_cannot_be_changed():
+    part = Part(name="b", number=-1.5, rate=1.0, digest="f" * 64)
+    with pytest.raises(ValidationError, match="frozen"):
+        part.name = "c"

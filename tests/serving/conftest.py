@@ -27,7 +27,7 @@ from torch import nn
 
 import models
 from models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Temperature, TextCNN
-from models.checkpoint.weights import sha256
+from models.checkpoint.state_dict import sha256
 from models.inputs.tabular import CategoricalColumn, NumericColumn, Table, width
 from models.inputs.text import TokenizerSpec, Tokens
 from serving.app import create_app

@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from serving.executor import Runner
+from serving.executor import Runner, aside
 
 
 @pytest.fixture
@@ -51,3 +51,9 @@ def test_torch_gets_the_processors_of_this_process_unless_told_otherwise() -> No
     given = torch.get_num_threads()
     torch.set_num_threads(before)
     assert given == len(os.sched_getaffinity(0))
+
+
+def test_long_work_leaves_the_loops_thread_and_short_work_does_not() -> None:
+    here = threading.get_ident()
+    assert asyncio.run(aside(False, threading.get_ident)) == here
+    assert asyncio.run(aside(True, threading.get_ident)) != here

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from models import InputSpec, NetworkSpec, Predictor
-from models.checkpoint import weights
+from models.checkpoint import state_dict as weights
 from training import CalibrationSettings, Digits, calibrate
 from training.calibration import ScoreName, default_scores
 from training.errors import TrainingError

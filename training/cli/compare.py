@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,35 @@ from models.inputs import encoding
 from training.calibration import BATCH
 from training.callbacks.learning_curves import Curves, Quality, logits
 from training.cli.lightning_cli import CLI, run
-from training.cli.without_dropout import switch_off
 from training.errors import TrainingError
 from training.trainer import Trainer, check
 from uncertainty import Committee
+from uncertainty.dropout.function_mode import Call, DropoutMode
+
+
+class _Undropped(DropoutMode):
+    def drop(self, call: Call) -> Tensor:
+        return call.x
+
+
+def switch_off(network: nn.Module) -> None:
+    """Leaves dropout out of every pass from now on, in training mode too, also inside attention and recurrent layers.
+
+    Weights, and the random numbers that they were initialised from, stay as they are. Randomness that is no dropout,
+    such as skipped blocks, stays on.
+    """
+    running: list[ExitStack] = []
+
+    def enter(*_: Any) -> None:
+        running.append(ExitStack())
+        running[-1].enter_context(_Undropped())
+
+    def leave(*_: Any) -> None:
+        running.pop().close()
+
+    network.register_forward_pre_hook(enter)
+    network.register_forward_hook(leave, always_call=True)
+
 
 COLOURS = {"with dropout": "C0", "without dropout": "C1"}
 

@@ -13,8 +13,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from training.cli import audit, compare
 from training.cli.lightning_cli import CLI, FLAG, TRACEBACK, run
-from training.cli.messages import told
-from training.cli.mistakes import one_line
+from training.cli.messages import one_line, told
 
 # Warnings that a user of the command line can do nothing about, or need do nothing about.
 NOISE = (

@@ -1,4 +1,4 @@
-"""Base of the data sets that come as four IDX files: 70000 grey images, 28 x 28 pixels, in ten classes."""
+"""MNIST and Fashion-MNIST: four IDX files with 70000 grey images, 28 x 28 pixels, in ten classes."""
 
 from __future__ import annotations
 
@@ -135,3 +135,56 @@ def _read_pair(folder: Path, prefix: str) -> Rows:
     if labels.size and labels.max() > 9:
         raise UnreadableData(f"{labels_path}: expected labels from 0 to 9, but got {labels.max()}.")
     return Rows(images[:, np.newaxis], labels.astype(np.int64))
+
+
+class FashionMNIST(IDXImages):
+    """The ten kinds of clothes, as `[1, 28, 28]` images with pixels from 0 to 255.
+
+    The official 10000 test images are the test split; the 60000 training images become the other four.
+
+    The arguments are those of :class:`training.data.mnist.IDXImages`; without `root`, the folder of Debian's package
+    `dataset-fashion-mnist` is used, else the cache of an earlier download (30 MB).
+    """
+
+    title = "Fashion-MNIST"
+    classes = (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    )
+    checksums: ClassVar = {
+        "train-images-idx3-ubyte.gz": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+        "train-labels-idx1-ubyte.gz": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+        "t10k-images-idx3-ubyte.gz": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+        "t10k-labels-idx1-ubyte.gz": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+    }
+    published = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
+    folder_name = "fashion-mnist"
+    debian = Path("/usr/share/datasets/fashion-mnist")
+    hint = ", or install Debian's package with `apt install dataset-fashion-mnist`"
+
+
+class MNIST(IDXImages):
+    """The ten digits, as `[1, 28, 28]` images with pixels from 0 to 255.
+
+    The arguments are those of :class:`training.data.mnist.IDXImages`; without `root`, the cache of an earlier download
+    (11 MB) is used.
+    """
+
+    title = "MNIST"
+    classes = tuple(str(digit) for digit in range(10))
+    checksums: ClassVar = {
+        "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+    }
+    published = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+    folder_name = "mnist"

@@ -13,9 +13,9 @@ import polars as pl
 
 from models import InputSpec
 from models.errors import InvalidInput
-from models.fields import MAX_STRING
 from models.inputs import tabular
 from models.inputs.tabular import CategoricalColumn, NumericColumn
+from models.spec import MAX_STRING
 from training.data.csv_reader import TableFile
 from training.data.file_module import DividedDataModule
 from training.data.module import Rows

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from models import InputSpec
-from models.fields import MAX_STRING
 from models.inputs.text import MAX_LENGTH, MAX_VOCABULARY, SPECIAL, TokenizerSpec, blank
+from models.spec import MAX_STRING
 from training.errors import TrainingError
 
 Kind = Literal["word", "bpe"]

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from uncertainty.detection import scores
 from uncertainty.detection.conformal import Calibration
 from uncertainty.detection.ecdf import Ranks, RankTable
 from uncertainty.detection.knn import NearestNeighbours
@@ -18,6 +17,27 @@ from uncertainty.detection.mahalanobis import Mahalanobis, RelativeMahalanobis
 from uncertainty.detection.measures import Summary
 from uncertainty.detection.outputs import DeterministicPass, Evidence
 from uncertainty.errors import NotFitted, UncertaintyError
+
+
+def max_softmax(logits_BC: Tensor) -> Tensor:
+    """1 - max_c softmax(logits), ``[B]`` (Hendrycks and Gimpel 2017, turned so that higher is stranger)."""
+    return 1 - logits_BC.softmax(-1).amax(-1)
+
+
+def energy(logits_BC: Tensor, temperature: float = 1.0) -> Tensor:
+    """Free energy -T logsumexp(logits / T), ``[B]`` (Liu 2020)."""
+    return -temperature * (logits_BC / temperature).logsumexp(-1)
+
+
+def mutual_information(summary: Summary) -> Tensor:
+    """Disagreement of the members in nats, ``[B]``; see :func:`uncertainty.detection.measures.mutual_information`."""
+    return summary.mutual_information_B
+
+
+def predictive_entropy(summary: Summary) -> Tensor:
+    """Total uncertainty in nats, ``[B]``; see :func:`uncertainty.detection.measures.predictive_entropy`."""
+    return summary.predictive_entropy_B
+
 
 UNFAMILIAR = "unfamiliar"  # input or features are far from those of the training data
 UNCERTAIN = "uncertain"  # the members disagree, or the probabilities are spread
@@ -28,10 +48,10 @@ DISTANCES: dict[str, type[Distance]] = {
     "relative_mahalanobis": RelativeMahalanobis,
     "input_mahalanobis": Mahalanobis,
 }
-LOGIT_SCORES: dict[str, Callable[[Tensor], Tensor]] = {"max_softmax": scores.max_softmax, "energy": scores.energy}
+LOGIT_SCORES: dict[str, Callable[[Tensor], Tensor]] = {"max_softmax": max_softmax, "energy": energy}
 MEMBER_SCORES: dict[str, Callable[[Summary], Tensor]] = {
-    "mutual_information": scores.mutual_information,
-    "predictive_entropy": scores.predictive_entropy,
+    "mutual_information": mutual_information,
+    "predictive_entropy": predictive_entropy,
 }
 OUTPUT_SCORES = (*LOGIT_SCORES, *MEMBER_SCORES)
 DEFAULT_SCORES = ("mutual_information", "neighbours", "relative_mahalanobis", "input_mahalanobis")

@@ -217,7 +217,7 @@ def test_writing_creates_the_folder(saved: Path, tmp_path: Path):
 SAVE_FOR_EVER = """
 import sys, itertools
 import torch
-from models import checkpoint
+from models.checkpoint import file
 content = file.read_plain(sys.argv[1])
 for epoch in itertools.count():
     content["epoch"] = epoch

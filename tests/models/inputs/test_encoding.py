@@ -118,3 +118,24 @@ def test_normalising_an_image_goes_by_channels():
 def test_outside_means_beyond_what_training_contained():
     raw = torch.tensor([[0.0, 20.0], [-0.1, 5.0], [5.0, 20.1], [10.0, 10.0]])
     assert encoding.outside(ROW, raw).tolist() == [False, True, True, False]
+
+
+def _spec(shape: tuple[int, ...], low: float, high: float) -> InputSpec:
+    kind = "image" if len(shape) == 3 else "numbers"
+    return InputSpec(kind=kind, shape=shape, mean=(0,) * shape[0], std=(1,) * shape[0], low=low, high=high)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 16, 16), (5,), (1,)])
+@pytest.mark.parametrize(("low", "high"), [(0, 16), (0, 255), (-1, 1), (0, 0)])
+def test_an_example_is_an_input_within_the_range_of_training(shape: tuple[int, ...], low: float, high: float) -> None:
+    spec = _spec(shape, low, high)
+    instance = np.array(encoding.example(spec))
+    raw = encoding.check(spec, instance.reshape(1, *shape))
+    assert raw.min() >= low
+    assert raw.max() <= high
+    if high > low and len(shape) == 3:
+        assert len(raw.unique()) > 1
+
+
+def test_what_nobody_can_read_is_no_example() -> None:
+    assert encoding.example(_spec((3, 224, 224), 0, 1)) is None

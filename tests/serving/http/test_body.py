@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import gzip
 import socket
+import tracemalloc
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import pytest
+
+from serving.errors import BodyTooLarge, InvalidRequest, UnsupportedEncoding
+from serving.http.body import choose, compress, inflate, read_encoding
 
 
 def test_a_body_that_never_comes_is_given_up(serve: Callable, settings: Callable, checkpoint: Path) -> None:
@@ -23,3 +30,78 @@ def test_a_caller_who_leaves_is_no_error(serve: Callable, settings: Callable, ch
         while 'status="499"' not in (metrics := httpx.get(f"{base}/metrics").text):
             pass
         assert 'status="500"' not in metrics
+
+
+BODY = b'{"inputs": []}' * 100
+PACKERS = {"gzip": gzip.compress, "deflate": zlib.compress}
+
+
+@pytest.mark.parametrize("encoding", PACKERS)
+def test_what_others_pack_is_inflated_and_what_we_pack_others_unpack(encoding: str) -> None:
+    assert inflate(PACKERS[encoding](BODY), encoding=encoding, max_bytes=len(BODY)) == BODY
+    unpack = {"gzip": gzip.decompress, "deflate": zlib.decompress}[encoding]
+    packed = compress(BODY, encoding=encoding)
+    assert unpack(packed) == BODY
+    assert len(packed) < len(BODY)
+
+
+@pytest.mark.parametrize("encoding", PACKERS)
+def test_the_cap_is_exact(encoding: str) -> None:
+    with pytest.raises(BodyTooLarge, match=f"at most {len(BODY) - 1} bytes"):
+        inflate(PACKERS[encoding](BODY), encoding=encoding, max_bytes=len(BODY) - 1)
+
+
+def test_a_bomb_takes_no_more_memory_than_the_cap() -> None:
+    bomb = zlib.compress(bytes(100_000_000), 9)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BodyTooLarge):
+            inflate(bomb, encoding="deflate", max_bytes=1_000_000)
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("encoding", PACKERS)
+def test_every_truncation_is_noticed(encoding: str) -> None:
+    packed = PACKERS[encoding](BODY)
+    for length in range(len(packed)):
+        with pytest.raises(InvalidRequest):
+            inflate(packed[:length], encoding=encoding, max_bytes=10_000)
+
+
+@pytest.mark.parametrize(
+    ("header", "encoding"), [(None, None), ("identity", None), ("gzip", "gzip"), (" Deflate ", "deflate")]
+)
+def test_encodings(header: str | None, encoding: str | None) -> None:
+    assert read_encoding(header) == encoding
+
+
+@pytest.mark.parametrize("header", ["br", "gzip, deflate", "x" * 1000])
+def test_other_encodings_are_refused(header: str) -> None:
+    with pytest.raises(UnsupportedEncoding, match="gzip or deflate"):
+        read_encoding(header)
+
+
+@pytest.mark.parametrize(
+    ("accept", "chosen"),
+    [
+        (None, None),
+        ("", None),
+        ("identity", None),
+        ("br", None),
+        ("*", None),
+        ("gzip", "gzip"),
+        ("deflate", "deflate"),
+        ("GZIP, Deflate, br", "gzip"),
+        ("deflate, gzip", "gzip"),
+        ("gzip;q=0.2, deflate;q=0.5", "deflate"),
+        ("gzip;q=0", None),
+        ("gzip;q=0, deflate", "deflate"),
+        ("gzip; q=1.0", "gzip"),
+        ("gzip;q=nonsense", None),
+        ("gzip;q=nan", None),
+    ],
+)
+def test_the_answers_encoding_is_what_the_caller_prefers(accept: str | None, chosen: str | None) -> None:
+    assert choose(accept) == chosen

@@ -3,8 +3,7 @@ from __future__ import annotations
 import gc
 
 from models import Predictor
-from serving.repository.registry import Inventory, State
-from serving.repository.served import ServedModel
+from serving.repository.registry import Inventory, ServedModel, State
 
 STAMP, OTHER = ((1, 2, 3, 4),), ((1, 2, 3, 5),)
 

@@ -16,7 +16,7 @@ from models import Predictor
 from models.errors import UnreadableCheckpoint
 from serving.errors import InvalidModelSource, NotReady, UnknownModel, UnusableDevice
 from serving.repository.registry import State
-from serving.repository.repository import ModelRepository, ModelSource
+from serving.repository.repository import ModelRepository, ModelSource, watch
 
 
 def repository(*sources: str, device: str = "cpu", root: Path | None = None, control: str = "none") -> ModelRepository:
@@ -227,3 +227,32 @@ def test_what_was_swapped_out_goes_when_nobody_uses_it(
     gc.collect()
     assert [each() for each in gone] == [None, None]
     repository_.close()
+
+
+class Restless:
+    """A repository whose every other look fails."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.enough = asyncio.Event()
+
+    async def look(self) -> None:
+        self.looks += 1
+        if self.looks == 4:
+            self.enough.set()
+        if self.looks % 2:
+            raise OSError("the disk is away")
+
+
+def test_it_looks_until_it_is_cancelled_whatever_happens(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> int:
+        repository = Restless()
+        watching = asyncio.create_task(watch(repository, 0.001))
+        await asyncio.wait_for(repository.enough.wait(), 30)
+        watching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await watching
+        return repository.looks
+
+    assert asyncio.run(run()) >= 4
+    assert "Could not look for changed models; trying again" in caplog.text

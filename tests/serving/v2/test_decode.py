@@ -8,8 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models import Work
-from serving.errors import ServingError
-from serving.v2.decode import Inference, parse
+from serving.errors import InvalidRequest, MalformedJSON, ServingError
+from serving.v2.decode import (
+    Inference,
+    Requested,
+    everything,
+    parse,
+    parse_index,
+    parse_load,
+    parse_unload,
+    read_outputs,
+)
 from serving.v2.input_tensor import Target
 from serving.v2.outputs import OUTPUTS
 
@@ -99,3 +108,97 @@ def _read_or_refuse(body: bytes, header: str | None) -> None:
         assert asked.inputs.shape[1:] == TARGET.shape
         assert np.isfinite(asked.inputs).all()
     assert len(refusal) < 1000
+
+
+@pytest.mark.parametrize("body", [b"", b" \n", b"{}", b'{"parameters":{}}'])
+def test_nothing_is_enough(body: bytes) -> None:
+    parse_load(body)
+    parse_unload(body)
+
+
+def test_what_may_be_said() -> None:
+    assert not parse_index(b"")
+    assert not parse_index(b'{"ready":false}')
+    assert parse_index(b'{"ready":true}')
+    for value in (b"true", b"false"):
+        parse_unload(b'{"parameters":{"unload_dependents":' + value + b"}}")
+
+
+@pytest.mark.parametrize("name", ["config", "file:1/model.ckpt", "file:../../x"])
+def test_models_do_not_come_with_the_request(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="own disk"):
+        parse_load(b'{"parameters":{"%b":"x"}}' % name.encode())
+
+
+@pytest.mark.parametrize(
+    "body", [b"[]", b"1", b'{"ready":1}', b'{"reddy":true}', b'{"parameters":1}', b'{"parameters":{"x":1}}', b"null"]
+)
+def test_what_may_not(body: bytes) -> None:
+    for reader in (parse_index, parse_load, parse_unload):
+        if b"ready" not in body or reader is parse_index:
+            with pytest.raises(InvalidRequest, match="Expected"):
+                reader(body)
+
+
+def test_a_wrong_flag_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="unload_dependents"):
+        parse_unload(b'{"parameters":{"unload_dependents":1}}')
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff", b"[" * 100_000, b'{"a":NaN}'])
+def test_what_is_no_json(body: bytes) -> None:
+    for reader in (parse_index, parse_load, parse_unload):
+        with pytest.raises(MalformedJSON):
+            reader(body)
+
+
+def read_named(entries: object, *, binary: bool = False) -> tuple[Requested, ...]:
+    return read_outputs(entries, binary=binary, target=TARGET)
+
+
+def test_the_order_is_the_callers_and_an_outputs_own_choice_wins() -> None:
+    entries = [
+        {"name": "mc_std", "parameters": {"binary_data": False}},
+        {"name": "label"},
+        {"name": "mc_mean", "parameters": {"classification": 2}},
+    ]
+    assert read_named(entries, binary=True) == (
+        Requested(OUTPUTS["mc_std"], binary=False),
+        Requested(OUTPUTS["label"], binary=True),
+        Requested(OUTPUTS["mc_mean"], binary=True, classification=2),
+    )
+
+
+def test_none_named_is_none_chosen() -> None:
+    assert read_named(None) == read_named([]) == ()
+    assert [requested.output.name for requested in everything(binary=True)] == [
+        name for name in OUTPUTS if name != "mc_samples"
+    ]
+
+
+@pytest.mark.parametrize(("given", "meant"), [(0, None), (1, 1), (4, 4), (10**12, 4), (None, None)])
+def test_there_are_only_so_many_classes(given: int | None, meant: int | None) -> None:
+    [requested] = read_named([{"name": "probabilities", "parameters": {"classification": given}}])
+    assert requested.classification == meant
+
+
+@pytest.mark.parametrize(
+    ("entry", "complaint"),
+    [
+        ({"name": "probabilities", "parameters": {"classification": -1}}, "at least 1"),
+        ({"name": "probabilities", "parameters": {"classification": "2"}}, "at least 1"),
+        ({"name": "probabilities", "parameters": {"classification": True}}, "at least 1"),
+        ({"name": "mutual_information", "parameters": {"classification": 2}}, "a number for each class"),
+        ({"name": "label", "parameters": {"binary_data": 1}}, "true or false"),
+        ({"name": "label", "parameters": {"shared_memory_region": "r"}}, "shared memory is not supported"),
+        ({"name": "labels"}, "unexpected inference output 'labels' for model 'm'; its outputs: label, "),
+    ],
+)
+def test_what_makes_no_sense_is_refused(entry: dict, complaint: str) -> None:
+    with pytest.raises(InvalidRequest, match=complaint):
+        read_named([entry])
+
+
+def test_an_output_is_named_once() -> None:
+    with pytest.raises(InvalidRequest, match="output 'label' already requested"):
+        read_named([{"name": "label"}, {"name": "mc_mean"}, {"name": "label"}])

@@ -9,10 +9,9 @@ import pytest
 from models import Predictor, Samples, Work
 from serving.errors import InvalidRequest, Overloaded
 from serving.repository.repository import ServedModel
-from serving.v2.decode import Inference
+from serving.v2.decode import Inference, Requested, everything
 from serving.v2.encode import render
 from serving.v2.outputs import OUTPUTS
-from serving.v2.requested import Requested, everything
 
 DEFAULT = [name for name, output in OUTPUTS.items() if output.by_default]
 

@@ -8,10 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.special import logsumexp, softmax
+from scipy.stats import entropy
 from torch import Tensor
 
 from uncertainty import Calibration, Detector, DeterministicPass, Evidence
+from uncertainty.detection import detector
 from uncertainty.detection.detector import DEFAULT_SCORES, DISTANCES, OUTPUT_SCORES, UNCERTAIN, UNFAMILIAR
+from uncertainty.detection.measures import summarise
 from uncertainty.errors import CalibrationSetTooSmall, NoFeatures, NotFitted, UncertaintyError
 
 EVERY_SCORE = (*DISTANCES, *OUTPUT_SCORES)
@@ -173,3 +177,39 @@ def test_inputs_too_wide_for_a_covariance_are_refused(trained):
     train = replace(trained.train, inputs_BF=torch.zeros(3, 4097))
     with pytest.raises(UncertaintyError, match=r"at most 4096 numbers.*4097.*leave it out"):
         Detector.fit(train, trained.train_labels_N, trained.select, ("input_mahalanobis",))
+
+
+GENERATOR = torch.Generator().manual_seed(0)
+LOGITS_KBC = 4 * torch.randn(5, 30, 4, generator=GENERATOR, dtype=torch.float64)
+
+
+def test_max_softmax_is_scipys_turned_round():
+    due = 1 - softmax(LOGITS_KBC[0].numpy(), axis=-1).max(-1)
+    np.testing.assert_allclose(detector.max_softmax(LOGITS_KBC[0]), due, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 7.0])
+def test_energy_is_scipys(temperature):
+    due = -temperature * logsumexp(LOGITS_KBC[0].numpy() / temperature, axis=-1)
+    np.testing.assert_allclose(detector.energy(LOGITS_KBC[0], temperature), due, rtol=1e-10)
+
+
+def test_energy_of_large_logits_does_not_overflow():
+    assert detector.energy(torch.tensor([[1e4, 0.0], [-1e4, -1e4]])).tolist() == pytest.approx([-1e4, 1e4], rel=1e-4)
+
+
+def test_entropies_are_scipys():
+    probs_KBC = LOGITS_KBC.softmax(-1)
+    total = entropy(probs_KBC.mean(0).numpy(), axis=-1)
+    aleatoric = entropy(probs_KBC.numpy(), axis=-1).mean(0)
+    np.testing.assert_allclose(detector.predictive_entropy(summarise(probs_KBC)), total, rtol=1e-10)
+    np.testing.assert_allclose(detector.mutual_information(summarise(probs_KBC)), total - aleatoric, rtol=1e-8)
+
+
+def test_every_score_points_the_same_way():
+    sure = torch.tensor([[[9.0, 0.0, 0.0]], [[9.0, 0.0, 0.0]]])
+    unsure = torch.tensor([[[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]]])
+    for score in (detector.max_softmax, detector.energy):
+        assert score(unsure[0]) > score(sure[0])
+    for score in (detector.mutual_information, detector.predictive_entropy):
+        assert score(summarise(unsure.softmax(-1))) > score(summarise(sure.softmax(-1)))

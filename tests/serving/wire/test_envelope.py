@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from serving.errors import InvalidRequest
-from serving.wire.fields import quoted, read_flag, read_object, read_parameters
+from serving.wire.envelope import quoted, read_flag, read_object, read_parameters
 
 
 def test_objects() -> None:
