@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models import MLP, ConvNet, ResNet
-from uncertainty import Committee
+from dubio.models import MLP, ConvNet, ResNet
+from dubio.uncertainty import Committee
 
 Predict = Callable[[Tensor], Tensor]
 

@@ -21,12 +21,12 @@ from rich.progress import track
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from models import Predictor, load
-from training import Digits, FashionMNIST
-from training.data import idx
-from training.data.module import TensorDataModule
-from training.data.ood import inverted, photograph_patches, uniform_noise
-from uncertainty import Calibration, Detector, Evidence
+from dubio.models import Predictor, load
+from dubio.training import Digits, FashionMNIST
+from dubio.training.data import idx
+from dubio.training.data.module import TensorDataModule
+from dubio.training.data.ood import inverted, photograph_patches, uniform_noise
+from dubio.uncertainty import Calibration, Detector, Evidence
 
 DATA: dict[str, type[TensorDataModule]] = {"digits": Digits, "fashion_mnist": FashionMNIST}
 STRANGERS = 1000

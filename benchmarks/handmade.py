@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from models import MLP
+from dubio.models import MLP
 
 SAMPLES = 100
 

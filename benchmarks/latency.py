@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 from service import DUBIO, ROW, binary, checkpoint, load, running
 
-import models
-from models import Predictor, Work
-from serving.batching import Batcher, Budget, Policy
-from serving.executor import Runner
-from serving.settings import Settings
+from dubio import models
+from dubio.models import Predictor, Work
+from dubio.serving.batching import Batcher, Budget, Policy
+from dubio.serving.executor import Runner
+from dubio.serving.settings import Settings
 
 KINDS = {
     "deterministic": (Work.DETERMINISTIC, ("label", "probabilities")),

@@ -35,9 +35,9 @@ import torch.nn.functional as F
 from pytorch_lightning import Callback, LightningModule
 from torch import Tensor
 
-from training import Classifier, TensorDataModule
-from training.cli.lightning_cli import CLI, run
-from training.trainer import Trainer
+from dubio.training import Classifier, TensorDataModule
+from dubio.training.cli.lightning_cli import CLI, run
+from dubio.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = [str(ROOT / "configs" / name) for name in ("fashion_mnist_convnet.yaml", "fashion_mnist_mlp.yaml")]

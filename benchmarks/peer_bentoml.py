@@ -12,7 +12,7 @@ import bentoml
 import numpy as np
 import torch
 
-from models import MLP
+from dubio.models import MLP
 
 SAMPLES = 100
 BATCH, MILLISECONDS = 64, 10_000

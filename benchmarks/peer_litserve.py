@@ -11,7 +11,7 @@ from typing import Any
 import litserve
 import torch
 
-from models import MLP
+from dubio.models import MLP
 
 SAMPLES = 100
 BATCH, SECONDS = 64, 0.001

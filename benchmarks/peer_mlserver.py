@@ -13,7 +13,7 @@ from mlserver import MLModel, MLServer, ModelSettings, Settings
 from mlserver.codecs import NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
 
-from models import MLP
+from dubio.models import MLP
 
 SAMPLES = 100
 BATCH, SECONDS = 64, 0.001

@@ -38,10 +38,10 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
-import models
-from models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Temperature
-from models.checkpoint.state_dict import sha256
-from uncertainty import Detector
+from dubio import models
+from dubio.models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Temperature
+from dubio.models.checkpoint.state_dict import sha256
+from dubio.uncertainty import Detector
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = 100
@@ -118,7 +118,7 @@ def checkpoint(folder: Path) -> Path:
     torch.manual_seed(0)
     network = MLP().eval()
     inputs = InputSpec(kind="numbers", shape=(784,), mean=(0.0,) * 784, std=(1.0,) * 784, low=-3.0, high=3.0)
-    spec = NetworkSpec(class_path="models.MLP", init_args={})
+    spec = NetworkSpec(class_path="dubio.models.MLP", init_args={})
     predictor = Predictor.build(network, spec, inputs, tuple("0123456789"), num_samples=SAMPLES)
     rows = [torch.randn(2000, 784).clamp(-3, 3) for _ in range(3)]
     labels = torch.arange(2000) % 10

@@ -20,12 +20,12 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from models import AUTO, Predictor, load
-from training import Digits, FashionMNIST
-from training.data.module import TensorDataModule
-from training.data.ood import inverted, photograph_patches, uniform_noise
-from uncertainty import Calibration, Evidence
-from uncertainty.detection.adaptive import recorded
+from dubio.models import AUTO, Predictor, load
+from dubio.training import Digits, FashionMNIST
+from dubio.training.data.module import TensorDataModule
+from dubio.training.data.ood import inverted, photograph_patches, uniform_noise
+from dubio.uncertainty import Calibration, Evidence
+from dubio.uncertainty.detection.adaptive import recorded
 
 DATA: dict[str, type[TensorDataModule]] = {"digits": Digits, "fashion_mnist": FashionMNIST}
 STRANGERS = 300

@@ -23,8 +23,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from training.data.digits import Digits
-from training.data.ood import inverted, photograph_patches, uniform_noise
+from dubio.training.data.digits import Digits
+from dubio.training.data.ood import inverted, photograph_patches, uniform_noise
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = Path("configs/digits_mlp.yaml")
@@ -47,7 +47,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)  # however the demo ends, the service ends with it
     console.rule("[bold]1  Train and calibrate")
-    command = [sys.executable, "-m", "training", "fit", "--config", str(CONFIG)]
+    command = [sys.executable, "-m", "dubio.training", "fit", "--config", str(CONFIG)]
     console.print(f"[dim]dubio-train fit --config {CONFIG}[/]")
     try:
         if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
@@ -57,7 +57,7 @@ def main() -> int:
 
     console.rule("[bold]2  Serve")
     console.print(f"[dim]dubio-serve {CHECKPOINT} --port {port}[/]")
-    command = [sys.executable, "-m", "serving", str(CHECKPOINT), "--host", HOST, "--port", str(port)]
+    command = [sys.executable, "-m", "dubio.serving", str(CHECKPOINT), "--host", HOST, "--port", str(port)]
     # A session of its own: Ctrl-C reaches this script alone, which then stops the service in good order.
     service = subprocess.Popen([*command, "--log-level", "warning"], cwd=ROOT, start_new_session=True)
     try:

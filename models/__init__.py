@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from models.ensemble import Ensemble
-from models.inputs.spec import InputSpec
-from models.loading import load, save
-from models.networks.convnet import ConvNet
-from models.networks.dropconnect import DropConnectLinear, DropConnectMLP
-from models.networks.dropout import DirectDropout, LockedDropout
-from models.networks.mlp import MLP
-from models.networks.recurrent import RecurrentNet
-from models.networks.resnet import ResNet
-from models.networks.text_cnn import TextCNN
-from models.networks.timm_net import TimmNet
-from models.networks.transformer import TransformerNet
-from models.prediction import AUTO, Prediction, Samples, Work
-from models.predictor import Predictor
-from models.spec import NetworkSpec, Provenance, Temperature
+from dubio.models.ensemble import Ensemble
+from dubio.models.inputs.spec import InputSpec
+from dubio.models.loading import load, save
+from dubio.models.networks.convnet import ConvNet
+from dubio.models.networks.dropconnect import DropConnectLinear, DropConnectMLP
+from dubio.models.networks.dropout import DirectDropout, LockedDropout
+from dubio.models.networks.mlp import MLP
+from dubio.models.networks.recurrent import RecurrentNet
+from dubio.models.networks.resnet import ResNet
+from dubio.models.networks.text_cnn import TextCNN
+from dubio.models.networks.timm_net import TimmNet
+from dubio.models.networks.transformer import TransformerNet
+from dubio.models.prediction import AUTO, Prediction, Samples, Work
+from dubio.models.predictor import Predictor
+from dubio.models.spec import NetworkSpec, Provenance, Temperature
 
 __all__ = [
     "AUTO",

@@ -11,16 +11,16 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from models.errors import InvalidInput, MismatchedCheckpoints
-from models.inputs import encoding
-from models.inputs.spec import InputSpec
-from models.prediction import AUTO, NOT_CALIBRATED, NOT_CALIBRATED_FOR_SAMPLES, Flags, Prediction, Samples, Work
-from models.predictor import Predictor, judged, summed_up
-from uncertainty import DeterministicPass, Evidence
-from uncertainty.detection.conformal import JointCalibration
-from uncertainty.detection.detector import Verdict
-from uncertainty.detection.measures import pool, softmax, summarise
-from uncertainty.errors import CalibrationSetTooSmall
+from dubio.models.errors import InvalidInput, MismatchedCheckpoints
+from dubio.models.inputs import encoding
+from dubio.models.inputs.spec import InputSpec
+from dubio.models.prediction import AUTO, NOT_CALIBRATED, NOT_CALIBRATED_FOR_SAMPLES, Flags, Prediction, Samples, Work
+from dubio.models.predictor import Predictor, judged, summed_up
+from dubio.uncertainty import DeterministicPass, Evidence
+from dubio.uncertainty.detection.conformal import JointCalibration
+from dubio.uncertainty.detection.detector import Verdict
+from dubio.uncertainty.detection.measures import pool, softmax, summarise
+from dubio.uncertainty.errors import CalibrationSetTooSmall
 
 CALIBRATION_TOO_SMALL = "calibration_too_small"  # for this checkpoint's share of the promise
 
@@ -151,7 +151,7 @@ class Ensemble:
         seeds = {committee["seed"] for committee in committees}
         data = {predictor.provenance.data for predictor in self.predictors if predictor.provenance}
         return {
-            "network": {"class_path": "models.Ensemble", "init_args": {}},
+            "network": {"class_path": "dubio.models.Ensemble", "init_args": {}},
             "input": self.input.describe(),
             "classes": list(self.classes),
             "committee": {

@@ -10,22 +10,22 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from models import registry
-from models.checkpoint import file
-from models.checkpoint import state_dict as weights
-from models.checkpoint.file import Checkpoint
-from models.checkpoint.schema import KEY, Section
-from models.errors import ModelError, UnreadableCheckpoint
-from models.inputs import encoding
-from models.inputs.spec import InputSpec
-from models.prediction import AUTO
-from models.predictor import Predictor
-from models.spec import CommitteeSpec, SiteSpec
-from uncertainty import Calibration
-from uncertainty.detection.serialization import dump, dump_detector, dump_stopping, load_detector, load_stopping
-from uncertainty.detection.serialization import load as load_state
-from uncertainty.dropout.probe import SiteRecorder
-from uncertainty.errors import NotFitted
+from dubio.models import registry
+from dubio.models.checkpoint import file
+from dubio.models.checkpoint import state_dict as weights
+from dubio.models.checkpoint.file import Checkpoint
+from dubio.models.checkpoint.schema import KEY, Section
+from dubio.models.errors import ModelError, UnreadableCheckpoint
+from dubio.models.inputs import encoding
+from dubio.models.inputs.spec import InputSpec
+from dubio.models.prediction import AUTO
+from dubio.models.predictor import Predictor
+from dubio.models.spec import CommitteeSpec, SiteSpec
+from dubio.uncertainty import Calibration
+from dubio.uncertainty.detection.serialization import dump, dump_detector, dump_stopping, load_detector, load_stopping
+from dubio.uncertainty.detection.serialization import load as load_state
+from dubio.uncertainty.dropout.probe import SiteRecorder
+from dubio.uncertainty.errors import NotFitted
 
 
 def load(
@@ -37,7 +37,7 @@ def load(
         path: of the file.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         trusted: module prefixes whose classes the file may name beside the registry's.
-        strategy: how members are run, see :class:`uncertainty.Committee`; by default found by measuring.
+        strategy: how members are run, see :class:`dubio.uncertainty.Committee`; by default found by measuring.
 
     Raises:
         UnreadableCheckpoint: the file is missing, damaged or refused, or its parts do not belong together.

@@ -9,13 +9,13 @@ from typing import Any, Final, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import ModelError
+from dubio.models.errors import ModelError
 
 OUT_OF_RANGE = "out_of_range"  # a raw value outside what the training split contained
 NOT_CALIBRATED = "not_calibrated"
 NOT_CALIBRATED_FOR_SAMPLES = "not_calibrated_for_these_samples"
 
-# As many members as it takes, row by row; see :mod:`uncertainty.detection.adaptive`.
+# As many members as it takes, row by row; see :mod:`dubio.uncertainty.detection.adaptive`.
 AUTO: Final = "auto"
 Samples = int | Literal["auto"] | None  # how many members to ask; None for all
 

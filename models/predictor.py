@@ -11,10 +11,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from models.errors import InvalidInput
-from models.inputs import encoding
-from models.inputs.spec import InputSpec
-from models.prediction import (
+from dubio.models.errors import InvalidInput
+from dubio.models.inputs import encoding
+from dubio.models.inputs.spec import InputSpec
+from dubio.models.prediction import (
     AUTO,
     NOT_CALIBRATED,
     NOT_CALIBRATED_FOR_SAMPLES,
@@ -25,11 +25,11 @@ from models.prediction import (
     Samples,
     Work,
 )
-from models.spec import NetworkSpec, Provenance, Temperature
-from uncertainty import Committee, Detector, DeterministicPass, Evidence, FeatureTap, Stopping
-from uncertainty.detection.adaptive import Stopped
-from uncertainty.detection.detector import Verdict
-from uncertainty.detection.measures import Summary, softmax
+from dubio.models.spec import NetworkSpec, Provenance, Temperature
+from dubio.uncertainty import Committee, Detector, DeterministicPass, Evidence, FeatureTap, Stopping
+from dubio.uncertainty.detection.adaptive import Stopped
+from dubio.uncertainty.detection.detector import Verdict
+from dubio.uncertainty.detection.measures import Summary, softmax
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Predictor:
             x: raw inputs ``[B, *input.shape]``.
             samples: ask only the first so many members, in [2, K]; all by default. The flag was calibrated for all
                 members, so with fewer there is none. ``"auto"`` asks about each input as many as it takes, and keeps
-                the promise; see :mod:`uncertainty.detection.adaptive`.
+                the promise; see :mod:`dubio.uncertainty.detection.adaptive`.
             work: how much to compute: all by default.
 
         Raises:

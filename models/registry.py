@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.errors import ModelError
-from models.networks.convnet import ConvNet
-from models.networks.dropconnect import DropConnectMLP
-from models.networks.mlp import MLP
-from models.networks.recurrent import RecurrentNet
-from models.networks.resnet import ResNet
-from models.networks.text_cnn import TextCNN
-from models.networks.timm_net import TimmNet
-from models.networks.transformer import TransformerNet
-from models.spec import NetworkSpec
+from dubio.models.errors import ModelError
+from dubio.models.networks.convnet import ConvNet
+from dubio.models.networks.dropconnect import DropConnectMLP
+from dubio.models.networks.mlp import MLP
+from dubio.models.networks.recurrent import RecurrentNet
+from dubio.models.networks.resnet import ResNet
+from dubio.models.networks.text_cnn import TextCNN
+from dubio.models.networks.timm_net import TimmNet
+from dubio.models.networks.transformer import TransformerNet
+from dubio.models.spec import NetworkSpec
 
 NETWORKS: dict[str, type[nn.Module]] = {
-    f"models.{network.__name__}": network
+    f"dubio.models.{network.__name__}": network
     for network in (MLP, ConvNet, ResNet, RecurrentNet, TransformerNet, DropConnectMLP, TextCNN, TimmNet)
 }
 

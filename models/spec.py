@@ -46,7 +46,7 @@ class NetworkSpec(Plain):
 
 
 class SiteSpec(Plain):
-    """One dropout site, see :class:`uncertainty.Site`."""
+    """One dropout site, see :class:`dubio.uncertainty.Site`."""
 
     kind: Name
     p: Rate
@@ -111,7 +111,7 @@ class Provenance(Plain):
     Attributes:
         data: name of the data set.
         data_sha256: over the calibration rows.
-        weights_sha256: over the network's parameters and buffers, see :func:`models.checkpoint.state_dict.sha256`.
+        weights_sha256: over the parameters and buffers, see :func:`dubio.models.checkpoint.state_dict.sha256`.
         date: of the calibration, ISO 8601 in UTC.
         versions: of dubio, torch, pytorch-lightning and Python.
         tuning: how the committee's rates were tuned; None if they were not.

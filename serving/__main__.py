@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import sys
 
-from serving.cli import main
+from dubio.serving.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -15,27 +15,27 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.batching import Budget, Policy
-from serving.executor import Runner
-from serving.http import auth, problem_details
-from serving.http.api_keys import Keys
-from serving.http.api_keys import Scope as KeyScope
-from serving.http.fast_path import Shortcuts
-from serving.http.observability import Observer
-from serving.lifecycle import Lifecycle
-from serving.repository.repository import ModelRepository, ModelSource, watch
-from serving.service import PredictionService
-from serving.settings import Settings
-from serving.telemetry.access_log import AccessLog
-from serving.telemetry.gauges import WAITING_BYTES, WAITING_ROWS
-from serving.telemetry.metrics import Metrics
-from serving.telemetry.statistics import Statistics
-from serving.telemetry.tracing import Tracing
-from serving.v1 import routes as v1_routes
-from serving.v2 import infer_routes, repository_routes
-from serving.v2 import routes as v2_routes
-from serving.web import api_docs, index_page
-from serving.web.openapi import describe_api
+from dubio.serving.batching import Budget, Policy
+from dubio.serving.executor import Runner
+from dubio.serving.http import auth, problem_details
+from dubio.serving.http.api_keys import Keys
+from dubio.serving.http.api_keys import Scope as KeyScope
+from dubio.serving.http.fast_path import Shortcuts
+from dubio.serving.http.observability import Observer
+from dubio.serving.lifecycle import Lifecycle
+from dubio.serving.repository.repository import ModelRepository, ModelSource, watch
+from dubio.serving.service import PredictionService
+from dubio.serving.settings import Settings
+from dubio.serving.telemetry.access_log import AccessLog
+from dubio.serving.telemetry.gauges import WAITING_BYTES, WAITING_ROWS
+from dubio.serving.telemetry.metrics import Metrics
+from dubio.serving.telemetry.statistics import Statistics
+from dubio.serving.telemetry.tracing import Tracing
+from dubio.serving.v1 import routes as v1_routes
+from dubio.serving.v2 import infer_routes, repository_routes
+from dubio.serving.v2 import routes as v2_routes
+from dubio.serving.web import api_docs, index_page
+from dubio.serving.web.openapi import describe_api
 
 _DESCRIPTION = """
 Every answer comes twice from one checkpoint: the deterministic prediction, and the mean and standard

@@ -17,9 +17,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from models import AUTO, Ensemble, Prediction, Predictor, Samples, Work
-from serving.errors import DeadlineExceeded, Overloaded, Stopping
-from serving.executor import Runner
+from dubio.models import AUTO, Ensemble, Prediction, Predictor, Samples, Work
+from dubio.serving.errors import DeadlineExceeded, Overloaded, Stopping
+from dubio.serving.executor import Runner
 
 
 @dataclass

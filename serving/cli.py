@@ -12,11 +12,11 @@ from typing import NoReturn
 
 from pydantic import ValidationError
 
-from serving.lifecycle import Lifecycle, end
-from serving.server import sockets
-from serving.server.supervisor import Supervisor
-from serving.settings import Settings, unknown
-from serving.telemetry.log import configure_log
+from dubio.serving.lifecycle import Lifecycle, end
+from dubio.serving.server import sockets
+from dubio.serving.server.supervisor import Supervisor
+from dubio.serving.settings import Settings, unknown
+from dubio.serving.telemetry.log import configure_log
 
 _REFUSED_BY_SYSTEM = 1
 _WRONG_REQUEST = 2
@@ -95,10 +95,10 @@ def _serve_alone(settings: Settings, bound: socket.socket, started: Callable[[li
     lifecycle.obey_signals()
 
     # torch takes seconds to import, and `--help` or a port in use need none of it.
-    from models.errors import ModelError
-    from serving.errors import ServingError
-    from serving.server import server
-    from uncertainty.errors import UncertaintyError
+    from dubio.models.errors import ModelError
+    from dubio.serving.errors import ServingError
+    from dubio.serving.server import server
+    from dubio.uncertainty.errors import UncertaintyError
 
     try:
         server.run(settings, bound, lifecycle, started=started)

@@ -9,13 +9,13 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from models import Prediction, Samples, Work
-from serving.batching import Batcher, BatchRecord, Budget, Policy
-from serving.executor import Runner
-from serving.repository.repository import ModelRepository, ServedModel
-from serving.telemetry.metrics import Metrics
-from serving.telemetry.statistics import Record, Statistics
-from serving.telemetry.tracing import Tracing
+from dubio.models import Prediction, Samples, Work
+from dubio.serving.batching import Batcher, BatchRecord, Budget, Policy
+from dubio.serving.executor import Runner
+from dubio.serving.repository.repository import ModelRepository, ServedModel
+from dubio.serving.telemetry.metrics import Metrics
+from dubio.serving.telemetry.statistics import Record, Statistics
+from dubio.serving.telemetry.tracing import Tracing
 
 
 class PredictionService:

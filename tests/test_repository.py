@@ -116,7 +116,7 @@ def test_serving_image_checks_its_health_and_stops_on_a_signal():
 def test_images_get_what_they_install_and_nothing_else():
     allowed = {line[1:].rstrip("/") for line in _text(".dockerignore").splitlines() if line.startswith("!")}
     assert {"pyproject.toml", "constraints.txt", PROJECT["readme"], "LICENSE", "configs"} <= allowed
-    assert {"uncertainty", "models", "training", "serving"} <= allowed
+    assert {"dubio", "uncertainty", "models", "training", "serving"} <= allowed
     assert not {"tests", "runs", ".git", ".venv"} & allowed
 
 

@@ -1,6 +1,6 @@
-"""`python -m training` is `dubio-train`."""
+"""`python -m dubio.training` is `dubio-train`."""
 
-from training.cli.main import main
+from dubio.training.cli.main import main
 
 if __name__ == "__main__":
     main()

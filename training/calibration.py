@@ -18,14 +18,14 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from models import InputSpec, NetworkSpec, Predictor, Provenance, Temperature
-from models.checkpoint import state_dict as weights
-from training import rate_tuning
-from training.data.module import TensorDataModule
-from training.errors import TrainingError
-from uncertainty import Detector, DeterministicPass, Evidence, Stopping
-from uncertainty.detection import temperature
-from uncertainty.detection.adaptive import STAGES
+from dubio.models import InputSpec, NetworkSpec, Predictor, Provenance, Temperature
+from dubio.models.checkpoint import state_dict as weights
+from dubio.training import rate_tuning
+from dubio.training.data.module import TensorDataModule
+from dubio.training.errors import TrainingError
+from dubio.uncertainty import Detector, DeterministicPass, Evidence, Stopping
+from dubio.uncertainty.detection import temperature
+from dubio.uncertainty.detection.adaptive import STAGES
 
 BATCH = 250
 

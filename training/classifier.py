@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torchmetrics import MeanMetric
 
-from models.inputs import encoding
-from training import network_sizes, parameter_groups
-from training.data.module import TensorDataModule
-from training.errors import NetworkMismatch, TrainingError
-from training.lr_schedule import WarmupCosine
+from dubio.models.inputs import encoding
+from dubio.training import network_sizes, parameter_groups
+from dubio.training.data.module import TensorDataModule
+from dubio.training.errors import NetworkMismatch, TrainingError
+from dubio.training.lr_schedule import WarmupCosine
 
 Batch = tuple[Tensor, Tensor]
 

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from rich.table import Table
 
-from models import Predictor
-from training.calibration import BATCH, progress
-from training.data.module import TensorDataModule
+from dubio.models import Predictor
+from dubio.training.calibration import BATCH, progress
+from dubio.training.data.module import TensorDataModule
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from training.errors import TrainingError
+from dubio.training.errors import TrainingError
 
 
 class WarmupCosine(LRScheduler):

@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from models.inputs.text import PADDING
-from training.data.module import TensorDataModule
+from dubio.models.inputs.text import PADDING
+from dubio.training.data.module import TensorDataModule
 
 # What networks call them; a network of one's own may use the same names.
 NAMES = ("num_classes", "in_features", "in_channels", "image_size", "features", "length", "vocabulary", "padding")

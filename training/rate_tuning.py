@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 import torch
 from torch import Tensor
 
-from models import Predictor
-from models.spec import Tuning
-from training.errors import TrainingError
-from uncertainty.detection import temperature
+from dubio.models import Predictor
+from dubio.models.spec import Tuning
+from dubio.training.errors import TrainingError
+from dubio.uncertainty.detection import temperature
 
 # Beyond this a member keeps next to nothing.
 LARGEST = 0.95

@@ -8,14 +8,14 @@ from typing import Any
 import pytorch_lightning as pl
 from pydantic import ValidationError
 
-from models import NetworkSpec, Predictor, registry, save
-from models.checkpoint import file, state_dict
-from training import calibration
-from training.calibration import CalibrationSettings
-from training.classifier import Classifier, check_fit
-from training.data.module import TensorDataModule
-from training.errors import TrainingError
-from uncertainty.detection import conformal
+from dubio.models import NetworkSpec, Predictor, registry, save
+from dubio.models.checkpoint import file, state_dict
+from dubio.training import calibration
+from dubio.training.calibration import CalibrationSettings
+from dubio.training.classifier import Classifier, check_fit
+from dubio.training.data.module import TensorDataModule
+from dubio.training.errors import TrainingError
+from dubio.uncertainty.detection import conformal
 
 
 class Trainer(pl.Trainer):
@@ -104,7 +104,7 @@ def network_spec(model: Classifier) -> NetworkSpec:
     if network is None:
         raise TrainingError(
             "Expected a classifier that was built by the command line, which records how; for one built in Python "
-            "call `training.calibration.calibrate` with a `NetworkSpec` of your own."
+            "call `dubio.training.calibration.calibrate` with a `NetworkSpec` of your own."
         )
     try:
         return NetworkSpec(

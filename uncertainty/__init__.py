@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from uncertainty.committee import Committee
-from uncertainty.detection.adaptive import Stopping
-from uncertainty.detection.conformal import Calibration
-from uncertainty.detection.detector import Detector
-from uncertainty.detection.features import FeatureTap
-from uncertainty.detection.outputs import DeterministicPass, Evidence
-from uncertainty.dropout.sites import Site
+from dubio.uncertainty.committee import Committee
+from dubio.uncertainty.detection.adaptive import Stopping
+from dubio.uncertainty.detection.conformal import Calibration
+from dubio.uncertainty.detection.detector import Detector
+from dubio.uncertainty.detection.features import FeatureTap
+from dubio.uncertainty.detection.outputs import DeterministicPass, Evidence
+from dubio.uncertainty.dropout.sites import Site
 
 __all__ = ["Calibration", "Committee", "Detector", "DeterministicPass", "Evidence", "FeatureTap", "Site", "Stopping"]

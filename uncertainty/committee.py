@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from uncertainty.dropout.audit import audit, noise_like
-from uncertainty.dropout.selection import Selection
-from uncertainty.dropout.sites import Site
-from uncertainty.errors import NoDropoutFound, UnsupportedNetwork
-from uncertainty.execution import cuda_graph, masks, strategies
-from uncertainty.execution.autotune import choose
-from uncertainty.report import Report, work_before_first_site
+from dubio.uncertainty.dropout.audit import audit, noise_like
+from dubio.uncertainty.dropout.selection import Selection
+from dubio.uncertainty.dropout.sites import Site
+from dubio.uncertainty.errors import NoDropoutFound, UnsupportedNetwork
+from dubio.uncertainty.execution import cuda_graph, masks, strategies
+from dubio.uncertainty.execution.autotune import choose
+from dubio.uncertainty.report import Report, work_before_first_site
 
 MAX_SAMPLES = 4096
 
@@ -33,8 +33,8 @@ class Committee:
         memory_budget: bytes that the members' intermediate results may take; larger work is done in chunks.
         sites: names, patterns such as ``head.*``, or kinds of the sites to sample; all by default.
         rates: rates by name, pattern or kind that override those the network was trained with.
-        strategy: one of :data:`uncertainty.execution.autotune.NAMES` for batches of every size; by default the fastest
-            for each size is found by measuring.
+        strategy: one of :data:`dubio.uncertainty.execution.autotune.NAMES` for batches of every size; by default the
+            fastest for each size is found by measuring.
         measure_seconds: what measuring, and tracing, may take each, roughly.
 
     Raises:
@@ -90,7 +90,7 @@ class Committee:
 
     @property
     def strategy(self) -> str:
-        """How members are run, by the size of the batch; see :mod:`uncertainty.execution.strategies` for the names."""
+        """How members are run, by the size of the batch; see :mod:`dubio.uncertainty.execution.strategies`."""
         return str(self._strategy)
 
     def audit(self) -> Report:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from uncertainty.dropout.function_mode import Call, DropoutMode
-from uncertainty.dropout.sites import Slot
+from dubio.uncertainty.dropout.function_mode import Call, DropoutMode
+from dubio.uncertainty.dropout.sites import Slot
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from models.checkpoint import pickle_scan, sanitize
-from models.checkpoint.schema import KEY, Section
-from models.errors import ModelError, UnreadableCheckpoint
+from dubio.models.checkpoint import pickle_scan, sanitize
+from dubio.models.checkpoint.schema import KEY, Section
+from dubio.models.errors import ModelError, UnreadableCheckpoint
 
 PREFIX = "network."  # of the network's weights among those of the Lightning module
 

@@ -13,7 +13,7 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
-from models.errors import UnreadableCheckpoint
+from dubio.models.errors import UnreadableCheckpoint
 
 MAX_PICKLE = 16 * 2**20  # bytes; a thousand tensors take a tenth of a megabyte
 # What plain data and dense tensors are pickled with.

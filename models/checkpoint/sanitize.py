@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.errors import ModelError
+from dubio.models.errors import ModelError
 
 MAX_VALUES = 2**19  # in one section, shared ones counted every time: a row of many numbers has a mean for each
 MAX_DEPTH = 12

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from models.inputs.spec import InputSpec
-from models.spec import CommitteeSpec, Name, NetworkSpec, Plain, Provenance, Temperature
+from dubio.models.inputs.spec import InputSpec
+from dubio.models.spec import CommitteeSpec, Name, NetworkSpec, Plain, Provenance, Temperature
 
 KEY = "dubio"
 FORMAT_VERSION = 1
@@ -23,10 +23,10 @@ class Section(Plain):
         classes: names, in the order of the logits.
         temperature: divides the logits.
         committee: how to draw the members again.
-        detector: fitted parts, see :mod:`uncertainty.detection.serialization`.
-        calibration: sorted scores, alpha, delta and level, see :class:`uncertainty.Calibration`.
+        detector: fitted parts, see :mod:`dubio.uncertainty.detection.serialization`.
+        calibration: sorted scores, alpha, delta and level, see :class:`dubio.uncertainty.Calibration`.
         provenance: where the model comes from.
-        auto: when fewer members are enough, see :func:`uncertainty.detection.serialization.dump_stopping`; older
+        auto: when fewer members are enough, see :func:`dubio.uncertainty.detection.serialization.dump_stopping`; older
             files have none.
     """
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.checkpoint import sanitize
-from models.errors import ModelError, UnreadableCheckpoint
+from dubio.models.checkpoint import sanitize
+from dubio.models.errors import ModelError, UnreadableCheckpoint
 
 MAX_DEPTH = 4  # {"checkpoint": {"model": {"state_dict": ...}}} is as deep as anyone nests
 MAX_PREFIXES = 16  # that are tried in one dict, the likeliest first
@@ -43,7 +43,7 @@ def find(
 
     Args:
         path: of the file, for messages and for its size.
-        content: of the file, as :func:`models.checkpoint.read_plain` gives it: a state dict, or dicts around one.
+        content: of the file, as :func:`dubio.models.checkpoint.read_plain` gives it: a state dict, or dicts around one.
         network: says which names and shapes are wanted; its values do not matter.
         prefix: what stands before the network's names, such as ``backbone.``, with or without the keys that lead
             there; by default the only one that fits.

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from models.errors import InvalidInput
-from models.inputs.spec import InputSpec
+from dubio.models.errors import InvalidInput
+from dubio.models.inputs.spec import InputSpec
 
 # 32 x 32 pixels are about what a person can still look through.
 MAX_EXAMPLE = 1024

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from models.inputs.reader import Reader
-from models.inputs.tabular import MAX_COLUMNS, Column, Table, width
-from models.inputs.text import TokenizerSpec, Tokens
-from models.spec import Finite, Plain
+from dubio.models.inputs.reader import Reader
+from dubio.models.inputs.tabular import MAX_COLUMNS, Column, Table, width
+from dubio.models.inputs.text import TokenizerSpec, Tokens
+from dubio.models.spec import Finite, Plain
 
 MAX_INPUT = 2**24  # numbers in one input
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from models.errors import InvalidInput
-from models.spec import Finite, Name, Plain
+from dubio.models.errors import InvalidInput
+from dubio.models.spec import Finite, Name, Plain
 
 MAX_COLUMNS = 4096
 MAX_CATEGORIES = 1024

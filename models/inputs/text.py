@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from models.errors import InvalidInput
-from models.spec import MAX_STRING, Plain
+from dubio.models.errors import InvalidInput
+from dubio.models.spec import MAX_STRING, Plain
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

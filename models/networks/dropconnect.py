@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.validation import check_rates, check_sizes
+from dubio.models.networks.validation import check_rates, check_sizes
 
 
 class DropConnectLinear(nn.Linear):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.validation import check_rates
+from dubio.models.networks.validation import check_rates
 
 
 class LockedDropout(nn.Module):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from models.networks.validation import check_rates, check_sizes
+from dubio.models.networks.validation import check_rates, check_sizes
 
 
 class MLP(nn.Module):

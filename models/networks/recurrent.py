@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.dropout import LockedDropout
-from models.networks.sequences import Steps
-from models.networks.validation import check_rates, check_sizes
+from dubio.models.networks.dropout import LockedDropout
+from dubio.models.networks.sequences import Steps
+from dubio.models.networks.validation import check_rates, check_sizes
 
 
 class RecurrentNet(nn.Module):
@@ -27,7 +27,7 @@ class RecurrentNet(nn.Module):
         layers: cells on top of each other.
         bidirectional: whether a second stack reads from the end.
         vocabulary: how many tokens there are; 0 for rows of numbers.
-        padding: what fills up shorter sequences, see :class:`models.networks.sequences.Steps`;
+        padding: what fills up shorter sequences, see :class:`dubio.models.networks.sequences.Steps`;
             a padded step changes nothing.
         input_rate: share of the features that a sequence does without.
         recurrent_rate: share of the state that is not fed back.

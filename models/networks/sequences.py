@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.networks.validation import check_sizes
+from dubio.models.networks.validation import check_sizes
 
 
 class Steps(nn.Module):

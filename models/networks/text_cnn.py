@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks.sequences import Steps
-from models.networks.validation import check_rates, check_sizes
+from dubio.models.networks.sequences import Steps
+from dubio.models.networks.validation import check_rates, check_sizes
 
 
 class TextCNN(nn.Module):
@@ -20,7 +20,7 @@ class TextCNN(nn.Module):
         features: size of a token's embedding.
         windows: tokens that a convolution sees at a time, one convolution each.
         width: channels of each convolution.
-        padding: token that fills up shorter texts, see :class:`models.networks.sequences.Steps`.
+        padding: token that fills up shorter texts, see :class:`dubio.models.networks.sequences.Steps`.
         word_rate: share of tokens that a text does without, as wholes (Gal and Ghahramani 2016).
         embedding_rate: dropout rate on the numbers of the embeddings.
         head_rate: dropout rate before the head.

@@ -7,7 +7,7 @@ from types import ModuleType
 
 from torch import Tensor, nn
 
-from models.networks.validation import check_rates, check_sizes
+from dubio.models.networks.validation import check_rates, check_sizes
 
 
 class TimmNet(nn.Module):
@@ -75,6 +75,6 @@ def _timm() -> ModuleType:
         return importlib.import_module("timm")
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "Expected the library timm, which has the architectures of models.TimmNet, but it is not installed; "
+            "Expected the library timm, which has the architectures of dubio.models.TimmNet, but it is not installed; "
             "run `pip install timm`."
         ) from error

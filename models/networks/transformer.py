@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks import sequences
-from models.networks.validation import check_rates, check_sizes
+from dubio.models.networks import sequences
+from dubio.models.networks.validation import check_rates, check_sizes
 
 POSITIONS = ("learned", "sinusoidal")
 POOLINGS = ("mean", "cls")
@@ -27,7 +27,7 @@ class TransformerNet(nn.Module):
         heads: attention heads; their number divides the width.
         feedforward: units between the two linear layers of a sub-layer.
         vocabulary: how many tokens there are; 0 for rows of numbers.
-        padding: what fills up shorter sequences, see :class:`models.networks.sequences.Steps`;
+        padding: what fills up shorter sequences, see :class:`dubio.models.networks.sequences.Steps`;
             nothing attends to a padded step.
         positions: ``learned``, or ``sinusoidal`` as in the paper.
         pooling: ``mean`` over the steps, or ``cls``: a learned first step, whose representation is taken.

@@ -13,7 +13,7 @@ from enum import StrEnum
 from hashlib import blake2b
 from pathlib import Path
 
-from serving.errors import InvalidKeys
+from dubio.serving.errors import InvalidKeys
 
 _log = logging.getLogger("dubio")
 

@@ -16,9 +16,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as Connection
 
-from serving.errors import Forbidden, Unauthorized
-from serving.http import problem_details
-from serving.http.api_keys import Keys, Scope
+from dubio.serving.errors import Forbidden, Unauthorized
+from dubio.serving.http import problem_details
+from dubio.serving.http.api_keys import Keys, Scope
 
 _OPEN = None
 _MODEL = "/v2/models/{name}"

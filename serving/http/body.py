@@ -7,8 +7,8 @@ import zlib
 
 from starlette.requests import Request
 
-from serving.errors import BodyTooLarge, BodyTooSlow, InvalidRequest, UnsupportedEncoding
-from serving.executor import aside
+from dubio.serving.errors import BodyTooLarge, BodyTooSlow, InvalidRequest, UnsupportedEncoding
+from dubio.serving.executor import aside
 
 # zlib's name for each format: 16 adds gzip's header, and `deflate` means zlib's wrapping of it in HTTP.
 _WINDOW = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.http import problem_details
+from dubio.serving.http import problem_details
 
 
 class Shortcuts:

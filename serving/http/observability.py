@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.http.problem_details import internal_error
-from serving.lifecycle import Lifecycle
-from serving.telemetry.access_log import AccessLog
-from serving.telemetry.metrics import Metrics
-from serving.telemetry.tracing import Tracing
+from dubio.serving.http.problem_details import internal_error
+from dubio.serving.lifecycle import Lifecycle
+from dubio.serving.telemetry.access_log import AccessLog
+from dubio.serving.telemetry.metrics import Metrics
+from dubio.serving.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span

@@ -14,9 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from models.errors import InvalidInput, ModelError
-from serving import errors
-from uncertainty.errors import UncertaintyError
+from dubio.models.errors import InvalidInput, ModelError
+from dubio.serving import errors
+from dubio.uncertainty.errors import UncertaintyError
 
 _log = logging.getLogger("dubio")
 

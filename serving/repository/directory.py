@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from serving.errors import InvalidModelSource
-from serving.repository.source import ModelSource, is_name
+from dubio.serving.errors import InvalidModelSource
+from dubio.serving.repository.source import ModelSource, is_name
 
 _VERSION = re.compile(r"[1-9][0-9]{0,17}\Z")
 # Several, such as model-a.ckpt and model-b.ckpt, are one ensemble. Files that are being written are called otherwise.

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-import models
-from models import Ensemble, Predictor
-from models.errors import UnreadableCheckpoint
-from serving.errors import UnusableDevice
-from serving.repository.registry import ServedModel
-from serving.repository.selftest import check
-from serving.repository.snapshot import private_copy
-from serving.repository.source import ModelSource
+from dubio import models
+from dubio.models import Ensemble, Predictor
+from dubio.models.errors import UnreadableCheckpoint
+from dubio.serving.errors import UnusableDevice
+from dubio.serving.repository.registry import ServedModel
+from dubio.serving.repository.selftest import check
+from dubio.serving.repository.snapshot import private_copy
+from dubio.serving.repository.source import ModelSource
 
 
 class Loader:

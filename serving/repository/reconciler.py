@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from models.errors import UnreadableCheckpoint
-from serving.errors import InvalidModelSource, LoadFailed, UnknownModel
-from serving.repository.directory import ModelDirectory
-from serving.repository.loader import Loader
-from serving.repository.registry import Inventory, Key
-from serving.repository.source import ModelSource, Stamp, is_name
+from dubio.models.errors import UnreadableCheckpoint
+from dubio.serving.errors import InvalidModelSource, LoadFailed, UnknownModel
+from dubio.serving.repository.directory import ModelDirectory
+from dubio.serving.repository.loader import Loader
+from dubio.serving.repository.registry import Inventory, Key
+from dubio.serving.repository.source import ModelSource, Stamp, is_name
 
 Control = Literal["none", "poll", "explicit"]
 

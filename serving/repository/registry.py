@@ -9,8 +9,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from weakref import ref
 
-from models import Ensemble, Predictor
-from serving.repository.source import Stamp
+from dubio.models import Ensemble, Predictor
+from dubio.serving.repository.source import Stamp
 
 
 @dataclass(frozen=True, eq=False)

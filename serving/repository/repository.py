@@ -10,11 +10,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
 
-from serving.errors import InvalidModelSource, NotReady, UnknownModel
-from serving.repository.loader import Loader
-from serving.repository.reconciler import Control, Librarian
-from serving.repository.registry import Inventory, ModelState, ServedModel, State
-from serving.repository.source import ModelSource
+from dubio.serving.errors import InvalidModelSource, NotReady, UnknownModel
+from dubio.serving.repository.loader import Loader
+from dubio.serving.repository.reconciler import Control, Librarian
+from dubio.serving.repository.registry import Inventory, ModelState, ServedModel, State
+from dubio.serving.repository.source import ModelSource
 
 __all__ = ["ModelRepository", "ModelSource", "ServedModel"]
 

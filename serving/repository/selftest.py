@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models import Ensemble, Prediction, Predictor, Work
-from models.errors import InvalidInput
-from models.inputs import encoding
-from models.inputs.reader import Reader
-from serving.errors import SelfTestFailed
+from dubio.models import Ensemble, Prediction, Predictor, Work
+from dubio.models.errors import InvalidInput
+from dubio.models.inputs import encoding
+from dubio.models.inputs.reader import Reader
+from dubio.serving.errors import SelfTestFailed
 
 # One row is what most requests carry, the others are a small and a large batch: all are warm before the first request.
 _ROW_COUNTS = (1, 8, 32)

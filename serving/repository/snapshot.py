@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from models.errors import UnreadableCheckpoint
+from dubio.models.errors import UnreadableCheckpoint
 
 _CHUNK = 2**20
 

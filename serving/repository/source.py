@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.errors import InvalidModelSource
+from dubio.serving.errors import InvalidModelSource
 
 # A name is part of a URL, so it must be one path segment and never need quoting; dots alone would climb.
 _NAME = re.compile(r"(?!\.+\Z)[A-Za-z0-9._-]{1,100}\Z")

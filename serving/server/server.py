@@ -13,12 +13,12 @@ from typing import cast
 
 import uvicorn
 
-from serving.app import create_app
-from serving.lifecycle import Lifecycle
-from serving.server.protocol import BoundedProtocol, Limits
-from serving.server.sockets import Acceptor, Shares, accept_waiting
-from serving.settings import Settings
-from serving.telemetry.gauges import IN_FLIGHT, Gauges
+from dubio.serving.app import create_app
+from dubio.serving.lifecycle import Lifecycle
+from dubio.serving.server.protocol import BoundedProtocol, Limits
+from dubio.serving.server.sockets import Acceptor, Shares, accept_waiting
+from dubio.serving.settings import Settings
+from dubio.serving.telemetry.gauges import IN_FLIGHT, Gauges
 
 # Of the grace period, for putting things away once the last request is answered or cut off.
 _TIDYING_SECONDS = 1

@@ -17,12 +17,12 @@ from multiprocessing import connection, resource_tracker
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
-from serving.lifecycle import ENDED_BY, SIGNALS, end
-from serving.server import worker
-from serving.server.runtime_dir import shared_folder
-from serving.server.sockets import Shares
-from serving.settings import Settings
-from serving.telemetry.gauges import Gauges
+from dubio.serving.lifecycle import ENDED_BY, SIGNALS, end
+from dubio.serving.server import worker
+from dubio.serving.server.runtime_dir import shared_folder
+from dubio.serving.server.sockets import Shares
+from dubio.serving.settings import Settings
+from dubio.serving.telemetry.gauges import Gauges
 
 _log = logging.getLogger("dubio")
 

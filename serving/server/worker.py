@@ -10,10 +10,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from socket import socket
 
-from serving.lifecycle import SIGNALS, Lifecycle, end
-from serving.server.runtime_dir import hold
-from serving.settings import Settings
-from serving.telemetry.log import configure_log
+from dubio.serving.lifecycle import SIGNALS, Lifecycle, end
+from dubio.serving.server.runtime_dir import hold
+from dubio.serving.settings import Settings
+from dubio.serving.telemetry.log import configure_log
 
 CANNOT_START = 2
 
@@ -30,10 +30,10 @@ def main(number: int, settings: Settings, bound: socket, pipe: Connection, folde
     threading.Thread(target=_listen, args=(pipe, lifecycle), daemon=True).start()
 
     # torch takes seconds to import; until here a signal would have ended a worker that obeys none yet.
-    from models.errors import ModelError
-    from serving.errors import ServingError
-    from serving.server import server
-    from uncertainty.errors import UncertaintyError
+    from dubio.models.errors import ModelError
+    from dubio.serving.errors import ServingError
+    from dubio.serving.server import server
+    from dubio.uncertainty.errors import UncertaintyError
 
     def started(models: list[str]) -> None:
         pipe.send_bytes(json.dumps({"models": models}).encode())

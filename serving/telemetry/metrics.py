@@ -17,8 +17,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from models import Prediction
-from serving.telemetry.definitions import (
+from dubio.models import Prediction
+from dubio.serving.telemetry.definitions import (
     BATCH_ROWS,
     COMPUTE_SECONDS,
     EPISTEMIC,
@@ -33,8 +33,8 @@ from serving.telemetry.definitions import (
     ROWS,
     Family,
 )
-from serving.telemetry.gauges import Gauges
-from serving.telemetry.mmap_store import Labels, Tally
+from dubio.serving.telemetry.gauges import Gauges
+from dubio.serving.telemetry.mmap_store import Labels, Tally
 
 # Far more than a service has models; a service that is reloaded for months meets new versions all the time, though.
 _MOST_SERIES = 500

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
-from serving.batching import BatchRecord
-from serving.repository.repository import ServedModel
+from dubio.serving.batching import BatchRecord
+from dubio.serving.repository.repository import ServedModel
 
 _NANOSECONDS = 1_000_000_000
 

@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from serving.errors import TracingUnavailable
+from dubio.serving.errors import TracingUnavailable
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span
 
-    from serving.batching import BatchRecord
+    from dubio.serving.batching import BatchRecord
 
 _FLUSH_SECONDS = 3.0
 

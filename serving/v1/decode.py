@@ -12,13 +12,13 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from serving.errors import InvalidRequest, MalformedJSON
-from serving.v1.images import Raster
-from serving.v1.instances import name_value, to_array
-from serving.v1.schema import Parameters, PredictRequest
+from dubio.serving.errors import InvalidRequest, MalformedJSON
+from dubio.serving.v1.images import Raster
+from dubio.serving.v1.instances import name_value, to_array
+from dubio.serving.v1.schema import Parameters, PredictRequest
 
 if TYPE_CHECKING:
-    from models.inputs.reader import Reader
+    from dubio.models.inputs.reader import Reader
 
 # As in `models`, which would bring torch along.
 AUTO: Final = "auto"

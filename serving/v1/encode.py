@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from models import Prediction
-from serving.repository.repository import ServedModel
+from dubio.models import Prediction
+from dubio.serving.repository.repository import ServedModel
 
 
 def render(prediction: Prediction, *, model: ServedModel, request_id: str | None) -> bytes:

@@ -19,10 +19,10 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from serving.errors import InvalidRequest, TooManyRows
+from dubio.serving.errors import InvalidRequest, TooManyRows
 
 if TYPE_CHECKING:  # which would bring torch along
-    from models import InputSpec
+    from dubio.models import InputSpec
 
 KEY = "b64"
 _DATA_URL = "data:image/"

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.errors import InvalidRequest, TooManyRows
-from serving.v1.images import KEY, Raster, is_file
+from dubio.serving.errors import InvalidRequest, TooManyRows
+from dubio.serving.v1.images import KEY, Raster, is_file
 
 if TYPE_CHECKING:  # which would bring torch along
-    from models.inputs.reader import Reader
+    from dubio.models.inputs.reader import Reader
 
 # Deeper than any input; JSON may nest a thousand levels and a message should not repeat them.
 _MOST_AXES = 8

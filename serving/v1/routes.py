@@ -9,17 +9,17 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from models.inputs import encoding
-from serving.executor import aside
-from serving.http.body import read_body
-from serving.http.disconnects import CancelOnDisconnect
-from serving.service import PredictionService
-from serving.settings import Settings
-from serving.telemetry.statistics import Statistics
-from serving.v1 import schema
-from serving.v1.decode import parse
-from serving.v1.encode import render
-from serving.v1.images import Raster, mentioned
+from dubio.models.inputs import encoding
+from dubio.serving.executor import aside
+from dubio.serving.http.body import read_body
+from dubio.serving.http.disconnects import CancelOnDisconnect
+from dubio.serving.service import PredictionService
+from dubio.serving.settings import Settings
+from dubio.serving.telemetry.statistics import Statistics
+from dubio.serving.v1 import schema
+from dubio.serving.v1.decode import parse
+from dubio.serving.v1.encode import render
+from dubio.serving.v1.images import Raster, mentioned
 
 # Parsing or writing this much takes about a millisecond; more would hold up the event loop.
 _LONG_BYTES = 64 * 1024

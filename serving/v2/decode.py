@@ -10,14 +10,14 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from models import Samples, Work
-from serving.errors import InvalidRequest, MalformedJSON
-from serving.v1.decode import loads, read_id, read_samples, refuse_unknown
-from serving.v1.instances import name_value
-from serving.v2 import schema as wire
-from serving.v2.input_tensor import Target, read_inputs, read_raw
-from serving.v2.outputs import OUTPUTS, Output
-from serving.wire.envelope import quoted, read_flag, read_object, read_parameters
+from dubio.models import Samples, Work
+from dubio.serving.errors import InvalidRequest, MalformedJSON
+from dubio.serving.v1.decode import loads, read_id, read_samples, refuse_unknown
+from dubio.serving.v1.instances import name_value
+from dubio.serving.v2 import schema as wire
+from dubio.serving.v2.input_tensor import Target, read_inputs, read_raw
+from dubio.serving.v2.outputs import OUTPUTS, Output
+from dubio.serving.wire.envelope import quoted, read_flag, read_object, read_parameters
 
 
 @dataclass(frozen=True)

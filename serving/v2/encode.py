@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import orjson
 
-from models import AUTO, Prediction, Work
-from models.prediction import NOT_CALIBRATED_FOR_SAMPLES
-from serving.errors import InvalidRequest, Overloaded
-from serving.repository.repository import ServedModel
-from serving.v2.decode import Inference, Requested
-from serving.v2.input_tensor import to_bytes
-from serving.v2.outputs import Values, classify
+from dubio.models import AUTO, Prediction, Work
+from dubio.models.prediction import NOT_CALIBRATED_FOR_SAMPLES
+from dubio.serving.errors import InvalidRequest, Overloaded
+from dubio.serving.repository.repository import ServedModel
+from dubio.serving.v2.decode import Inference, Requested
+from dubio.serving.v2.input_tensor import to_bytes
+from dubio.serving.v2.outputs import Values, classify
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,19 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving.executor import aside
-from serving.http.body import choose, compress, read_body
-from serving.http.disconnects import CancelOnDisconnect
-from serving.repository.repository import ServedModel
-from serving.service import PredictionService
-from serving.settings import Settings
-from serving.telemetry.statistics import Statistics
-from serving.v1.schema import reference
-from serving.v2 import schema as wire
-from serving.v2.decode import parse
-from serving.v2.encode import Reply, render
-from serving.v2.input_tensor import Target
-from serving.v2.routes import errors, find
+from dubio.serving.executor import aside
+from dubio.serving.http.body import choose, compress, read_body
+from dubio.serving.http.disconnects import CancelOnDisconnect
+from dubio.serving.repository.repository import ServedModel
+from dubio.serving.service import PredictionService
+from dubio.serving.settings import Settings
+from dubio.serving.telemetry.statistics import Statistics
+from dubio.serving.v1.schema import reference
+from dubio.serving.v2 import schema as wire
+from dubio.serving.v2.decode import parse
+from dubio.serving.v2.encode import Reply, render
+from dubio.serving.v2.input_tensor import Target
+from dubio.serving.v2.routes import errors, find
 
 # Reading or writing this much takes about a millisecond; more would hold up the event loop.
 _LONG_JSON = 64 * 1024

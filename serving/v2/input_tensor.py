@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.errors import InvalidRequest, TooManyRows
-from serving.v1.instances import flatten, name_value
-from serving.v2 import schema as wire
-from serving.wire.envelope import quoted, read_object, read_parameters
+from dubio.serving.errors import InvalidRequest, TooManyRows
+from dubio.serving.v1.instances import flatten, name_value
+from dubio.serving.v2 import schema as wire
+from dubio.serving.wire.envelope import quoted, read_object, read_parameters
 
 # Everything that can become an input of float32 numbers.
 NUMBERS: dict[str, np.dtype[Any]] = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from models import Work
-from serving.repository.repository import ServedModel
-from serving.v2.input_tensor import INPUT
-from serving.v2.outputs import OUTPUTS, Output
+from dubio.models import Work
+from dubio.serving.repository.repository import ServedModel
+from dubio.serving.v2.input_tensor import INPUT
+from dubio.serving.v2.outputs import OUTPUTS, Output
 
 SERVER = "dubio"
 EXTENSIONS = ("classification", "model_configuration", "binary_tensor_data", "parameters", "statistics")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models import Prediction, Work
+from dubio.models import Prediction, Work
 
 Values = NDArray[Any] | list[str]
 

@@ -10,14 +10,14 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving.errors import ControlRefused
-from serving.http.body import read_body
-from serving.repository.repository import ModelRepository
-from serving.settings import Settings
-from serving.v1.schema import Wire, reference
-from serving.v2 import schema as wire
-from serving.v2.decode import parse_index, parse_load, parse_unload
-from serving.v2.routes import errors
+from dubio.serving.errors import ControlRefused
+from dubio.serving.http.body import read_body
+from dubio.serving.repository.repository import ModelRepository
+from dubio.serving.settings import Settings
+from dubio.serving.v1.schema import Wire, reference
+from dubio.serving.v2 import schema as wire
+from dubio.serving.v2.decode import parse_index, parse_load, parse_unload
+from dubio.serving.v2.routes import errors
 
 _EMPTY = {200: {"description": "Done", "content": {}}}
 

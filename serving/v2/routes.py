@@ -9,15 +9,15 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving.errors import NotReady, UnknownModel
-from serving.lifecycle import Lifecycle
-from serving.repository.repository import ModelRepository, ServedModel
-from serving.service import PredictionService
-from serving.settings import Settings
-from serving.telemetry.statistics import Statistics
-from serving.v1.schema import OpenInferenceError, Wire, reference
-from serving.v2 import schema as wire
-from serving.v2.metadata import configure, describe_model, describe_server
+from dubio.serving.errors import NotReady, UnknownModel
+from dubio.serving.lifecycle import Lifecycle
+from dubio.serving.repository.repository import ModelRepository, ServedModel
+from dubio.serving.service import PredictionService
+from dubio.serving.settings import Settings
+from dubio.serving.telemetry.statistics import Statistics
+from dubio.serving.v1.schema import OpenInferenceError, Wire, reference
+from dubio.serving.v2 import schema as wire
+from dubio.serving.v2.metadata import configure, describe_model, describe_server
 
 _MEANING = {
     400: "Not what the protocol or the model takes",

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from serving.v1.schema import Wire
+from dubio.serving.v1.schema import Wire
 
 
 class InferParameters(Wire):

@@ -11,7 +11,7 @@ from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import FileResponse, HTMLResponse, Response
 
-from serving.telemetry.metrics import Metrics
+from dubio.serving.telemetry.metrics import Metrics
 
 _TITLE = "Dubio"
 _DESCRIPTION = "/openapi.json"

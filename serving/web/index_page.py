@@ -25,7 +25,7 @@ def build() -> APIRouter:
     """The page's routes; its files are read once, here."""
     router = APIRouter(include_in_schema=False)
     for path, (name, media_type) in _FILES.items():
-        content = files("serving.web").joinpath(name).read_bytes()
+        content = files("dubio.serving.web").joinpath(name).read_bytes()
         router.add_api_route(path, _file(content, media_type), methods=["GET"])
     return router
 

@@ -9,12 +9,12 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from models.inputs import encoding
-from serving.service import PredictionService
-from serving.v1 import schema as v1_schema
-from serving.v1.images import Raster
-from serving.v2 import schema as v2_schema
-from serving.v2.input_tensor import INPUT
+from dubio.models.inputs import encoding
+from dubio.serving.service import PredictionService
+from dubio.serving.v1 import schema as v1_schema
+from dubio.serving.v1.images import Raster
+from dubio.serving.v2 import schema as v2_schema
+from dubio.serving.v2.input_tensor import INPUT
 
 REF_TEMPLATE = "#/components/schemas/{model}"
 

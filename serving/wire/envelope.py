@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from serving.errors import InvalidRequest
-from serving.v1.decode import refuse_unknown
-from serving.v1.instances import name_value
+from dubio.serving.errors import InvalidRequest
+from dubio.serving.v1.decode import refuse_unknown
+from dubio.serving.v1.instances import name_value
 
 _RESERVED = ("sequence_id", "sequence_start", "sequence_end", "headers")
 

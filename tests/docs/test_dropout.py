@@ -9,7 +9,7 @@ import torch
 from scipy.stats import binom
 from torch import nn
 
-from models import DirectDropout
+from dubio.models import DirectDropout
 
 
 def test_exactly_half_of_1024_units_are_dropped_once_in_forty_times():

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import load
+from dubio.models import load
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
@@ -29,7 +29,7 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert len(commands) == 2
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), ".")), "OMP_NUM_THREADS": "1"}
     for command in commands:
-        module = ["-m", "training"] if command.startswith("calibrate") else []
+        module = ["-m", "dubio.training"] if command.startswith("calibrate") else []
         ran = subprocess.run(
             [sys.executable, *module, *command.split()],
             cwd=tmp_path,

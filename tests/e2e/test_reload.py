@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 import torch
 
-import models
-from models import MLP, InputSpec, NetworkSpec, Prediction, Predictor
+from dubio import models
+from dubio.models import MLP, InputSpec, NetworkSpec, Prediction, Predictor
 from tests.serving.conftest import HIGH, SIDE, Command, draw_bars, write_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -176,7 +176,9 @@ def other_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(5)
         network = MLP(**arguments)
     path = tmp_path_factory.mktemp("other") / "model.ckpt"
-    return write_checkpoint(path, network, NetworkSpec(class_path="models.MLP", init_args=arguments), inputs, draw_bars)
+    return write_checkpoint(
+        path, network, NetworkSpec(class_path="dubio.models.MLP", init_args=arguments), inputs, draw_bars
+    )
 
 
 def put(checkpoint: Path, place: Path) -> None:

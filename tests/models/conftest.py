@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Temperature, load, save
-from models.checkpoint import state_dict as weights
-from uncertainty import Detector, Stopping
+from dubio.models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Temperature, load, save
+from dubio.models.checkpoint import state_dict as weights
+from dubio.uncertainty import Detector, Stopping
 
 INIT_ARGS = {"in_features": 16, "widths": [24, 20], "num_classes": 3, "rates": [0.5, 0.3]}
 CLASSES = ("left", "middle", "right")
@@ -51,7 +51,7 @@ def train() -> Predictor:
             loss.backward()
             optimizer.step()
     network.eval().requires_grad_(False)
-    spec = NetworkSpec(class_path="models.MLP", init_args=copy.deepcopy(INIT_ARGS))
+    spec = NetworkSpec(class_path="dubio.models.MLP", init_args=copy.deepcopy(INIT_ARGS))
     predictor = Predictor.build(network, spec, input_spec, CLASSES, num_samples=16, seed=3)
     temperature = Temperature(deterministic=1.25, mc=0.8)
     predictor = predictor.calibrated(temperature, None, None)
@@ -134,5 +134,5 @@ def lightning_content(predictor: Predictor) -> dict[str, Any]:
         "callbacks": {"ModelCheckpoint{'monitor': 'val_loss'}": {"best_model_score": torch.tensor(0.25)}},
         "optimizer_states": [{"state": {0: {"step": torch.tensor(60.0), "exp_avg": torch.ones(4)}}}],
         "lr_schedulers": [],
-        "hyper_parameters": {"lr": 0.01, "network": {"class_path": "models.MLP", "init_args": dict(INIT_ARGS)}},
+        "hyper_parameters": {"lr": 0.01, "network": {"class_path": "dubio.models.MLP", "init_args": dict(INIT_ARGS)}},
     }

@@ -11,14 +11,14 @@ import scipy.stats
 import torch
 from torch import Tensor, nn
 
-from models import MLP, Ensemble, InputSpec, Predictor, Temperature, Work
-from models.checkpoint import state_dict as weights
-from models.ensemble import CALIBRATION_TOO_SMALL, shares
-from models.errors import InvalidInput, MismatchedCheckpoints
-from models.prediction import NOT_CALIBRATED, NOT_CALIBRATED_FOR_SAMPLES, OUT_OF_RANGE
-from uncertainty import Calibration, Detector, Stopping
-from uncertainty.detection.adaptive import recorded
-from uncertainty.detection.conformal import JointCalibration, level
+from dubio.models import MLP, Ensemble, InputSpec, Predictor, Temperature, Work
+from dubio.models.checkpoint import state_dict as weights
+from dubio.models.ensemble import CALIBRATION_TOO_SMALL, shares
+from dubio.models.errors import InvalidInput, MismatchedCheckpoints
+from dubio.models.prediction import NOT_CALIBRATED, NOT_CALIBRATED_FOR_SAMPLES, OUT_OF_RANGE
+from dubio.uncertainty import Calibration, Detector, Stopping
+from dubio.uncertainty.detection.adaptive import recorded
+from dubio.uncertainty.detection.conformal import JointCalibration, level
 
 SHAPE = (1, 4, 4)
 SIZES = (16, 12, 8)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import InvalidInput, MismatchedCheckpoints, ModelError, UnreadableCheckpoint
+from dubio.models.errors import InvalidInput, MismatchedCheckpoints, ModelError, UnreadableCheckpoint
 
 
 @pytest.mark.parametrize("error", [UnreadableCheckpoint, InvalidInput, MismatchedCheckpoints])

@@ -15,13 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import MLP, ConvNet, InputSpec, Predictor, RecurrentNet, load, save
-from models.checkpoint import state_dict as weights
-from models.checkpoint.schema import KEY
-from models.errors import InvalidInput, ModelError, UnreadableCheckpoint
-from models.loading import check_cost
-from models.spec import CommitteeSpec, SiteSpec
-from uncertainty.errors import NotFitted
+from dubio.models import MLP, ConvNet, InputSpec, Predictor, RecurrentNet, load, save
+from dubio.models.checkpoint import state_dict as weights
+from dubio.models.checkpoint.schema import KEY
+from dubio.models.errors import InvalidInput, ModelError, UnreadableCheckpoint
+from dubio.models.loading import check_cost
+from dubio.models.spec import CommitteeSpec, SiteSpec
+from dubio.uncertainty.errors import NotFitted
 
 Content = dict[str, Any]
 Edit = Callable[[Callable[[Content], object]], Path]
@@ -159,8 +159,8 @@ class Net(nn.Module):
 def test_a_users_class_loads_where_it_is_trusted(
     saved: Path, trained: Predictor, rows: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from models import NetworkSpec, Provenance
-    from uncertainty import Detector
+    from dubio.models import NetworkSpec, Provenance
+    from dubio.uncertainty import Detector
 
     (tmp_path / "acme_nets.py").write_text(ACME)
     monkeypatch.syspath_prepend(tmp_path)

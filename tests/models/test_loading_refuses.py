@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models import MLP, InputSpec, load
-from models.checkpoint import state_dict as weights
-from models.checkpoint.schema import KEY
-from models.errors import UnreadableCheckpoint
-from uncertainty.detection.conformal import level
+from dubio.models import MLP, InputSpec, load
+from dubio.models.checkpoint import state_dict as weights
+from dubio.models.checkpoint.schema import KEY
+from dubio.models.errors import UnreadableCheckpoint
+from dubio.uncertainty.detection.conformal import level
 
 Content = dict[str, Any]
 Edit = Callable[[Callable[[Content], object]], Path]
@@ -202,23 +202,23 @@ def test_edited_parts_are_refused(change: Callable[[list[Any]], object], edit: E
     [
         {"class_path": "os.system", "init_args": {}},
         {"class_path": "torch.nn.Linear", "init_args": {"in_features": 1, "out_features": 1}},
-        {"class_path": "models.ConvNet", "init_args": {}},
+        {"class_path": "dubio.models.ConvNet", "init_args": {}},
         {
-            "class_path": "models.MLP",
+            "class_path": "dubio.models.MLP",
             "init_args": {"body": {"class_path": "os.system", "init_args": {"command": "id"}}},
         },
-        {"class_path": "models.MLP", "init_args": {"widths": [{"class_path": "os.system"}]}},
-        {"class_path": "models.MLP", "init_args": "https://example.org/args.yaml"},
-        {"class_path": "models.MLP", "init_args": {"widths": "/etc/passwd"}},
-        {"class_path": "models.MLP", "init_args": {"widths": "widths"}},
-        {"class_path": "models.MLP", "init_args": {"in_features": 2**40}},
-        {"class_path": "models.MLP", "init_args": {"in_features": 2**63}},
-        {"class_path": "models.MLP", "init_args": {"in_features": 10**300}},
-        {"class_path": "models.MLP", "init_args": {"widths": [2**40, 2**40], "rates": [0.5, 0.5]}},
-        {"class_path": "models.MLP", "init_args": {"widths": [1] * 300_000, "rates": [0.5] * 300_000}},
-        {"class_path": "models.ConvNet", "init_args": {"widths": [1] * 256, "rates": [0.5] * 256}},
+        {"class_path": "dubio.models.MLP", "init_args": {"widths": [{"class_path": "os.system"}]}},
+        {"class_path": "dubio.models.MLP", "init_args": "https://example.org/args.yaml"},
+        {"class_path": "dubio.models.MLP", "init_args": {"widths": "/etc/passwd"}},
+        {"class_path": "dubio.models.MLP", "init_args": {"widths": "widths"}},
+        {"class_path": "dubio.models.MLP", "init_args": {"in_features": 2**40}},
+        {"class_path": "dubio.models.MLP", "init_args": {"in_features": 2**63}},
+        {"class_path": "dubio.models.MLP", "init_args": {"in_features": 10**300}},
+        {"class_path": "dubio.models.MLP", "init_args": {"widths": [2**40, 2**40], "rates": [0.5, 0.5]}},
+        {"class_path": "dubio.models.MLP", "init_args": {"widths": [1] * 300_000, "rates": [0.5] * 300_000}},
+        {"class_path": "dubio.models.ConvNet", "init_args": {"widths": [1] * 256, "rates": [0.5] * 256}},
         "https://example.org/network.yaml",
-        "models.MLP",
+        "dubio.models.MLP",
         None,
     ],
 )
@@ -320,7 +320,7 @@ def _leaf() -> st.SearchStrategy[Any]:
         math.nan,
         math.inf,
         "",
-        "models.MLP",
+        "dubio.models.MLP",
         "os.system",
         "/etc/passwd",
         "http://127.0.0.1:9/x",

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from models import Predictor
-from models.prediction import NOT_CALIBRATED, NOT_CALIBRATED_FOR_SAMPLES, OUT_OF_RANGE
+from dubio.models import Predictor
+from dubio.models.prediction import NOT_CALIBRATED, NOT_CALIBRATED_FOR_SAMPLES, OUT_OF_RANGE
 
 
 def test_arrays_have_the_documented_types_and_one_row_an_input(trained: Predictor, rows):

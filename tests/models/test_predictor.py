@@ -13,11 +13,11 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from models import MLP, InputSpec, NetworkSpec, Prediction, Predictor, Work
-from models.errors import InvalidInput
-from uncertainty import Calibration
-from uncertainty.detection.adaptive import recorded
-from uncertainty.errors import NoDropoutFound
+from dubio.models import MLP, InputSpec, NetworkSpec, Prediction, Predictor, Work
+from dubio.models.errors import InvalidInput
+from dubio.uncertainty import Calibration
+from dubio.uncertainty.detection.adaptive import recorded
+from dubio.uncertainty.errors import NoDropoutFound
 
 ARRAYS = (
     "label",
@@ -339,7 +339,7 @@ def test_one_class_name_a_logit_is_due(trained: Predictor):
 
 def test_a_network_without_dropout_is_refused():
     arguments = {"in_features": 2, "widths": [3], "num_classes": 2, "rates": [0.0]}
-    spec = NetworkSpec(class_path="models.MLP", init_args=arguments)
+    spec = NetworkSpec(class_path="dubio.models.MLP", init_args=arguments)
     numbers = InputSpec(kind="numbers", shape=(2,), mean=(0.0, 0.0), std=(1.0, 1.0), low=0.0, high=1.0)
     with pytest.raises(NoDropoutFound):
         Predictor.build(MLP(**arguments).eval(), spec, numbers, ("a", "b"))

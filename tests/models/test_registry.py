@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from models import MLP, ConvNet, NetworkSpec, registry
-from models.errors import ModelError
+from dubio.models import MLP, ConvNet, NetworkSpec, registry
+from dubio.models.errors import ModelError
 
 SMALL: dict[str, Any] = {"in_features": 4, "widths": [3], "num_classes": 2, "rates": [0.5]}
 
@@ -41,7 +41,7 @@ class NoModule:
 """
 
 
-def _spec(class_path: str = "models.MLP", **init_args: Any) -> NetworkSpec:
+def _spec(class_path: str = "dubio.models.MLP", **init_args: Any) -> NetworkSpec:
     return NetworkSpec(class_path=class_path, init_args=init_args)
 
 
@@ -64,7 +64,7 @@ def acme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_the_registry_names_its_own_classes_by_short_names():
-    assert [registry.class_path(MLP), registry.class_path(ConvNet)] == ["models.MLP", "models.ConvNet"]
+    assert [registry.class_path(MLP), registry.class_path(ConvNet)] == ["dubio.models.MLP", "dubio.models.ConvNet"]
     assert registry.class_path(nn.Linear) == "torch.nn.modules.linear.Linear"
 
 
@@ -96,9 +96,9 @@ def test_building_leaves_the_global_random_state_alone():
     [
         "os.system",
         "torch.nn.Linear",
-        "models.networks.mlp.MLP",
+        "dubio.models.networks.mlp.MLP",
         "MLP",
-        "models.MLPs",
+        "dubio.models.MLPs",
         "acme.nets.Net",
         "antigravity.Net",
     ],
@@ -144,13 +144,13 @@ def test_a_trusted_class_that_cannot_be_built_is_refused(acme: str):
 @pytest.mark.parametrize(
     ("init_args", "message"),
     [
-        ({**SMALL, "surprise": 1, "extra": 2}, r"unknown keys \['extra', 'surprise'\]; models.MLP takes"),
+        ({**SMALL, "surprise": 1, "extra": 2}, r"unknown keys \['extra', 'surprise'\]; dubio.models.MLP takes"),
         ({**SMALL, "widths": [0]}, "`widths`"),
-        ({**SMALL, "widths": "wide"}, "do not build models.MLP"),
-        ({**SMALL, "widths": None}, "do not build models.MLP"),
-        ({**SMALL, "widths": [3.5]}, "do not build models.MLP"),
-        ({**SMALL, "rates": ["a"]}, "do not build models.MLP"),
-        ({**SMALL, "in_features": 2**62}, "do not build models.MLP"),
+        ({**SMALL, "widths": "wide"}, "do not build dubio.models.MLP"),
+        ({**SMALL, "widths": None}, "do not build dubio.models.MLP"),
+        ({**SMALL, "widths": [3.5]}, "do not build dubio.models.MLP"),
+        ({**SMALL, "rates": ["a"]}, "do not build dubio.models.MLP"),
+        ({**SMALL, "in_features": 2**62}, "do not build dubio.models.MLP"),
         ({**SMALL, "in_features": 2**40}, r"'body.1.weight' should be torch.float32 \[3, 1099511627776\]"),
         ({**SMALL, "widths": [2**40]}, "do not fit the network"),
         ({**SMALL, "widths": [3, 3], "rates": [0.5, 0.5]}, "'body.4.bias' should be .*the file has none"),

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from models.spec import (
+from dubio.models.spec import (
     MAX_LIST,
     CommitteeSpec,
     Finite,
@@ -38,7 +38,7 @@ PROVENANCE: dict[str, Any] = {
         (CommitteeSpec, COMMITTEE),
         (Temperature, {"deterministic": 1.5, "mc": 0.5}),
         (Provenance, PROVENANCE),
-        (NetworkSpec, {"class_path": "models.MLP", "init_args": {"widths": [4], "rates": [0.5]}}),
+        (NetworkSpec, {"class_path": "dubio.models.MLP", "init_args": {"widths": [4], "rates": [0.5]}}),
     ],
 )
 def test_each_part_survives_its_own_dump_is_frozen_and_knows_no_other_key(
@@ -86,10 +86,10 @@ def test_a_value_out_of_bounds_is_refused_with_the_rule(
         "",
         "MLP()",
         "os.system('x')",
-        "models.MLP\n",
+        "dubio.models.MLP\n",
         "../models.MLP",
         "http://a.b/c.MLP",
-        "models..MLP",
+        "dubio..MLP",
         "1a.b",
         "a" * 257,
     ],
@@ -116,7 +116,7 @@ def test_a_class_path_is_a_dotted_name(class_path: str):
     ],
 )
 def test_plain_arguments_are_taken(argument: object):
-    assert NetworkSpec(class_path="models.MLP", init_args={"a": argument}).init_args == {"a": argument}
+    assert NetworkSpec(class_path="dubio.models.MLP", init_args={"a": argument}).init_args == {"a": argument}
 
 
 @pytest.mark.parametrize(
@@ -147,18 +147,18 @@ def test_plain_arguments_are_taken(argument: object):
 )
 def test_what_is_not_plain_or_could_be_resolved_is_refused_by_name(argument: object):
     with pytest.raises(ValidationError, match=r"init_args\.a"):
-        NetworkSpec(class_path="models.MLP", init_args={"a": argument})
+        NetworkSpec(class_path="dubio.models.MLP", init_args={"a": argument})
 
 
 @pytest.mark.parametrize("init_args", ["https://example.org/args.yaml", ["a"], None])
 def test_arguments_are_a_dict(init_args: object):
     with pytest.raises(ValidationError, match="valid dictionary"):
-        NetworkSpec.model_validate({"class_path": "models.MLP", "init_args": init_args})
+        NetworkSpec.model_validate({"class_path": "dubio.models.MLP", "init_args": init_args})
 
 
 def test_arguments_are_not_too_many():
     with pytest.raises(ValidationError, match=f"at most {MAX_LIST} arguments"):
-        NetworkSpec(class_path="models.MLP", init_args={f"a{index}": 1 for index in range(MAX_LIST + 1)})
+        NetworkSpec(class_path="dubio.models.MLP", init_args={f"a{index}": 1 for index in range(MAX_LIST + 1)})
 
 
 class Part(Plain):

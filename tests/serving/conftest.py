@@ -25,14 +25,14 @@ import torch
 import uvicorn
 from torch import nn
 
-import models
-from models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Temperature, TextCNN
-from models.checkpoint.state_dict import sha256
-from models.inputs.tabular import CategoricalColumn, NumericColumn, Table, width
-from models.inputs.text import TokenizerSpec, Tokens
-from serving.app import create_app
-from serving.settings import Settings
-from uncertainty import Detector, Stopping
+from dubio import models
+from dubio.models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Temperature, TextCNN
+from dubio.models.checkpoint.state_dict import sha256
+from dubio.models.inputs.tabular import CategoricalColumn, NumericColumn, Table, width
+from dubio.models.inputs.text import TokenizerSpec, Tokens
+from dubio.serving.app import create_app
+from dubio.serving.settings import Settings
+from dubio.uncertainty import Detector, Stopping
 
 SIDE = 8
 HIGH = 16.0
@@ -84,7 +84,9 @@ def train_bars(path: Path, seed: int) -> Path:
             optimizer.zero_grad()
             nn.functional.cross_entropy(network((x - 4) / 4), y).backward()
             optimizer.step()
-    return write_checkpoint(path, network, NetworkSpec(class_path="models.MLP", init_args=arguments), inputs, draw_bars)
+    return write_checkpoint(
+        path, network, NetworkSpec(class_path="dubio.models.MLP", init_args=arguments), inputs, draw_bars
+    )
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +109,9 @@ def pixels_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(2)
         network = MLP(**arguments)
     path = tmp_path_factory.mktemp("runs") / "pixels.ckpt"
-    return write_checkpoint(path, network, NetworkSpec(class_path="models.MLP", init_args=arguments), inputs, rows)
+    return write_checkpoint(
+        path, network, NetworkSpec(class_path="dubio.models.MLP", init_args=arguments), inputs, rows
+    )
 
 
 @pytest.fixture(scope="session")
@@ -130,7 +134,9 @@ def numbers_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(1)
         network = MLP(**arguments)
     path = tmp_path_factory.mktemp("runs") / "row.ckpt"
-    return write_checkpoint(path, network, NetworkSpec(class_path="models.MLP", init_args=arguments), inputs, rows)
+    return write_checkpoint(
+        path, network, NetworkSpec(class_path="dubio.models.MLP", init_args=arguments), inputs, rows
+    )
 
 
 COLUMNS = [
@@ -167,7 +173,9 @@ def table_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(4)
         network = MLP(**arguments)
     path = tmp_path_factory.mktemp("runs") / "table.ckpt"
-    return write_checkpoint(path, network, NetworkSpec(class_path="models.MLP", init_args=arguments), inputs, rows)
+    return write_checkpoint(
+        path, network, NetworkSpec(class_path="dubio.models.MLP", init_args=arguments), inputs, rows
+    )
 
 
 WORDS = ["[PAD]", "[UNK]", "my", "card", "is", "lost", "where", "the", "money", "?", "über", "now"]
@@ -191,12 +199,14 @@ def text_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(5)
         network = TextCNN(**arguments)
     path = tmp_path_factory.mktemp("runs") / "text.ckpt"
-    return write_checkpoint(path, network, NetworkSpec(class_path="models.TextCNN", init_args=arguments), inputs, rows)
+    return write_checkpoint(
+        path, network, NetworkSpec(class_path="dubio.models.TextCNN", init_args=arguments), inputs, rows
+    )
 
 
 GATED = '''
 import os, pathlib, time
-from models import MLP
+from dubio.models import MLP
 
 class GatedMLP(MLP):
     """An MLP that stands still for as long as the file DUBIO_TEST_GATE names exists."""
@@ -338,7 +348,7 @@ class Command:
                 process.wait()
 
     def _line(self, arguments: tuple[str, ...]) -> list[str]:
-        return [sys.executable, "-m", "serving", *arguments]
+        return [sys.executable, "-m", "dubio.serving", *arguments]
 
     def _environment(self, more: dict[str, str]) -> dict[str, str]:
         return {**os.environ, "DUBIO_TORCH_THREADS": "1", "OMP_NUM_THREADS": "1", **more}

@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving.app import create_app
-from serving.errors import InvalidModelSource
-from serving.settings import Settings
+from dubio.serving.app import create_app
+from dubio.serving.errors import InvalidModelSource
+from dubio.serving.settings import Settings
 
 
 def test_two_models_of_one_name_are_refused_at_once(settings: Callable) -> None:
@@ -45,7 +45,7 @@ def test_health_answers_while_a_model_runs(
 
 def test_serving_imports_no_training_library() -> None:
     code = (
-        "import sys, serving.app, serving.cli; "
+        "import sys, dubio.serving.app, dubio.serving.cli; "
         "found = {'pytorch_lightning', 'lightning', 'jsonargparse', 'sklearn'} & set(sys.modules); "
         "assert not found, found"
     )

@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models import Prediction, Work
-from models.errors import InvalidInput
-from serving.batching import Batcher, BatchRecord, Budget, Policy
-from serving.errors import DeadlineExceeded, Overloaded, Stopping
-from serving.executor import Runner
+from dubio.models import Prediction, Work
+from dubio.models.errors import InvalidInput
+from dubio.serving.batching import Batcher, BatchRecord, Budget, Policy
+from dubio.serving.errors import DeadlineExceeded, Overloaded, Stopping
+from dubio.serving.executor import Runner
 
 
 class Gate:

@@ -6,8 +6,8 @@ import inspect
 
 import pytest
 
-from serving import errors
-from serving.http import problem_details
+from dubio.serving import errors
+from dubio.serving.http import problem_details
 
 FAMILY = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
 

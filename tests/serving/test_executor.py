@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from serving.executor import Runner, aside
+from dubio.serving.executor import Runner, aside
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serving.lifecycle import Lifecycle
+from dubio.serving.lifecycle import Lifecycle
 from tests.serving.callers import Callers
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import Predictor
-from models.errors import InvalidInput
-from serving.batching import Budget, Policy
-from serving.executor import Runner
-from serving.repository.repository import ModelRepository, ModelSource
-from serving.service import PredictionService
-from serving.telemetry.metrics import Metrics
-from serving.telemetry.statistics import Statistics
+from dubio.models import Predictor
+from dubio.models.errors import InvalidInput
+from dubio.serving.batching import Budget, Policy
+from dubio.serving.executor import Runner
+from dubio.serving.repository.repository import ModelRepository, ModelSource
+from dubio.serving.service import PredictionService
+from dubio.serving.telemetry.metrics import Metrics
+from dubio.serving.telemetry.statistics import Statistics
 
 
 def test_from_checkpoint_to_a_counted_prediction(checkpoint: Path, predictor: Predictor, bars: np.ndarray) -> None:

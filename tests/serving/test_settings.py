@@ -8,9 +8,9 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from serving import settings as module
-from serving.settings import Settings, unknown
-from uncertainty.execution.autotune import NAMES
+from dubio.serving import settings as module
+from dubio.serving.settings import Settings, unknown
+from dubio.uncertainty.execution.autotune import NAMES
 
 
 def test_the_environment_sets_and_arguments_win(monkeypatch: pytest.MonkeyPatch) -> None:

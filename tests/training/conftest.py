@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import MLP, NetworkSpec
-from training import Digits
-from training.cli.main import main
+from dubio.models import MLP, NetworkSpec
+from dubio.training import Digits
+from dubio.training.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs" / "digits_mlp.yaml")
@@ -33,7 +33,7 @@ def network() -> torch.nn.Module:
 
 @pytest.fixture
 def network_spec() -> NetworkSpec:
-    return NetworkSpec(class_path="models.MLP", init_args=ARGUMENTS)
+    return NetworkSpec(class_path="dubio.models.MLP", init_args=ARGUMENTS)
 
 
 @pytest.fixture(scope="session")

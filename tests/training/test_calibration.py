@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from models import InputSpec, NetworkSpec, Predictor
-from models.checkpoint import state_dict as weights
-from training import CalibrationSettings, Digits, calibrate
-from training.calibration import ScoreName, default_scores
-from training.errors import TrainingError
-from uncertainty.detection.detector import DEFAULT_SCORES, DISTANCES, OUTPUT_SCORES
-from uncertainty.errors import CalibrationSetTooSmall
+from dubio.models import InputSpec, NetworkSpec, Predictor
+from dubio.models.checkpoint import state_dict as weights
+from dubio.training import CalibrationSettings, Digits, calibrate
+from dubio.training.calibration import ScoreName, default_scores
+from dubio.training.errors import TrainingError
+from dubio.uncertainty.detection.detector import DEFAULT_SCORES, DISTANCES, OUTPUT_SCORES
+from dubio.uncertainty.errors import CalibrationSetTooSmall
 
 QUICK = CalibrationSettings(num_samples=8)
 
@@ -22,7 +22,7 @@ QUICK = CalibrationSettings(num_samples=8)
 @pytest.fixture(scope="module")
 def trained(digits: Digits) -> nn.Module:
     """A network that has learned something, so that logits, features and members mean something."""
-    from models import MLP
+    from dubio.models import MLP
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -43,7 +43,7 @@ def predictor(trained: nn.Module, digits: Digits) -> Predictor:
 
 def spec() -> NetworkSpec:
     arguments = {"in_features": 64, "widths": [64, 32], "num_classes": 10, "rates": [0.3, 0.3]}
-    return NetworkSpec(class_path="models.MLP", init_args=arguments)
+    return NetworkSpec(class_path="dubio.models.MLP", init_args=arguments)
 
 
 def nll(predictor: Predictor, x: torch.Tensor, labels: torch.Tensor, factor: float) -> tuple[float, float]:

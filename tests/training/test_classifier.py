@@ -12,10 +12,10 @@ from torch import nn
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import StepLR
 
-from models import MLP, ConvNet
-from training import Classifier, Digits
-from training.classifier import check_fit
-from training.errors import NetworkMismatch, TrainingError
+from dubio.models import MLP, ConvNet
+from dubio.training import Classifier, Digits
+from dubio.training.classifier import check_fit
+from dubio.training.errors import NetworkMismatch, TrainingError
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers", "ignore:The number of training batches", "ignore:Checkpoint directory"

@@ -17,11 +17,11 @@ from PIL import Image
 from sklearn.datasets import load_breast_cancer, load_digits
 from starlette.testclient import TestClient
 
-from models import Predictor, load
-from serving.app import create_app
-from serving.settings import Settings
-from training.cli.main import main
-from training.errors import DataUnavailable
+from dubio.models import Predictor, load
+from dubio.serving.app import create_app
+from dubio.serving.settings import Settings
+from dubio.training.cli.main import main
+from dubio.training.errors import DataUnavailable
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -129,13 +129,13 @@ def folders(settings: dict[str, Any]) -> list[str]:
 
 # Configurations whose data are the user's, or large: what stands in for them, and the arguments that say so.
 STAND_INS = {
-    "training.Arrays": arrays,
-    "training.Table": table,
-    "training.Text": texts,
-    "training.CLINC150": questions,
-    "training.FashionMNIST": fashion,
-    "training.MNIST": fashion,
-    "training.ImageFolder": folders,
+    "dubio.training.Arrays": arrays,
+    "dubio.training.Table": table,
+    "dubio.training.Text": texts,
+    "dubio.training.CLINC150": questions,
+    "dubio.training.FashionMNIST": fashion,
+    "dubio.training.MNIST": fashion,
+    "dubio.training.ImageFolder": folders,
 }
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from training import errors
+from dubio.training import errors
 
 
 @pytest.mark.parametrize("name", ["DataUnavailable", "UnreadableData", "InvalidSplit", "NetworkMismatch"])

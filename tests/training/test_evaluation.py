@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from models import Predictor, load
-from training import Digits, evaluation
+from dubio.models import Predictor, load
+from dubio.training import Digits, evaluation
 
 
 @pytest.fixture(scope="module")

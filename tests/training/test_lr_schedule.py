@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from training import WarmupCosine
-from training.errors import TrainingError
+from dubio.training import WarmupCosine
+from dubio.training.errors import TrainingError
 
 
 def _rates(scheduler: WarmupCosine, steps: int) -> list[float]:

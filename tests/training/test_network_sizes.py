@@ -7,9 +7,9 @@ import torch
 import yaml
 from torch import nn
 
-from models import InputSpec, RecurrentNet, TransformerNet, load
-from training import Digits, network_sizes
-from training.cli.main import main
+from dubio.models import InputSpec, RecurrentNet, TransformerNet, load
+from dubio.training import Digits, network_sizes
+from dubio.training.cli.main import main
 
 # Everything that the data decide is left out.
 NETWORKS = {
@@ -37,9 +37,9 @@ class Own(nn.Module):
 def _fit(tmp_path: Path, class_path: str, init_args: dict[str, object]) -> None:
     config = {"network": {"class_path": class_path, "init_args": init_args}}
     (tmp_path / "net.yaml").write_text(
-        yaml.safe_dump({"name": "net", "model": {"class_path": "training.Classifier", "init_args": config}})
+        yaml.safe_dump({"name": "net", "model": {"class_path": "dubio.training.Classifier", "init_args": config}})
     )
-    data = ["--data", "training.Digits", "--runs", str(tmp_path)]
+    data = ["--data", "dubio.training.Digits", "--runs", str(tmp_path)]
     quick = ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--calibration.num_samples", "8"]
     bars = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
     main(["fit", "--config", str(tmp_path / "net.yaml"), *data, *quick, *bars])
@@ -47,7 +47,7 @@ def _fit(tmp_path: Path, class_path: str, init_args: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_nobody_has_to_count_pixels_or_classes(name: str, tmp_path: Path):
-    _fit(tmp_path, f"models.{name}", NETWORKS[name])
+    _fit(tmp_path, f"dubio.models.{name}", NETWORKS[name])
     predictor = load(tmp_path / "net" / "model.ckpt")
     assert predictor.predict(torch.zeros(2, 1, 8, 8)).probabilities.shape == (2, 10)
     assert predictor.network_spec.init_args["num_classes"] == 10  # the file says what was built
@@ -61,7 +61,7 @@ def test_a_network_of_ones_own_may_have_some_of_the_names(tmp_path: Path):
 
 def test_what_was_given_wins(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
-        _fit(tmp_path, "models.MLP", {"widths": [32], "rates": [0.3], "in_features": 65})
+        _fit(tmp_path, "dubio.models.MLP", {"widths": [32], "rates": [0.3], "in_features": 65})
     assert "does not take inputs of shape [1, 8, 8]" in capsys.readouterr().err
     assert "length" not in network_sizes.left_out(TransformerNet, {"length": 40})
 

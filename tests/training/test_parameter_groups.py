@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from models import MLP, ConvNet, DropConnectMLP, RecurrentNet, ResNet, TransformerNet
-from training import parameter_groups
+from dubio.models import MLP, ConvNet, DropConnectMLP, RecurrentNet, ResNet, TransformerNet
+from dubio.training import parameter_groups
 
 TOKENS = {"vocabulary": 7, "padding": 0}
 

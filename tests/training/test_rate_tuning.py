@@ -9,12 +9,12 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
 from torch import nn
 
-from models import MLP, NetworkSpec, Predictor, load, save
-from training import CalibrationSettings, Digits, calibrate
-from training.errors import TrainingError
+from dubio.models import MLP, NetworkSpec, Predictor, load, save
+from dubio.training import CalibrationSettings, Digits, calibrate
+from dubio.training.errors import TrainingError
 
 ARGUMENTS = {"in_features": 64, "widths": [48, 24], "num_classes": 10, "rates": [0.2, 0.4]}
-SPEC = NetworkSpec(class_path="models.MLP", init_args=ARGUMENTS)
+SPEC = NetworkSpec(class_path="dubio.models.MLP", init_args=ARGUMENTS)
 
 
 @pytest.fixture(scope="module")

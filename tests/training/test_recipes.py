@@ -15,8 +15,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from models import load
-from training.cli.main import main
+from dubio.models import load
+from dubio.training.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs" / "digits_mlp.yaml")
@@ -126,7 +126,7 @@ def test_gradients_are_clipped(tmp_path: Path, witness: ModuleType):
 
 
 def test_the_rate_warms_up_and_falls_with_each_step(tmp_path: Path, witness: ModuleType):
-    schedule = ["--model.scheduler", "training.WarmupCosine", "--model.scheduler.warmup", "0.25"]
+    schedule = ["--model.scheduler", "dubio.training.WarmupCosine", "--model.scheduler.warmup", "0.25"]
     fit(tmp_path, *WATCHED, *schedule, "--model.optimizer.lr", "0.01")
     rising = int(0.25 * 2 * STEPS)
     due = [0.01 * (step + 1) / (rising + 1) for step in range(rising)]
@@ -137,7 +137,7 @@ def test_the_rate_warms_up_and_falls_with_each_step(tmp_path: Path, witness: Mod
 
 @pytest.mark.parametrize("first", [True, False])
 def test_no_unit_of_a_served_network_is_beyond_the_max_norm(tmp_path: Path, first: bool):
-    norm = ["--trainer.callbacks+=training.MaxNorm", "--trainer.callbacks.c=0.6"]
+    norm = ["--trainer.callbacks+=dubio.training.MaxNorm", "--trainer.callbacks.c=0.6"]
     run = fit(tmp_path, *(norm + EMA if first else EMA + norm))
     for name, weight in load(run / "model.ckpt").network.named_parameters():
         if weight.ndim == 2:
@@ -156,10 +156,10 @@ def test_half_the_precision_trains_and_the_file_is_in_full(tmp_path: Path):
 
 @pytest.mark.slow
 def test_two_processes_train_one_model(tmp_path: Path):
-    more = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
-    command = [sys.executable, "-m", "training", "fit", *SMALL, "--runs", str(tmp_path), "--trainer.max_epochs", "4"]
+    processes = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    command = [sys.executable, "-m", "dubio.training", "fit", *SMALL, "--runs", str(tmp_path), *processes]
     ran = subprocess.run(
-        [*command, *more],
+        [*command, "--trainer.max_epochs", "4"],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,

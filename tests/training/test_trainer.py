@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from models import MLP, ConvNet, load
-from models.errors import ModelError
-from training import CalibrationSettings, Classifier, Digits
-from training.errors import NetworkMismatch, TrainingError
-from training.trainer import Trainer, check, network_spec
-from uncertainty.errors import CalibrationSetTooSmall, NoDropoutFound, UnsupportedNetwork
+from dubio.models import MLP, ConvNet, load
+from dubio.models.errors import ModelError
+from dubio.training import CalibrationSettings, Classifier, Digits
+from dubio.training.errors import NetworkMismatch, TrainingError
+from dubio.training.trainer import Trainer, check, network_spec
+from dubio.uncertainty.errors import CalibrationSetTooSmall, NoDropoutFound, UnsupportedNetwork
 
 QUICK = CalibrationSettings(num_samples=4)
 WIDE = {"in_features": 64, "widths": [512, 256, 128], "num_classes": 10, "rates": [0.5, 0.4, 0.3]}
@@ -89,7 +89,7 @@ def test_paths_are_needed(trainer: Trainer, digits: Digits):
 
 def test_the_spec_is_plain_and_names_the_registrys_class():
     spec = network_spec(recorded(MLP(**WIDE), WIDE))
-    assert spec.class_path == "models.MLP"
+    assert spec.class_path == "dubio.models.MLP"
     assert spec.init_args == WIDE
 
 

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import MLP, ConvNet
-from uncertainty.dropout.audit import Audit, audit
-from uncertainty.execution import chain, masked, masks
-from uncertainty.execution.batched import Before
+from dubio.models import MLP, ConvNet
+from dubio.uncertainty.dropout.audit import Audit, audit
+from dubio.uncertainty.execution import chain, masked, masks
+from dubio.uncertainty.execution.batched import Before
 
 K = 7
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from uncertainty import Committee, DeterministicPass, Evidence, FeatureTap
-from uncertainty.execution import masks
+from dubio.uncertainty import Committee, DeterministicPass, Evidence, FeatureTap
+from dubio.uncertainty.execution import masks
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 BATCH_NORMS = {0: nn.BatchNorm1d, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from uncertainty import Committee
-from uncertainty.errors import NetworkInTrainingMode, NoDropoutFound, UncertaintyError, UnsupportedNetwork
-from uncertainty.execution import masks
+from dubio.uncertainty import Committee
+from dubio.uncertainty.errors import NetworkInTrainingMode, NoDropoutFound, UncertaintyError, UnsupportedNetwork
+from dubio.uncertainty.execution import masks
 
 BATCHES = (1, 2, 3, 5, 16, 33)
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import MLP, ConvNet, RecurrentNet, ResNet, TransformerNet
-from uncertainty import Committee, FeatureTap
-from uncertainty.execution.tolerance import tolerance
+from dubio.models import MLP, ConvNet, RecurrentNet, ResNet, TransformerNet
+from dubio.uncertainty import Committee, FeatureTap
+from dubio.uncertainty.execution.tolerance import tolerance
 
 K = 8
 DEVICES = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 
-from uncertainty import errors
+from dubio.uncertainty import errors
 
 
 def test_every_error_is_a_value_error_of_one_family_and_drawn():

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from uncertainty import Committee
+from dubio.uncertainty import Committee
 
 BATCHES = (1, 2, 3, 5, 16, 33)
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uncertainty import Committee
+from dubio.uncertainty import Committee
 
 
 def test_the_work_before_the_first_site_is_counted():

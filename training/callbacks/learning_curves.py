@@ -11,9 +11,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from models.inputs import encoding
-from training.data.module import TensorDataModule
-from training.data.splits import SplitName
+from dubio.models.inputs import encoding
+from dubio.training.data.module import TensorDataModule
+from dubio.training.data.splits import SplitName
 
 BATCH = 500
 BINS = 15

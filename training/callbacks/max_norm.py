@@ -6,8 +6,8 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import nn
 
-from training import parameter_groups
-from training.errors import TrainingError
+from dubio.training import parameter_groups
+from dubio.training.errors import TrainingError
 
 
 class MaxNorm(Callback):

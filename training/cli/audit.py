@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from models import load
-from training.cli.lightning_cli import OWN
+from dubio.models import load
+from dubio.training.cli.lightning_cli import OWN
 
 
 def main(args: Sequence[str]) -> None:

@@ -14,15 +14,15 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from models.checkpoint import file
-from models.inputs import encoding
-from training.calibration import BATCH
-from training.callbacks.learning_curves import Curves, Quality, logits
-from training.cli.lightning_cli import CLI, run
-from training.errors import TrainingError
-from training.trainer import Trainer, check
-from uncertainty import Committee
-from uncertainty.dropout.function_mode import Call, DropoutMode
+from dubio.models.checkpoint import file
+from dubio.models.inputs import encoding
+from dubio.training.calibration import BATCH
+from dubio.training.callbacks.learning_curves import Curves, Quality, logits
+from dubio.training.cli.lightning_cli import CLI, run
+from dubio.training.errors import TrainingError
+from dubio.training.trainer import Trainer, check
+from dubio.uncertainty import Committee
+from dubio.uncertainty.dropout.function_mode import Call, DropoutMode
 
 
 class _Undropped(DropoutMode):

@@ -22,18 +22,18 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
 from rich.console import Console
 
-from models.checkpoint.file import read_plain
-from training import evaluation, network_sizes
-from training.calibration import CalibrationSettings
-from training.classifier import Classifier
-from training.data.module import TensorDataModule
-from training.errors import TrainingError
-from training.trainer import Trainer, check, is_own
+from dubio.models.checkpoint.file import read_plain
+from dubio.training import evaluation, network_sizes
+from dubio.training.calibration import CalibrationSettings
+from dubio.training.classifier import Classifier
+from dubio.training.data.module import TensorDataModule
+from dubio.training.errors import TrainingError
+from dubio.training.trainer import Trainer, check, is_own
 
 TRACEBACK = "DUBIO_TRACEBACK"
 FLAG = "--traceback"
 
-# Commands that are no verb of the trainer; `training.cli` hands the rest of the line to them.
+# Commands that are no verb of the trainer; `dubio.training.cli` hands the rest of the line to them.
 OWN = {
     "audit": "Say which dropout sites of a calibrated checkpoint are sampled, at which rates, and how.",
     "compare": "Train with and without dropout, draw both, and measure both on the test rows.",
@@ -272,7 +272,7 @@ class CLI(LightningCLI):
 
 Command = TypeVar("Command", bound=CLI)
 
-# Errors are told by `training.cli`; and half a name is a mistake, which may otherwise train something else for hours.
+# Errors are told by `dubio.training.cli`; half a name is a mistake, which may otherwise train something else for hours.
 _STRICT = {"exit_on_error": False, "allow_abbrev": False}
 
 

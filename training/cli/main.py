@@ -11,9 +11,9 @@ from argparse import ArgumentError
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from training.cli import audit, compare
-from training.cli.lightning_cli import CLI, FLAG, TRACEBACK, run
-from training.cli.messages import one_line, told
+from dubio.training.cli import audit, compare
+from dubio.training.cli.lightning_cli import CLI, FLAG, TRACEBACK, run
+from dubio.training.cli.messages import one_line, told
 
 # Warnings that a user of the command line can do nothing about, or need do nothing about.
 NOISE = (

@@ -13,9 +13,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
-import models
-import training
-from training.cli.lightning_cli import OWN
+from dubio import models, training
+from dubio.training.cli.lightning_cli import OWN
 
 # As jsonargparse words them; groups are the facts that a hint needs.
 _OPTION = re.compile(r"Option '(?P<option>[\w.]+)' is not accepted")
@@ -63,7 +62,7 @@ def told(message: str) -> str:
 def nearest(given: str, known: Iterable[str]) -> str:
     """`did you mean ...?`, or the choices where none is near and they are few."""
     choices = sorted(set(known))
-    # Of import paths the last part is compared, and capitals do not count: `mpl` is near `models.MLP`.
+    # Of import paths the last part is compared, and capitals do not count: `mpl` is near `dubio.models.MLP`.
     by_tail = {choice.rpartition(".")[2].lower(): choice for choice in choices}
     near = get_close_matches(given.rpartition(".")[2].lower(), by_tail, n=1, cutoff=0.6)
     if near:

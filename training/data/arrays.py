@@ -8,10 +8,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from training.data.file_module import DividedDataModule
-from training.data.module import Rows
-from training.data.splits import SplitName
-from training.errors import TrainingError, UnreadableData
+from dubio.training.data.file_module import DividedDataModule
+from dubio.training.data.module import Rows
+from dubio.training.data.splits import SplitName
+from dubio.training.errors import TrainingError, UnreadableData
 
 CHANNELS = 4  # the most that an image usually has
 

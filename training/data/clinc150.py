@@ -12,14 +12,14 @@ import pooch
 import torch
 from torch import Tensor
 
-from models import InputSpec
-from models.inputs.text import Tokens
-from training.data import tokenizer
-from training.data.mnist import fetch
-from training.data.module import Rows, TensorDataModule
-from training.data.splits import SplitName, split
-from training.data.tokenizer import Kind
-from training.errors import DataUnavailable, UnreadableData
+from dubio.models import InputSpec
+from dubio.models.inputs.text import Tokens
+from dubio.training.data import tokenizer
+from dubio.training.data.mnist import fetch
+from dubio.training.data.module import Rows, TensorDataModule
+from dubio.training.data.splits import SplitName, split
+from dubio.training.data.tokenizer import Kind
+from dubio.training.errors import DataUnavailable, UnreadableData
 
 # SHA-256 of the file as its authors published it.
 CHECKSUM = "36923c3705a59e08fe9c3883d8bc2dd966ef93e22cb78ac41171782a698d56e0"

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from training.errors import UnreadableData
+from dubio.training.errors import UnreadableData
 
 # What stands for a missing value in a CSV file.
 MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from sklearn.datasets import load_digits
 
-from training.data.module import Rows, TensorDataModule
-from training.data.splits import SplitName, counts, split
+from dubio.training.data.module import Rows, TensorDataModule
+from dubio.training.data.splits import SplitName, counts, split
 
 
 class Digits(TensorDataModule):

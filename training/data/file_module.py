@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models import InputSpec
-from training.data.module import Scale, TensorDataModule, fit_input
-from training.data.splits import SPLITS, IntArray, SplitName, counts, split
-from training.errors import DataUnavailable, InvalidSplit, TrainingError, UnreadableData
+from dubio.models import InputSpec
+from dubio.training.data.module import Scale, TensorDataModule, fit_input
+from dubio.training.data.splits import SPLITS, IntArray, SplitName, counts, split
+from dubio.training.errors import DataUnavailable, InvalidSplit, TrainingError, UnreadableData
 
 
 class DividedDataModule(TensorDataModule):

@@ -15,7 +15,7 @@ from typing import IO, cast
 import numpy as np
 import numpy.typing as npt
 
-from training.errors import UnreadableData
+from dubio.training.errors import UnreadableData
 
 _UNSIGNED_BYTE = 8
 _GZIP_MAGIC = b"\x1f\x8b"

@@ -11,10 +11,10 @@ from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
-from training.data.file_module import DividedDataModule
-from training.data.module import Rows
-from training.data.splits import SPLITS, SplitName
-from training.errors import DataUnavailable, TrainingError, UnreadableData
+from dubio.training.data.file_module import DividedDataModule
+from dubio.training.data.module import Rows
+from dubio.training.data.splits import SPLITS, SplitName
+from dubio.training.errors import DataUnavailable, TrainingError, UnreadableData
 
 SUFFIXES = {".png", ".jpg", ".jpeg"}
 # At most eight bits a channel, and none of them inverted.

@@ -8,10 +8,10 @@ from typing import ClassVar
 import numpy as np
 import pooch
 
-from training.data import idx
-from training.data.module import Rows, TensorDataModule
-from training.data.splits import SplitName, split
-from training.errors import DataUnavailable, TrainingError, UnreadableData
+from dubio.training.data import idx
+from dubio.training.data.module import Rows, TensorDataModule
+from dubio.training.data.splits import SplitName, split
+from dubio.training.errors import DataUnavailable, TrainingError, UnreadableData
 
 
 class IDXImages(TensorDataModule):
@@ -142,8 +142,8 @@ class FashionMNIST(IDXImages):
 
     The official 10000 test images are the test split; the 60000 training images become the other four.
 
-    The arguments are those of :class:`training.data.mnist.IDXImages`; without `root`, the folder of Debian's package
-    `dataset-fashion-mnist` is used, else the cache of an earlier download (30 MB).
+    The arguments are those of :class:`dubio.training.data.mnist.IDXImages`; without `root`, the folder of Debian's
+    package `dataset-fashion-mnist` is used, else the cache of an earlier download (30 MB).
     """
 
     title = "Fashion-MNIST"
@@ -174,8 +174,8 @@ class FashionMNIST(IDXImages):
 class MNIST(IDXImages):
     """The ten digits, as `[1, 28, 28]` images with pixels from 0 to 255.
 
-    The arguments are those of :class:`training.data.mnist.IDXImages`; without `root`, the cache of an earlier download
-    (11 MB) is used.
+    The arguments are those of :class:`dubio.training.data.mnist.IDXImages`; without `root`, the cache of an earlier
+    download (11 MB) is used.
     """
 
     title = "MNIST"

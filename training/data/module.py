@@ -15,10 +15,10 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from models import InputSpec
-from models.inputs import encoding
-from training.data.splits import SplitName
-from training.errors import TrainingError
+from dubio.models import InputSpec
+from dubio.models.inputs import encoding
+from dubio.training.data.splits import SplitName
+from dubio.training.errors import TrainingError
 
 # One number for all channels or columns, or one for each.
 Scale = float | Sequence[float]

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import InputSpec
-from models.inputs import encoding
+from dubio.models import InputSpec
+from dubio.models.inputs import encoding
 
 
 def photograph_patches(spec: InputSpec, count: int, seed: int = 0) -> Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import train_test_split
 
-from training.errors import InvalidSplit
+from dubio.training.errors import InvalidSplit
 
 SplitName = Literal["train", "validation", "select", "calibration", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)

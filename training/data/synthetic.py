@@ -7,9 +7,9 @@ from typing import Literal
 import numpy as np
 from sklearn import datasets
 
-from training.data.module import Rows, TensorDataModule
-from training.data.splits import SplitName, counts, split
-from training.errors import TrainingError
+from dubio.training.data.module import Rows, TensorDataModule
+from dubio.training.data.splits import SplitName, counts, split
+from dubio.training.errors import TrainingError
 
 Kind = Literal["blobs", "moons", "rings", "hypercube"]
 

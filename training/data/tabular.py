@@ -11,16 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from models import InputSpec
-from models.errors import InvalidInput
-from models.inputs import tabular
-from models.inputs.tabular import CategoricalColumn, NumericColumn
-from models.spec import MAX_STRING
-from training.data.csv_reader import TableFile
-from training.data.file_module import DividedDataModule
-from training.data.module import Rows
-from training.data.splits import SPLITS, SplitName
-from training.errors import InvalidSplit, TrainingError, UnreadableData
+from dubio.models import InputSpec
+from dubio.models.errors import InvalidInput
+from dubio.models.inputs import tabular
+from dubio.models.inputs.tabular import CategoricalColumn, NumericColumn
+from dubio.models.spec import MAX_STRING
+from dubio.training.data.csv_reader import TableFile
+from dubio.training.data.file_module import DividedDataModule
+from dubio.training.data.module import Rows
+from dubio.training.data.splits import SPLITS, SplitName
+from dubio.training.errors import InvalidSplit, TrainingError, UnreadableData
 
 
 class Table(DividedDataModule):
@@ -120,7 +120,7 @@ class Table(DividedDataModule):
         if len(names) > tabular.MAX_COLUMNS:
             raise UnreadableData(
                 f"{self.path}: expected at most {tabular.MAX_COLUMNS} columns, but got {len(names)}; choose some with "
-                "`data.init_args.columns`, or use training.Arrays."
+                "`data.init_args.columns`, or use dubio.training.Arrays."
             )
         for name in names:
             if not 1 <= len(name) <= MAX_STRING:
@@ -192,7 +192,8 @@ class Table(DividedDataModule):
         if len(longest) > MAX_STRING:
             raise UnreadableData(
                 f"{self.path}: expected column {name!r} to hold names of at most {MAX_STRING} characters, but one has "
-                f"{len(longest)}, {longest[:40]!r}; put it into `data.init_args.ignore`, or read it with training.Text."
+                f"{len(longest)}, {longest[:40]!r}; put it into `data.init_args.ignore`, or "
+                "read it with dubio.training.Text."
             )
         return CategoricalColumn(kind="categorical", name=name, categories=categories, missing=missing)
 

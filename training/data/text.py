@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from models import InputSpec
-from models.errors import InvalidInput
-from models.inputs.text import Tokens
-from training.data import tokenizer
-from training.data.file_module import DividedDataModule
-from training.data.module import Rows
-from training.data.splits import SplitName
-from training.data.tokenizer import Kind
-from training.errors import UnreadableData
+from dubio.models import InputSpec
+from dubio.models.errors import InvalidInput
+from dubio.models.inputs.text import Tokens
+from dubio.training.data import tokenizer
+from dubio.training.data.file_module import DividedDataModule
+from dubio.training.data.module import Rows
+from dubio.training.data.splits import SplitName
+from dubio.training.data.tokenizer import Kind
+from dubio.training.errors import UnreadableData
 
 
 class Text(DividedDataModule):

@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from models import InputSpec
-from models.inputs.text import MAX_LENGTH, MAX_VOCABULARY, SPECIAL, TokenizerSpec, blank
-from models.spec import MAX_STRING
-from training.errors import TrainingError
+from dubio.models import InputSpec
+from dubio.models.inputs.text import MAX_LENGTH, MAX_VOCABULARY, SPECIAL, TokenizerSpec, blank
+from dubio.models.spec import MAX_STRING
+from dubio.training.errors import TrainingError
 
 Kind = Literal["word", "bpe"]
 

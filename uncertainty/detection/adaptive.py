@@ -17,12 +17,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from uncertainty.detection.conformal import Calibration, level
-from uncertainty.detection.detector import MEMBER_SCORES, Detector, Verdict, move
-from uncertainty.detection.ecdf import Ranks
-from uncertainty.detection.measures import Summary, summarise
-from uncertainty.detection.outputs import DeterministicPass, Evidence
-from uncertainty.errors import CalibrationSetTooSmall, NotFitted, UncertaintyError
+from dubio.uncertainty.detection.conformal import Calibration, level
+from dubio.uncertainty.detection.detector import MEMBER_SCORES, Detector, Verdict, move
+from dubio.uncertainty.detection.ecdf import Ranks
+from dubio.uncertainty.detection.measures import Summary, summarise
+from dubio.uncertainty.detection.outputs import DeterministicPass, Evidence
+from dubio.uncertainty.errors import CalibrationSetTooSmall, NotFitted, UncertaintyError
 
 
 def clearance(probs_KBC: Tensor, committee: int) -> Tensor:

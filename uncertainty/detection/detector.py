@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from uncertainty.detection.conformal import Calibration
-from uncertainty.detection.ecdf import Ranks, RankTable
-from uncertainty.detection.knn import NearestNeighbours
-from uncertainty.detection.mahalanobis import Mahalanobis, RelativeMahalanobis
-from uncertainty.detection.measures import Summary
-from uncertainty.detection.outputs import DeterministicPass, Evidence
-from uncertainty.errors import NotFitted, UncertaintyError
+from dubio.uncertainty.detection.conformal import Calibration
+from dubio.uncertainty.detection.ecdf import Ranks, RankTable
+from dubio.uncertainty.detection.knn import NearestNeighbours
+from dubio.uncertainty.detection.mahalanobis import Mahalanobis, RelativeMahalanobis
+from dubio.uncertainty.detection.measures import Summary
+from dubio.uncertainty.detection.outputs import DeterministicPass, Evidence
+from dubio.uncertainty.errors import NotFitted, UncertaintyError
 
 
 def max_softmax(logits_BC: Tensor) -> Tensor:
@@ -30,12 +30,12 @@ def energy(logits_BC: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def mutual_information(summary: Summary) -> Tensor:
-    """Disagreement of the members in nats, ``[B]``; see :func:`uncertainty.detection.measures.mutual_information`."""
+    """Members' disagreement in nats, ``[B]``; see :func:`dubio.uncertainty.detection.measures.mutual_information`."""
     return summary.mutual_information_B
 
 
 def predictive_entropy(summary: Summary) -> Tensor:
-    """Total uncertainty in nats, ``[B]``; see :func:`uncertainty.detection.measures.predictive_entropy`."""
+    """Total uncertainty in nats, ``[B]``; see :func:`dubio.uncertainty.detection.measures.predictive_entropy`."""
     return summary.predictive_entropy_B
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from uncertainty.errors import CalibrationSetTooSmall
+from dubio.uncertainty.errors import CalibrationSetTooSmall
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from uncertainty.errors import CalibrationSetTooSmall, UncertaintyError
+from dubio.uncertainty.errors import CalibrationSetTooSmall, UncertaintyError
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from uncertainty.errors import UncertaintyError
+from dubio.uncertainty.errors import UncertaintyError
 
 
 @dataclass(frozen=True)

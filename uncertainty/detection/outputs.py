@@ -9,8 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from uncertainty.detection.measures import Summary, summarise
-from uncertainty.errors import NoFeatures
+from dubio.uncertainty.detection.measures import Summary, summarise
+from dubio.uncertainty.errors import NoFeatures
 
 
 @dataclass(frozen=True)

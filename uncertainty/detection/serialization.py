@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from uncertainty.detection.adaptive import Stage, Stopping
-from uncertainty.detection.conformal import Calibration
-from uncertainty.detection.detector import DISTANCES, OUTPUT_SCORES, Detector, Part
-from uncertainty.detection.ecdf import Ranks
-from uncertainty.errors import NotFitted, UncertaintyError
+from dubio.uncertainty.detection.adaptive import Stage, Stopping
+from dubio.uncertainty.detection.conformal import Calibration
+from dubio.uncertainty.detection.detector import DISTANCES, OUTPUT_SCORES, Detector, Part
+from dubio.uncertainty.detection.ecdf import Ranks
+from dubio.uncertainty.errors import NotFitted, UncertaintyError
 
 STOPPING_VERSION = 1
 _NUMBERS = ("members", "below", "above", "clearance")  # of a stage, beside its ranks

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from uncertainty.errors import UncertaintyError
+from dubio.uncertainty.errors import UncertaintyError
 
 LOW, HIGH = 0.05, 20.0
 

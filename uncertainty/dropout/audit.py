@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from uncertainty.dropout import batch_axis
-from uncertainty.dropout.probe import Seen, SiteRecorder
-from uncertainty.dropout.selection import Selection
-from uncertainty.dropout.sites import Site, Slot
-from uncertainty.dropout.train_probe import Rehearsal, rehearse
-from uncertainty.errors import NetworkInTrainingMode, NoDropoutFound, UnsupportedNetwork, UnsupportedSite
+from dubio.uncertainty.dropout import batch_axis
+from dubio.uncertainty.dropout.probe import Seen, SiteRecorder
+from dubio.uncertainty.dropout.selection import Selection
+from dubio.uncertainty.dropout.sites import Site, Slot
+from dubio.uncertainty.dropout.train_probe import Rehearsal, rehearse
+from dubio.uncertainty.errors import NetworkInTrainingMode, NoDropoutFound, UnsupportedNetwork, UnsupportedSite
 
 ALL = Selection()
 

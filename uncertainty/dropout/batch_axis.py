@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from uncertainty.dropout.function_mode import CHANNELS, rows
-from uncertainty.dropout.probe import Seen
-from uncertainty.dropout.sites import Site, Slot
-from uncertainty.errors import UnsupportedSite
+from dubio.uncertainty.dropout.function_mode import CHANNELS, rows
+from dubio.uncertainty.dropout.probe import Seen
+from dubio.uncertainty.dropout.sites import Site, Slot
+from dubio.uncertainty.errors import UnsupportedSite
 
 
 def folded(two: Seen, three: Seen) -> int | None:

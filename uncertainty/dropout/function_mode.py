@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from uncertainty.dropout import attention, recurrent
+from dubio.uncertainty.dropout import attention, recurrent
 
 # Kinds that drop whole channels: their masks cover the first two axes of the activation.
 CHANNELS = frozenset({"dropout1d", "dropout2d", "dropout3d", "feature_dropout", "feature_alpha_dropout"})

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uncertainty.dropout.function_mode import CHANNELS, Call, DropoutMode
+from dubio.uncertainty.dropout.function_mode import CHANNELS, Call, DropoutMode
 
 # Randomness that is no dropout call: noise, stochastic depth, hand-written masks.
 _RANDOM: dict[Callable[..., Any], str] = {

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from uncertainty.errors import UnsupportedSite
+from dubio.uncertainty.errors import UnsupportedSite
 
 
 @dataclass(frozen=True)

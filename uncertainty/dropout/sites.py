@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from uncertainty.dropout.function_mode import ALPHA, Call, rows
-from uncertainty.errors import UnsupportedNetwork
+from dubio.uncertainty.dropout.function_mode import ALPHA, Call, rows
+from dubio.uncertainty.errors import UnsupportedNetwork
 
 # Minus the value to which SELU saturates (Klambauer 2017).
 SATURATION = 1.7580993408473766

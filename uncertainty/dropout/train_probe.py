@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uncertainty.dropout.probe import SiteRecorder
+from dubio.uncertainty.dropout.probe import SiteRecorder
 
 # Stochastic depth skips blocks at random: so many passes are made to see each at least once.
 _PASSES = 8

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from uncertainty.dropout.audit import noise_like
-from uncertainty.errors import UnsupportedNetwork
-from uncertainty.execution.strategies import Way
+from dubio.uncertainty.dropout.audit import noise_like
+from dubio.uncertainty.errors import UnsupportedNetwork
+from dubio.uncertainty.execution.strategies import Way
 
 # Batch sizes that are measured. A batch takes the choice of the next one; those beyond the last take its choice.
 BATCHES = (1, 4, 16, 64)

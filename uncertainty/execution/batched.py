@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from uncertainty.dropout.sites import Slot
-from uncertainty.execution import kernels
-from uncertainty.execution.chain import Chain, FirstSite, Layer, Mask
+from dubio.uncertainty.dropout.sites import Slot
+from dubio.uncertainty.execution import kernels
+from dubio.uncertainty.execution.chain import Chain, FirstSite, Layer, Mask
 
 # Numbers in the largest activation of one pass: more than the caches hold would be written to memory and read back.
 CACHED = 2 * 2**20

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uncertainty.dropout.function_mode import Call, DropoutMode
-from uncertainty.dropout.sites import Slot
+from dubio.uncertainty.dropout.function_mode import Call, DropoutMode
+from dubio.uncertainty.dropout.sites import Slot
 
 RELU: set[Callable[..., Any]] = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
 # Functions of one tensor that act on each number alone, so that they commute with choosing units.

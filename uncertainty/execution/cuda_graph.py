@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from uncertainty.dropout.audit import noise_like
-from uncertainty.execution.tolerance import agree
+from dubio.uncertainty.dropout.audit import noise_like
+from dubio.uncertainty.execution.tolerance import agree
 
 # Batch sizes that are recorded; a batch is padded to the next one. Beyond the last, arithmetic dominates.
 RECORDED_BATCHES = (1, 2, 4, 8, 16, 32)

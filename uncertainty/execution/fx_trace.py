@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn, ops
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
-from uncertainty.execution import masked
+from dubio.uncertainty.execution import masked
 
 Graph = Callable[[Tensor], Tensor]
 aten = ops.aten

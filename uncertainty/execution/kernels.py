@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from uncertainty.execution.chain import Conv, Function, Layer, Linear
+from dubio.uncertainty.execution.chain import Conv, Function, Layer, Linear
 
 Kernel = Callable[[Tensor], Tensor]
 # Shapes that weights are laid out for; other batch sizes run on the same layout.

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from uncertainty.dropout.function_mode import Call, DropoutMode
-from uncertainty.dropout.sites import Slot
-from uncertainty.errors import UnsupportedNetwork
+from dubio.uncertainty.dropout.function_mode import Call, DropoutMode
+from dubio.uncertainty.dropout.sites import Slot
+from dubio.uncertainty.errors import UnsupportedNetwork
 
 
 class Sampled(nn.Module):

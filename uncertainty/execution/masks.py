@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from uncertainty.dropout.function_mode import ALPHA
-from uncertainty.dropout.sites import Site, alpha_scale
+from dubio.uncertainty.dropout.function_mode import ALPHA
+from dubio.uncertainty.dropout.sites import Site, alpha_scale
 
 
 def draw(sites: Sequence[Site], num_samples: int, seed: int) -> list[Tensor]:
@@ -29,7 +29,7 @@ def draw(sites: Sequence[Site], num_samples: int, seed: int) -> list[Tensor]:
 def scale(keep: Tensor, p: float, dtype: torch.dtype, device: torch.device, kind: str = "dropout") -> Tensor:
     """Turn kept units into factors, 0 where dropped: 1/(1-p) where kept (Srivastava 2014).
 
-    Alpha dropout has a factor of its own (Klambauer 2017); see :meth:`uncertainty.dropout.sites.Slot.apply`
+    Alpha dropout has a factor of its own (Klambauer 2017); see :meth:`dubio.uncertainty.dropout.sites.Slot.apply`
     for the rest of it.
     """
     inverted = 1.0 / (1.0 - p) if p < 1 else 0.0  # p = 1 keeps nothing: zeros, never 0 * inf

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from uncertainty.dropout.audit import Audit, noise_like
-from uncertainty.errors import UncertaintyError
-from uncertainty.execution import chain, fx_trace, kernels, masked, thinned
-from uncertainty.execution.batched import Before, Folded, cached
-from uncertainty.execution.tolerance import agree
-from uncertainty.report import work_before_first_site
+from dubio.uncertainty.dropout.audit import Audit, noise_like
+from dubio.uncertainty.errors import UncertaintyError
+from dubio.uncertainty.execution import chain, fx_trace, kernels, masked, thinned
+from dubio.uncertainty.execution.batched import Before, Folded, cached
+from dubio.uncertainty.execution.tolerance import agree
+from dubio.uncertainty.report import work_before_first_site
 
 # Logits of the members in a slice for a batch of any size, [K, B, C].
 Way = Callable[[Tensor, slice], Tensor]
@@ -37,7 +37,7 @@ class Masked:
     """The network itself, run with masks.
 
     Args:
-        run: of :mod:`uncertainty.execution.masked`.
+        run: of :mod:`dubio.uncertainty.execution.masked`.
         sampled: the network and its slots.
         banks: scaled masks, ``[K, *site.shape]`` a site.
         most: members times rows that are computed at a time.
@@ -105,9 +105,9 @@ class Found:
 def find(network: nn.Module, found: Audit, banks: Sequence[Tensor], row: Tensor, budget: int, seconds: float) -> Found:
     """Every way that gives what the plain loop gives on two rows, the one to prefer first.
 
-    ``chain`` and ``thinned`` for a chain, see :mod:`uncertainty.execution.batched` and
-    :mod:`uncertainty.execution.thinned`; otherwise ``traced`` or ``vmap``, and ``fold``, see
-    :mod:`uncertainty.execution.masked`; always ``loop``.
+    ``chain`` and ``thinned`` for a chain, see :mod:`dubio.uncertainty.execution.batched` and
+    :mod:`dubio.uncertainty.execution.thinned`; otherwise ``traced`` or ``vmap``, and ``fold``, see
+    :mod:`dubio.uncertainty.execution.masked`; always ``loop``.
 
     Args:
         network: in eval mode.

@@ -18,10 +18,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from uncertainty.execution import kernels
-from uncertainty.execution.batched import Before
-from uncertainty.execution.chain import Chain, Conv, Function, Linear, Mask
-from uncertainty.execution.kernels import Kernel
+from dubio.uncertainty.execution import kernels
+from dubio.uncertainty.execution.batched import Before
+from dubio.uncertainty.execution.chain import Chain, Conv, Function, Linear, Mask
+from dubio.uncertainty.execution.kernels import Kernel
 
 # Members in a block: many, for the fewest calls; but the more, the more zeros, and the larger what caches must hold.
 BLOCK = 64

@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import Predictor
-from models.checkpoint import file
-from models.checkpoint.schema import KEY
-from models.errors import UnreadableCheckpoint
+from dubio.models import Predictor
+from dubio.models.checkpoint import file
+from dubio.models.checkpoint.schema import KEY
+from dubio.models.errors import UnreadableCheckpoint
 
 Edit = Callable[[Callable[[dict[str, Any]], object]], Path]
 ROOT = Path(__file__).resolve().parents[3]
@@ -83,7 +83,7 @@ def test_code_in_a_file_is_not_run(
 def test_the_first_guard_is_not_the_only_one(edit: Edit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     marker = tmp_path / "marker"
     path = edit(lambda content: content.update(code=Pickled(os.system, f"touch {marker}")))
-    monkeypatch.setattr("models.checkpoint.pickle_scan.check", lambda _: None)
+    monkeypatch.setattr("dubio.models.checkpoint.pickle_scan.check", lambda _: None)
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     with pytest.raises(UnreadableCheckpoint, match="safe reader refuses it") as caught:
         file.read(path)
@@ -217,7 +217,7 @@ def test_writing_creates_the_folder(saved: Path, tmp_path: Path):
 SAVE_FOR_EVER = """
 import sys, itertools
 import torch
-from models.checkpoint import file
+from dubio.models.checkpoint import file
 content = file.read_plain(sys.argv[1])
 for epoch in itertools.count():
     content["epoch"] = epoch

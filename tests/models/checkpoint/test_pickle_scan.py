@@ -9,8 +9,8 @@ import psutil
 import pytest
 import torch
 
-from models.checkpoint import pickle_scan
-from models.errors import UnreadableCheckpoint
+from dubio.models.checkpoint import pickle_scan
+from dubio.models.errors import UnreadableCheckpoint
 
 
 def _zip(path: Path, *entries: tuple[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from models.checkpoint.sanitize import MAX_DEPTH, MAX_LENGTH, MAX_VALUES, Copier, check_tensor
-from models.errors import ModelError
+from dubio.models.checkpoint.sanitize import MAX_DEPTH, MAX_LENGTH, MAX_VALUES, Copier, check_tensor
+from dubio.models.errors import ModelError
 
 
 def _copy(value: object, max_bytes: int = 10**6) -> Any:

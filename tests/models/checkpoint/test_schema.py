@@ -7,7 +7,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from models.checkpoint.schema import FORMAT_VERSION, KEY, Section
+from dubio.models.checkpoint.schema import FORMAT_VERSION, KEY, Section
 
 
 @pytest.fixture(scope="module")

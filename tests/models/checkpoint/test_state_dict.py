@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.checkpoint import state_dict as weights
-from models.checkpoint.file import read_plain
-from models.checkpoint.state_dict import find
-from models.errors import UnreadableCheckpoint
+from dubio.models.checkpoint import state_dict as weights
+from dubio.models.checkpoint.file import read_plain
+from dubio.models.checkpoint.state_dict import find
+from dubio.models.errors import UnreadableCheckpoint
 
 
 class Net(nn.Module):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from models import InputSpec
-from models.errors import InvalidInput
-from models.inputs import encoding
+from dubio.models import InputSpec
+from dubio.models.errors import InvalidInput
+from dubio.models.inputs import encoding
 
 ROW = InputSpec(kind="numbers", shape=(2,), mean=(1.0, 10.0), std=(2.0, 5.0), low=0.0, high=20.0)
 IMAGE = InputSpec(kind="image", shape=(2, 1, 3), mean=(1.0, 10.0), std=(2.0, 5.0), low=0.0, high=20.0)

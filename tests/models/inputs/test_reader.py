@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from models import InputSpec
-from models.errors import InvalidInput
-from models.inputs import encoding
-from models.inputs.tabular import CategoricalColumn, NumericColumn, Table
-from models.inputs.text import SPECIAL, TokenizerSpec, Tokens
+from dubio.models import InputSpec
+from dubio.models.errors import InvalidInput
+from dubio.models.inputs import encoding
+from dubio.models.inputs.tabular import CategoricalColumn, NumericColumn, Table
+from dubio.models.inputs.text import SPECIAL, TokenizerSpec, Tokens
 
 COLUMNS = [
     NumericColumn(kind="numeric", name="age", low=18.0, high=90.0, fill=40.0, missing=False),

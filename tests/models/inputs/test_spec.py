@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from models.inputs.spec import MAX_INPUT, InputSpec
+from dubio.models.inputs.spec import MAX_INPUT, InputSpec
 
 IMAGE: dict[str, Any] = {
     "kind": "image",

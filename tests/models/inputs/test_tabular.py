@@ -13,8 +13,8 @@ from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder
 
-from models.errors import InvalidInput
-from models.inputs.tabular import CategoricalColumn, NumericColumn, Table, category, width
+from dubio.models.errors import InvalidInput
+from dubio.models.inputs.tabular import CategoricalColumn, NumericColumn, Table, category, width
 
 AGE = NumericColumn(kind="numeric", name="age", low=18.0, high=90.0, fill=40.0, missing=True)
 COLOUR = CategoricalColumn(kind="categorical", name="colour", categories=["red", "blue"], missing=False)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from models.errors import InvalidInput
-from models.inputs.text import MAX_CHARACTERS, TokenizerSpec, Tokens
+from dubio.models.errors import InvalidInput
+from dubio.models.inputs.text import MAX_CHARACTERS, TokenizerSpec, Tokens
 
 WORDS = ["[PAD]", "[UNK]", "the", "cat", "sat", ",", "file", "]"]
 PARTS = ["[PAD]", "[UNK]", "l", "o", "w", "e", "r", "lo", "low", "er"]

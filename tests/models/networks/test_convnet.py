@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from models import ConvNet
+from dubio.models import ConvNet
 
 BLOCK = ["Conv2d", "BatchNorm2d", "ReLU", "Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d", "Dropout2d"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models import DropConnectLinear, DropConnectMLP
-from uncertainty import Committee
+from dubio.models import DropConnectLinear, DropConnectMLP
+from dubio.uncertainty import Committee
 
 
 def test_without_training_it_is_a_linear_layer():

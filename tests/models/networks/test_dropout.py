@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from models import DirectDropout, LockedDropout
-from uncertainty import Committee
+from dubio.models import DirectDropout, LockedDropout
+from dubio.uncertainty import Committee
 
 
 def test_a_feature_is_dropped_at_every_step_or_at_none():

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models import MLP
+from dubio.models import MLP
 
 
 def test_default_architecture_is_512_256_128_with_falling_rates():

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from models import RecurrentNet
-from uncertainty import Committee
+from dubio.models import RecurrentNet
+from dubio.uncertainty import Committee
 
 WEIGHTS = ("layers.0.0.from_input.weight", "layers.0.0.from_state.weight", "head.weight")
 

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models import ResNet
-from models.networks.resnet import Block
-from uncertainty import Committee
+from dubio.models import ResNet
+from dubio.models.networks.resnet import Block
+from dubio.uncertainty import Committee
 
 
 def _norm(x: Tensor, state: dict[str, Tensor], name: str) -> Tensor:

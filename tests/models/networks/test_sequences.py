@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from models.networks import sequences
-from models.networks.sequences import Steps
+from dubio.models.networks import sequences
+from dubio.models.networks.sequences import Steps
 
 
 def test_rows_of_an_image_are_steps_and_all_are_there():

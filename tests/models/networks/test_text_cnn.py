@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models import TextCNN
+from dubio.models import TextCNN
 
 TOKENS = {"vocabulary": 11, "features": 5, "windows": (1, 2, 3), "width": 4, "padding": 0, "num_classes": 3}
 X = torch.tensor([[3, 7, 2, 9, 0, 0], [4, 0, 0, 0, 0, 0], [1, 2, 3, 4, 5, 6]])

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import NetworkSpec, TimmNet, registry
-from models.errors import ModelError
-from uncertainty import Committee, FeatureTap
+from dubio.models import NetworkSpec, TimmNet, registry
+from dubio.models.errors import ModelError
+from dubio.uncertainty import Committee, FeatureTap
 
 TIMM = """
 import torch
@@ -85,7 +85,7 @@ def test_a_checkpoint_may_name_it():
     network = TimmNet(**arguments).eval()
     spec = NetworkSpec(class_path=registry.class_path(TimmNet), init_args=arguments)
     x = torch.randn(2, 1, 5, 5)
-    assert spec.class_path == "models.TimmNet"
+    assert spec.class_path == "dubio.models.TimmNet"
     assert torch.equal(registry.build(spec, network.state_dict())(x), network(x))
 
 
@@ -111,4 +111,4 @@ def test_without_the_library_the_cure_is_named(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ModuleNotFoundError, match="pip install timm"):
         TimmNet()
     with pytest.raises(ModelError, match="pip install timm"):
-        registry.build(NetworkSpec(class_path="models.TimmNet", init_args={}), {})
+        registry.build(NetworkSpec(class_path="dubio.models.TimmNet", init_args={}), {})

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models import TransformerNet
-from models.networks.sequences import waves
-from uncertainty import Committee
+from dubio.models import TransformerNet
+from dubio.models.networks.sequences import waves
+from dubio.uncertainty import Committee
 
 
 def _layer(x: Tensor, state: dict[str, Tensor], name: str, heads: int) -> Tensor:

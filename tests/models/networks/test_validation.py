@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from models.networks.validation import check_rates, check_sizes
+from dubio.models.networks.validation import check_rates, check_sizes
 
 
 def test_positive_sizes_and_rates_in_the_unit_interval_pass():

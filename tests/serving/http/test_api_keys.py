@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from serving.errors import InvalidKeys
-from serving.http import api_keys as module
-from serving.http.api_keys import Keys, Scope
+from dubio.serving.errors import InvalidKeys
+from dubio.serving.http import api_keys as module
+from dubio.serving.http.api_keys import Keys, Scope
 
 INFER = "infer-key-0123456789"
 BOTH = "both/keys+0123456789=="

@@ -6,8 +6,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving.http.api_keys import Scope
-from serving.http.auth import ROUTES, Unlisted, scope_of
+from dubio.serving.http.api_keys import Scope
+from dubio.serving.http.auth import ROUTES, Unlisted, scope_of
 
 KEYS = {
     Scope.INFER: "infer-key-0123456789",

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving.errors import BodyTooLarge, InvalidRequest, UnsupportedEncoding
-from serving.http.body import choose, compress, inflate, read_encoding
+from dubio.serving.errors import BodyTooLarge, InvalidRequest, UnsupportedEncoding
+from dubio.serving.http.body import choose, compress, inflate, read_encoding
 
 
 def test_a_body_that_never_comes_is_given_up(serve: Callable, settings: Callable, checkpoint: Path) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from starlette.requests import ClientDisconnect, Request
 
-from serving.http.disconnects import CancelOnDisconnect
+from dubio.serving.http.disconnects import CancelOnDisconnect
 
 
 def request(messages: asyncio.Queue[dict[str, object]]) -> Request:

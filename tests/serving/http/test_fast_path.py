@@ -11,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.errors import Overloaded, UnknownModel
-from serving.http import problem_details
-from serving.http.fast_path import Shortcuts
+from dubio.serving.errors import Overloaded, UnknownModel
+from dubio.serving.http import problem_details
+from dubio.serving.http.fast_path import Shortcuts
 
 
 class Noting:

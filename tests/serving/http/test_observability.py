@@ -7,10 +7,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from models.errors import ModelError, UnreadableCheckpoint
-from serving.http import problem_details
-from serving.http.observability import Observer
-from serving.telemetry.metrics import Metrics
+from dubio.models.errors import ModelError, UnreadableCheckpoint
+from dubio.serving.http import problem_details
+from dubio.serving.http.observability import Observer
+from dubio.serving.telemetry.metrics import Metrics
 
 
 def broken_app(error: Exception) -> tuple[FastAPI, Metrics]:

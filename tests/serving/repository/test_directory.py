@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.errors import InvalidModelSource
-from serving.repository.directory import ModelDirectory
+from dubio.serving.errors import InvalidModelSource
+from dubio.serving.repository.directory import ModelDirectory
 
 
 def put(root: Path, *names: str) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import Ensemble, Predictor
-from models.errors import MismatchedCheckpoints, UnreadableCheckpoint
-from serving.errors import UnusableDevice
-from serving.repository.loader import Loader
-from serving.repository.source import ModelSource
+from dubio.models import Ensemble, Predictor
+from dubio.models.errors import MismatchedCheckpoints, UnreadableCheckpoint
+from dubio.serving.errors import UnusableDevice
+from dubio.serving.repository.loader import Loader
+from dubio.serving.repository.source import ModelSource
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import UnreadableCheckpoint
-from serving.errors import InvalidModelSource, LoadFailed, SelfTestFailed, UnknownModel
-from serving.repository.loader import Loader
-from serving.repository.reconciler import Control, Librarian
-from serving.repository.registry import Inventory
-from serving.repository.source import ModelSource
+from dubio.models.errors import UnreadableCheckpoint
+from dubio.serving.errors import InvalidModelSource, LoadFailed, SelfTestFailed, UnknownModel
+from dubio.serving.repository.loader import Loader
+from dubio.serving.repository.reconciler import Control, Librarian
+from dubio.serving.repository.registry import Inventory
+from dubio.serving.repository.source import ModelSource
 
 
 class Desk:
@@ -297,7 +297,7 @@ def test_a_model_that_fails_its_self_test_is_not_served(
     def fail(name: str, predictor: object) -> None:
         raise SelfTestFailed(f"Model {name!r} failed its self-test.")
 
-    monkeypatch.setattr("serving.repository.loader.check", fail)
+    monkeypatch.setattr("dubio.serving.repository.loader.check", fail)
     put(checkpoint, root / "bars" / "2")
     with pytest.raises(LoadFailed, match="failed its self-test"):
         desk.librarian.load("bars")

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import gc
 
-from models import Predictor
-from serving.repository.registry import Inventory, ServedModel, State
+from dubio.models import Predictor
+from dubio.serving.repository.registry import Inventory, ServedModel, State
 
 STAMP, OTHER = ((1, 2, 3, 4),), ((1, 2, 3, 5),)
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import models
-from models import Predictor
-from models.errors import UnreadableCheckpoint
-from serving.errors import InvalidModelSource, NotReady, UnknownModel, UnusableDevice
-from serving.repository.registry import State
-from serving.repository.repository import ModelRepository, ModelSource, watch
+from dubio import models
+from dubio.models import Predictor
+from dubio.models.errors import UnreadableCheckpoint
+from dubio.serving.errors import InvalidModelSource, NotReady, UnknownModel, UnusableDevice
+from dubio.serving.repository.registry import State
+from dubio.serving.repository.repository import ModelRepository, ModelSource, watch
 
 
 def repository(*sources: str, device: str = "cpu", root: Path | None = None, control: str = "none") -> ModelRepository:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-import models
-from models import Ensemble, InputSpec, NetworkSpec, Predictor, TextCNN
-from models.inputs.text import TokenizerSpec
-from serving.errors import SelfTestFailed
-from serving.repository.selftest import check
+from dubio import models
+from dubio.models import Ensemble, InputSpec, NetworkSpec, Predictor, TextCNN
+from dubio.models.inputs.text import TokenizerSpec
+from dubio.serving.errors import SelfTestFailed
+from dubio.serving.repository.selftest import check
 
 
 class Dying(nn.Module):
@@ -86,6 +86,6 @@ def test_a_model_that_cannot_read_its_own_example_is_refused() -> None:
     )
     inputs = InputSpec(kind="text", shape=(4,), mean=(0.0,), std=(1.0,), low=0, high=2, tokenizer=tokenizer)
     network = TextCNN(vocabulary=3, features=4, width=4, num_classes=2).eval()
-    spec = NetworkSpec(class_path="models.TextCNN", init_args={})
+    spec = NetworkSpec(class_path="dubio.models.TextCNN", init_args={})
     with pytest.raises(SelfTestFailed, match=r"'blank' failed its self-test: it does not take its own example"):
         check("blank", Predictor.build(network, spec, inputs, ("a", "b"), num_samples=4))

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import models
-from models import Predictor
-from models.errors import UnreadableCheckpoint
-from serving.repository import snapshot
-from serving.repository.snapshot import private_copy
+from dubio import models
+from dubio.models import Predictor
+from dubio.models.errors import UnreadableCheckpoint
+from dubio.serving.repository import snapshot
+from dubio.serving.repository.snapshot import private_copy
 
 
 def descriptors() -> int:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.errors import InvalidModelSource
-from serving.repository.source import ModelSource, is_name
+from dubio.serving.errors import InvalidModelSource
+from dubio.serving.repository.source import ModelSource, is_name
 
 
 @pytest.mark.parametrize(

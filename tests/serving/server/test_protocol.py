@@ -14,7 +14,7 @@ from http.client import HTTPConnection
 import pytest
 import uvicorn
 
-from serving.server.protocol import BoundedProtocol, Limits
+from dubio.serving.server.protocol import BoundedProtocol, Limits
 
 LIMIT = 64 * 1024
 HEAD_SECONDS = 0.3

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from serving.server.runtime_dir import hold, shared_folder
+from dubio.serving.server.runtime_dir import hold, shared_folder
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from serving.server.runtime_dir import hold
+from dubio.serving.server.runtime_dir import hold
 hold(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)

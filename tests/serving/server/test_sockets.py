@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from serving.server import sockets
-from serving.server import sockets as module
-from serving.server.sockets import Acceptor, Shares
+from dubio.serving.server import sockets
+from dubio.serving.server import sockets as module
+from dubio.serving.server.sockets import Acceptor, Shares
 
 
 def test_a_bound_socket_holds_the_port_but_answers_nobody_yet() -> None:

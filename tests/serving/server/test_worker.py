@@ -7,7 +7,7 @@ from typing import Any
 
 import psutil
 
-from serving.server.worker import divide_threads
+from dubio.serving.server.worker import divide_threads
 
 
 def test_processors_are_divided_among_workers_and_predictions(settings: Callable) -> None:

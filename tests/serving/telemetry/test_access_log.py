@@ -5,8 +5,8 @@ import os
 import threading
 from typing import Any
 
-from serving.telemetry import access_log as module
-from serving.telemetry.access_log import AccessLog
+from dubio.serving.telemetry import access_log as module
+from dubio.serving.telemetry.access_log import AccessLog
 
 LINE: dict[str, Any] = {
     "request_id": "r-1",

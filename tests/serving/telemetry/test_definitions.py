@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.telemetry.definitions import FAMILIES, Family
-from serving.telemetry.gauges import GAUGES
+from dubio.serving.telemetry.definitions import FAMILIES, Family
+from dubio.serving.telemetry.gauges import GAUGES
 
 ROOT = Path(__file__).parents[3]
 

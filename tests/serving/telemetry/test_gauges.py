@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from serving.telemetry.gauges import IN_FLIGHT, WAITING_BYTES, WAITING_ROWS, Gauges
+from dubio.serving.telemetry.gauges import IN_FLIGHT, WAITING_BYTES, WAITING_ROWS, Gauges
 
 
 def shown(gauges: Gauges) -> dict[str, float]:

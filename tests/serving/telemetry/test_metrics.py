@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from models import Predictor, Work
-from serving.telemetry import metrics as module
-from serving.telemetry.definitions import EPISTEMIC, P_VALUE
-from serving.telemetry.metrics import Metrics
+from dubio.models import Predictor, Work
+from dubio.serving.telemetry import metrics as module
+from dubio.serving.telemetry.definitions import EPISTEMIC, P_VALUE
+from dubio.serving.telemetry.metrics import Metrics
 
 MODEL = {"model": "m", "version": "3"}
 

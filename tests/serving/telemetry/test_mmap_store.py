@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from serving.telemetry.mmap_store import Tally
+from dubio.serving.telemetry.mmap_store import Tally
 
 ROOT = Path(__file__).parents[3]
 
@@ -56,7 +56,7 @@ def test_a_line_that_a_killed_worker_left_half_written_is_dropped(tmp_path: Path
 COUNT = """
 import sys
 from pathlib import Path
-from serving.telemetry.mmap_store import Tally
+from dubio.serving.telemetry.mmap_store import Tally
 
 tally = Tally(Path(sys.argv[1]), int(sys.argv[2]))
 for i in range(20_000):

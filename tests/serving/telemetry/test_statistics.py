@@ -3,11 +3,11 @@ from __future__ import annotations
 import gc
 import threading
 
-from models import Predictor
-from serving.batching import BatchRecord
-from serving.repository.repository import ServedModel
-from serving.telemetry.statistics import Record, Statistics
-from serving.v2.schema import ModelStatistics
+from dubio.models import Predictor
+from dubio.serving.batching import BatchRecord
+from dubio.serving.repository.repository import ServedModel
+from dubio.serving.telemetry.statistics import Record, Statistics
+from dubio.serving.v2.schema import ModelStatistics
 
 
 def batch(rows: int, queue: list[float], compute: float, failed: int = 0) -> BatchRecord:

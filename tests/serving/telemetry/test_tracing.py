@@ -14,8 +14,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from starlette.testclient import TestClient
 
-from serving.app import create_app
-from serving.telemetry.tracing import Tracing
+from dubio.serving.app import create_app
+from dubio.serving.telemetry.tracing import Tracing
 
 ROOT = Path(__file__).parents[3]
 BODY = {"instances": [[1, 2, 3, 4, 5], [0, 0, 0, 0, 0]]}
@@ -112,7 +112,7 @@ server = HTTPServer(("127.0.0.1", 0), Collector)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{server.server_port}"
 os.environ["OTEL_SERVICE_NAME"] = "my-own-name"
-from serving.telemetry.tracing import Tracing
+from dubio.serving.telemetry.tracing import Tracing
 
 tracing = Tracing.over_http()
 with tracing.request("GET", []):

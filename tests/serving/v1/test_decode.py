@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
-import models
-from serving.errors import InvalidRequest, MalformedJSON, TooManyRows
-from serving.v1.decode import Asked, parse
+from dubio import models
+from dubio.serving.errors import InvalidRequest, MalformedJSON, TooManyRows
+from dubio.serving.v1.decode import Asked, parse
 
 
 def read(body: bytes | str) -> Asked:

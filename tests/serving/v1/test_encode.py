@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from models import Predictor, Samples
-from serving.repository.repository import ServedModel
-from serving.v1.encode import render
-from serving.v1.schema import PredictResponse
+from dubio.models import Predictor, Samples
+from dubio.serving.repository.repository import ServedModel
+from dubio.serving.v1.encode import render
+from dubio.serving.v1.schema import PredictResponse
 
 
 @pytest.mark.parametrize("samples", [None, 5, "auto"])

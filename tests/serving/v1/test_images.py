@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from serving.errors import InvalidRequest, TooManyRows
-from serving.v1 import images
-from serving.v1.decode import parse
-from serving.v1.images import Raster, is_file, mentioned
+from dubio.serving.errors import InvalidRequest, TooManyRows
+from dubio.serving.v1 import images
+from dubio.serving.v1.decode import parse
+from dubio.serving.v1.images import Raster, is_file, mentioned
 
 HEIGHT, WIDTH = 5, 7
 GREY = Raster("image", (1, HEIGHT, WIDTH), 0.0, 255.0)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.errors import InvalidRequest, TooManyRows
-from serving.v1.instances import to_array
+from dubio.serving.errors import InvalidRequest, TooManyRows
+from dubio.serving.v1.instances import to_array
 
 SHAPE = (1, 2, 3)
 GOOD = [[[1, 2.5, 3], [4, 5, 6]]]

@@ -14,9 +14,9 @@ import httpx
 import numpy as np
 import pytest
 
-import models
-from models import Predictor
-from serving.v1.schema import PredictResponse, Problem
+from dubio import models
+from dubio.models import Predictor
+from dubio.serving.v1.schema import PredictResponse, Problem
 
 PREDICT = "/v1/models/bars/predict"
 BAR = np.zeros((8, 8))

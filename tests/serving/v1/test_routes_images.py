@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import models
-from models import Predictor
-from serving.settings import Settings
-from serving.v1.schema import PredictResponse, Problem
+from dubio import models
+from dubio.models import Predictor
+from dubio.serving.settings import Settings
+from dubio.serving.v1.schema import PredictResponse, Problem
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import httpx
 import numpy as np
 import pytest
 
-import models
-from serving.settings import Settings
-from serving.v1.schema import PredictResponse
+from dubio import models
+from dubio.serving.settings import Settings
+from dubio.serving.v1.schema import PredictResponse
 
 ROW = {"age": 40, "income": 2500.5, "city": "Bern", "member": True}
 TEXT = "Where is my card?"

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models import Work
-from serving.errors import InvalidRequest, MalformedJSON, ServingError
-from serving.v2.decode import (
+from dubio.models import Work
+from dubio.serving.errors import InvalidRequest, MalformedJSON, ServingError
+from dubio.serving.v2.decode import (
     Inference,
     Requested,
     everything,
@@ -19,8 +19,8 @@ from serving.v2.decode import (
     parse_unload,
     read_outputs,
 )
-from serving.v2.input_tensor import Target
-from serving.v2.outputs import OUTPUTS
+from dubio.serving.v2.input_tensor import Target
+from dubio.serving.v2.outputs import OUTPUTS
 
 TARGET = Target(name="m", shape=(3,), classes=4, committee=16, max_rows=5)
 INPUT = {"name": "input", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}

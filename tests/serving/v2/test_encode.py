@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models import Predictor, Samples, Work
-from serving.errors import InvalidRequest, Overloaded
-from serving.repository.repository import ServedModel
-from serving.v2.decode import Inference, Requested, everything
-from serving.v2.encode import render
-from serving.v2.outputs import OUTPUTS
+from dubio.models import Predictor, Samples, Work
+from dubio.serving.errors import InvalidRequest, Overloaded
+from dubio.serving.repository.repository import ServedModel
+from dubio.serving.v2.decode import Inference, Requested, everything
+from dubio.serving.v2.encode import render
+from dubio.serving.v2.outputs import OUTPUTS
 
 DEFAULT = [name for name, output in OUTPUTS.items() if output.by_default]
 

@@ -11,8 +11,8 @@ import httpx
 import numpy as np
 import pytest
 
-from models import Predictor
-from serving.v2.schema import InferResponse
+from dubio.models import Predictor
+from dubio.serving.v2.schema import InferResponse
 
 INFER = "/v2/models/bars/infer"
 LENGTH = "Inference-Header-Content-Length"

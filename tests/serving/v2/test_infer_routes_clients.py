@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
-from models import Predictor, Work
+from dubio.models import Predictor, Work
 
 triton = import_module("tritonclient.http")
 triton_aio = import_module("tritonclient.http.aio")

@@ -5,8 +5,8 @@ import struct
 import numpy as np
 import pytest
 
-from serving.errors import InvalidRequest, TooManyRows
-from serving.v2.input_tensor import NUMBERS, Target, from_bytes, from_json, read_inputs, read_raw, to_bytes
+from dubio.serving.errors import InvalidRequest, TooManyRows
+from dubio.serving.v2.input_tensor import NUMBERS, Target, from_bytes, from_json, read_inputs, read_raw, to_bytes
 
 TARGET = Target(name="m", shape=(2, 3), classes=4, committee=16, max_rows=5)
 ROWS = np.arange(12, dtype=np.float32).reshape(2, 2, 3)

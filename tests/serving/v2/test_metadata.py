@@ -2,11 +2,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from models import Predictor
-from serving.repository.repository import ServedModel
-from serving.v2 import schema as wire
-from serving.v2.metadata import configure, describe_model, describe_server
-from serving.v2.outputs import OUTPUTS
+from dubio.models import Predictor
+from dubio.serving.repository.repository import ServedModel
+from dubio.serving.v2 import schema as wire
+from dubio.serving.v2.metadata import configure, describe_model, describe_server
+from dubio.serving.v2.outputs import OUTPUTS
 
 
 def test_documents_have_the_protocols_form(predictor: Predictor) -> None:

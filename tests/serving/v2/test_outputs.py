@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from models import Predictor
-from serving.v2.outputs import OUTPUTS, classify
+from dubio.models import Predictor
+from dubio.serving.v2.outputs import OUTPUTS, classify
 
 
 def test_each_output_has_its_shape_and_type(predictor: Predictor, bars: np.ndarray) -> None:

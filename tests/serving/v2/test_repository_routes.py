@@ -15,10 +15,10 @@ import pytest
 from tritonclient.http import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-import models
-from models import Ensemble, Work
-from serving.v1.schema import PredictResponse
-from serving.v2 import schema as wire
+from dubio import models
+from dubio.models import Ensemble, Work
+from dubio.serving.v1.schema import PredictResponse
+from dubio.serving.v2 import schema as wire
 
 KEY = "a-good-key-for-tests-0123456789"
 INDEX = "/v2/repository/index"

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving.v2 import schema as wire
+from dubio.serving.v2 import schema as wire
 
 
 def test_live_and_ready(client: httpx.Client) -> None:

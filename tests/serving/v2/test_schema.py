@@ -3,11 +3,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from serving.v2.schema import InferRequest
+from dubio.serving.v2.schema import InferRequest
 
 
 def test_the_types_need_no_torch() -> None:
-    code = "import sys, serving.v2.schema; assert not {'torch', 'fastapi', 'numpy'} & set(sys.modules)"
+    code = "import sys, dubio.serving.v2.schema; assert not {'torch', 'fastapi', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import httpx
 
-from serving.v1.schema import PredictResponse
-from serving.v2.schema import InferResponse
+from dubio.serving.v1.schema import PredictResponse
+from dubio.serving.v2.schema import InferResponse
 
 
 def test_every_example_runs(client: httpx.Client) -> None:

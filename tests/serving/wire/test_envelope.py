@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from serving.errors import InvalidRequest
-from serving.wire.envelope import quoted, read_flag, read_object, read_parameters
+from dubio.serving.errors import InvalidRequest
+from dubio.serving.wire.envelope import quoted, read_flag, read_object, read_parameters
 
 
 def test_objects() -> None:

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from training import Digits
-from training.callbacks.learning_curves import Quality, logits
+from dubio.training import Digits
+from dubio.training.callbacks.learning_curves import Quality, logits
 
 
 def _ece(probs: np.ndarray, labels: np.ndarray, bins: int) -> float:

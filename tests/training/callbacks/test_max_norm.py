@@ -9,9 +9,9 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import nn
 from torch.optim import SGD
 
-from models import ConvNet
-from training import Classifier, Digits, MaxNorm
-from training.errors import TrainingError
+from dubio.models import ConvNet
+from dubio.training import Classifier, Digits, MaxNorm
+from dubio.training.errors import TrainingError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:The number of training batches")
 

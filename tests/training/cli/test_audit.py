@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from models import load
-from training.cli.main import main
+from dubio.models import load
+from dubio.training.cli.main import main
 
 
 def _without_strategy(report: str) -> list[str]:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from models import MLP, ConvNet, DropConnectMLP, RecurrentNet, ResNet, TransformerNet
-from training import Digits
-from training.callbacks.learning_curves import Quality, logits
-from training.cli.compare import switch_off
-from training.cli.main import main
+from dubio.models import MLP, ConvNet, DropConnectMLP, RecurrentNet, ResNet, TransformerNet
+from dubio.training import Digits
+from dubio.training.callbacks.learning_curves import Quality, logits
+from dubio.training.cli.compare import switch_off
+from dubio.training.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = str(ROOT / "configs" / "digits_mlp.yaml")

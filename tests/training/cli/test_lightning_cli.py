@@ -17,11 +17,11 @@ import yaml
 from sklearn.datasets import load_digits
 from starlette.testclient import TestClient
 
-from models import load
-from models.errors import ModelError
-from serving.app import create_app
-from serving.settings import Settings
-from training.cli.main import main
+from dubio.models import load
+from dubio.models.errors import ModelError
+from dubio.serving.app import create_app
+from dubio.serving.settings import Settings
+from dubio.training.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = str(ROOT / "configs" / "digits_mlp.yaml")
@@ -75,8 +75,8 @@ def config(**scale: float) -> str:
     network = {"class_path": "outside_nets.Net", "init_args": {"width": 48}}
     content = {
         "name": "mine",
-        "model": {"class_path": "training.Classifier", "init_args": {"network": network}},
-        "data": {"class_path": "training.Arrays", "init_args": {"path": "digits.npz", **scale}},
+        "model": {"class_path": "dubio.training.Classifier", "init_args": {"network": network}},
+        "data": {"class_path": "dubio.training.Arrays", "init_args": {"path": "digits.npz", **scale}},
         "calibration": {"num_samples": 8},
     }
     Path("mine.yaml").write_text(yaml.safe_dump(content))
@@ -206,7 +206,7 @@ def test_a_fit_that_is_terminated_goes_on_from_where_it_was(tmp_path: Path):
     """A batch system ends a job with SIGTERM, and starts it again with the same command."""
     arguments = ["fit", "--config", CONFIG, "--runs", str(tmp_path), "--trainer.enable_progress_bar", "false"]
     with subprocess.Popen(
-        [sys.executable, "-m", "training", *arguments, "--trainer.max_epochs", "100000"],
+        [sys.executable, "-m", "dubio.training", *arguments, "--trainer.max_epochs", "100000"],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,

@@ -15,10 +15,10 @@ import pytest
 import torch
 import yaml
 
-from models import load
-from training import Digits
-from training.cli.lightning_cli import CLI, OWN
-from training.cli.main import main
+from dubio.models import load
+from dubio.training import Digits
+from dubio.training.cli.lightning_cli import CLI, OWN
+from dubio.training.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = str(ROOT / "configs" / "digits_mlp.yaml")
@@ -64,7 +64,7 @@ def test_a_fit_serves_the_best_checkpoint_not_the_last(runs: Path):
 def test_every_checkpoint_is_plain_data_and_says_how_it_was_made(runs: Path):
     for path in (runs / "digits_mlp").rglob("*.ckpt"):
         content = torch.load(path, weights_only=True)
-        assert content["hyper_parameters"]["network"]["class_path"] == "models.MLP"
+        assert content["hyper_parameters"]["network"]["class_path"] == "dubio.models.MLP"
         assert all(name.startswith("network.") for name in content["state_dict"])
 
 
@@ -192,7 +192,7 @@ def test_a_trial_run_writes_nothing(tmp_path: Path):
         (["--model.network.in_features", "63"], "does not take inputs of shape [1, 8, 8]"),
         (["--model.network.rates", "[0, 0, 0]"], "no dropout site"),
         (["--model.network.rates", "[0.5]"], "error: Expected `rates` to have one rate for each of 3 layers"),
-        (["--model.network.depth", "3"], "models.MLP has no option `depth`"),
+        (["--model.network.depth", "3"], "dubio.models.MLP has no option `depth`"),
         (["--model.network.width", "3"], "did you mean `widths`?"),
         (["--model.network", "Foo"], "Foo"),
         (["--model.optimizer.lr", "-1"], "Invalid learning rate: -1"),
@@ -247,7 +247,7 @@ def test_the_flag_is_taken_from_the_process_too(tmp_path: Path):
     command = [
         sys.executable,
         "-m",
-        "training",
+        "dubio.training",
         "fit",
         "--config",
         CONFIG,
@@ -354,7 +354,7 @@ def test_a_fit_that_is_terminated_says_so(tmp_path: Path):
     arguments = ["fit", "--config", CONFIG, "--runs", str(tmp_path), "--trainer.max_epochs", "10000"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        [sys.executable, "-m", "training", *arguments],
+        [sys.executable, "-m", "dubio.training", *arguments],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.DEVNULL,

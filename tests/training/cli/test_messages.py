@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from training.cli.main import main
-from training.cli.messages import nearest, one_line, told
+from dubio.training.cli.main import main
+from dubio.training.cli.messages import nearest, one_line, told
 
 CONFIG = "configs/digits_mlp.yaml"
 
@@ -24,13 +24,16 @@ def fails(capsys: pytest.CaptureFixture[str], *args: str) -> str:
         (["--trainer.max_epohcs", "3"], "`trainer` has no setting `max_epohcs`; did you mean `max_epochs`?"),
         (["--calibration.alhpa", "0.1"], "`calibration` has no setting `alhpa`; did you mean `alpha`?"),
         (["--modle.x", "3"], "there is no setting `modle.x`; did you mean `model`?"),
-        (["--data.trian", "0.5"], "`data`: training.Digits has no option `trian`; did you mean `train`?"),
-        (["--data", "Digitz"], "`data`: there is no class `Digitz`; did you mean `training.Digits`?"),
+        (["--data.trian", "0.5"], "`data`: dubio.training.Digits has no option `trian`; did you mean `train`?"),
+        (["--data", "Digitz"], "`data`: there is no class `Digitz`; did you mean `dubio.training.Digits`?"),
         (
             ["--model.network.widht", "3"],
-            "`model.init_args.network`: models.MLP has no option `widht`; did you mean `widths`?",
+            "`model.init_args.network`: dubio.models.MLP has no option `widht`; did you mean `widths`?",
         ),
-        (["--model.network.class_path", "models.MPL"], "there is no class `models.MPL`; did you mean `models.MLP`?"),
+        (
+            ["--model.network.class_path", "models.MPL"],
+            "no class `models.MPL`; did you mean `dubio.models.MLP`?",
+        ),
         (
             ["--model.optimizer.lrr", "1"],
             "`model.init_args.optimizer`: torch.optim.AdamW has no option `lrr`; did you mean `lr`?",
@@ -52,7 +55,7 @@ def test_a_slip_on_the_command_line_is_told_with_what_was_meant(
         ("trianer: {max_epochs: 3}", "there is no setting `trianer.max_epochs`; did you mean `trainer`?"),
         (
             "model: {init_args: {network: {init_args: {rate: [0.1]}}}}",
-            "`model.init_args.network`: models.MLP has no option `rate`; did you mean `rates`?",
+            "`model.init_args.network`: dubio.models.MLP has no option `rate`; did you mean `rates`?",
         ),
     ],
 )
@@ -82,12 +85,12 @@ def test_few_choices_are_listed_where_none_is_near():
 
 # As jsonargparse 4.53 words them.
 WRONG_RATES = """Does not validate against any of the Union subtypes
-Subtypes: [<class 'training.classifier.Classifier'>, <class 'NoneType'>]
+Subtypes: [<class 'dubio.training.classifier.Classifier'>, <class 'NoneType'>]
 Errors:
   - Expected `rates` to have one rate for each of 3 layers, but got [0.5].
   - Expected a <class 'NoneType'>
 Given value type: <class 'jsonargparse._namespace.Namespace'>
-Given value: Namespace(class_path='training.Classifier', init_args=Namespace())"""
+Given value: Namespace(class_path='dubio.training.Classifier', init_args=Namespace())"""
 
 WRONG_NUMBER = """Parser key "trainer.max_epochs":
   Does not validate against any of the Union subtypes

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer
 
-from models import load
-from training import Arrays
-from training.cli.main import main
-from training.errors import DataUnavailable, InvalidSplit, TrainingError, UnreadableData
+from dubio.models import load
+from dubio.training import Arrays
+from dubio.training.cli.main import main
+from dubio.training.errors import DataUnavailable, InvalidSplit, TrainingError, UnreadableData
 
 ROOT = Path(__file__).resolve().parents[3]
 GENERATOR = np.random.default_rng(0)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.inputs.text import Tokens
-from training import CLINC150
-from training.errors import DataUnavailable, UnreadableData
+from dubio.models.inputs.text import Tokens
+from dubio.training import CLINC150
+from dubio.training.errors import DataUnavailable, UnreadableData
 
 INTENTS = ("book", "pay")
 CONTENT = {

@@ -5,8 +5,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from training.data.csv_reader import MISSING, TableFile
-from training.errors import UnreadableData
+from dubio.training.data.csv_reader import MISSING, TableFile
+from dubio.training.errors import UnreadableData
 
 
 def written(folder: Path, text: str) -> Path:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from training import Digits
-from training.data.splits import SPLITS
-from training.errors import InvalidSplit
-from uncertainty.detection import conformal
+from dubio.training import Digits
+from dubio.training.data.splits import SPLITS
+from dubio.training.errors import InvalidSplit
+from dubio.uncertainty.detection import conformal
 
 
 def test_the_five_splits_are_all_the_digits(digits: Digits):

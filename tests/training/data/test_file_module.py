@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.data.file_module import DividedDataModule
-from training.data.module import Rows
-from training.data.splits import SPLITS, SplitName
-from training.errors import DataUnavailable, InvalidSplit, TrainingError, UnreadableData
+from dubio.training.data.file_module import DividedDataModule
+from dubio.training.data.module import Rows
+from dubio.training.data.splits import SPLITS, SplitName
+from dubio.training.errors import DataUnavailable, InvalidSplit, TrainingError, UnreadableData
 
 
 class Memory(DividedDataModule):

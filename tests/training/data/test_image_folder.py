@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.v1.images import Raster
-from training import ImageFolder
-from training.data.splits import SPLITS
-from training.errors import DataUnavailable, InvalidSplit, TrainingError, UnreadableData
+from dubio.serving.v1.images import Raster
+from dubio.training import ImageFolder
+from dubio.training.data.splits import SPLITS
+from dubio.training.errors import DataUnavailable, InvalidSplit, TrainingError, UnreadableData
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (120, 6, 5, 3), dtype=np.uint8)
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training import MNIST, FashionMNIST
-from training.data.mnist import IDXImages
-from training.data.splits import SPLITS
-from training.errors import DataUnavailable, TrainingError, UnreadableData
+from dubio.training import MNIST, FashionMNIST
+from dubio.training.data.mnist import IDXImages
+from dubio.training.data.splits import SPLITS
+from dubio.training.errors import DataUnavailable, TrainingError, UnreadableData
 
 
 @pytest.mark.parametrize("kind", [MNIST, FashionMNIST])

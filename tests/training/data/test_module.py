@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.inputs import encoding
-from training.data.module import Rows, TensorDataModule, TensorRows, fit_input
-from training.errors import TrainingError
+from dubio.models.inputs import encoding
+from dubio.training.data.module import Rows, TensorDataModule, TensorRows, fit_input
+from dubio.training.errors import TrainingError
 
 NAMES = ("train", "validation", "select", "calibration", "test")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models import InputSpec
-from training.data.ood import inverted, photograph_patches, uniform_noise
+from dubio.models import InputSpec
+from dubio.training.data.ood import inverted, photograph_patches, uniform_noise
 
 SPEC = InputSpec(kind="image", shape=(1, 8, 8), mean=(5.0,), std=(6.0,), low=0.0, high=16.0)
 COLOUR = InputSpec(kind="image", shape=(3, 12, 10), mean=(0.0,) * 3, std=(1.0,) * 3, low=-1.0, high=1.0)

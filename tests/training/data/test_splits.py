@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.data.splits import SPLITS, counts, split
-from training.errors import InvalidSplit
+from dubio.training.data.splits import SPLITS, counts, split
+from dubio.training.errors import InvalidSplit
 
 FRACTIONS = {"train": 0.5, "validation": 0.1, "select": 0.1, "calibration": 0.15, "test": 0.15}
 LABELS = np.repeat(np.arange(4), [400, 200, 100, 60])

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from training import Synthetic
-from training.data.splits import SPLITS
-from training.errors import TrainingError
+from dubio.training import Synthetic
+from dubio.training.data.splits import SPLITS
+from dubio.training.errors import TrainingError
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder
 
-from models import load
-from training import Table
-from training.cli.main import main
-from training.data.splits import SPLITS
-from training.errors import DataUnavailable, TrainingError, UnreadableData
+from dubio.models import load
+from dubio.training import Table
+from dubio.training.cli.main import main
+from dubio.training.data.splits import SPLITS
+from dubio.training.errors import DataUnavailable, TrainingError, UnreadableData
 
 ROWS = 600
 

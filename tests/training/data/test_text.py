@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from models import NetworkSpec, TextCNN, load, save
-from training import CalibrationSettings, Text, calibrate
-from training.errors import DataUnavailable, InvalidSplit, TrainingError, UnreadableData
-from uncertainty import Committee
+from dubio.models import NetworkSpec, TextCNN, load, save
+from dubio.training import CalibrationSettings, Text, calibrate
+from dubio.training.errors import DataUnavailable, InvalidSplit, TrainingError, UnreadableData
+from dubio.uncertainty import Committee
 
 TOPICS = {"food": ["bread", "soup", "rice"], "weather": ["rain", "snow", "fog"]}
 ROWS = [
@@ -122,7 +122,7 @@ def test_from_the_file_a_sentence_is_answered_as_its_tokens_are(tmp_path: Path, 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = TextCNN(**arguments).eval().requires_grad_(False)
-    spec = NetworkSpec(class_path="models.TextCNN", init_args=arguments)
+    spec = NetworkSpec(class_path="dubio.models.TextCNN", init_args=arguments)
     predictor = calibrate(network, spec, data, CalibrationSettings(num_samples=8))
     assert predictor.detector is not None
     assert [part.name for part in predictor.detector.parts] == [

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from models.inputs.text import SPECIAL, Tokens
-from training.data import tokenizer
-from training.errors import TrainingError
+from dubio.models.inputs.text import SPECIAL, Tokens
+from dubio.training.data import tokenizer
+from dubio.training.errors import TrainingError
 
 TEXTS = ["book a flight", "book a table", "Book a Flight to Bern!", "what is a table"]
 

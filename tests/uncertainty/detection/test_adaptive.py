@@ -12,12 +12,12 @@ import torch
 from scipy.stats import binom
 from torch import Tensor
 
-from uncertainty import Calibration, Detector, DeterministicPass, Evidence, Stopping
-from uncertainty.detection.adaptive import LEAST_CLEARANCE, Stopped, clearance, recorded
-from uncertainty.detection.detector import UNFAMILIAR, mutual_information
-from uncertainty.detection.ecdf import Ranks
-from uncertainty.detection.measures import summarise
-from uncertainty.errors import CalibrationSetTooSmall, NotFitted, UncertaintyError
+from dubio.uncertainty import Calibration, Detector, DeterministicPass, Evidence, Stopping
+from dubio.uncertainty.detection.adaptive import LEAST_CLEARANCE, Stopped, clearance, recorded
+from dubio.uncertainty.detection.detector import UNFAMILIAR, mutual_information
+from dubio.uncertainty.detection.ecdf import Ranks
+from dubio.uncertainty.detection.measures import summarise
+from dubio.uncertainty.errors import CalibrationSetTooSmall, NotFitted, UncertaintyError
 
 N = 600  # calibration rows
 STAGES = (4, 8)  # of 16

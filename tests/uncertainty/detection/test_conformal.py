@@ -11,8 +11,8 @@ import torch
 from scipy.stats import beta
 from torch import Tensor
 
-from uncertainty.detection.conformal import Calibration, JointCalibration, level
-from uncertainty.errors import CalibrationSetTooSmall, UncertaintyError
+from dubio.uncertainty.detection.conformal import Calibration, JointCalibration, level
+from dubio.uncertainty.errors import CalibrationSetTooSmall, UncertaintyError
 
 
 def _scores(rows: int, seed: int = 0) -> Tensor:

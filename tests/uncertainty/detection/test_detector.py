@@ -12,11 +12,11 @@ from scipy.special import logsumexp, softmax
 from scipy.stats import entropy
 from torch import Tensor
 
-from uncertainty import Calibration, Detector, DeterministicPass, Evidence
-from uncertainty.detection import detector
-from uncertainty.detection.detector import DEFAULT_SCORES, DISTANCES, OUTPUT_SCORES, UNCERTAIN, UNFAMILIAR
-from uncertainty.detection.measures import summarise
-from uncertainty.errors import CalibrationSetTooSmall, NoFeatures, NotFitted, UncertaintyError
+from dubio.uncertainty import Calibration, Detector, DeterministicPass, Evidence
+from dubio.uncertainty.detection import detector
+from dubio.uncertainty.detection.detector import DEFAULT_SCORES, DISTANCES, OUTPUT_SCORES, UNCERTAIN, UNFAMILIAR
+from dubio.uncertainty.detection.measures import summarise
+from dubio.uncertainty.errors import CalibrationSetTooSmall, NoFeatures, NotFitted, UncertaintyError
 
 EVERY_SCORE = (*DISTANCES, *OUTPUT_SCORES)
 

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uncertainty.detection.ecdf import Ranks, RankTable
-from uncertainty.errors import CalibrationSetTooSmall
+from dubio.uncertainty.detection.ecdf import Ranks, RankTable
+from dubio.uncertainty.errors import CalibrationSetTooSmall
 
 SELECT = Ranks.fit(torch.tensor([3.0, 1.0, 2.0, 5.0, 9.0]))
 numbers = st.floats(-1e6, 1e6, allow_subnormal=False)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from uncertainty import Committee, FeatureTap
+from dubio.uncertainty import Committee, FeatureTap
 
 
 def _tap(case) -> FeatureTap:

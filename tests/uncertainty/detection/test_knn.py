@@ -9,8 +9,8 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 from torch import Tensor
 
-from uncertainty.detection.knn import NearestNeighbours
-from uncertainty.errors import CalibrationSetTooSmall
+from dubio.uncertainty.detection.knn import NearestNeighbours
+from dubio.uncertainty.errors import CalibrationSetTooSmall
 
 
 def _features(rows: int, width: int = 7, seed: int = 0) -> Tensor:

@@ -9,8 +9,8 @@ from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import EmpiricalCovariance
 from torch import Tensor
 
-from uncertainty.detection.mahalanobis import Mahalanobis, RelativeMahalanobis
-from uncertainty.errors import CalibrationSetTooSmall, UncertaintyError
+from dubio.uncertainty.detection.mahalanobis import Mahalanobis, RelativeMahalanobis
+from dubio.uncertainty.errors import CalibrationSetTooSmall, UncertaintyError
 
 TINY = 1e-9
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy.stats import entropy
 from torch import Tensor
 
-from uncertainty.detection import measures
-from uncertainty.errors import UncertaintyError
+from dubio.uncertainty.detection import measures
+from dubio.uncertainty.errors import UncertaintyError
 
 LN2 = math.log(2)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from uncertainty import DeterministicPass, Evidence
-from uncertainty.errors import NoFeatures
+from dubio.uncertainty import DeterministicPass, Evidence
+from dubio.uncertainty.errors import NoFeatures
 
 
 def _pass(rows: int, features: bool = True) -> DeterministicPass:

@@ -16,14 +16,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from uncertainty import Calibration, Detector, Evidence, Stopping
-from uncertainty.detection.adaptive import recorded
-from uncertainty.detection.detector import DISTANCES, OUTPUT_SCORES
-from uncertainty.detection.ecdf import Ranks
-from uncertainty.detection.knn import NearestNeighbours
-from uncertainty.detection.mahalanobis import Mahalanobis, RelativeMahalanobis
-from uncertainty.detection.serialization import dump, dump_detector, dump_stopping, load, load_detector, load_stopping
-from uncertainty.errors import NotFitted, UncertaintyError
+from dubio.uncertainty import Calibration, Detector, Evidence, Stopping
+from dubio.uncertainty.detection.adaptive import recorded
+from dubio.uncertainty.detection.detector import DISTANCES, OUTPUT_SCORES
+from dubio.uncertainty.detection.ecdf import Ranks
+from dubio.uncertainty.detection.knn import NearestNeighbours
+from dubio.uncertainty.detection.mahalanobis import Mahalanobis, RelativeMahalanobis
+from dubio.uncertainty.detection.serialization import (
+    dump,
+    dump_detector,
+    dump_stopping,
+    load,
+    load_detector,
+    load_stopping,
+)
+from dubio.uncertainty.errors import NotFitted, UncertaintyError
 
 EVERY_SCORE = (*DISTANCES, *OUTPUT_SCORES)
 

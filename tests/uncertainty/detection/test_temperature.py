@@ -11,8 +11,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
 from torch import Tensor
 
-from uncertainty.detection import temperature
-from uncertainty.errors import UncertaintyError
+from dubio.uncertainty.detection import temperature
+from dubio.uncertainty.errors import UncertaintyError
 
 
 def _data(members: int, true_temperature: float, rows: int = 800) -> tuple[Tensor, Tensor]:

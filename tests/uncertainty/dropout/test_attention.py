@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uncertainty import Committee
-from uncertainty.dropout import attention
-from uncertainty.errors import UnsupportedNetwork, UnsupportedSite
+from dubio.uncertainty import Committee
+from dubio.uncertainty.dropout import attention
+from dubio.uncertainty.errors import UnsupportedNetwork, UnsupportedSite
 
 L, E, H = 5, 8, 2
 

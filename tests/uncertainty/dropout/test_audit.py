@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uncertainty.dropout.audit import audit
-from uncertainty.dropout.sites import Site
-from uncertainty.errors import NetworkInTrainingMode, NoDropoutFound, UnsupportedNetwork, UnsupportedSite
+from dubio.uncertainty.dropout.audit import audit
+from dubio.uncertainty.dropout.sites import Site
+from dubio.uncertainty.errors import NetworkInTrainingMode, NoDropoutFound, UnsupportedNetwork, UnsupportedSite
 
 
 class Net(nn.Module):

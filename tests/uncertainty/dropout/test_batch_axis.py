@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uncertainty import Committee
-from uncertainty.dropout import batch_axis
-from uncertainty.dropout.audit import audit
-from uncertainty.dropout.function_mode import Call
-from uncertainty.dropout.probe import Seen
-from uncertainty.errors import UnsupportedSite
-from uncertainty.execution import masked
+from dubio.uncertainty import Committee
+from dubio.uncertainty.dropout import batch_axis
+from dubio.uncertainty.dropout.audit import audit
+from dubio.uncertainty.dropout.function_mode import Call
+from dubio.uncertainty.dropout.probe import Seen
+from dubio.uncertainty.errors import UnsupportedSite
+from dubio.uncertainty.execution import masked
 
 
 class Net(nn.Module):

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uncertainty import Committee
-from uncertainty.dropout.function_mode import Call
-from uncertainty.errors import NoDropoutFound, UnsupportedNetwork, UnsupportedSite
+from dubio.uncertainty import Committee
+from dubio.uncertainty.dropout.function_mode import Call
+from dubio.uncertainty.errors import NoDropoutFound, UnsupportedNetwork, UnsupportedSite
 
 W = 8
 # Of SELU: what it saturates to, from its published constants.

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uncertainty.dropout.probe import SiteRecorder
+from dubio.uncertainty.dropout.probe import SiteRecorder
 
 
 def _record(network: nn.Module, x: Tensor) -> SiteRecorder:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from uncertainty import Committee
-from uncertainty.errors import UnsupportedNetwork
+from dubio.uncertainty import Committee
+from dubio.uncertainty.errors import UnsupportedNetwork
 
 L, F, W = 5, 3, 4
 KINDS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from uncertainty import Committee
-from uncertainty.dropout.sites import Site
-from uncertainty.errors import UnsupportedSite
-from uncertainty.execution import masks
+from dubio.uncertainty import Committee
+from dubio.uncertainty.dropout.sites import Site
+from dubio.uncertainty.errors import UnsupportedSite
+from dubio.uncertainty.execution import masks
 
 
 def _network() -> nn.Sequential:

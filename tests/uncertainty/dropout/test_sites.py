@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from uncertainty.dropout.function_mode import Call
-from uncertainty.dropout.sites import NotFoldable, Site, Slot, alpha_scale
-from uncertainty.errors import UnsupportedNetwork
+from dubio.uncertainty.dropout.function_mode import Call
+from dubio.uncertainty.dropout.sites import NotFoldable, Site, Slot, alpha_scale
+from dubio.uncertainty.errors import UnsupportedNetwork
 
 
 def _slot(kind: str, shape: tuple[int, ...], axis: int | None = 0, **options: object) -> Slot:

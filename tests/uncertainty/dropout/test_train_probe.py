@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uncertainty.dropout.audit import audit
-from uncertainty.dropout.selection import Selection
-from uncertainty.dropout.train_probe import rehearse
-from uncertainty.errors import NoDropoutFound, UnsupportedSite
+from dubio.uncertainty.dropout.audit import audit
+from dubio.uncertainty.dropout.selection import Selection
+from dubio.uncertainty.dropout.train_probe import rehearse
+from dubio.uncertainty.errors import NoDropoutFound, UnsupportedSite
 
 
 class Net(nn.Module):

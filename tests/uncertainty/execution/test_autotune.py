@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from dubio.uncertainty import Committee
+from dubio.uncertainty.errors import UnsupportedNetwork
+from dubio.uncertainty.execution import autotune
+from dubio.uncertainty.execution.autotune import BATCHES, Strategy, choose
+from dubio.uncertainty.execution.strategies import Way
 from tests.uncertainty.chains import NO_CHAINS, recorded
-from uncertainty import Committee
-from uncertainty.errors import UnsupportedNetwork
-from uncertainty.execution import autotune
-from uncertainty.execution.autotune import BATCHES, Strategy, choose
-from uncertainty.execution.strategies import Way
 
 ROW = torch.zeros(1, 3)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dubio.uncertainty.execution import batched
+from dubio.uncertainty.execution.batched import Folded
 from tests.uncertainty.chains import CHAINS, EVERYBODY, K, recorded
-from uncertainty.execution import batched
-from uncertainty.execution.batched import Folded
 
 
 @pytest.mark.parametrize("name", CHAINS)

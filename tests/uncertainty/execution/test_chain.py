@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from dubio.uncertainty.dropout.audit import audit
+from dubio.uncertainty.execution import chain
+from dubio.uncertainty.execution.chain import Conv, Function, Linear, Mask
 from tests.uncertainty.chains import CHAINS, NO_CHAINS, recorded
-from uncertainty.dropout.audit import audit
-from uncertainty.execution import chain
-from uncertainty.execution.chain import Conv, Function, Linear, Mask
 
 
 @pytest.mark.parametrize("name", CHAINS)
@@ -89,7 +89,7 @@ def test_batch_norm_is_folded_into_the_layer_before_it():
 
 
 def test_sites_that_are_left_out_are_not_in_the_chain():
-    from uncertainty.dropout.selection import Selection
+    from dubio.uncertainty.dropout.selection import Selection
 
     network = nn.Sequential(
         nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3)

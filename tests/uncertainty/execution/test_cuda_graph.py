@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from dubio.uncertainty import Committee
+from dubio.uncertainty.execution import cuda_graph
 from tests.uncertainty.chains import NO_CHAINS, THINNABLE, recorded
-from uncertainty import Committee
-from uncertainty.execution import cuda_graph
 
 K = 6
 

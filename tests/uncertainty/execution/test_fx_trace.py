@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uncertainty.dropout.audit import audit
-from uncertainty.execution import fx_trace, masked, masks
+from dubio.uncertainty.dropout.audit import audit
+from dubio.uncertainty.execution import fx_trace, masked, masks
 
 
 def _banks(network: nn.Module, example: Tensor, num_samples: int = 5) -> list[Tensor]:

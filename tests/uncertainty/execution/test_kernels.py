@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from uncertainty.execution import kernels
-from uncertainty.execution.chain import Conv, Linear
+from dubio.uncertainty.execution import kernels
+from dubio.uncertainty.execution.chain import Conv, Linear
 
 ONEDNN = (True, False)
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uncertainty.dropout.audit import audit
-from uncertainty.errors import UnsupportedNetwork
-from uncertainty.execution import masked, masks
+from dubio.uncertainty.dropout.audit import audit
+from dubio.uncertainty.errors import UnsupportedNetwork
+from dubio.uncertainty.execution import masked, masks
 
 
 def _banks(case, num_samples: int = 6) -> list[Tensor]:

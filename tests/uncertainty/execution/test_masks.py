@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from uncertainty.dropout.sites import Site
-from uncertainty.execution import masks
+from dubio.uncertainty.dropout.sites import Site
+from dubio.uncertainty.execution import masks
 
 CPU = torch.device("cpu")
 

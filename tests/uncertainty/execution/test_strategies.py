@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from dubio.uncertainty import Committee
+from dubio.uncertainty.execution import strategies
+from dubio.uncertainty.execution.strategies import Masked
 from tests.uncertainty.chains import NO_CHAINS, THINNABLE, recorded
-from uncertainty import Committee
-from uncertainty.execution import strategies
-from uncertainty.execution.strategies import Masked
 
 
 @pytest.mark.parametrize("name", ["mlp", "the network of the models", "dropout behind a flattening"])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models import MLP
+from dubio.models import MLP
+from dubio.uncertainty.execution import thinned
+from dubio.uncertainty.execution.thinned import Thinned, thin
 from tests.uncertainty.chains import EVERYBODY, NOT_THINNABLE, THINNABLE, K, Recorded, recorded
-from uncertainty.execution import thinned
-from uncertainty.execution.thinned import Thinned, thin
 
 
 def _thin(case: Recorded, max_weights: int = 10**8, max_numbers: int = 2**24) -> Thinned | None:
@@ -49,7 +49,7 @@ def test_blocks_chunks_and_parts_of_the_members_do_not_matter(name, block, monke
 
 @pytest.mark.parametrize("name", ["mlp", "padding, stride and dilation"])
 def test_without_onednn_the_members_are_the_same(name, monkeypatch):
-    monkeypatch.setattr("uncertainty.execution.kernels.has_onednn", lambda weight: False)
+    monkeypatch.setattr("dubio.uncertainty.execution.kernels.has_onednn", lambda weight: False)
     case = recorded(*THINNABLE[name])
     thinned, x = _thin(case), case.inputs(9)
     assert thinned is not None

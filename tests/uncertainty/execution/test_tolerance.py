@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from uncertainty.execution.tolerance import TF32, agree, tolerance
+from dubio.uncertainty.execution.tolerance import TF32, agree, tolerance
 
 
 def test_agreement_is_up_to_rounding():
