@@ -26,7 +26,7 @@ from dubio.training import Digits, FashionMNIST
 from dubio.training.data import idx
 from dubio.training.data.module import TensorDataModule
 from dubio.training.data.ood import inverted, photograph_patches, uniform_noise
-from dubio.uncertainty import Calibration, Detector, Evidence
+from dubio.uncertainty import Calibration, Detector, Outputs
 
 DATA: dict[str, type[TensorDataModule]] = {"digits": Digits, "fashion_mnist": FashionMNIST}
 STRANGERS = 1000
@@ -50,12 +50,12 @@ def strangers(predictor: Predictor, test: Tensor, mnist: Path | None) -> dict[st
     return sets
 
 
-def evidence(predictor: Predictor, x: Tensor) -> Evidence:
-    """Evidence of many rows."""
-    return Evidence.cat([predictor.evidence(batch) for batch in x.split(BATCH)])
+def outputs(predictor: Predictor, x: Tensor) -> Outputs:
+    """Outputs of many rows."""
+    return Outputs.cat([predictor.outputs(batch) for batch in x.split(BATCH)])
 
 
-def resplits(detector: Detector, calibration: Calibration, calibrating: Evidence, test: Evidence) -> np.ndarray:
+def resplits(detector: Detector, calibration: Calibration, calibrating: Outputs, test: Outputs) -> np.ndarray:
     """Realised false-alarm rates of fresh divisions of the calibration and test rows."""
     scores = torch.cat([detector.score(calibrating), detector.score(test)])
     n, generator = len(calibration.scores_N), torch.Generator().manual_seed(0)
@@ -80,7 +80,7 @@ def main() -> None:
     if detector is None or detector.calibration is None:
         parser.error(f"{arguments.checkpoint} is not calibrated")
     x, labels = data.raw("test")
-    seen = evidence(predictor, x)
+    seen = outputs(predictor, x)
     label_B, mc_label_B = seen.deterministic.logits_BC.argmax(-1), seen.probs_KBC.mean(0).argmax(-1)
     flagged_B = detector.judge(seen).flagged_B
     print(f"test rows {len(x)}; accuracy {float((label_B == labels).double().mean()):.2%} deterministic, ", end="")
@@ -88,7 +88,7 @@ def main() -> None:
     print(
         f"flagged {int(flagged_B.sum())} ({float(flagged_B.double().mean()):.2%}) at alpha {detector.calibration.alpha}"
     )
-    rates = resplits(detector, detector.calibration, evidence(predictor, data.raw("calibration")[0]), seen)
+    rates = resplits(detector, detector.calibration, outputs(predictor, data.raw("calibration")[0]), seen)
     within = float((rates <= detector.calibration.alpha).mean())
     print(f"{RESPLITS} resplits: false-alarm rate {rates.mean():.2%} on average, {rates.max():.2%} at most; ", end="")
     print(f"within alpha in {within:.1%} of them (promised: {1 - detector.calibration.delta:.0%})\n")
@@ -96,7 +96,7 @@ def main() -> None:
     header = ["strangers", "flagged", "AUROC", *(part.name for part in detector.parts)]
     print("| " + " | ".join(header) + " |\n|" + " --- |" * len(header))
     for name, rows in track(strangers(predictor, x, arguments.mnist).items(), "Measuring", transient=True):
-        strange = evidence(predictor, rows)
+        strange = outputs(predictor, rows)
         flagged = float(detector.judge(strange).flagged_B.double().mean())
         alone = [replace(detector, parts=(part,)) for part in detector.parts]
         aurocs = [auroc(variant.score(seen), variant.score(strange)) for variant in (detector, *alone)]

@@ -26,7 +26,7 @@ from service import DUBIO, ROW, binary, checkpoint, load, running
 from dubio import models
 from dubio.models import Predictor, Work
 from dubio.serving.batching import Batcher, Budget, Policy
-from dubio.serving.executor import Runner
+from dubio.serving.executor import Executor
 from dubio.serving.settings import Settings
 
 KINDS = {
@@ -53,23 +53,23 @@ async def median(ask: Callable[[], Awaitable[object]], seconds: float) -> float:
 async def measure(predictor: Predictor, work: Work, seconds: float) -> list[float]:
     """Directly, in a thread, and through the batcher."""
     settings = Settings()
-    runner = Runner(threads=settings.prediction_threads, torch_threads=settings.torch_threads)
+    executor = Executor(threads=settings.prediction_threads, torch_threads=settings.torch_threads)
     budget = Budget(max_rows=settings.max_queue_rows, max_bytes=settings.max_queue_bytes)
-    batcher = Batcher(predictor, runner, budget, Policy(settings.max_batch_rows), lambda _: None)
+    batcher = Batcher(predictor, executor, budget, Policy(settings.max_batch_rows), lambda _: None)
     x = ROW[np.newaxis]
 
     async def directly() -> None:
         predictor.predict(x, work=work)
 
-    ways = (
+    strategies = (
         directly,
-        lambda: runner.run(lambda: predictor.predict(x, work=work)),
+        lambda: executor.run(lambda: predictor.predict(x, work=work)),
         lambda: batcher.submit(x, samples=None, work=work, timeout=settings.timeout_seconds),
     )
     try:
-        return [await median(way, seconds) for way in ways]
+        return [await median(way, seconds) for way in strategies]
     finally:
-        runner.close()
+        executor.close()
 
 
 def main() -> None:

@@ -122,8 +122,8 @@ def checkpoint(folder: Path) -> Path:
     predictor = Predictor.build(network, spec, inputs, tuple("0123456789"), num_samples=SAMPLES)
     rows = [torch.randn(2000, 784).clamp(-3, 3) for _ in range(3)]
     labels = torch.arange(2000) % 10
-    detector = Detector.fit(predictor.deterministic(rows[0]), labels, predictor.evidence(rows[1][:500]))
-    detector = detector.calibrate(predictor.evidence(rows[2][:500]))
+    detector = Detector.fit(predictor.deterministic(rows[0]), labels, predictor.outputs(rows[1][:500]))
+    detector = detector.calibrate(predictor.outputs(rows[2][:500]))
     provenance = Provenance(
         data="noise", data_sha256="0" * 64, weights_sha256=sha256(network.state_dict()), date="2026-01-01", versions={}
     )

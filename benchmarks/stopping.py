@@ -24,7 +24,7 @@ from dubio.models import AUTO, Predictor, load
 from dubio.training import Digits, FashionMNIST
 from dubio.training.data.module import TensorDataModule
 from dubio.training.data.ood import inverted, photograph_patches, uniform_noise
-from dubio.uncertainty import Calibration, Evidence
+from dubio.uncertainty import Calibration, Outputs
 from dubio.uncertainty.detection.adaptive import recorded
 
 DATA: dict[str, type[TensorDataModule]] = {"digits": Digits, "fashion_mnist": FashionMNIST}
@@ -35,13 +35,13 @@ BATCHES = (1, 8, 32)  # rows of a request that is timed
 REPEATS = 15
 
 
-def evidence(predictor: Predictor, x: Tensor, what: str) -> Evidence:
+def outputs(predictor: Predictor, x: Tensor, what: str) -> Outputs:
     """What all members say about many rows."""
     batches = track(x.split(BATCH), what, transient=True, disable=not sys.stdout.isatty())
-    return Evidence.cat([predictor.evidence(batch) for batch in batches])
+    return Outputs.cat([predictor.outputs(batch) for batch in batches])
 
 
-def compare(predictor: Predictor, name: str, seen: Evidence, labels_N: Tensor | None = None) -> None:
+def compare(predictor: Predictor, name: str, seen: Outputs, labels_N: Tensor | None = None) -> None:
     """One line of the table: all members, and as many as it takes."""
     detector, stopping = predictor.detector, predictor.stopping
     assert detector is not None
@@ -63,7 +63,7 @@ def share(rows_N: Tensor) -> str:
     return f"{float(rows_N.double().mean()):.2%}"
 
 
-def resplits(predictor: Predictor, seen: list[Evidence]) -> None:
+def resplits(predictor: Predictor, seen: list[Outputs]) -> None:
     """Realised false-alarm rates over fresh divisions of the calibration and test rows, by all members and by auto."""
     detector, stopping = predictor.detector, predictor.stopping
     assert detector is not None
@@ -117,7 +117,7 @@ def main() -> None:
     (calibrating, _), (x, labels_N) = (
         tuple(part[: arguments.rows] for part in data.raw(split)) for split in ("calibration", "test")
     )
-    test = evidence(predictor, x, "Test rows")
+    test = outputs(predictor, x, "Test rows")
     print("| rows | members asked | stopped at once | accuracy: all, auto | flagged: all, auto | other label |", end="")
     print(" other flag |\n|" + " --- |" * 7)
     compare(predictor, f"test ({len(x)})", test, labels_N)
@@ -127,10 +127,10 @@ def main() -> None:
         "uniform noise": uniform_noise(spec, STRANGERS),
         "inverted": inverted(spec, x[:STRANGERS]),
     }.items():
-        compare(predictor, name, evidence(predictor, rows, name))
+        compare(predictor, name, outputs(predictor, rows, name))
 
     print()
-    resplits(predictor, [evidence(predictor, calibrating, "Calibration rows"), test])
+    resplits(predictor, [outputs(predictor, calibrating, "Calibration rows"), test])
     torch.set_num_threads(1)  # threads that outnumber the free cores would be what is measured
     print("\n| batch | all members, ms | auto, ms | all over auto |\n|" + " --- |" * 4)
     for batch in BATCHES:

@@ -16,7 +16,7 @@ from dubio.models.inputs import encoding
 from dubio.models.inputs.spec import InputSpec
 from dubio.models.prediction import AUTO, NOT_CALIBRATED, NOT_CALIBRATED_FOR_SAMPLES, Flags, Prediction, Samples, Work
 from dubio.models.predictor import Predictor, judged, summed_up
-from dubio.uncertainty import DeterministicPass, Evidence
+from dubio.uncertainty import DeterministicPass, Outputs
 from dubio.uncertainty.detection.conformal import JointCalibration
 from dubio.uncertainty.detection.detector import Verdict
 from dubio.uncertainty.detection.measures import pool, softmax, summarise
@@ -215,7 +215,7 @@ class Ensemble:
         if sum(map(len, probs_MKBC)) != self.committee.num_samples:
             return Flags(None, None, None, [NOT_CALIBRATED_FOR_SAMPLES] * len(raw))
         verdicts = [
-            predictor.detector.judge(Evidence(each, probs_KBC))
+            predictor.detector.judge(Outputs(each, probs_KBC))
             for predictor, each, probs_KBC in zip(self.predictors, passes, probs_MKBC, strict=True)
             if predictor.detector is not None  # a joint promise has one of each
         ]

@@ -26,7 +26,7 @@ from dubio.models.prediction import (
     Work,
 )
 from dubio.models.spec import NetworkSpec, Provenance, Temperature
-from dubio.uncertainty import Committee, Detector, DeterministicPass, Evidence, FeatureTap, Stopping
+from dubio.uncertainty import AdaptiveSampling, Committee, Detector, DeterministicPass, FeatureTap, Outputs
 from dubio.uncertainty.detection.adaptive import Stopped
 from dubio.uncertainty.detection.detector import Verdict
 from dubio.uncertainty.detection.measures import Summary, softmax
@@ -58,7 +58,7 @@ class Predictor:
     temperature: Temperature = field(default_factory=Temperature)
     detector: Detector | None = None
     provenance: Provenance | None = None
-    stopping: Stopping | None = None
+    stopping: AdaptiveSampling | None = None
 
     @classmethod
     def build(
@@ -104,7 +104,7 @@ class Predictor:
         temperature: Temperature,
         detector: Detector,
         provenance: Provenance,
-        stopping: Stopping | None = None,
+        stopping: AdaptiveSampling | None = None,
     ) -> Predictor:
         """The same predictor with what calibration learned."""
         return replace(self, temperature=temperature, detector=detector, provenance=provenance, stopping=stopping)
@@ -154,19 +154,19 @@ class Predictor:
                     monte_carlo=summed_up(stopped.summary),
                     flags=judged(verdict, encoding.outside(self.input, raw)) if work == Work.FLAG else None,
                 )
-            evidence = Evidence(deterministic, self._member_probs(encoded, asked))
-            encoding.refuse_overflow(self.input, raw, evidence.summary.mean_BC)
-            flags = self._flags(raw, evidence) if work == Work.FLAG else None
-            return replace(prediction, monte_carlo=summed_up(evidence.summary), flags=flags)
+            outputs = Outputs(deterministic, self._member_probs(encoded, asked))
+            encoding.refuse_overflow(self.input, raw, outputs.summary.mean_BC)
+            flags = self._flags(raw, outputs) if work == Work.FLAG else None
+            return replace(prediction, monte_carlo=summed_up(outputs.summary), flags=flags)
 
-    def evidence(self, x: ArrayLike | Tensor) -> Evidence:
+    def outputs(self, x: ArrayLike | Tensor) -> Outputs:
         """What the detector sees of raw inputs ``[B, *input.shape]``, from the whole committee.
 
         Raises:
             InvalidInput: as :meth:`predict`.
         """
         with torch.inference_mode():
-            return self._evidence(encoding.check(self.input, x), self.committee.num_samples)
+            return self._outputs(encoding.check(self.input, x), self.committee.num_samples)
 
     def deterministic(self, x: ArrayLike | Tensor) -> DeterministicPass:
         """The eval-mode pass over raw inputs ``[B, *input.shape]``, without the committee.
@@ -260,19 +260,19 @@ class Predictor:
         logits_BC, features_BF = self.tap(x)
         return DeterministicPass(x.flatten(1).float(), logits_BC, features_BF)
 
-    def _evidence(self, raw: Tensor, samples: int) -> Evidence:
+    def _outputs(self, raw: Tensor, samples: int) -> Outputs:
         x = self.encode(raw)
-        return Evidence(self._deterministic(x), self._member_probs(x, samples))
+        return Outputs(self._deterministic(x), self._member_probs(x, samples))
 
     def _member_probs(self, x: Tensor, samples: int) -> Tensor:
         return softmax(self.committee(x, samples) / self.temperature.mc)
 
-    def _flags(self, raw: Tensor, evidence: Evidence) -> Flags:
+    def _flags(self, raw: Tensor, outputs: Outputs) -> Flags:
         if self.detector is None or self.detector.calibration is None:
             return Flags(None, None, None, [NOT_CALIBRATED] * len(raw))
-        if len(evidence.probs_KBC) != self.committee.num_samples:
+        if len(outputs.probs_KBC) != self.committee.num_samples:
             return Flags(None, None, None, [NOT_CALIBRATED_FOR_SAMPLES] * len(raw))
-        return judged(self.detector.judge(evidence), encoding.outside(self.input, raw))
+        return judged(self.detector.judge(outputs), encoding.outside(self.input, raw))
 
 
 def judged(verdict: Verdict, outside_B: Tensor) -> Flags:

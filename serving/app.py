@@ -16,11 +16,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dubio.serving.batching import Budget, Policy
-from dubio.serving.executor import Runner
+from dubio.serving.executor import Executor
 from dubio.serving.http import auth, problem_details
-from dubio.serving.http.api_keys import Keys
+from dubio.serving.http.api_keys import ApiKeys
 from dubio.serving.http.api_keys import Scope as KeyScope
-from dubio.serving.http.fast_path import Shortcuts
+from dubio.serving.http.fast_path import FastPath
 from dubio.serving.http.observability import Observer
 from dubio.serving.lifecycle import Lifecycle
 from dubio.serving.repository.repository import ModelRepository, ModelSource, watch
@@ -98,7 +98,7 @@ def create_app(
         InvalidKeys, TracingUnavailable: these settings cannot be used.
     """
     lifecycle = lifecycle or Lifecycle()
-    keys = Keys.read(
+    keys = ApiKeys.read(
         path=settings.api_keys_file,
         environment=settings.api_keys.get_secret_value() if settings.api_keys else None,
     )
@@ -109,7 +109,7 @@ def create_app(
     metrics.gauges.watch(WAITING_ROWS, lambda: budget.rows)
     metrics.gauges.watch(WAITING_BYTES, lambda: budget.bytes)
     statistics = Statistics()
-    runner = Runner(threads=settings.prediction_threads, torch_threads=settings.torch_threads)
+    executor = Executor(threads=settings.prediction_threads, torch_threads=settings.torch_threads)
     repository = ModelRepository(
         [ModelSource.parse(text) for text in settings.models],
         device=settings.device,
@@ -120,7 +120,7 @@ def create_app(
     )
     service = PredictionService(
         repository,
-        runner,
+        executor,
         metrics,
         budget,
         Policy(settings.max_batch_rows, settings.batch_delay_seconds, settings.overload_samples),
@@ -146,7 +146,7 @@ def create_app(
             if watching is not None:
                 watching.cancel()
             repository.close()
-            runner.close()
+            executor.close()
             tracing.close()
             if access_log is not None:
                 access_log.close()
@@ -177,9 +177,9 @@ def create_app(
     app.include_router(index_page.build())
     app.include_router(api_docs.build())
     problem_details.install(app)
-    shortcuts = Shortcuts(super(Application, app).__call__, [*natural.routes, *inference.routes])
+    fast_path = FastPath(super(Application, app).__call__, [*natural.routes, *inference.routes])
     # What the gate refuses is observed, and readable for the pages allowed to ask.
-    gate = auth.Gate(shortcuts, keys)
+    gate = auth.Gate(fast_path, keys)
     app.front = Observer(gate, metrics=metrics, tracing=tracing, access_log=access_log, lifecycle=lifecycle)
     if settings.cors_origins:
         app.front = CORSMiddleware(app.front, allow_origins=settings.cors_origins, **_CORS)

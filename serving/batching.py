@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dubio.models import AUTO, Ensemble, Prediction, Predictor, Samples, Work
 from dubio.serving.errors import DeadlineExceeded, Overloaded, Stopping
-from dubio.serving.executor import Runner
+from dubio.serving.executor import Executor
 
 
 @dataclass
@@ -141,7 +141,7 @@ class Batcher:
 
     Args:
         predictor: of that version.
-        runner: runs predictions.
+        executor: runs predictions.
         budget: shared.
         policy: how to batch.
         listener: told of every batch.
@@ -150,13 +150,13 @@ class Batcher:
     def __init__(
         self,
         predictor: Predictor | Ensemble,
-        runner: Runner,
+        executor: Executor,
         budget: Budget,
         policy: Policy,
         listener: Callable[[BatchRecord], None],
     ) -> None:
         self._predictor = predictor
-        self._runner = runner
+        self._runner = executor
         self._budget = budget
         self._policy = policy
         self._listener = listener

@@ -13,7 +13,7 @@ import torch
 T = TypeVar("T")
 
 
-class Runner:
+class Executor:
     """A small thread pool for torch work."""
 
     def __init__(self, *, threads: int, torch_threads: int | None) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dubio.models import Prediction, Samples, Work
 from dubio.serving.batching import Batcher, BatchRecord, Budget, Policy
-from dubio.serving.executor import Runner
+from dubio.serving.executor import Executor
 from dubio.serving.repository.repository import ModelRepository, ServedModel
 from dubio.serving.telemetry.metrics import Metrics
 from dubio.serving.telemetry.statistics import Record, Statistics
@@ -24,7 +24,7 @@ class PredictionService:
     def __init__(
         self,
         repository: ModelRepository,
-        runner: Runner,
+        executor: Executor,
         metrics: Metrics,
         budget: Budget,
         policy: Policy,
@@ -34,7 +34,7 @@ class PredictionService:
     ) -> None:
         """The collaborators are shared with whoever built them; `timeout` seconds are the longest a request waits."""
         self.repository = repository
-        self._runner = runner
+        self._runner = executor
         self._metrics = metrics
         self._budget = budget
         self._policy = policy

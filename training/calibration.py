@@ -23,7 +23,7 @@ from dubio.models.checkpoint import state_dict as weights
 from dubio.training import rate_tuning
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
-from dubio.uncertainty import Detector, DeterministicPass, Evidence, Stopping
+from dubio.uncertainty import AdaptiveSampling, Detector, DeterministicPass, Outputs
 from dubio.uncertainty.detection import temperature
 from dubio.uncertainty.detection.adaptive import STAGES
 
@@ -128,14 +128,14 @@ def calibrate(
         )
         # From here on the members' probabilities are those that the service will see.
         predictor = replace(predictor, temperature=temperatures)
-        select = Evidence(selected, (logits_KBC / temperatures.mc).softmax(-1))
+        select = Outputs(selected, (logits_KBC / temperatures.mc).softmax(-1))
         names = settings.scores or default_scores(data.input)
         detector = Detector.fit(train, train_labels, select, names=names, k=settings.k)
         promise = {"alpha": settings.alpha, "delta": settings.delta}
-        stopping = Stopping.fit(detector, select, len(calibration_x), **promise, stages=settings.stages)
-        evidence = Evidence.cat(_by_batch(predictor.evidence, calibration_x, advance))
-        stopping = stopping.calibrate(detector, evidence, **promise)
-        detector = detector.calibrate(evidence, **promise)
+        stopping = AdaptiveSampling.fit(detector, select, len(calibration_x), **promise, stages=settings.stages)
+        outputs = Outputs.cat(_by_batch(predictor.outputs, calibration_x, advance))
+        stopping = stopping.calibrate(detector, outputs, **promise)
+        detector = detector.calibrate(outputs, **promise)
 
     provenance = Provenance(
         data=data.title,

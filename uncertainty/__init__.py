@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from dubio.uncertainty.committee import Committee
-from dubio.uncertainty.detection.adaptive import Stopping
+from dubio.uncertainty.detection.adaptive import AdaptiveSampling
 from dubio.uncertainty.detection.conformal import Calibration
 from dubio.uncertainty.detection.detector import Detector
 from dubio.uncertainty.detection.features import FeatureTap
-from dubio.uncertainty.detection.outputs import DeterministicPass, Evidence
+from dubio.uncertainty.detection.outputs import DeterministicPass, Outputs
 from dubio.uncertainty.dropout.sites import Site
 
-__all__ = ["Calibration", "Committee", "Detector", "DeterministicPass", "Evidence", "FeatureTap", "Site", "Stopping"]
+__all__ = [
+    "AdaptiveSampling",
+    "Calibration",
+    "Committee",
+    "Detector",
+    "DeterministicPass",
+    "FeatureTap",
+    "Outputs",
+    "Site",
+]

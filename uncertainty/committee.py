@@ -81,7 +81,7 @@ class Committee:
         self._row = example_input[:1].clone()
         with torch.inference_mode():
             able = strategies.find(network, found, self._banks, self._row, memory_budget, measure_seconds)
-            runs = able.ways
+            runs = able.strategies
             if self._row.is_cuda:
                 most = cuda_graph.RECORDED_BYTES // (found.row_bytes * num_samples)
                 runs = cuda_graph.recordable(runs, self._row, num_samples, most, cuda_graph.cuda_graph)

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from dubio.uncertainty.dropout.function_mode import Call, DropoutMode
-from dubio.uncertainty.dropout.sites import Slot
+from dubio.uncertainty.dropout.sites import PlannedCall
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Report:
         notes: what else a user should know.
     """
 
-    slots: tuple[Slot, ...]
+    slots: tuple[PlannedCall, ...]
     num_samples: int
     strategy: str
     before_first_site: float | None
@@ -61,7 +61,7 @@ class Report:
         return "\n".join(lines)
 
 
-def work_before_first_site(network: nn.Module, x: Tensor, slots: Sequence[Slot], zeros: bool) -> float | None:
+def work_before_first_site(network: nn.Module, x: Tensor, slots: Sequence[PlannedCall], zeros: bool) -> float | None:
     """Share of a pass's counted operations that come before the first site that is sampled.
 
     Args:
@@ -101,7 +101,7 @@ class _Counter(TorchDispatchMode):
 class _Watch(DropoutMode):
     """Notes what was counted when the first sampled site was met."""
 
-    def __init__(self, slots: Sequence[Slot], zeros: bool, counter: _Counter) -> None:
+    def __init__(self, slots: Sequence[PlannedCall], zeros: bool, counter: _Counter) -> None:
         super().__init__(zeros)
         self._sampled = iter([slot.site is not None for slot in slots])
         self._counter = counter

@@ -31,7 +31,7 @@ class Scope(StrEnum):
     METRICS = "metrics"
 
 
-class Keys:
+class ApiKeys:
     """The accepted keys. Only their digests are kept."""
 
     def __init__(self, keys: Iterable[tuple[str, frozenset[Scope]]] = ()) -> None:
@@ -41,7 +41,7 @@ class Keys:
         self._scopes = [(self._digest(key.encode()), scopes) for key, scopes in keys]
 
     @classmethod
-    def read(cls, *, path: Path | None, environment: str | None) -> Keys:
+    def read(cls, *, path: Path | None, environment: str | None) -> ApiKeys:
         """The keys of a file and of an environment variable's text, together.
 
         A file holds one `scope[,scope]:key` a line, `#` begins a comment; or JSON, a list of

@@ -18,7 +18,7 @@ from starlette.types import Scope as Connection
 
 from dubio.serving.errors import Forbidden, Unauthorized
 from dubio.serving.http import problem_details
-from dubio.serving.http.api_keys import Keys, Scope
+from dubio.serving.http.api_keys import ApiKeys, Scope
 
 _OPEN = None
 _MODEL = "/v2/models/{name}"
@@ -86,7 +86,7 @@ def scope_of(path: str) -> Scope | type[Unlisted] | None:
 class Gate:
     """ASGI middleware that lets a request pass, or answers 401 or 403."""
 
-    def __init__(self, app: ASGIApp, keys: Keys) -> None:
+    def __init__(self, app: ASGIApp, keys: ApiKeys) -> None:
         """Guard `app` with `keys`."""
         self._app = app
         self._keys = keys

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from dubio.serving.http import problem_details
 
 
-class Shortcuts:
+class FastPath:
     """ASGI middleware that calls the endpoints of some routes itself.
 
     Args:

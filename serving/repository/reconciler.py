@@ -12,7 +12,7 @@ from dubio.models.errors import UnreadableCheckpoint
 from dubio.serving.errors import InvalidModelSource, LoadFailed, UnknownModel
 from dubio.serving.repository.directory import ModelDirectory
 from dubio.serving.repository.loader import Loader
-from dubio.serving.repository.registry import Inventory, Key
+from dubio.serving.repository.registry import Key, Registry
 from dubio.serving.repository.source import ModelSource, Stamp, is_name
 
 Control = Literal["none", "poll", "explicit"]
@@ -21,11 +21,11 @@ _log = logging.getLogger("dubio")
 _LONGEST_REASON = 1000
 
 
-class Librarian:
+class Reconciler:
     """Loads, replaces and unloads. One thread at a time may call `start`, `load`, `unload` and `look`."""
 
     def __init__(
-        self, sources: Sequence[ModelSource], root: Path | None, control: Control, loader: Loader, inventory: Inventory
+        self, sources: Sequence[ModelSource], root: Path | None, control: Control, loader: Loader, registry: Registry
     ) -> None:
         """Models named by the operator come from `sources`, others from the directory `root`, if there is one.
 
@@ -36,7 +36,7 @@ class Librarian:
         self._directory = None if root is None else ModelDirectory(root)
         self._control = control
         self._loader = loader
-        self._inventory = inventory
+        self._inventory = registry
         self.wanted = len(self._named)
         """How many models are to be served from the start."""
         # What the last look found that is not served as it is; None stands for files that were gone.

@@ -57,7 +57,7 @@ class _Entry:
     leaving: ref[ServedModel] | None = None  # until the last request that uses it is answered
 
 
-class Inventory:
+class Registry:
     """Versions by name."""
 
     def __init__(self, first: Sequence[str]) -> None:

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from dubio.serving.errors import InvalidModelSource, NotReady, UnknownModel
 from dubio.serving.repository.loader import Loader
-from dubio.serving.repository.reconciler import Control, Librarian
-from dubio.serving.repository.registry import Inventory, ModelState, ServedModel, State
+from dubio.serving.repository.reconciler import Control, Reconciler
+from dubio.serving.repository.registry import ModelState, Registry, ServedModel, State
 from dubio.serving.repository.source import ModelSource
 
 __all__ = ["ModelRepository", "ModelSource", "ServedModel"]
@@ -54,9 +54,9 @@ class ModelRepository:
                     f"{source.name}-2={source.path}"
                 )
             self._named[source.name] = source
-        self._inventory = Inventory(tuple(self._named))
+        self._inventory = Registry(tuple(self._named))
         loader = Loader(device=device, trusted=trusted, strategy=strategy)
-        self._librarian = Librarian(sources, root, control, loader, self._inventory)
+        self._librarian = Reconciler(sources, root, control, loader, self._inventory)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dubio-load")
         self._started = False
         self._root = root

@@ -34,7 +34,7 @@ from dubio.serving.telemetry.definitions import (
     Family,
 )
 from dubio.serving.telemetry.gauges import Gauges
-from dubio.serving.telemetry.mmap_store import Labels, Tally
+from dubio.serving.telemetry.mmap_store import Labels, MmapStore
 
 # Far more than a service has models; a service that is reloaded for months meets new versions all the time, though.
 _MOST_SERIES = 500
@@ -50,7 +50,7 @@ class Metrics(Collector):
         self.registry = CollectorRegistry()
         self.registry.register(self)
         self._lock = Lock()
-        self._tally = Tally(folder, worker)
+        self._tally = MmapStore(folder, worker)
         self.gauges = Gauges(folder, worker)
         self._series = {family.name: 0 for family in FAMILIES}
         for name, _ in self._tally.own:

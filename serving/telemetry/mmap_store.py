@@ -35,7 +35,7 @@ class Block:
     values: NDArray[np.float64]
 
 
-class Tally:
+class MmapStore:
     """The blocks of this process, and of its siblings if there are any. Not thread-safe: `Metrics` holds a lock."""
 
     def __init__(self, folder: Path | None = None, worker: int = 0) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dubio.models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Temperature, load, save
 from dubio.models.checkpoint import state_dict as weights
-from dubio.uncertainty import Detector, Stopping
+from dubio.uncertainty import AdaptiveSampling, Detector
 
 INIT_ARGS = {"in_features": 16, "widths": [24, 20], "num_classes": 3, "rates": [0.5, 0.3]}
 CLASSES = ("left", "middle", "right")
@@ -56,9 +56,11 @@ def train() -> Predictor:
     temperature = Temperature(deterministic=1.25, mc=0.8)
     predictor = predictor.calibrated(temperature, None, None)
     promise = {"alpha": 0.1, "delta": 0.1}
-    select, calibration = predictor.evidence(blobs(100, seed=2)[0]), predictor.evidence(blobs(150, seed=3)[0])
+    select, calibration = predictor.outputs(blobs(100, seed=2)[0]), predictor.outputs(blobs(150, seed=3)[0])
     detector = Detector.fit(predictor.deterministic(x), labels, select, k=10).calibrate(calibration, **promise)
-    stopping = Stopping.fit(detector, select, 150, **promise, stages=(4, 8)).calibrate(detector, calibration, **promise)
+    stopping = AdaptiveSampling.fit(detector, select, 150, **promise, stages=(4, 8)).calibrate(
+        detector, calibration, **promise
+    )
     provenance = Provenance(
         data="blobs",
         data_sha256="0" * 64,

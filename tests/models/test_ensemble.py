@@ -16,7 +16,7 @@ from dubio.models.checkpoint import state_dict as weights
 from dubio.models.ensemble import CALIBRATION_TOO_SMALL, shares
 from dubio.models.errors import InvalidInput, MismatchedCheckpoints
 from dubio.models.prediction import NOT_CALIBRATED, NOT_CALIBRATED_FOR_SAMPLES, OUT_OF_RANGE
-from dubio.uncertainty import Calibration, Detector, Stopping
+from dubio.uncertainty import AdaptiveSampling, Calibration, Detector
 from dubio.uncertainty.detection.adaptive import recorded
 from dubio.uncertainty.detection.conformal import JointCalibration, level
 
@@ -51,9 +51,9 @@ def sibling(trained: Predictor, seed: int, num_samples: int, calibration_rows: i
     )
     temperature = Temperature(deterministic=1 + seed / 10, mc=1 - seed / 20)
     built = built.calibrated(temperature, None, None)
-    select, calibration = built.evidence(blobs(100, 2)[0]), built.evidence(blobs(calibration_rows, 3)[0])
+    select, calibration = built.outputs(blobs(100, 2)[0]), built.outputs(blobs(calibration_rows, 3)[0])
     detector = Detector.fit(built.deterministic(x), labels, select, k=10).calibrate(calibration, **PROMISE)
-    stopping = Stopping.fit(detector, select, calibration_rows, **PROMISE, stages=(4, 8))
+    stopping = AdaptiveSampling.fit(detector, select, calibration_rows, **PROMISE, stages=(4, 8))
     stopping = stopping.calibrate(detector, calibration, **PROMISE)
     provenance = trained.provenance.model_copy(update={"weights_sha256": weights.sha256(network.state_dict())})
     return built.calibrated(temperature, detector, provenance, stopping)
@@ -137,7 +137,7 @@ def test_a_flag_is_any_checkpoints_flag_at_its_share_of_the_promise(ensemble: En
 def test_the_promise_holds_over_draws_of_the_calibration_rows(predictors: list[Predictor]):
     """The checkpoints' own scores on 6,000 fresh rows, split again and again: real networks, real dependence."""
     pool = blobs(6000, seed=11)[0]
-    scores = [predictor.detector.score(predictor.evidence(pool)) for predictor in predictors]
+    scores = [predictor.detector.score(predictor.outputs(pool)) for predictor in predictors]
     alpha, delta, n, trials = 0.1, 0.1, 400, 120
     generator = torch.Generator().manual_seed(0)
     broken = 0
@@ -268,8 +268,8 @@ def test_checkpoints_whose_stages_are_all_members_answer_as_all_members_do(predi
     calibration = blobs(300, 3)[0]
     whole = []
     for predictor in predictors:
-        stopping = Stopping((), predictor.committee.num_samples, 1.0)
-        stopping = stopping.calibrate(predictor.detector, predictor.evidence(calibration), **PROMISE)
+        stopping = AdaptiveSampling((), predictor.committee.num_samples, 1.0)
+        stopping = stopping.calibrate(predictor.detector, predictor.outputs(calibration), **PROMISE)
         whole.append(dataclasses.replace(predictor, stopping=stopping))
     early, full = (Ensemble.build(whole).predict(rows, samples=samples) for samples in ("auto", None))
     assert early.samples.tolist() == [sum(SIZES)] * len(rows)
@@ -284,8 +284,8 @@ def test_the_promise_holds_when_each_asks_as_many_as_it_takes(predictors: list[P
     fresh = blobs(4000, 6)[0]
     scores_MN = []
     for predictor in predictors:
-        evidence = predictor.evidence(fresh)
-        stopped = predictor.stopping.run(predictor.detector, evidence.deterministic, recorded(evidence.probs_KBC))
+        outputs = predictor.outputs(fresh)
+        stopped = predictor.stopping.run(predictor.detector, outputs.deterministic, recorded(outputs.probs_KBC))
         scores_MN.append(stopped.ranks_PB.amax(0))
     generator = torch.Generator().manual_seed(0)
     kept = []

@@ -169,9 +169,9 @@ def test_a_users_class_loads_where_it_is_trusted(
     spec = NetworkSpec(class_path="acme_nets.Net", init_args={"width": 8})
     predictor = Predictor.build(network, spec, trained.input, trained.classes, num_samples=4)
     many = torch.cat([rows + step for step in torch.linspace(-1, 1, 10)])
-    evidence = predictor.evidence(many)
+    outputs = predictor.outputs(many)
     labels = torch.arange(len(many)) % 3
-    detector = Detector.fit(evidence.deterministic, labels, evidence, k=3).calibrate(evidence, alpha=0.2, delta=0.2)
+    detector = Detector.fit(outputs.deterministic, labels, outputs, k=3).calibrate(outputs, alpha=0.2, delta=0.2)
     provenance = Provenance(
         **{**trained.provenance.model_dump(), "weights_sha256": weights.sha256(network.state_dict())}
     )

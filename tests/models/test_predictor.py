@@ -101,7 +101,7 @@ def test_p_values_are_conformal_and_flags_follow_the_level(trained: Predictor, r
     mixed = torch.cat([rows, rows * 0.2])
     prediction = trained.predict(mixed)
     calibration = trained.detector.calibration
-    scores_B = trained.detector.score(trained.evidence(mixed)).numpy()
+    scores_B = trained.detector.score(trained.outputs(mixed)).numpy()
     at_least_B = (calibration.scores_N.numpy()[:, None] >= scores_B).sum(0)
     np.testing.assert_allclose(prediction.p_value, (1 + at_least_B) / (len(calibration.scores_N) + 1))
     assert prediction.level == calibration.level
@@ -125,7 +125,7 @@ def test_values_beyond_the_training_range_are_flagged_as_out_of_range(trained: P
 def test_inputs_on_which_members_disagree_are_flagged_as_uncertain(trained: Predictor, rows: Tensor):
     (uncertainty,) = [part for part in trained.detector.parts if part.name == "mutual_information"]
     detector = dataclasses.replace(trained.detector, parts=(uncertainty,), calibration=None)
-    scores_N = detector.score(trained.evidence(rows))
+    scores_N = detector.score(trained.outputs(rows))
     calibration = Calibration.fit(torch.linspace(-5, float(scores_N.median()), 50), alpha=0.1, delta=0.1)
     predictor = dataclasses.replace(trained, detector=dataclasses.replace(detector, calibration=calibration))
     prediction = predictor.predict(rows)
@@ -180,8 +180,8 @@ def test_as_many_members_as_it_takes_are_the_first_ones(trained: Predictor, mixe
 
 def test_the_flag_of_as_many_members_as_it_takes_is_that_of_their_own_calibration(trained: Predictor, mixed: Tensor):
     prediction = trained.predict(mixed, samples="auto")
-    evidence = trained.evidence(mixed)
-    stopped = trained.stopping.run(trained.detector, evidence.deterministic, recorded(evidence.probs_KBC))
+    outputs = trained.outputs(mixed)
+    stopped = trained.stopping.run(trained.detector, outputs.deterministic, recorded(outputs.probs_KBC))
     verdict = trained.stopping.judge(trained.detector, stopped)
     assert np.array_equal(prediction.samples, stopped.samples_B.numpy())
     np.testing.assert_allclose(prediction.p_value, verdict.p_value_B.numpy(), atol=1 / 151)
@@ -236,7 +236,7 @@ def test_without_calibration_there_is_no_flag_but_a_reason(uncalibrated: Predict
         None,
     ],
 )
-@pytest.mark.parametrize("method", ["predict", "evidence", "deterministic", "member_logits"])
+@pytest.mark.parametrize("method", ["predict", "outputs", "deterministic", "member_logits"])
 def test_inputs_that_the_model_does_not_take_are_refused(trained: Predictor, x: Any, method: str):
     with pytest.raises(InvalidInput, match="Expected"):
         getattr(trained, method)(x)

@@ -32,7 +32,7 @@ from dubio.models.inputs.tabular import CategoricalColumn, NumericColumn, Table,
 from dubio.models.inputs.text import TokenizerSpec, Tokens
 from dubio.serving.app import create_app
 from dubio.serving.settings import Settings
-from dubio.uncertainty import Detector, Stopping
+from dubio.uncertainty import AdaptiveSampling, Detector
 
 SIDE = 8
 HIGH = 16.0
@@ -56,9 +56,9 @@ def write_checkpoint(
     predictor = Predictor.build(network.eval(), spec, inputs, classes, num_samples=16, seed=3)
     train_x, train_y = rows(200, 1)
     predictor = predictor.calibrated(Temperature(deterministic=1.2, mc=1.1), None, None)
-    select, calibration = predictor.evidence(rows(200, 2)[0]), predictor.evidence(rows(300, 3)[0])
+    select, calibration = predictor.outputs(rows(200, 2)[0]), predictor.outputs(rows(300, 3)[0])
     detector = Detector.fit(predictor.deterministic(train_x), torch.from_numpy(train_y), select, k=10)
-    stopping = Stopping.fit(detector, select, 300, stages=(4, 8)).calibrate(detector, calibration)
+    stopping = AdaptiveSampling.fit(detector, select, 300, stages=(4, 8)).calibrate(detector, calibration)
     detector = detector.calibrate(calibration)
     provenance = Provenance(
         data="bars", data_sha256="0" * 64, weights_sha256=sha256(network.state_dict()), date="2026-01-01", versions={}

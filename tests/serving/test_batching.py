@@ -13,7 +13,7 @@ from dubio.models import Prediction, Work
 from dubio.models.errors import InvalidInput
 from dubio.serving.batching import Batcher, BatchRecord, Budget, Policy
 from dubio.serving.errors import DeadlineExceeded, Overloaded, Stopping
-from dubio.serving.executor import Runner
+from dubio.serving.executor import Executor
 
 
 class Gate:
@@ -48,13 +48,13 @@ def run(scenario, gate, *, policy=None, budget=None):
     records: list[BatchRecord] = []
 
     async def main():
-        runner = Runner(threads=2, torch_threads=1)
-        batcher = Batcher(gate, runner, budget or Budget(1000, 10**9), policy or Policy(64), records.append)
+        executor = Executor(threads=2, torch_threads=1)
+        batcher = Batcher(gate, executor, budget or Budget(1000, 10**9), policy or Policy(64), records.append)
         try:
             return await scenario(batcher, records)
         finally:
             gate.open.set()
-            runner.close()
+            executor.close()
 
     return asyncio.run(main())
 
@@ -250,13 +250,13 @@ def test_a_delay_gathers_company_from_the_first_request_on(gate):
 
 def test_work_that_the_end_of_the_service_overtakes_is_refused(gate):
     async def main():
-        runner = Runner(threads=1, torch_threads=1)
-        batcher = Batcher(gate, runner, Budget(100, 10**9), Policy(8), lambda record: None)
+        executor = Executor(threads=1, torch_threads=1)
+        batcher = Batcher(gate, executor, Budget(100, 10**9), Policy(8), lambda record: None)
         gate.open.clear()
         running = ask(batcher, rows(gate, 1))
         waiting = ask(batcher, rows(gate, 1), work=Work.DETERMINISTIC)  # the other lane: in the pool's queue
         await settle()
-        closing = asyncio.get_running_loop().run_in_executor(None, runner.close)
+        closing = asyncio.get_running_loop().run_in_executor(None, executor.close)
         await asyncio.sleep(0.05)
         gate.open.set()
         await closing

@@ -7,47 +7,47 @@ import threading
 import pytest
 import torch
 
-from dubio.serving.executor import Runner, aside
+from dubio.serving.executor import Executor, aside
 
 
 @pytest.fixture
-def runner() -> Runner:
-    return Runner(threads=1, torch_threads=1)
+def executor() -> Executor:
+    return Executor(threads=1, torch_threads=1)
 
 
-def test_results_and_errors_come_back(runner: Runner) -> None:
+def test_results_and_errors_come_back(executor: Executor) -> None:
     def fail() -> None:
         raise KeyError("mine")
 
     async def both() -> int:
         with pytest.raises(KeyError, match="mine"):
-            await runner.run(fail)
-        return await runner.run(lambda: 7)
+            await executor.run(fail)
+        return await executor.run(lambda: 7)
 
     assert asyncio.run(both()) == 7
-    runner.close()
+    executor.close()
 
 
-def test_the_loop_runs_on_while_work_blocks(runner: Runner) -> None:
+def test_the_loop_runs_on_while_work_blocks(executor: Executor) -> None:
     async def unblock() -> bool:
         gate = threading.Event()
-        blocked = asyncio.ensure_future(runner.run(lambda: gate.wait(30)))
+        blocked = asyncio.ensure_future(executor.run(lambda: gate.wait(30)))
         await asyncio.sleep(0)
         gate.set()  # only a running loop gets here
         return await blocked
 
     assert asyncio.run(unblock())
-    runner.close()
+    executor.close()
 
 
-def test_torch_threads_are_set(runner: Runner) -> None:
+def test_torch_threads_are_set(executor: Executor) -> None:
     assert torch.get_num_threads() == 1
-    runner.close()
+    executor.close()
 
 
 def test_torch_gets_the_processors_of_this_process_unless_told_otherwise() -> None:
     before = torch.get_num_threads()
-    Runner(threads=2, torch_threads=None).close()
+    Executor(threads=2, torch_threads=None).close()
     given = torch.get_num_threads()
     torch.set_num_threads(before)
     assert given == len(os.sched_getaffinity(0))

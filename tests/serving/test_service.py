@@ -9,7 +9,7 @@ import pytest
 from dubio.models import Predictor
 from dubio.models.errors import InvalidInput
 from dubio.serving.batching import Budget, Policy
-from dubio.serving.executor import Runner
+from dubio.serving.executor import Executor
 from dubio.serving.repository.repository import ModelRepository, ModelSource
 from dubio.serving.service import PredictionService
 from dubio.serving.telemetry.metrics import Metrics
@@ -17,9 +17,9 @@ from dubio.serving.telemetry.statistics import Statistics
 
 
 def test_from_checkpoint_to_a_counted_prediction(checkpoint: Path, predictor: Predictor, bars: np.ndarray) -> None:
-    metrics, runner = Metrics(), Runner(threads=1, torch_threads=1)
+    metrics, executor = Metrics(), Executor(threads=1, torch_threads=1)
     repository = ModelRepository([ModelSource("bars", checkpoint)], device="cpu", trusted=())
-    service = PredictionService(repository, runner, metrics, Budget(1000, 10**9), Policy(64), 60.0, Statistics())
+    service = PredictionService(repository, executor, metrics, Budget(1000, 10**9), Policy(64), 60.0, Statistics())
 
     async def run() -> None:
         await service.start()
@@ -31,5 +31,5 @@ def test_from_checkpoint_to_a_counted_prediction(checkpoint: Path, predictor: Pr
         assert service.describe(model)["classes"] == list(predictor.classes)
 
     asyncio.run(run())
-    runner.close()
+    executor.close()
     assert metrics.registry.get_sample_value("dubio_rows_total", {"model": "bars", "version": "1"}) == len(bars)

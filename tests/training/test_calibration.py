@@ -71,7 +71,7 @@ def test_the_temperatures_are_the_best_ones_for_the_select_split(predictor: Pred
 def test_the_level_comes_from_the_calibration_split_alone(predictor: Predictor, digits: Digits):
     calibration = predictor.detector.calibration
     x, _ = digits.raw("calibration")
-    scores = predictor.detector.score(predictor.evidence(x)).sort().values
+    scores = predictor.detector.score(predictor.outputs(x)).sort().values
     assert len(calibration.scores_N) == len(x)
     assert torch.allclose(calibration.scores_N, scores, atol=1e-4)
     assert (calibration.alpha, calibration.delta) == (0.05, 0.05)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dubio.models import MLP, ConvNet
-from dubio.uncertainty.dropout.audit import Audit, audit
+from dubio.uncertainty.dropout.audit import SamplingPlan, audit
 from dubio.uncertainty.execution import chain, masked, masks
 from dubio.uncertainty.execution.batched import Before
 
@@ -290,7 +290,7 @@ class Recorded:
 
     network: nn.Module
     shape: tuple[int, ...]
-    found: Audit
+    found: SamplingPlan
     chain: chain.Chain | None
     banks: list[Tensor]
 

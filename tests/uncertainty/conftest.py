@@ -1,4 +1,4 @@
-"""Tiny networks with dropout of every kind, and one trained network with its evidence."""
+"""Tiny networks with dropout of every kind, and one trained network with its outputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dubio.uncertainty import Committee, DeterministicPass, Evidence, FeatureTap
+from dubio.uncertainty import Committee, DeterministicPass, FeatureTap, Outputs
 from dubio.uncertainty.execution import masks
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -79,20 +79,20 @@ def build() -> Callable[..., Case]:
 
 @dataclass(frozen=True)
 class Trained:
-    """A classifier trained on three overlapping classes, and evidence about rows it never saw."""
+    """A classifier trained on three overlapping classes, and outputs about rows it never saw."""
 
     network: nn.Module
     committee: Committee
     tap: FeatureTap
     train: DeterministicPass
     train_labels_N: Tensor
-    select: Evidence
-    held_out: Evidence
+    select: Outputs
+    held_out: Outputs
     held_out_labels_N: Tensor
 
-    def evidence(self, x: Tensor) -> Evidence:
+    def outputs(self, x: Tensor) -> Outputs:
         with torch.inference_mode():
-            return Evidence(self.deterministic(x), self.committee(x).softmax(-1))
+            return Outputs(self.deterministic(x), self.committee(x).softmax(-1))
 
     def deterministic(self, x: Tensor) -> DeterministicPass:
         with torch.inference_mode():
@@ -134,8 +134,8 @@ def trained() -> Trained:
         half.tap,
         half.deterministic(x),
         labels_N,
-        half.evidence(_draw(400, generator)[0]),
-        half.evidence(held_out),
+        half.outputs(_draw(400, generator)[0]),
+        half.outputs(held_out),
         held_out_labels_N,
     )
 

@@ -1,4 +1,4 @@
-"""Stopping: ask a few members first, and the others only about inputs that they could still change.
+"""Adaptive sampling: ask a few members first, and the others only about inputs that they could still change.
 
 A row stops at the first stage at which neither its label nor its flag is in doubt any more. Its score is the composite
 score at that stage, which depends on the row alone: members, stages and rules were all fixed on the select split. So
@@ -21,7 +21,7 @@ from dubio.uncertainty.detection.conformal import Calibration, level
 from dubio.uncertainty.detection.detector import MEMBER_SCORES, Detector, Verdict, move
 from dubio.uncertainty.detection.ecdf import Ranks
 from dubio.uncertainty.detection.measures import Summary, summarise
-from dubio.uncertainty.detection.outputs import DeterministicPass, Evidence
+from dubio.uncertainty.detection.outputs import DeterministicPass, Outputs
 from dubio.uncertainty.errors import CalibrationSetTooSmall, NotFitted, UncertaintyError
 
 
@@ -132,7 +132,7 @@ class Stopped:
 
 
 @dataclass(frozen=True)
-class Stopping:
+class AdaptiveSampling:
     """A calibrated rule for asking no more members than it takes. Immutable.
 
     Attributes:
@@ -155,12 +155,12 @@ class Stopping:
     def fit(
         cls,
         detector: Detector,
-        select: Evidence,
+        select: Outputs,
         rows: int,
         alpha: float = 0.05,
         delta: float = 0.05,
         stages: Sequence[int] = STAGES,
-    ) -> Stopping:
+    ) -> AdaptiveSampling:
         """Learn on the select split when few members say what all of them would.
 
         Args:
@@ -204,25 +204,27 @@ class Stopping:
             fitted.append(Stage(members, ranks, below, above, max(clear, LEAST_CLEARANCE)))
         return cls(tuple(fitted), committee, highest)
 
-    def calibrate(self, detector: Detector, evidence: Evidence, alpha: float = 0.05, delta: float = 0.05) -> Stopping:
+    def calibrate(
+        self, detector: Detector, outputs: Outputs, alpha: float = 0.05, delta: float = 0.05
+    ) -> AdaptiveSampling:
         """The same rule with a level of its own: the very procedure is run over the calibration split.
 
         Args:
             detector: as fitted with.
-            evidence: what all members say about the calibration split; each row is shown no more than it asks for.
+            outputs: what all members say about the calibration split; each row is shown no more than it asks for.
             alpha: promised upper bound on the false-alarm rate.
             delta: one minus the confidence of the promise.
 
         Raises:
             CalibrationSetTooSmall: too few rows for alpha and delta.
         """
-        stopped = self.run(detector, evidence.deterministic, recorded(evidence.probs_KBC))
+        stopped = self.run(detector, outputs.deterministic, recorded(outputs.probs_KBC))
         return replace(self, calibration=Calibration.fit(stopped.ranks_PB.amax(0), alpha, delta))
 
     def run(self, detector: Detector, deterministic: DeterministicPass, ask: Ask) -> Stopped:
         """Ask stage by stage, until every row has stopped."""
         probs_KBC = deterministic.logits_BC.new_empty((0, *deterministic.logits_BC.shape))
-        seen = Evidence(deterministic, probs_KBC)
+        seen = Outputs(deterministic, probs_KBC)
         fixed = {part.name: part.rank(seen) for part in detector.parts if not part.asks_members}
         open_B = torch.arange(probs_KBC.shape[1], device=probs_KBC.device)
         decided_B = torch.stack(list(fixed.values())).amax(0) > self.decided if fixed else open_B < 0
@@ -265,7 +267,7 @@ class Stopping:
         """At which numbers of members a row may stop, as plain data."""
         return {"stages": [*(stage.members for stage in self.stages), self.committee]}
 
-    def to(self, device: torch.device) -> Stopping:
+    def to(self, device: torch.device) -> AdaptiveSampling:
         """The same rule with its tensors on a device."""
         stages = tuple(
             replace(stage, ranks=tuple(move(ranks, device) for ranks in stage.ranks)) for stage in self.stages

@@ -15,7 +15,7 @@ from dubio.uncertainty.detection.ecdf import Ranks, RankTable
 from dubio.uncertainty.detection.knn import NearestNeighbours
 from dubio.uncertainty.detection.mahalanobis import Mahalanobis, RelativeMahalanobis
 from dubio.uncertainty.detection.measures import Summary
-from dubio.uncertainty.detection.outputs import DeterministicPass, Evidence
+from dubio.uncertainty.detection.outputs import DeterministicPass, Outputs
 from dubio.uncertainty.errors import NotFitted, UncertaintyError
 
 
@@ -94,13 +94,13 @@ class Part:
         """Whether the part's ranks are lowered; see ``BACKSTOP_COST``."""
         return isinstance(self.fitted, Mahalanobis)
 
-    def score(self, evidence: Evidence) -> Tensor:
+    def score(self, outputs: Outputs) -> Tensor:
         """The scores, ``[B]`` in float64."""
-        return _score(self.name, self.fitted, evidence).double()
+        return _score(self.name, self.fitted, outputs).double()
 
-    def rank(self, evidence: Evidence) -> Tensor:
+    def rank(self, outputs: Outputs) -> Tensor:
         """Ranks of the scores, ``[B]``; those of a backstop are lowered."""
-        rank_B = self.ranks(self.score(evidence))
+        rank_B = self.ranks(self.score(outputs))
         return _lowered(rank_B) if self.is_backstop else rank_B
 
 
@@ -141,7 +141,7 @@ class Detector:
         cls,
         train: DeterministicPass,
         train_labels_N: Tensor,
-        select: Evidence,
+        select: Outputs,
         names: Sequence[str] = DEFAULT_SCORES,
         k: int = 50,
     ) -> Detector:
@@ -168,24 +168,24 @@ class Detector:
             parts.append(Part(name, Ranks.fit(_score(name, distance, select)), distance))
         return cls(tuple(parts))
 
-    def calibrate(self, evidence: Evidence, alpha: float = 0.05, delta: float = 0.05) -> Detector:
+    def calibrate(self, outputs: Outputs, alpha: float = 0.05, delta: float = 0.05) -> Detector:
         """The same detector with a level that keeps the promise; see :meth:`Calibration.fit`.
 
         Args:
-            evidence: the calibration split, used for nothing else.
+            outputs: the calibration split, used for nothing else.
             alpha: promised upper bound on the false-alarm rate.
             delta: one minus the confidence of the promise.
 
         Raises:
             CalibrationSetTooSmall: too few rows for alpha and delta.
         """
-        return replace(self, calibration=Calibration.fit(self.score(evidence), alpha, delta))
+        return replace(self, calibration=Calibration.fit(self.score(outputs), alpha, delta))
 
-    def score(self, evidence: Evidence) -> Tensor:
+    def score(self, outputs: Outputs) -> Tensor:
         """The composite score, ``[B]`` in float64; higher = more out-of-distribution."""
-        return self._ranks(evidence).amax(0)
+        return self._ranks(outputs).amax(0)
 
-    def judge(self, evidence: Evidence) -> Verdict:
+    def judge(self, outputs: Outputs) -> Verdict:
         """P-values, flags and reasons.
 
         Raises:
@@ -193,7 +193,7 @@ class Detector:
         """
         if self.calibration is None:
             raise NotFitted("Expected a calibrated detector; call calibrate() with the calibration split first.")
-        return self.verdict(self._ranks(evidence), self.calibration)
+        return self.verdict(self._ranks(outputs), self.calibration)
 
     def verdict(self, ranks_PB: Tensor, calibration: Calibration) -> Verdict:
         """P-values, flags and reasons of inputs whose parts have these ranks."""
@@ -212,8 +212,8 @@ class Detector:
         )
         return Detector(parts, self.calibration and move(self.calibration, device))
 
-    def _ranks(self, evidence: Evidence) -> Tensor:
-        ranks_PB = self._table(torch.stack([part.score(evidence) for part in self.parts]))
+    def _ranks(self, outputs: Outputs) -> Tensor:
+        ranks_PB = self._table(torch.stack([part.score(outputs) for part in self.parts]))
         for index, part in enumerate(self.parts):
             if part.is_backstop:
                 ranks_PB[index] = _lowered(ranks_PB[index])
@@ -242,14 +242,14 @@ def _fit_distance(name: str, train: DeterministicPass, labels_N: Tensor, k: int)
     return Mahalanobis.fit(train.inputs_BF)
 
 
-def _score(name: str, distance: Distance | None, evidence: Evidence) -> Tensor:
+def _score(name: str, distance: Distance | None, outputs: Outputs) -> Tensor:
     if name in LOGIT_SCORES:
-        return LOGIT_SCORES[name](evidence.deterministic.logits_BC)
+        return LOGIT_SCORES[name](outputs.deterministic.logits_BC)
     if distance is None:
-        return MEMBER_SCORES[name](evidence.summary)
+        return MEMBER_SCORES[name](outputs.summary)
     if isinstance(distance, Mahalanobis):
-        return distance(evidence.deterministic.inputs_BF)
-    return distance(evidence.deterministic.features())
+        return distance(outputs.deterministic.inputs_BF)
+    return distance(outputs.deterministic.features())
 
 
 def move(fitted: Fitted, device: torch.device) -> Fitted:

@@ -1,4 +1,4 @@
-"""Evidence: everything about a batch that a score may look at."""
+"""Outputs: everything about a batch that a score may look at."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class DeterministicPass:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Outputs:
     """One batch as the predictor saw it.
 
     Attributes:
@@ -69,9 +69,9 @@ class Evidence:
         return summarise(self.probs_KBC)
 
     @staticmethod
-    def cat(parts: Sequence[Evidence]) -> Evidence:
-        """One evidence out of those of several batches, in their order."""
-        return Evidence(
+    def cat(parts: Sequence[Outputs]) -> Outputs:
+        """One outputs out of those of several batches, in their order."""
+        return Outputs(
             deterministic=DeterministicPass.cat([part.deterministic for part in parts]),
             probs_KBC=torch.cat([part.probs_KBC for part in parts], dim=1),
         )

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from dubio.uncertainty.detection.adaptive import Stage, Stopping
+from dubio.uncertainty.detection.adaptive import AdaptiveSampling, Stage
 from dubio.uncertainty.detection.conformal import Calibration
 from dubio.uncertainty.detection.detector import DISTANCES, OUTPUT_SCORES, Detector, Part
 from dubio.uncertainty.detection.ecdf import Ranks
@@ -128,7 +128,7 @@ def _load_part(state: object, where: str) -> Part:
     raise UncertaintyError(f"Expected `{where}.name` to be one of {known}, with its state, but got {_describe(name)}.")
 
 
-def dump_stopping(stopping: Stopping) -> dict[str, Any]:
+def dump_stopping(stopping: AdaptiveSampling) -> dict[str, Any]:
     """A calibrated stopping rule as plain data.
 
     Raises:
@@ -151,7 +151,7 @@ def dump_stopping(stopping: Stopping) -> dict[str, Any]:
     }
 
 
-def load_stopping(state: object, detector: Detector, where: str = "auto") -> Stopping:
+def load_stopping(state: object, detector: Detector, where: str = "auto") -> AdaptiveSampling:
     """Build a stopping rule for a calibrated detector from its dumped state.
 
     Raises:
@@ -182,7 +182,7 @@ def load_stopping(state: object, detector: Detector, where: str = "auto") -> Sto
             f"Expected `{where}.calibration` to make the detector's own promise (rows, alpha, delta) {promises[1]}, "
             f"but got {promises[0]}; calibrate again."
         )
-    return Stopping(stages, state["committee"], state["decided"], calibration)
+    return AdaptiveSampling(stages, state["committee"], state["decided"], calibration)
 
 
 def _load_stage(state: object, asking: int, where: str) -> Stage:

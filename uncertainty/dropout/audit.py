@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from dubio.uncertainty.dropout import batch_axis
 from dubio.uncertainty.dropout.probe import Seen, SiteRecorder
 from dubio.uncertainty.dropout.selection import Selection
-from dubio.uncertainty.dropout.sites import Site, Slot
-from dubio.uncertainty.dropout.train_probe import Rehearsal, rehearse
+from dubio.uncertainty.dropout.sites import PlannedCall, Site
+from dubio.uncertainty.dropout.train_probe import TrainProbe, rehearse
 from dubio.uncertainty.errors import NetworkInTrainingMode, NoDropoutFound, UnsupportedNetwork, UnsupportedSite
 
 ALL = Selection()
 
 
 @dataclass(frozen=True)
-class Audit:
+class SamplingPlan:
     """What one look at a network found.
 
     Attributes:
@@ -32,7 +32,7 @@ class Audit:
         notes: what else a user should know.
     """
 
-    slots: tuple[Slot, ...]
+    slots: tuple[PlannedCall, ...]
     zeros: bool
     num_classes: int
     dtype: torch.dtype
@@ -47,7 +47,7 @@ class Audit:
         return tuple(slot.site for slot in self.slots if slot.site is not None)
 
 
-def audit(network: nn.Module, example_input: Tensor, selection: Selection = ALL) -> Audit:
+def audit(network: nn.Module, example_input: Tensor, selection: Selection = ALL) -> SamplingPlan:
     """Find the dropout sites of a network without writing to it.
 
     Args:
@@ -94,7 +94,7 @@ def audit(network: nn.Module, example_input: Tensor, selection: Selection = ALL)
         changed = _changed(network, row)
     slots = tuple(batch_axis.slot(seen, other, changed.get(seen.name), rates.get(seen.name)) for seen, other in calls)
     left_out = [seen.name for seen in two.seen if seen.call.p > 0 and seen.name not in rates]
-    return Audit(
+    return SamplingPlan(
         slots,
         rehearsed,
         num_classes=small.shape[1],
@@ -183,7 +183,7 @@ def _check_calls(network: nn.Module, two: SiteRecorder, three: SiteRecorder) -> 
             )
 
 
-def _rates(network: nn.Module, recorder: SiteRecorder, rehearsal: Rehearsal, selection: Selection) -> dict[str, float]:
+def _rates(network: nn.Module, recorder: SiteRecorder, rehearsal: TrainProbe, selection: Selection) -> dict[str, float]:
     """The rate of each site to be sampled, by name."""
     trained = {seen.name: seen.call.p or rehearsal.rates.get(seen.name, 0.0) for seen in recorder.seen}
     kinds = {seen.name: seen.call.kind for seen in recorder.seen}
@@ -205,7 +205,7 @@ def _rates(network: nn.Module, recorder: SiteRecorder, rehearsal: Rehearsal, sel
     return {name: overridden.get(name, trained[name]) for name in found if name in taken}
 
 
-def _notes(rehearsal: Rehearsal) -> tuple[str, ...]:
+def _notes(rehearsal: TrainProbe) -> tuple[str, ...]:
     notes = [
         f"{name} calls {function} in train mode, which is no dropout site and is left off."
         for name, function in rehearsal.random

@@ -8,7 +8,7 @@ import torch
 
 from dubio.uncertainty.dropout.function_mode import CHANNELS, rows
 from dubio.uncertainty.dropout.probe import Seen
-from dubio.uncertainty.dropout.sites import Site, Slot
+from dubio.uncertainty.dropout.sites import PlannedCall, Site
 from dubio.uncertainty.errors import UnsupportedSite
 
 
@@ -23,7 +23,7 @@ def folded(two: Seen, three: Seen) -> int | None:
     return axis if axis is not None and two.shape[axis] > 2 else None
 
 
-def slot(two: Seen, three: Seen, changed: tuple[Seen, Seen] | None, p: float | None) -> Slot:
+def slot(two: Seen, three: Seen, changed: tuple[Seen, Seen] | None, p: float | None) -> PlannedCall:
     """How masks are to be applied at a call.
 
     Args:
@@ -40,7 +40,7 @@ def slot(two: Seen, three: Seen, changed: tuple[Seen, Seen] | None, p: float | N
         # The longest row decides, whichever probe it was in.
         shape = (max(two.shape[0], three.shape[0]), two.shape[1])
         site = None if p is None else Site(call.kind, p, shape, two.name, None)
-        return Slot(call.kind, call.p, site, shape, call.x.dtype, packed=True)
+        return PlannedCall(call.kind, call.p, site, shape, call.x.dtype, packed=True)
     _check_axes(two)
     axis = _varying(two, three)
     fold = folded(two, three)
@@ -59,7 +59,7 @@ def slot(two: Seen, three: Seen, changed: tuple[Seen, Seen] | None, p: float | N
     covered = 2 + (1 if fold in {0, 1} else 0)
     mask = full[:covered] + (1,) * len(full[covered:]) if call.kind in CHANNELS else full
     site = None if p is None else Site(call.kind, p, rows(mask, axis), two.name, axis)
-    return Slot(call.kind, call.p, site, rows(full, axis), call.x.dtype, fold, inplace=call.inplace)
+    return PlannedCall(call.kind, call.p, site, rows(full, axis), call.x.dtype, fold, inplace=call.inplace)
 
 
 def _varying(two: Seen, three: Seen) -> int | None:

@@ -38,7 +38,7 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Slot:
+class PlannedCall:
     """One call that a pass makes, and where the mask goes.
 
     Attributes:

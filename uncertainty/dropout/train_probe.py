@@ -21,7 +21,7 @@ _PASSES = 8
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class TrainProbe:
     """What train mode showed.
 
     Attributes:
@@ -39,7 +39,7 @@ class Rehearsal:
     failure: str | None = None
 
 
-def rehearse(network: nn.Module, x: Tensor, expected: dict[str, float]) -> Rehearsal:
+def rehearse(network: nn.Module, x: Tensor, expected: dict[str, float]) -> TrainProbe:
     """Run a copy of the network in train mode, with dropout off.
 
     The global random state is left as it was.
@@ -57,12 +57,12 @@ def rehearse(network: nn.Module, x: Tensor, expected: dict[str, float]) -> Rehea
     except (
         Exception
     ) as error:  # a copy of the user's network in train mode may fail in any way; eval mode is what counts
-        return Rehearsal(failure=f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}")
+        return TrainProbe(failure=f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}")
     finally:
         random.setstate(state)
 
 
-def _rehearse(network: nn.Module, x: Tensor, expected: dict[str, float]) -> Rehearsal:
+def _rehearse(network: nn.Module, x: Tensor, expected: dict[str, float]) -> TrainProbe:
     rates: dict[str, float] = {}
     kinds: dict[str, str] = {}
     noise: dict[tuple[str, str], None] = {}
@@ -76,7 +76,7 @@ def _rehearse(network: nn.Module, x: Tensor, expected: dict[str, float]) -> Rehe
             break
     only_here = sorted(name for name, p in rates.items() if p > 0 and name not in expected)
     unseen = tuple(name for name in only_here if _matters(network, x, name))
-    return Rehearsal(rates, kinds, unseen, tuple(noise))
+    return TrainProbe(rates, kinds, unseen, tuple(noise))
 
 
 def _matters(network: nn.Module, x: Tensor, name: str) -> bool:

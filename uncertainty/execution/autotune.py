@@ -1,6 +1,6 @@
 """The strategy: which way runs the members, by the size of the batch, chosen by measuring when the committee is built.
 
-A measurement never decides between ways that are about as fast: another way than the preferred one must be clearly
+A measurement never decides between strategies that are about as fast: another than the preferred one must be clearly
 faster, so that two processes on one machine choose alike. Where they do not, answers differ by rounding alone.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dubio.uncertainty.dropout.audit import noise_like
 from dubio.uncertainty.errors import UnsupportedNetwork
-from dubio.uncertainty.execution.strategies import Way
+from dubio.uncertainty.execution.strategies import Strategy
 
 # Batch sizes that are measured. A batch takes the choice of the next one; those beyond the last take its choice.
 BATCHES = (1, 4, 16, 64)
@@ -28,24 +28,24 @@ NAMES = ("chain", "thinned", "traced", "vmap", "fold", "loop")
 
 
 @dataclass(frozen=True)
-class Strategy:
+class Autotuner:
     """The way for each batch size.
 
     Attributes:
         names: of the way for each of :data:`BATCHES`.
-        ways: by name.
+        strategies: by name.
     """
 
     names: tuple[str, ...]
-    ways: Mapping[str, Way]
+    strategies: Mapping[str, Strategy]
 
     def __call__(self, x: Tensor, which: slice) -> Tensor:
         """Logits ``[K, B, C]`` of some members for a batch of any size ``[B, ...]``."""
         rows = len(x)
         for batch, name in zip(BATCHES, self.names, strict=True):
             if rows <= batch:
-                return self.ways[name](x, which)
-        return self.ways[self.names[-1]](x, which)
+                return self.strategies[name](x, which)
+        return self.strategies[self.names[-1]](x, which)
 
     def __str__(self) -> str:
         """Say ``chain up to 16 rows, thinned`` or, where one way serves all, its name."""
@@ -59,36 +59,36 @@ class Strategy:
 
 
 def choose(
-    ways: Mapping[str, Way],
+    strategies: Mapping[str, Strategy],
     row: Tensor,
     num_samples: int,
     wanted: str | None = None,
     seconds: float = 2.0,
     thinned_from: int = 1,
-) -> Strategy:
+) -> Autotuner:
     """Choose by measuring.
 
     Args:
-        ways: that agree, the preferred one first.
+        strategies: that agree, the preferred one first.
         row: an input, ``[1, ...]``.
         num_samples: K.
         wanted: the name of the way for all batches, instead of measuring.
         seconds: what measuring may take, roughly; sizes that would take longer keep the preferred way.
-        thinned_from: batch size from which ``thinned`` is preferred, where it is among the ways.
+        thinned_from: batch size from which ``thinned`` is preferred, where it is among the strategies.
 
     Raises:
         UnsupportedNetwork: this network cannot be run in the wanted way.
     """
     if wanted is not None:
-        if wanted not in ways:
+        if wanted not in strategies:
             raise UnsupportedNetwork(
-                f"Expected `strategy` to be one of {list(ways)}, which run this network, but got {wanted!r:.80}."
+                f"Expected `strategy` to be one of {list(strategies)}, which run this network, but got {wanted!r:.80}."
             )
-        return Strategy((wanted,) * len(BATCHES), ways)
+        return Autotuner((wanted,) * len(BATCHES), strategies)
     names: list[str] = []
     # A chain beats whatever runs the network itself, and everything beats the loop.
-    best = [name for name in ways if name in {"chain", "thinned"}]
-    order = best or [name for name in ways if name != "loop"] or list(ways)
+    best = [name for name in strategies if name in {"chain", "thinned"}]
+    order = best or [name for name in strategies if name != "loop"] or list(strategies)
     end, cost = time.perf_counter() + seconds, 0.0
     for batch in BATCHES:
         ruled = "thinned" if "thinned" in order and batch >= thinned_from else None
@@ -99,20 +99,20 @@ def choose(
             preferred = ruled or order[0]
             x = torch.cat([row, noise_like(row.expand(batch - 1, *row.shape[1:]))])
             share = time.perf_counter() + min(left, seconds / len(BATCHES))
-            times = _measure({name: ways[name] for name in order}, x, slice(0, num_samples), share)
+            times = _measure({name: strategies[name] for name in order}, x, slice(0, num_samples), share)
             cost = sum(times.values())
             fastest = min(times, key=times.__getitem__)
             if times[preferred] >= max(CLEARLY * times[fastest], times[fastest] + SAVED):
                 preferred = fastest
         names.append(preferred)
-    return Strategy(tuple(names), ways)
+    return Autotuner(tuple(names), strategies)
 
 
-def _measure(ways: Mapping[str, Way], x: Tensor, which: slice, end: float) -> dict[str, float]:
+def _measure(strategies: Mapping[str, Strategy], x: Tensor, which: slice, end: float) -> dict[str, float]:
     """Least seconds of each way; they take turns, once to warm up and then until the time is up."""
-    times = dict.fromkeys(ways, float("inf"))
+    times = dict.fromkeys(strategies, float("inf"))
     for turn in range(1 + TURNS):
-        for name, way in ways.items():
+        for name, way in strategies.items():
             start = time.perf_counter()
             way(x, which)
             if x.is_cuda:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dubio.uncertainty.dropout.sites import Slot
+from dubio.uncertainty.dropout.sites import PlannedCall
 from dubio.uncertainty.execution import kernels
 from dubio.uncertainty.execution.chain import Chain, FirstSite, Layer, Mask
 
@@ -30,7 +30,7 @@ class Before:
         zeros: whether calls with a rate of 0 are among the slots.
     """
 
-    def __init__(self, chain: Chain, network: nn.Module, slots: Sequence[Slot], zeros: bool) -> None:
+    def __init__(self, chain: Chain, network: nn.Module, slots: Sequence[PlannedCall], zeros: bool) -> None:
         self._layers = None if chain.before is None else [kernels.prepared(layer) for layer in chain.before]
         self._network, self._slots, self._zeros = network, slots, zeros
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dubio.uncertainty.dropout.function_mode import Call, DropoutMode
-from dubio.uncertainty.dropout.sites import Slot
+from dubio.uncertainty.dropout.sites import PlannedCall
 
 RELU: set[Callable[..., Any]] = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
 # Functions of one tensor that act on each number alone, so that they commute with choosing units.
@@ -117,7 +117,7 @@ class Chain:
     row_numel: int
 
 
-def record(network: nn.Module, x: Tensor, slots: Sequence[Slot], zeros: bool) -> Chain | None:
+def record(network: nn.Module, x: Tensor, slots: Sequence[PlannedCall], zeros: bool) -> Chain | None:
     """Follow one pass through a network.
 
     Args:
@@ -141,7 +141,7 @@ def record(network: nn.Module, x: Tensor, slots: Sequence[Slot], zeros: bool) ->
 class FirstSite(DropoutMode):
     """Runs a network up to its first sampled site."""
 
-    def __init__(self, slots: Sequence[Slot], zeros: bool) -> None:
+    def __init__(self, slots: Sequence[PlannedCall], zeros: bool) -> None:
         super().__init__(zeros)
         self._slots = iter(slots)
 
@@ -169,7 +169,7 @@ class _Reached(Exception):
 class _Recorder(DropoutMode):
     """Follows the activation as long as it runs through one chain of known layers."""
 
-    def __init__(self, x: Tensor, slots: Sequence[Slot], zeros: bool) -> None:
+    def __init__(self, x: Tensor, slots: Sequence[PlannedCall], zeros: bool) -> None:
         super().__init__(zeros)
         self.layers: list[Layer] = []
         self.before: tuple[Layer, ...] | None = None
@@ -203,7 +203,7 @@ class _Recorder(DropoutMode):
             self.broken = True  # several tensors, or values
         return output
 
-    def _site(self, call: Call, slot: Slot) -> None:
+    def _site(self, call: Call, slot: PlannedCall) -> None:
         if slot.site is None:
             raise ValueError("Expected a slot with a site.")
         if not self.seen_site:

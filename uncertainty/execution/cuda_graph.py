@@ -23,7 +23,7 @@ RECORDED_BATCHES = (1, 2, 4, 8, 16, 32)
 RECORDED_BYTES = 2**24
 WARM_UP = 3
 
-Way = Callable[[Tensor, slice], Tensor]
+Strategy = Callable[[Tensor, slice], Tensor]
 # Records a function without arguments: gives what launches it again, and where its result then lies.
 Record = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
 
@@ -52,7 +52,7 @@ class Replayed:
         num_samples: K; recordings are of all members.
     """
 
-    def __init__(self, way: Way, recordings: Mapping[int, Recording], num_samples: int) -> None:
+    def __init__(self, way: Strategy, recordings: Mapping[int, Recording], num_samples: int) -> None:
         self._way, self._recordings, self._num_samples = way, recordings, num_samples
         # One for all sizes: they may share memory.
         self._lock = threading.Lock()
@@ -69,7 +69,7 @@ class Replayed:
             return recording.logits[:, : len(x)].clone()
 
 
-def replayed(way: Way, row: Tensor, num_samples: int, most: int, record: Record) -> Replayed:
+def replayed(way: Strategy, row: Tensor, num_samples: int, most: int, record: Record) -> Replayed:
     """Record a way.
 
     Args:
@@ -111,16 +111,18 @@ def cuda_graph(function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tens
     return graph.replay, logits
 
 
-def recordable(ways: Mapping[str, Way], row: Tensor, num_samples: int, most: int, record: Record) -> dict[str, Way]:
-    """The ways, each recorded where that is possible and gives the same; the plain loop stays as it is.
+def recordable(
+    strategies: Mapping[str, Strategy], row: Tensor, num_samples: int, most: int, record: Record
+) -> dict[str, Strategy]:
+    """The strategies, each recorded where that is possible and gives the same; the plain loop stays as it is.
 
     Args:
-        ways: by name.
+        strategies: by name.
         row: as for :func:`replayed`, as are the rest.
     """
-    found = dict(ways)
+    found = dict(strategies)
     everybody = slice(0, num_samples)
-    for name, way in ways.items():
+    for name, way in strategies.items():
         if name == "loop":
             continue
         try:

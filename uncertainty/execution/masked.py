@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dubio.uncertainty.dropout.function_mode import Call, DropoutMode
-from dubio.uncertainty.dropout.sites import Slot
+from dubio.uncertainty.dropout.sites import PlannedCall
 from dubio.uncertainty.errors import UnsupportedNetwork
 
 
@@ -25,7 +25,7 @@ class Sampled(nn.Module):
         zeros: whether calls with a rate of 0 are among them.
     """
 
-    def __init__(self, network: nn.Module, slots: Sequence[Slot], zeros: bool = False) -> None:
+    def __init__(self, network: nn.Module, slots: Sequence[PlannedCall], zeros: bool = False) -> None:
         super().__init__()
         self.network = network
         self.slots = tuple(slots)
@@ -89,7 +89,7 @@ class Masking(DropoutMode):
     def _due(self) -> int:
         return len(self._masks) if self._slots is None else len(self._slots)
 
-    def _next(self, call: Call) -> Slot | None:
+    def _next(self, call: Call) -> PlannedCall | None:
         if self._met == self._due:
             raise UnsupportedNetwork(
                 f"Expected {self._due} dropout sites, as when the network was audited, but met one more; "

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dubio.uncertainty.dropout.audit import Audit, noise_like
+from dubio.uncertainty.dropout.audit import SamplingPlan, noise_like
 from dubio.uncertainty.errors import UncertaintyError
 from dubio.uncertainty.execution import chain, fx_trace, kernels, masked, thinned
 from dubio.uncertainty.execution.batched import Before, Folded, cached
@@ -17,7 +17,7 @@ from dubio.uncertainty.execution.tolerance import agree
 from dubio.uncertainty.report import work_before_first_site
 
 # Logits of the members in a slice for a batch of any size, [K, B, C].
-Way = Callable[[Tensor, slice], Tensor]
+Strategy = Callable[[Tensor, slice], Tensor]
 # Traces exist for these batch sizes; a batch is padded to the next one. Beyond the last, arithmetic dominates.
 TRACED_BATCHES = (1, 2, 4, 6, 8, 12, 16)
 # Numbers in the members' largest activation up to which Python weighs enough to be traced away.
@@ -81,7 +81,7 @@ class Shaped:
         shape: of one input.
     """
 
-    def __init__(self, way: Way, other: Way, shape: torch.Size) -> None:
+    def __init__(self, way: Strategy, other: Strategy, shape: torch.Size) -> None:
         self._way, self._other, self._shape = way, other, shape
 
     def __call__(self, x: Tensor, which: slice) -> Tensor:
@@ -91,18 +91,20 @@ class Shaped:
 
 @dataclass(frozen=True)
 class Found:
-    """The ways that agree with the plain loop.
+    """The strategies that agree with the plain loop.
 
     Attributes:
-        ways: by name, the one to prefer first.
+        strategies: by name, the one to prefer first.
         thinned_from: batch size from which ``thinned`` is to be preferred.
     """
 
-    ways: dict[str, Way]
+    strategies: dict[str, Strategy]
     thinned_from: int = 1
 
 
-def find(network: nn.Module, found: Audit, banks: Sequence[Tensor], row: Tensor, budget: int, seconds: float) -> Found:
+def find(
+    network: nn.Module, found: SamplingPlan, banks: Sequence[Tensor], row: Tensor, budget: int, seconds: float
+) -> Found:
     """Every way that gives what the plain loop gives on two rows, the one to prefer first.
 
     ``chain`` and ``thinned`` for a chain, see :mod:`dubio.uncertainty.execution.batched` and
@@ -129,7 +131,7 @@ def find(network: nn.Module, found: Audit, banks: Sequence[Tensor], row: Tensor,
 
     # Where Python decides by values, members in one batch would decide for each other.
     runs = {"vmap": masked.vmap} if found.decides else {"vmap": masked.vmap, "fold": _fold}
-    plain: dict[str, Way] = {
+    plain: dict[str, Strategy] = {
         name: with_masks(run) for name, run in runs.items() if _gives(run, sampled, x, some, expected)
     }
     plain["loop"] = with_masks(masked.loop)
@@ -137,7 +139,7 @@ def find(network: nn.Module, found: Audit, banks: Sequence[Tensor], row: Tensor,
         return Found(plain)
     chains = _chains(network, found, banks, x, budget, next(iter(plain.values())))
     if chains:
-        return Found(chains.ways | plain, chains.thinned_from)
+        return Found(chains.strategies | plain, chains.thinned_from)
     if "vmap" in plain:
         traced = min(budget // LIVE_COPIES, TRACED_NUMBERS * found.dtype.itemsize)
         graphs = _trace(sampled, banks, row, traced // found.row_bytes, seconds)
@@ -149,23 +151,25 @@ def find(network: nn.Module, found: Audit, banks: Sequence[Tensor], row: Tensor,
 
 
 def _chains(
-    network: nn.Module, found: Audit, banks: Sequence[Tensor], x: Tensor, budget: int, other: Way
+    network: nn.Module, found: SamplingPlan, banks: Sequence[Tensor], x: Tensor, budget: int, other: Strategy
 ) -> Found | None:
-    """The ways of a chain; None where the network is no chain or a way disagrees."""
+    """The strategies of a chain; None where the network is no chain or a way disagrees."""
     try:
         recorded = chain.record(network, x, found.slots, found.zeros)
         if recorded is None or _weights(recorded) * found.dtype.itemsize > budget:
             return None
         before = Before(recorded, network, found.slots, found.zeros)
         numbers = budget // (LIVE_COPIES * found.dtype.itemsize)
-        ways: dict[str, Way] = {"chain": Folded(before, recorded, banks, numbers)}
+        strategies: dict[str, Strategy] = {"chain": Folded(before, recorded, banks, numbers)}
         fewer = thinned.thin(before, recorded, banks, budget // found.dtype.itemsize, numbers)
         if fewer is not None:
-            ways["thinned"] = fewer
+            strategies["thinned"] = fewer
         everybody = slice(0, len(banks[0]))
         expected = other(x, everybody)
         agreeing = {
-            name: Shaped(way, other, x.shape[1:]) for name, way in ways.items() if agree(way(x, everybody), expected)
+            name: Shaped(way, other, x.shape[1:])
+            for name, way in strategies.items()
+            if agree(way(x, everybody), expected)
         }
     except Exception:  # the user's network fails in as many ways where it cannot be run like this
         return None

@@ -22,6 +22,6 @@ def tolerance(x: Tensor) -> float:
 
 
 def agree(actual: Tensor, expected: Tensor) -> bool:
-    """Whether two ways give the same logits up to rounding."""
+    """Whether two strategies give the same logits up to rounding."""
     allowed = tolerance(expected)
     return torch.allclose(actual, expected, rtol=allowed, atol=allowed * float(expected.abs().max().clamp(min=1)))

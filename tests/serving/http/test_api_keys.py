@@ -10,7 +10,7 @@ import pytest
 
 from dubio.serving.errors import InvalidKeys
 from dubio.serving.http import api_keys as module
-from dubio.serving.http.api_keys import Keys, Scope
+from dubio.serving.http.api_keys import ApiKeys, Scope
 
 INFER = "infer-key-0123456789"
 BOTH = "both/keys+0123456789=="
@@ -31,7 +31,7 @@ def written(tmp_path: Path, text: str, mode: int = 0o600) -> Path:
     ],
 )
 def test_a_file_gives_each_key_its_scopes(text: str, tmp_path: Path) -> None:
-    keys = Keys.read(path=written(tmp_path, text), environment=None)
+    keys = ApiKeys.read(path=written(tmp_path, text), environment=None)
     assert keys.scopes(INFER.encode()) == {Scope.INFER}
     assert keys.scopes(BOTH.encode()) == {Scope.ADMIN, Scope.METRICS}
     for wrong in [b"", INFER[:-1].encode(), INFER.encode() + b"x", INFER.upper().encode(), b"\xff" * 20]:
@@ -39,14 +39,14 @@ def test_a_file_gives_each_key_its_scopes(text: str, tmp_path: Path) -> None:
 
 
 def test_file_and_environment_add_up(tmp_path: Path) -> None:
-    keys = Keys.read(path=written(tmp_path, f"infer:{INFER}"), environment=f" admin,metrics:{BOTH}\n")
+    keys = ApiKeys.read(path=written(tmp_path, f"infer:{INFER}"), environment=f" admin,metrics:{BOTH}\n")
     assert keys.scopes(INFER.encode()) == {Scope.INFER}
     assert keys.grants(Scope.ADMIN)
     assert keys.any
 
 
 def test_without_sources_there_is_no_key() -> None:
-    keys = Keys.read(path=None, environment=None)
+    keys = ApiKeys.read(path=None, environment=None)
     assert not keys.any
     assert not keys.grants(Scope.ADMIN)
     assert keys.scopes(b"") is None
@@ -76,7 +76,7 @@ def test_a_file_that_breaks_a_rule_is_refused_without_repeating_a_key(
 ) -> None:
     path = written(tmp_path, text)
     with pytest.raises(InvalidKeys, match=re.escape(complaint)) as caught:
-        Keys.read(path=path, environment=None)
+        ApiKeys.read(path=path, environment=None)
     message = str(caught.value)
     assert str(path) in message
     for secret in (INFER, BOTH, "short", "kkkk"):
@@ -87,15 +87,15 @@ def test_a_file_that_breaks_a_rule_is_refused_without_repeating_a_key(
 
 def test_an_empty_environment_variable_is_a_mistake_and_not_an_open_door() -> None:
     with pytest.raises(InvalidKeys, match="DUBIO_API_KEYS"):
-        Keys.read(path=None, environment=" ")
+        ApiKeys.read(path=None, environment=" ")
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidKeys, match="No such file"):
-        Keys.read(path=tmp_path / "none", environment=None)
+        ApiKeys.read(path=tmp_path / "none", environment=None)
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidKeys, match="UTF-8"):
-        Keys.read(path=tmp_path / "binary", environment=None)
+        ApiKeys.read(path=tmp_path / "binary", environment=None)
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, True), (0o604, True)])
@@ -103,7 +103,7 @@ def test_a_file_that_others_can_read_is_warned_of(
     mode: int, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="dubio"):
-        Keys.read(path=written(tmp_path, f"infer:{INFER}", mode), environment=None)
+        ApiKeys.read(path=written(tmp_path, f"infer:{INFER}", mode), environment=None)
     assert ("chmod 600" in caplog.text) == warned
     assert INFER not in caplog.text
 
@@ -115,7 +115,7 @@ def test_every_key_is_compared_in_constant_time_whichever_matches(monkeypatch: p
         compared.append((one, other))
         return hmac.compare_digest(one, other)
 
-    keys = Keys([(INFER, frozenset({Scope.INFER})), (BOTH, frozenset({Scope.ADMIN})), ("x" * 20, frozenset())])
+    keys = ApiKeys([(INFER, frozenset({Scope.INFER})), (BOTH, frozenset({Scope.ADMIN})), ("x" * 20, frozenset())])
     monkeypatch.setattr(module, "hmac", type("watched", (), {"compare_digest": staticmethod(watch)}))
     for presented in (INFER, BOTH, "nobody"):
         compared.clear()
@@ -126,5 +126,5 @@ def test_every_key_is_compared_in_constant_time_whichever_matches(monkeypatch: p
 
 
 def test_no_key_is_kept() -> None:
-    keys = Keys([(INFER, frozenset({Scope.INFER}))])
+    keys = ApiKeys([(INFER, frozenset({Scope.INFER}))])
     assert INFER not in repr(vars(keys))

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dubio.serving.errors import Overloaded, UnknownModel
 from dubio.serving.http import problem_details
-from dubio.serving.http.fast_path import Shortcuts
+from dubio.serving.http.fast_path import FastPath
 
 
 class Noting:
@@ -28,7 +28,7 @@ class Noting:
         await self.app(scope, receive, send)
 
 
-def build() -> tuple[Shortcuts, Noting]:
+def build() -> tuple[FastPath, Noting]:
     router = APIRouter(prefix="/v9")
 
     @router.post("/models/{name}/echo")
@@ -50,7 +50,7 @@ def build() -> tuple[Shortcuts, Noting]:
     app.include_router(router)
     problem_details.install(app)
     noting = Noting(app)
-    return Shortcuts(noting, router.routes), noting
+    return FastPath(noting, router.routes), noting
 
 
 def ask(app: ASGIApp, act: Callable[[httpx.AsyncClient], Awaitable[httpx.Response]]) -> httpx.Response:

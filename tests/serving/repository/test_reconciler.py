@@ -1,4 +1,4 @@
-"""What a librarian does is driven look by look; nothing here waits for a clock."""
+"""What a reconciler does is driven look by look; nothing here waits for a clock."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ import pytest
 from dubio.models.errors import UnreadableCheckpoint
 from dubio.serving.errors import InvalidModelSource, LoadFailed, SelfTestFailed, UnknownModel
 from dubio.serving.repository.loader import Loader
-from dubio.serving.repository.reconciler import Control, Librarian
-from dubio.serving.repository.registry import Inventory
+from dubio.serving.repository.reconciler import Control, Reconciler
+from dubio.serving.repository.registry import Registry
 from dubio.serving.repository.source import ModelSource
 
 
 class Desk:
-    """A librarian over a directory, and what it serves."""
+    """A reconciler over a directory, and what it serves."""
 
     def __init__(self, root: Path, control: Control = "poll", named: tuple[ModelSource, ...] = ()) -> None:
-        self.inventory = Inventory(tuple(source.name for source in named))
-        self.librarian = Librarian(named, root, control, Loader(device="cpu", trusted=()), self.inventory)
+        self.registry = Registry(tuple(source.name for source in named))
+        self.reconciler = Reconciler(named, root, control, Loader(device="cpu", trusted=()), self.registry)
 
     @property
     def served(self) -> dict[str, list[str]]:
-        return {name: list(versions) for name, versions in self.inventory.served.items()}
+        return {name: list(versions) for name, versions in self.registry.served.items()}
 
     @property
     def states(self) -> dict[tuple[str, str], tuple[str, str]]:
-        return {(each.name, each.version): (each.state.value, each.reason) for each in self.inventory.states()}
+        return {(each.name, each.version): (each.state.value, each.reason) for each in self.registry.states()}
 
     def fingerprint(self, name: str, version: str) -> str:
-        return weights(self.inventory.served[name][version])
+        return weights(self.registry.served[name][version])
 
 
 def weights(model: object) -> str:
@@ -68,10 +68,10 @@ def test_everything_is_served_from_the_start(root: Path, checkpoint: Path, numbe
     put(checkpoint, root / "bars" / "12")
     put(checkpoint, root / "named" / "1")
     desk = Desk(root, "none", (ModelSource("named", numbers_checkpoint),))
-    desk.librarian.start()
+    desk.reconciler.start()
     assert desk.served == {"named": ["1"], "bars": ["1", "12"]}
     # What the operator named hides what lies under its name in the directory.
-    assert desk.inventory.served["named"]["1"].predictor.input.kind == "numbers"
+    assert desk.registry.served["named"]["1"].predictor.input.kind == "numbers"
 
 
 def test_what_is_wrong_at_the_start_ends_it_unless_the_directory_is_watched(
@@ -79,15 +79,15 @@ def test_what_is_wrong_at_the_start_ends_it_unless_the_directory_is_watched(
 ) -> None:
     for control in ("none", "explicit"):
         with pytest.raises(UnreadableCheckpoint):
-            Desk(root, control, (ModelSource("gone", tmp_path / "gone.ckpt"),)).librarian.start()
+            Desk(root, control, (ModelSource("gone", tmp_path / "gone.ckpt"),)).reconciler.start()
     with pytest.raises(InvalidModelSource, match="there is none"):
-        Desk(root, "none").librarian.start()
+        Desk(root, "none").reconciler.start()
     put(checkpoint, root / "bars" / "1")
     put(checkpoint, root / "bars" / "2").write_bytes(b"nothing")
     with pytest.raises(UnreadableCheckpoint, match=r"2/model\.ckpt"):
-        Desk(root, "none").librarian.start()
+        Desk(root, "none").reconciler.start()
     watched = Desk(root, "poll")
-    watched.librarian.start()
+    watched.reconciler.start()
     assert watched.served == {"bars": ["1"]}
     assert watched.states[("bars", "2")][0] == "UNAVAILABLE"
     assert str(root) not in watched.states[("bars", "2")][1]
@@ -96,23 +96,23 @@ def test_what_is_wrong_at_the_start_ends_it_unless_the_directory_is_watched(
 def test_a_new_version_takes_over_after_two_looks_and_beside_the_old_one(root: Path, checkpoint: Path) -> None:
     put(checkpoint, root / "bars" / "1")
     desk = Desk(root)
-    desk.librarian.start()
-    old = desk.inventory.served["bars"]["1"]
+    desk.reconciler.start()
+    old = desk.registry.served["bars"]["1"]
     put(checkpoint, root / "bars" / "2")
-    desk.librarian.look()
+    desk.reconciler.look()
     assert desk.served == {"bars": ["1"]}
-    desk.librarian.look()
+    desk.reconciler.look()
     assert desk.served == {"bars": ["1", "2"]}
-    assert desk.inventory.served["bars"]["1"] is old
-    newest = desk.inventory.served["bars"]["2"]
+    assert desk.registry.served["bars"]["1"] is old
+    newest = desk.registry.served["bars"]["2"]
     for _ in range(3):
-        desk.librarian.look()
-    assert desk.inventory.served["bars"]["2"] is newest  # nothing changed, nothing is loaded again
+        desk.reconciler.look()
+    assert desk.registry.served["bars"]["2"] is newest  # nothing changed, nothing is loaded again
 
     shutil.rmtree(root / "bars" / "2")
-    desk.librarian.look()
+    desk.reconciler.look()
     assert desk.served == {"bars": ["1", "2"]}
-    desk.librarian.look()
+    desk.reconciler.look()
     assert desk.served == {"bars": ["1"]}
     assert desk.states == {("bars", "1"): ("READY", "")}
 
@@ -122,16 +122,16 @@ def test_a_named_file_that_is_replaced_is_taken_up(
 ) -> None:
     path = put(checkpoint, tmp_path / "runs")
     desk = Desk(root, "poll", (ModelSource("bars", path),))
-    desk.librarian.start()
+    desk.reconciler.start()
     assert desk.fingerprint("bars", "1") == sums[0]
     put(second_checkpoint, tmp_path / "runs")
-    desk.librarian.look()
+    desk.reconciler.look()
     assert desk.fingerprint("bars", "1") == sums[0]
-    desk.librarian.look()
+    desk.reconciler.look()
     assert desk.fingerprint("bars", "1") == sums[1]
     path.unlink()
     for _ in range(3):
-        desk.librarian.look()
+        desk.reconciler.look()
     assert desk.fingerprint("bars", "1") == sums[1]  # the last good one
 
 
@@ -140,27 +140,27 @@ def test_a_file_that_is_being_written_is_left_alone_and_a_cut_off_one_is_refused
 ) -> None:
     path = put(checkpoint, root / "bars" / "1")
     desk = Desk(root)
-    desk.librarian.start()
+    desk.reconciler.start()
     content = second_checkpoint.read_bytes()
     with path.open("wb", buffering=0) as writer, caplog.at_level(logging.WARNING, "dubio"):
         for start in range(0, len(content) // 2, len(content) // 8):
             writer.write(content[start : start + len(content) // 8])
-            desk.librarian.look()
+            desk.reconciler.look()
         assert not caplog.records  # it was never even tried
         assert desk.fingerprint("bars", "1") == sums[0]
-        desk.librarian.look()  # the writer fell silent half-way
+        desk.reconciler.look()  # the writer fell silent half-way
         assert "Cannot serve model bars version 1" in caplog.text
         state, reason = desk.states[("bars", "1")]
         assert state == "READY"
         assert "the old one goes on" in reason
         assert desk.fingerprint("bars", "1") == sums[0]
-        desk.librarian.look()
-        desk.librarian.look()
+        desk.reconciler.look()
+        desk.reconciler.look()
         assert len(caplog.records) == 1  # nor is it tried again and again
         writer.seek(0)
         writer.write(content)
-    desk.librarian.look()
-    desk.librarian.look()
+    desk.reconciler.look()
+    desk.reconciler.look()
     assert desk.fingerprint("bars", "1") == sums[1]
     assert desk.states[("bars", "1")] == ("READY", "")
 
@@ -170,7 +170,7 @@ def test_a_writer_that_is_killed_leaves_the_old_one(
 ) -> None:
     path = put(checkpoint, root / "bars" / "1")
     desk = Desk(root)
-    desk.librarian.start()
+    desk.reconciler.start()
     code = (
         "import sys, time; content = open(sys.argv[1], 'rb').read(); target = open(sys.argv[2], 'wb', buffering=0)\n"
         "for start in range(0, len(content) - 2000, 1000):\n"
@@ -182,11 +182,11 @@ def test_a_writer_that_is_killed_leaves_the_old_one(
     )
     for _ in range(10):
         writer.stdout.readline()
-        desk.librarian.look()
+        desk.reconciler.look()
     writer.kill()
     writer.communicate()
     for _ in range(4):
-        desk.librarian.look()
+        desk.reconciler.look()
     assert desk.fingerprint("bars", "1") == sums[0]
     assert "the old one goes on" in desk.states[("bars", "1")][1]
 
@@ -200,7 +200,7 @@ def test_links_out_of_the_directory_are_refused_by_name(root: Path, checkpoint: 
     (root / "folder").mkdir()
     (root / "folder" / "1").symlink_to(checkpoint.parent)
     desk = Desk(root)
-    desk.librarian.start()
+    desk.reconciler.start()
     assert desk.served == {"good": ["1"]}
     for name in ("file", "folder"):
         assert "leads out of the model repository" in desk.states[(name, "1")][1]
@@ -212,14 +212,14 @@ def test_a_directory_that_vanishes_unloads_nothing(
 ) -> None:
     put(checkpoint, root / "bars" / "1")
     desk = Desk(root)
-    desk.librarian.start()
+    desk.reconciler.start()
     os.rename(root, root.with_name("aside"))
     for _ in range(3):
-        desk.librarian.look()
+        desk.reconciler.look()
     assert desk.served == {"bars": ["1"]}
     root.mkdir()  # where a volume is to be mounted
     for _ in range(3):
-        desk.librarian.look()
+        desk.reconciler.look()
     assert desk.served == {"bars": ["1"]}
     assert [record.message.split(",")[0] for record in caplog.records] == [
         "Cannot read the model repository",
@@ -230,7 +230,7 @@ def test_a_directory_that_vanishes_unloads_nothing(
     put(checkpoint, root / "other" / "1")
     shutil.rmtree(root / "bars")
     for _ in range(2):
-        desk.librarian.look()
+        desk.reconciler.look()
     assert desk.served == {"other": ["1"]}
 
 
@@ -238,8 +238,8 @@ def test_an_ensemble_lies_in_one_folder(root: Path, checkpoint: Path, second_che
     put(checkpoint, root / "deep" / "1", "model-a.ckpt")
     put(second_checkpoint, root / "deep" / "1", "model-b.ckpt")
     desk = Desk(root, "none")
-    desk.librarian.start()
-    assert desk.inventory.served["deep"]["1"].predictor.committee.num_samples == 32
+    desk.reconciler.start()
+    assert desk.registry.served["deep"]["1"].predictor.committee.num_samples == 32
 
 
 def test_on_request_what_is_new_or_changed_is_loaded_and_what_is_gone_unloaded(
@@ -248,42 +248,42 @@ def test_on_request_what_is_new_or_changed_is_loaded_and_what_is_gone_unloaded(
     put(checkpoint, root / "bars" / "1")
     put(checkpoint, root / "bars" / "2")
     desk = Desk(root, "explicit")
-    desk.librarian.start()
+    desk.reconciler.start()
     assert desk.served == {}
-    desk.librarian.load("bars")
+    desk.reconciler.load("bars")
     assert desk.served == {"bars": ["1", "2"]}
-    untouched = desk.inventory.served["bars"]["2"]
+    untouched = desk.registry.served["bars"]["2"]
     put(second_checkpoint, root / "bars" / "1")
     put(second_checkpoint, root / "bars" / "3")
-    desk.librarian.load("bars")
+    desk.reconciler.load("bars")
     assert desk.served == {"bars": ["1", "2", "3"]}
     assert desk.fingerprint("bars", "1") == desk.fingerprint("bars", "3") == sums[1]
-    assert desk.inventory.served["bars"]["2"] is untouched
+    assert desk.registry.served["bars"]["2"] is untouched
     shutil.rmtree(root / "bars" / "3")
-    desk.librarian.load("bars")
+    desk.reconciler.load("bars")
     assert desk.served == {"bars": ["1", "2"]}
-    desk.librarian.unload("bars")
-    desk.librarian.unload("bars")
+    desk.reconciler.unload("bars")
+    desk.reconciler.unload("bars")
     assert desk.served == {}
-    desk.librarian.load("bars")
+    desk.reconciler.load("bars")
     assert desk.served == {"bars": ["1", "2"]}
     shutil.rmtree(root / "bars")
-    desk.librarian.load("bars")
+    desk.reconciler.load("bars")
     assert desk.served == desk.states == {}
 
 
 def test_a_load_that_fails_says_why_each_time_and_changes_nothing(root: Path, checkpoint: Path) -> None:
     put(checkpoint, root / "bars" / "1")
     desk = Desk(root, "none")
-    desk.librarian.start()
-    good = desk.inventory.served["bars"]["1"]
+    desk.reconciler.start()
+    good = desk.registry.served["bars"]["1"]
     put(checkpoint, root / "bars" / "1").write_bytes(b"nothing")
     put(checkpoint, root / "bars" / "2").write_bytes(b"nothing")
     for _ in range(2):
         with pytest.raises(LoadFailed, match=r"version 1: .* version 2: .* that are served: 1\.") as caught:
-            desk.librarian.load("bars")
+            desk.reconciler.load("bars")
         assert str(root) not in str(caught.value)
-    assert desk.inventory.served["bars"]["1"] is good
+    assert desk.registry.served["bars"]["1"] is good
     assert desk.states[("bars", "2")][0] == "UNAVAILABLE"
 
 
@@ -292,7 +292,7 @@ def test_a_model_that_fails_its_self_test_is_not_served(
 ) -> None:
     put(checkpoint, root / "bars" / "1")
     desk = Desk(root, "none")
-    desk.librarian.start()
+    desk.reconciler.start()
 
     def fail(name: str, predictor: object) -> None:
         raise SelfTestFailed(f"Model {name!r} failed its self-test.")
@@ -300,7 +300,7 @@ def test_a_model_that_fails_its_self_test_is_not_served(
     monkeypatch.setattr("dubio.serving.repository.loader.check", fail)
     put(checkpoint, root / "bars" / "2")
     with pytest.raises(LoadFailed, match="failed its self-test"):
-        desk.librarian.load("bars")
+        desk.reconciler.load("bars")
     assert desk.served == {"bars": ["1"]}
 
 
@@ -309,8 +309,8 @@ def test_names_that_are_nobodys(root: Path, checkpoint: Path, name: str) -> None
     put(checkpoint, root / "bars" / "1")
     put(checkpoint, root / ".hidden" / "1")
     desk = Desk(root, "explicit")
-    for act in (desk.librarian.load, desk.librarian.unload):
+    for act in (desk.reconciler.load, desk.reconciler.unload):
         with pytest.raises(UnknownModel, match="Expected the name of a model in the repository"):
             act(name)
-    desk.librarian.unload("bars")  # there is one, if not loaded
+    desk.reconciler.unload("bars")  # there is one, if not loaded
     assert desk.served == {}

@@ -6,25 +6,25 @@ from pathlib import Path
 
 import numpy as np
 
-from dubio.serving.telemetry.mmap_store import Tally
+from dubio.serving.telemetry.mmap_store import MmapStore
 
 ROOT = Path(__file__).parents[3]
 
 
-def totals(tally: Tally) -> dict[tuple[str, tuple[str, ...]], list[float]]:
-    return {(block.metric, block.labels): block.values.tolist() for block in tally.total()}
+def totals(store: MmapStore) -> dict[tuple[str, tuple[str, ...]], list[float]]:
+    return {(block.metric, block.labels): block.values.tolist() for block in store.total()}
 
 
 def test_one_process_counts_in_memory() -> None:
-    tally = Tally()
-    tally.block("a", ("x",), 1)[0] += 2
-    tally.block("b", (), 3)[:] += [1, 2, 3]
-    tally.block("a", ("x",), 1)[0] += 1
-    assert totals(tally) == {("a", ("x",)): [3.0], ("b", ()): [1.0, 2.0, 3.0]}
+    store = MmapStore()
+    store.block("a", ("x",), 1)[0] += 2
+    store.block("b", (), 3)[:] += [1, 2, 3]
+    store.block("a", ("x",), 1)[0] += 1
+    assert totals(store) == {("a", ("x",)): [3.0], ("b", ()): [1.0, 2.0, 3.0]}
 
 
 def test_several_processes_add_up_whoever_is_asked(tmp_path: Path) -> None:
-    one, other = Tally(tmp_path, 0), Tally(tmp_path, 1)
+    one, other = MmapStore(tmp_path, 0), MmapStore(tmp_path, 1)
     one.block("a", ("x",), 1)[0] += 2
     other.block("h", ("y",), 2)[:] += [1, 5]
     other.block("a", ("x",), 1)[0] += 3
@@ -33,22 +33,22 @@ def test_several_processes_add_up_whoever_is_asked(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_takes_a_dead_ones_place_counts_on(tmp_path: Path) -> None:
-    first = Tally(tmp_path, 0)
+    first = MmapStore(tmp_path, 0)
     first.block("a", ("x",), 1)[0] += 2
     first.block("h", (), 2)[1] += 1
-    second = Tally(tmp_path, 0)
+    second = MmapStore(tmp_path, 0)
     second.block("new", (), 1)[0] += 7
     second.block("a", ("x",), 1)[0] += 1
     assert totals(second) == {("a", ("x",)): [3.0], ("h", ()): [0.0, 1.0], ("new", ()): [7.0]}
 
 
 def test_a_line_that_a_killed_worker_left_half_written_is_dropped(tmp_path: Path) -> None:
-    first = Tally(tmp_path, 0)
+    first = MmapStore(tmp_path, 0)
     first.block("a", ("x",), 1)[0] += 2
     with (tmp_path / "0.index").open("a") as index:
         index.write('["b", ["half')
-    assert totals(Tally(tmp_path, 1)) == {("a", ("x",)): [2.0]}
-    second = Tally(tmp_path, 0)
+    assert totals(MmapStore(tmp_path, 1)) == {("a", ("x",)): [2.0]}
+    second = MmapStore(tmp_path, 0)
     second.block("b", ("y",), 1)[0] += 1
     assert totals(second) == {("a", ("x",)): [2.0], ("b", ("y",)): [1.0]}
 
@@ -56,17 +56,17 @@ def test_a_line_that_a_killed_worker_left_half_written_is_dropped(tmp_path: Path
 COUNT = """
 import sys
 from pathlib import Path
-from dubio.serving.telemetry.mmap_store import Tally
+from dubio.serving.telemetry.mmap_store import MmapStore
 
-tally = Tally(Path(sys.argv[1]), int(sys.argv[2]))
+store = MmapStore(Path(sys.argv[1]), int(sys.argv[2]))
 for i in range(20_000):
-    tally.block("a", (str(i % 50),), 2)[:] += [1, 2]
+    store.block("a", (str(i % 50),), 2)[:] += [1, 2]
 """
 
 
 def test_what_is_read_while_others_write_never_falls(tmp_path: Path) -> None:
     writers = [subprocess.Popen([sys.executable, "-c", COUNT, tmp_path, worker], cwd=ROOT) for worker in ("1", "2")]
-    reader = Tally(tmp_path, 0)
+    reader = MmapStore(tmp_path, 0)
     seen = 0.0
     while any(writer.poll() is None for writer in writers):
         now = sum(values[0] for values in totals(reader).values())

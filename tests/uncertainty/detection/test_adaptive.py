@@ -1,4 +1,4 @@
-"""Stopping early keeps the promise, asks no more than it says, and seldom answers otherwise than all members."""
+"""Asking fewer members keeps the promise, asks no more than it says, and seldom answers otherwise than all members."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from scipy.stats import binom
 from torch import Tensor
 
-from dubio.uncertainty import Calibration, Detector, DeterministicPass, Evidence, Stopping
+from dubio.uncertainty import AdaptiveSampling, Calibration, Detector, DeterministicPass, Outputs
 from dubio.uncertainty.detection.adaptive import LEAST_CLEARANCE, Stopped, clearance, recorded
 from dubio.uncertainty.detection.detector import UNFAMILIAR, mutual_information
 from dubio.uncertainty.detection.ecdf import Ranks
@@ -24,10 +24,10 @@ STAGES = (4, 8)  # of 16
 ROUNDING = 1e-4  # of ranks: products of other batches round differently, and ranks magnify small scores
 
 
-def _rows(evidence: Evidence, rows: Tensor | slice) -> Evidence:
-    seen = evidence.deterministic
+def _rows(outputs: Outputs, rows: Tensor | slice) -> Outputs:
+    seen = outputs.deterministic
     part = DeterministicPass(seen.inputs_BF[rows], seen.logits_BC[rows], seen.features_BF[rows])
-    return Evidence(part, evidence.probs_KBC[:, rows])
+    return Outputs(part, outputs.probs_KBC[:, rows])
 
 
 @pytest.fixture(scope="module")
@@ -36,17 +36,17 @@ def detector(trained) -> Detector:
 
 
 @pytest.fixture(scope="module")
-def fitted(trained, detector) -> Stopping:
-    return Stopping.fit(detector, trained.select, N, stages=STAGES)
+def fitted(trained, detector) -> AdaptiveSampling:
+    return AdaptiveSampling.fit(detector, trained.select, N, stages=STAGES)
 
 
 @pytest.fixture(scope="module")
-def stopping(trained, detector, fitted) -> Stopping:
+def stopping(trained, detector, fitted) -> AdaptiveSampling:
     return fitted.calibrate(detector, _rows(trained.held_out, slice(0, N)))
 
 
-def _run(stopping: Stopping, detector: Detector, evidence: Evidence) -> Stopped:
-    return stopping.run(detector, evidence.deterministic, recorded(evidence.probs_KBC))
+def _run(stopping: AdaptiveSampling, detector: Detector, outputs: Outputs) -> Stopped:
+    return stopping.run(detector, outputs.deterministic, recorded(outputs.probs_KBC))
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def test_all_members_are_asked_where_nothing_can_be_decided(trained, detector, s
 
 
 def test_strangers_far_from_the_data_are_flagged_whatever_the_members_say(trained, detector, stopping):
-    far = trained.evidence(1000 * torch.randn(50, 6, generator=torch.Generator().manual_seed(0)))
+    far = trained.outputs(1000 * torch.randn(50, 6, generator=torch.Generator().manual_seed(0)))
     stopped = _run(stopping, detector, far)
     verdict = stopping.judge(detector, stopped)
     assert bool(verdict.flagged_B.all())
@@ -217,7 +217,7 @@ def test_the_rules_hold_on_the_select_rows_they_were_learned_from(trained, detec
 
 def test_without_stages_it_is_the_detector(trained, detector):
     calibrating, asked = _rows(trained.held_out, slice(0, N)), _rows(trained.held_out, slice(N, N + 300))
-    whole = Stopping.fit(detector, trained.select, N, stages=(16, 32)).calibrate(detector, calibrating)
+    whole = AdaptiveSampling.fit(detector, trained.select, N, stages=(16, 32)).calibrate(detector, calibrating)
     assert whole.stages == ()
     stopped = _run(whole, detector, asked)
     expected = detector.calibrate(calibrating).judge(asked)
@@ -230,7 +230,7 @@ def test_without_stages_it_is_the_detector(trained, detector):
 def test_a_detector_that_does_not_look_at_the_members_asks_for_the_label_alone(trained):
     detector = Detector.fit(trained.train, trained.train_labels_N, trained.select, ("neighbours", "energy"))
     calibrating, asked = _rows(trained.held_out, slice(0, N)), _rows(trained.held_out, slice(N, N + 500))
-    stopping = Stopping.fit(detector, trained.select, N, stages=STAGES).calibrate(detector, calibrating)
+    stopping = AdaptiveSampling.fit(detector, trained.select, N, stages=STAGES).calibrate(detector, calibrating)
     stopped = _run(stopping, detector, asked)
     found, expected = stopping.judge(detector, stopped), detector.calibrate(calibrating).judge(asked)
     assert torch.equal(found.flagged_B, expected.flagged_B)
@@ -241,9 +241,9 @@ def test_a_detector_that_does_not_look_at_the_members_asks_for_the_label_alone(t
 def test_a_stage_whose_members_all_say_the_same_is_left_out(trained, detector):
     probs_KNC = trained.select.probs_KBC.clone()
     probs_KNC[:4] = probs_KNC[:1]
-    same = Evidence(trained.select.deterministic, probs_KNC)
+    same = Outputs(trained.select.deterministic, probs_KNC)
     detector = Detector.fit(trained.train, trained.train_labels_N, same)
-    assert [stage.members for stage in Stopping.fit(detector, same, N, stages=STAGES).stages] == [8]
+    assert [stage.members for stage in AdaptiveSampling.fit(detector, same, N, stages=STAGES).stages] == [8]
 
 
 def test_moving_to_a_device_keeps_every_number(trained, detector, stopping, stopped):
@@ -271,12 +271,12 @@ def test_a_verdict_needs_a_calibration(detector, fitted, stopped):
 @pytest.mark.parametrize("stages", [(1, 4), (4, 4), (8, 4), (0,), (-4, 8)])
 def test_stages_that_do_not_rise_are_refused(trained, detector, stages):
     with pytest.raises(UncertaintyError, match="stages of at least 2 members that rise"):
-        Stopping.fit(detector, trained.select, N, stages=stages)
+        AdaptiveSampling.fit(detector, trained.select, N, stages=stages)
 
 
 def test_too_few_calibration_rows_are_refused(trained, detector):
     with pytest.raises(CalibrationSetTooSmall, match="at least 59"):
-        Stopping.fit(detector, trained.select, 58)
+        AdaptiveSampling.fit(detector, trained.select, 58)
 
 
 def _two_classes(*shares: float) -> Tensor:

@@ -12,7 +12,7 @@ from scipy.special import logsumexp, softmax
 from scipy.stats import entropy
 from torch import Tensor
 
-from dubio.uncertainty import Calibration, Detector, DeterministicPass, Evidence
+from dubio.uncertainty import Calibration, Detector, DeterministicPass, Outputs
 from dubio.uncertainty.detection import detector
 from dubio.uncertainty.detection.detector import DEFAULT_SCORES, DISTANCES, OUTPUT_SCORES, UNCERTAIN, UNFAMILIAR
 from dubio.uncertainty.detection.measures import summarise
@@ -21,11 +21,11 @@ from dubio.uncertainty.errors import CalibrationSetTooSmall, NoFeatures, NotFitt
 EVERY_SCORE = (*DISTANCES, *OUTPUT_SCORES)
 
 
-def _rows(evidence: Evidence, rows: Tensor | slice) -> Evidence:
-    seen = evidence.deterministic
+def _rows(outputs: Outputs, rows: Tensor | slice) -> Outputs:
+    seen = outputs.deterministic
     features_BF = None if seen.features_BF is None else seen.features_BF[rows]
     part = DeterministicPass(seen.inputs_BF[rows], seen.logits_BC[rows], features_BF)
-    return Evidence(part, evidence.probs_KBC[:, rows])
+    return Outputs(part, outputs.probs_KBC[:, rows])
 
 
 def _fit(trained, names: tuple[str, ...] = DEFAULT_SCORES) -> Detector:
@@ -81,7 +81,7 @@ def test_the_backstop_spends_a_tenth_and_still_catches_what_is_beyond(trained):
     plain_B = part.ranks(part.fitted(near.deterministic.inputs_BF))
     inside_B = plain_B < 1
     torch.testing.assert_close(1 - part.rank(near)[inside_B], 10 * (1 - plain_B[inside_B]))
-    far = trained.evidence(50 * torch.randn(20, 6, generator=torch.Generator().manual_seed(0)))
+    far = trained.outputs(50 * torch.randn(20, 6, generator=torch.Generator().manual_seed(0)))
     assert torch.equal(part.rank(far), part.ranks(part.fitted(far.deterministic.inputs_BF)))
     assert float(part.rank(far).min()) > 1
 
@@ -97,7 +97,7 @@ def test_each_score_can_be_chosen_alone(trained, name):
 def test_far_inputs_are_flagged_as_unfamiliar(trained, factor):
     # A ReLU network grows more confident far from the data: the distances must speak.
     x = factor * torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
-    verdict = _calibrated(trained).judge(trained.evidence(x))
+    verdict = _calibrated(trained).judge(trained.outputs(x))
     assert bool(verdict.flagged_B.all())
     assert set(verdict.reasons) == {UNFAMILIAR}
     assert verdict.p_value_B.tolist() == [1 / 601] * 50
@@ -113,11 +113,11 @@ def test_disagreement_is_flagged_as_uncertain(trained):
 
 
 @pytest.mark.parametrize("names", [EVERY_SCORE, DEFAULT_SCORES, ("energy",)])
-def test_evidence_that_is_nan_is_flagged_and_spoils_no_other(trained, names):
+def test_outputs_that_is_nan_is_flagged_and_spoils_no_other(trained, names):
     detector = _calibrated(trained, names)
     asked = _rows(trained.held_out, slice(600, 603))
     clean = detector.judge(asked)
-    poisoned = Evidence(
+    poisoned = Outputs(
         DeterministicPass(*(tensor.clone() for tensor in vars(asked.deterministic).values())), asked.probs_KBC.clone()
     )
     for tensor_B in (*vars(poisoned.deterministic).values(), poisoned.probs_KBC.transpose(0, 1)):

@@ -1,11 +1,11 @@
-"""Evidence of several batches is that of one."""
+"""Outputs of several batches is that of one."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from dubio.uncertainty import DeterministicPass, Evidence
+from dubio.uncertainty import DeterministicPass, Outputs
 from dubio.uncertainty.errors import NoFeatures
 
 
@@ -13,13 +13,13 @@ def _pass(rows: int, features: bool = True) -> DeterministicPass:
     return DeterministicPass(torch.randn(rows, 6), torch.randn(rows, 3), torch.randn(rows, 4) if features else None)
 
 
-def _evidence(rows: int) -> Evidence:
-    return Evidence(_pass(rows), torch.rand(5, rows, 3))
+def _outputs(rows: int) -> Outputs:
+    return Outputs(_pass(rows), torch.rand(5, rows, 3))
 
 
 def test_batches_are_joined_in_their_order():
-    parts = [_evidence(2), _evidence(0), _evidence(3)]
-    whole = Evidence.cat(parts)
+    parts = [_outputs(2), _outputs(0), _outputs(3)]
+    whole = Outputs.cat(parts)
     assert whole.probs_KBC.shape == (5, 5, 3)
     row = 0
     for part in parts:
@@ -30,7 +30,7 @@ def test_batches_are_joined_in_their_order():
         assert torch.equal(whole.deterministic.features()[rows], part.deterministic.features())
 
 
-def test_a_network_without_features_has_none_in_its_evidence():
+def test_a_network_without_features_has_none_in_its_outputs():
     joined = DeterministicPass.cat([_pass(2, features=False), _pass(3, features=False)])
     assert joined.features_BF is None
     assert len(joined.logits_BC) == 5

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dubio.uncertainty import Calibration, Detector, Evidence, Stopping
+from dubio.uncertainty import AdaptiveSampling, Calibration, Detector, Outputs
 from dubio.uncertainty.detection.adaptive import recorded
 from dubio.uncertainty.detection.detector import DISTANCES, OUTPUT_SCORES
 from dubio.uncertainty.detection.ecdf import Ranks
@@ -263,17 +263,17 @@ def test_a_part_that_appears_twice_is_refused():
         load_detector({"parts": [part, dict(part)]})
 
 
-def test_evidence_of_other_widths_does_not_pass_unnoticed(trained, detector):
+def test_outputs_of_other_widths_does_not_pass_unnoticed(trained, detector):
     # The loader's self-test relies on it: a detector of another network fails loudly on its first row.
     seen = trained.select.deterministic
-    narrow = Evidence(replace(seen, features_BF=seen.features()[:, :-1]), trained.select.probs_KBC)
+    narrow = Outputs(replace(seen, features_BF=seen.features()[:, :-1]), trained.select.probs_KBC)
     with pytest.raises(RuntimeError):
         detector.judge(narrow)
 
 
 @pytest.fixture
-def stopping(trained, detector) -> Stopping:
-    fitted = Stopping.fit(detector, trained.select, 400, stages=(4, 8))
+def stopping(trained, detector) -> AdaptiveSampling:
+    fitted = AdaptiveSampling.fit(detector, trained.select, 400, stages=(4, 8))
     return fitted.calibrate(detector, trained.select)
 
 
@@ -288,7 +288,7 @@ def test_a_stopping_rule_comes_back_bit_exactly_from_a_file(trained, detector, s
 
 def test_only_a_calibrated_stopping_rule_is_dumped(trained, detector):
     with pytest.raises(NotFitted, match="calibrate"):
-        dump_stopping(Stopping.fit(detector, trained.select, 400))
+        dump_stopping(AdaptiveSampling.fit(detector, trained.select, 400))
 
 
 @settings(

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from dubio.uncertainty.dropout.function_mode import Call
-from dubio.uncertainty.dropout.sites import NotFoldable, Site, Slot, alpha_scale
+from dubio.uncertainty.dropout.sites import NotFoldable, PlannedCall, Site, alpha_scale
 from dubio.uncertainty.errors import UnsupportedNetwork
 
 
-def _slot(kind: str, shape: tuple[int, ...], axis: int | None = 0, **options: object) -> Slot:
-    return Slot(kind, 0.5, Site(kind, 0.5, shape, "drop", axis), shape, torch.float32, **options)
+def _slot(kind: str, shape: tuple[int, ...], axis: int | None = 0, **options: object) -> PlannedCall:
+    return PlannedCall(kind, 0.5, Site(kind, 0.5, shape, "drop", axis), shape, torch.float32, **options)
 
 
 def test_folded_members_get_their_own_masks():
@@ -28,7 +28,7 @@ def test_a_mask_takes_the_precision_of_the_activation():
 
 
 def test_channels_are_dropped_at_any_size_up_to_the_audited():
-    slot = Slot("dropout2d", 0.5, Site("dropout2d", 0.5, (2, 1, 1), "drop"), (2, 3, 3), torch.float32)
+    slot = PlannedCall("dropout2d", 0.5, Site("dropout2d", 0.5, (2, 1, 1), "drop"), (2, 3, 3), torch.float32)
     mask = torch.tensor([0.0, 2.0]).view(2, 1, 1)
     dropped = slot.apply(Call("dropout2d", torch.ones(1, 2, 1, 2), 0.5), mask, 1)
     assert dropped.tolist() == [[[[0, 0]], [[2, 2]]]]

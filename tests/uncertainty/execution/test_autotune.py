@@ -11,14 +11,14 @@ from torch import Tensor
 from dubio.uncertainty import Committee
 from dubio.uncertainty.errors import UnsupportedNetwork
 from dubio.uncertainty.execution import autotune
-from dubio.uncertainty.execution.autotune import BATCHES, Strategy, choose
-from dubio.uncertainty.execution.strategies import Way
+from dubio.uncertainty.execution.autotune import BATCHES, Autotuner, choose
+from dubio.uncertainty.execution.strategies import Strategy
 from tests.uncertainty.chains import NO_CHAINS, recorded
 
 ROW = torch.zeros(1, 3)
 
 
-def _way(name: str, seconds: float, calls: list[tuple[str, int]]) -> Way:
+def _way(name: str, seconds: float, calls: list[tuple[str, int]]) -> Strategy:
     def run(x: Tensor, which: slice) -> Tensor:
         calls.append((name, len(x)))
         time.sleep(seconds)
@@ -27,7 +27,7 @@ def _way(name: str, seconds: float, calls: list[tuple[str, int]]) -> Way:
     return run
 
 
-def _ways(seconds: dict[str, float]) -> tuple[dict[str, Way], list[tuple[str, int]]]:
+def _ways(seconds: dict[str, float]) -> tuple[dict[str, Strategy], list[tuple[str, int]]]:
     calls: list[tuple[str, int]] = []
     return {name: _way(name, each, calls) for name, each in seconds.items()}, calls
 
@@ -67,7 +67,7 @@ def test_sizes_that_would_take_too_long_are_not_measured():
 
 def test_each_batch_takes_its_own_way():
     found, calls = _ways({"chain": 0, "thinned": 0})
-    chosen = Strategy(("chain", "chain", "thinned", "chain"), found)
+    chosen = Autotuner(("chain", "chain", "thinned", "chain"), found)
     for rows in (1, 4, 5, 16, 17, 64, 65, 1000):
         chosen(torch.zeros(rows, 3), slice(0, 2))
     assert [name for name, _ in calls] == ["chain"] * 2 + ["thinned"] * 2 + ["chain"] * 4

@@ -37,16 +37,16 @@ def _ways(name: str) -> tuple[Committee, Tensor]:
 @pytest.mark.parametrize("name", ["mlp", "pools", "skip connection", "alpha dropout"])
 def test_a_recorded_way_gives_what_the_way_gives(name):
     committee, x = _ways(name)
-    ways = committee._strategy.ways
-    quick = cuda_graph.recordable(ways, x[:1], K, 32, rerun)
-    assert quick.keys() == ways.keys()
-    assert quick["loop"] is ways["loop"]
+    strategies = committee._strategy.strategies
+    quick = cuda_graph.recordable(strategies, x[:1], K, 32, rerun)
+    assert quick.keys() == strategies.keys()
+    assert quick["loop"] is strategies["loop"]
     everybody = slice(0, K)
     for way in quick.keys() - {"loop"}:
         assert isinstance(quick[way], cuda_graph.Replayed)
         for rows in (1, 2, 3, 7, 32, 33, 40):
-            torch.testing.assert_close(quick[way](x[:rows], everybody), ways[way](x[:rows], everybody))
-        torch.testing.assert_close(quick[way](x[:3], slice(2, 4)), ways[way](x[:3], slice(2, 4)))
+            torch.testing.assert_close(quick[way](x[:rows], everybody), strategies[way](x[:rows], everybody))
+        torch.testing.assert_close(quick[way](x[:3], slice(2, 4)), strategies[way](x[:3], slice(2, 4)))
 
 
 def test_an_answer_is_not_overwritten_by_the_next():
@@ -60,7 +60,7 @@ def test_an_answer_is_not_overwritten_by_the_next():
 
 def test_threads_get_their_own_answers():
     committee, x = _ways("mlp")
-    way = committee._strategy.ways["chain"]
+    way = committee._strategy.strategies["chain"]
     quick = cuda_graph.replayed(way, x[:1], K, 8, rerun)
     expected = [way(row, slice(0, K)) for row in x.split(1)]
 
@@ -81,7 +81,7 @@ def test_large_work_is_not_recorded():
 
 def test_a_way_that_cannot_be_recorded_or_disagrees_stays_as_it_is():
     committee, x = _ways("mlp")
-    ways = committee._strategy.ways
+    strategies = committee._strategy.strategies
 
     def refuses(function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
         raise RuntimeError("operation not permitted when stream is capturing")
@@ -90,4 +90,4 @@ def test_a_way_that_cannot_be_recorded_or_disagrees_stays_as_it_is():
         return lambda: None, function()  # answers every batch with what was recorded
 
     for record in (refuses, frozen):
-        assert cuda_graph.recordable(ways, x[:1], K, 8, record) == ways
+        assert cuda_graph.recordable(strategies, x[:1], K, 8, record) == strategies

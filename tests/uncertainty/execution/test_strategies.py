@@ -26,7 +26,7 @@ def _all_agree(case, expected_names):
     network, shape = recorded(*case).network, case[1]
     x = torch.randn(20, *shape)
     plain = Committee(network, x[:1], num_samples=6, strategy="loop")
-    assert tuple(plain._strategy.ways) == expected_names
+    assert tuple(plain._strategy.strategies) == expected_names
     for name in expected_names:
         committee = Committee(network, x[:1], num_samples=6, strategy=name)
         assert committee.strategy == name
@@ -42,7 +42,7 @@ def test_a_way_that_disagrees_is_not_taken(name, monkeypatch):
     right = Committee(network, x[:1], num_samples=6, strategy="chain")(x)
     monkeypatch.setattr(strategies.Folded, "__call__", lambda self, x, which: torch.zeros(6, len(x), 4))
     committee = Committee(network, x[:1], num_samples=6)
-    assert "chain" not in committee._strategy.ways
+    assert "chain" not in committee._strategy.strategies
     torch.testing.assert_close(committee(x), right, rtol=1e-5, atol=1e-5)
 
 
@@ -81,15 +81,15 @@ def test_what_is_mostly_done_before_the_first_site_is_done_once():
     order = []
     for first, second in ((4, 1), (0, 5)):
         committee = Committee(Wide(first, second).eval(), x, num_samples=40, measure_seconds=0.0)
-        order.append(next(iter(committee._strategy.ways)))
+        order.append(next(iter(committee._strategy.strategies)))
     assert order == ["vmap", "fold"]
 
 
 def test_traces_are_for_small_work():
     network, shape = recorded(*NO_CHAINS["skip connection"]).network, (12,)
     committee = Committee(network, torch.randn(1, *shape), num_samples=6)
-    traced = committee._strategy.ways["traced"]
+    traced = committee._strategy.strategies["traced"]
     assert isinstance(traced, Masked)
     assert tuple(traced._graphs) == strategies.TRACED_BATCHES
-    few = Committee(network, torch.randn(1, *shape), num_samples=6, measure_seconds=0.0)._strategy.ways
+    few = Committee(network, torch.randn(1, *shape), num_samples=6, measure_seconds=0.0)._strategy.strategies
     assert "traced" not in few  # no time to trace in
