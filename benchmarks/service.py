@@ -270,7 +270,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         options = [f"--{option}" if index % 2 == 0 else option for index, option in enumerate(arguments.serve)]
-        dubio = [sys.executable, "-m", "serving", f"mlp={checkpoint(folder)}", "--port", str(DUBIO), *options]
+        dubio = [sys.executable, "-m", "dubio.serving", f"mlp={checkpoint(folder)}", "--port", str(DUBIO), *options]
         if arguments.reload:
             (folder / "keys").write_text(f"infer,admin:{KEY}\n")
             (folder / "keys").chmod(0o600)
