@@ -83,7 +83,7 @@ def main() -> None:
         folder = Path(name)
         path = checkpoint(folder)
         predictor = models.load(path)
-        command = [sys.executable, "-m", "serving", f"mlp={path}", "--port", str(DUBIO), "--log-level", "warning"]
+        command = [sys.executable, "-m", "dubio.serving", f"mlp={path}", "--port", str(DUBIO), "--log-level", "warning"]
         with running(command, DUBIO, "/v2/health/ready"):
             for index in range(arguments.rounds + 1):
                 for kind, (work, outputs) in KINDS.items():
