@@ -19,7 +19,15 @@ CANNOT_START = 2
 
 
 def main(number: int, settings: Settings, bound: socket, pipe: Connection, folder: Path) -> None:
-    """Serve as worker `number` until the supervisor says stop, or is gone."""
+    """Serve until the supervisor says stop, or is gone.
+
+    Args:
+        number: That of this worker.
+        settings: What to serve.
+        bound: Socket to listen on, as all workers do.
+        pipe: To the supervisor.
+        folder: Folder that the workers share.
+    """
     lifecycle = Lifecycle()
     # Ctrl-C reaches every process of a terminal, and service managers may signal all of a service: neither must look
     # like a second signal, so only the supervisor, which counts them, ends a worker at once.

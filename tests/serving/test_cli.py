@@ -46,9 +46,11 @@ def test_sigterm_lets_the_request_in_flight_finish_and_is_a_clean_end(
     with command.started(str(gated_checkpoint), "--trusted", "gated_networks", **more) as service:
         url = service.url
         gate.touch()
-        found: list[httpx.Response] = []
+        responses: list[httpx.Response] = []
         body = {"instances": [[1, 2, 3, 4, 5]]}
-        asking = threading.Thread(target=lambda: found.append(httpx.post(f"{url}/v1/predict", json=body, timeout=60)))
+        asking = threading.Thread(
+            target=lambda: responses.append(httpx.post(f"{url}/v1/predict", json=body, timeout=60))
+        )
         asking.start()
         while not gate.with_suffix(".waiting").exists():
             time.sleep(0.01)
@@ -58,7 +60,7 @@ def test_sigterm_lets_the_request_in_flight_finish_and_is_a_clean_end(
         assert service.process.poll() is None  # ... but is not gone
         gate.unlink()
         asking.join()
-        assert found[0].status_code == 200
+        assert responses[0].status_code == 200
         assert service.finish() == 0
 
 

@@ -133,6 +133,7 @@ def test_a_named_file_that_is_replaced_is_taken_up(
     for _ in range(3):
         serving.reconciler.look()
     assert serving.fingerprint("bars", "1") == sums[1]  # the last good one
+    assert serving.states == {("bars", "1"): ("READY", "")}  # a file that is gone is not tried
 
 
 def test_a_file_that_is_being_written_is_left_alone_and_a_cut_off_one_is_refused(

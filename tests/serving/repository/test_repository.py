@@ -250,6 +250,10 @@ class Restless(ModelRepository):
 def test_it_looks_until_it_is_cancelled_whatever_happens(caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> int:
         repository = Restless(asyncio.Event())
+        patient = asyncio.create_task(repository.watch(1000))
+        await asyncio.sleep(0)
+        assert repository.looks == 0
+        patient.cancel()
         watching = asyncio.create_task(repository.watch(0.001))
         await asyncio.wait_for(repository.enough.wait(), 30)
         watching.cancel()
