@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -96,23 +95,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if settings.workers > 1:
             code, message = Supervisor(settings, bound, started=started).run()
             return code if message is None else _fail(message, code)
-        return _serve_alone(settings, bound, started)
+        lifecycle = Lifecycle()
+        lifecycle.obey_signals()
 
+        # torch takes seconds to import, and `--help` or a port in use need none of it.
+        from dubio.serving.server import server
 
-def _serve_alone(settings: Settings, bound: socket.socket, started: Callable[[list[str]], None]) -> int:
-    lifecycle = Lifecycle()
-    lifecycle.obey_signals()
-
-    # torch takes seconds to import, and `--help` or a port in use need none of it.
-    from dubio.models.errors import ModelError
-    from dubio.serving.errors import ServingError
-    from dubio.serving.server import server
-    from dubio.uncertainty.errors import UncertaintyError
-
-    try:
-        server.run(settings, bound, lifecycle, started=started)
-    except (ModelError, UncertaintyError, ServingError) as error:
-        return _fail(" ".join(str(error).split()), _WRONG_REQUEST)
+        message = server.run(settings, bound, lifecycle, started=started)
+        if message is not None:
+            return _fail(message, _WRONG_REQUEST)
     end(0)
 
 

@@ -22,7 +22,7 @@ _LONGEST_REASON = 1000
 
 
 class Reconciler:
-    """Loads, replaces and unloads. One thread at a time may call `start`, `load`, `unload` and `look`."""
+    """Loads, replaces and unloads; one thread at a time may call it. `ModelRepository` describes what is raised."""
 
     def __init__(
         self, sources: Sequence[ModelSource], root: Path | None, control: Control, loader: Loader, registry: Registry
@@ -35,9 +35,6 @@ class Reconciler:
             control: When models are loaded from it.
             loader: Loads them.
             registry: Told of what was loaded.
-
-        Raises:
-            InvalidModelSource: The root is no directory.
         """
         self._named = {source.name: source for source in sources}
         self._directory = None if root is None else ModelDirectory(root)
@@ -51,21 +48,12 @@ class Reconciler:
         self._complaint = ""
 
     def sources(self) -> list[ModelSource]:
-        """List all versions there are. A model that the operator named hides one of its name in the directory.
-
-        Raises:
-            OSError: The directory cannot be read.
-        """
+        """List all versions there are. A model that the operator named hides one of its name in the directory."""
         others = [] if self._directory is None else self._directory.sources()
         return [*self._named.values(), *(source for source in others if source.name not in self._named)]
 
     def start(self) -> None:
-        """Load what is to be served from the start.
-
-        Raises:
-            ModelError: See `ModelRepository.load`.
-            ServingError: See `ModelRepository.load`.
-        """
+        """Load what is to be served from the start."""
         self._loader.try_device()
         try:
             sources = self.sources()
@@ -87,12 +75,7 @@ class Reconciler:
             _warn(source, failure)
 
     def load(self, name: str) -> None:
-        """Load what is new or changed of a model, unload what is gone; what cannot be loaded stays as it is.
-
-        Raises:
-            UnknownModel: See `ModelRepository.load_model`.
-            LoadFailed: See `ModelRepository.load_model`.
-        """
+        """Load what is new or changed of a model, unload what is gone; what cannot be loaded stays as it is."""
         sources = self._of(name)
         for key in self._registry.known():
             if key[0] == name and key not in [source.key for source in sources]:
@@ -110,11 +93,7 @@ class Reconciler:
             raise LoadFailed(f"Failed to load {name!r}, {' '.join(failures)} Versions that are served: {served}.")
 
     def unload(self, name: str) -> None:
-        """Take all versions of a model out of service.
-
-        Raises:
-            UnknownModel: There is no such model.
-        """
+        """Take all versions of a model out of service."""
         keys = [key for key in self._registry.known() if key[0] == name]
         if not keys:
             self._of(name)

@@ -153,12 +153,7 @@ class ModelRepository:
         return versions[version]
 
     def versions(self, name: str) -> tuple[str, ...]:
-        """List the loaded versions of a model, oldest first.
-
-        Raises:
-            NotReady: As `get`.
-            UnknownModel: As `get`.
-        """
+        """List the loaded versions of a model, oldest first; raises what `get` raises."""
         return tuple(model.version for model in self.all_versions(self.get(name).name))
 
     def all_versions(self, name: str | None = None) -> list[ServedModel]:

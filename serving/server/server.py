@@ -13,13 +13,16 @@ from typing import cast
 
 import uvicorn
 
+from dubio.models.errors import ModelError
 from dubio.serving.app import create_app
+from dubio.serving.errors import ServingError
 from dubio.serving.lifecycle import Lifecycle
 from dubio.serving.server.acceptor import Acceptor, ConnectionCounts
 from dubio.serving.server.protocol import BoundedProtocol, Limits
 from dubio.serving.server.sockets import accept_waiting
 from dubio.serving.settings import Settings
 from dubio.serving.telemetry.gauges import IN_FLIGHT, Gauges
+from dubio.uncertainty.errors import UncertaintyError
 
 # Of the grace period, for putting things away once the last request is answered or cut off.
 _TIDYING_SECONDS = 1
@@ -96,7 +99,7 @@ def run(
     started: Callable[[list[str]], None],
     folder: Path | None = None,
     worker: int = 0,
-) -> None:
+) -> str | None:
     """Load the models, serve until `lifecycle` is told to stop, and finish what had begun.
 
     Args:
@@ -107,11 +110,24 @@ def run(
         folder: Folder that the workers share; None for the only process.
         worker: Its number among them.
 
-    Raises:
-        ModelError: A model cannot be read.
-        UncertaintyError: A model's committee cannot be run.
-        ServingError: A model or a setting cannot be used.
+    Returns:
+        In one line, which model or setting cannot be used; None after the end.
     """
+    try:
+        _run(settings, bound, lifecycle, started, folder, worker)
+    except (ModelError, UncertaintyError, ServingError) as error:
+        return " ".join(str(error).split())
+    return None
+
+
+def _run(
+    settings: Settings,
+    bound: socket.socket,
+    lifecycle: Lifecycle,
+    started: Callable[[list[str]], None],
+    folder: Path | None,
+    worker: int,
+) -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
     app = create_app(settings, lifecycle, metrics_folder=folder, worker=worker)
     protocol = partial(

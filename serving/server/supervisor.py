@@ -15,8 +15,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
 from multiprocessing.process import BaseProcess
@@ -116,7 +115,10 @@ class Supervisor:
         self._bound.close()  # or clients would wait at a door behind which no worker is left
         for child in self._workers:
             if child.pipe is not None:
-                _tell(child.pipe)
+                try:
+                    child.pipe.send_bytes(b"stop")
+                except OSError:  # it has just died
+                    continue
 
     def _start_due(self) -> None:
         """Start every worker that is not there and whose time has come."""
@@ -130,8 +132,14 @@ class Supervisor:
                     daemon=True,
                 )
                 child.ready, child.error, child.began = False, None, time.monotonic()
-                with _signals_held_back():
+                # It gets no signal until it says that it can obey one. The tracker, which would be started now, would
+                # let signals through.
+                resource_tracker.ensure_running()
+                signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+                try:
                     child.process.start()
+                finally:
+                    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
                 theirs.close()
 
     def _wait(self) -> None:
@@ -167,13 +175,8 @@ class Supervisor:
         child.failures = 0 if healthy else child.failures + 1
         delay = min(_LONGEST_BACK_OFF, _FIRST_BACK_OFF * 2 ** (child.failures - 1)) if child.failures else 0.0
         child.due = time.monotonic() + delay
-        _log.error(
-            "Worker %d ended with exit code %d%s; another one starts in %g s.",
-            child.number,
-            code,
-            f" ({child.error})" if child.error else "",
-            delay,
-        )
+        why = f" ({child.error})" if child.error else ""
+        _log.error("Worker %d ended with exit code %d%s; another one starts in %g s.", child.number, code, why, delay)
 
     def _read(self, child: WorkerProcess, pipe: connection.Connection) -> None:
         try:
@@ -205,21 +208,3 @@ class Supervisor:
             if child.process is not None and child.process.exitcode is None:
                 child.process.kill()
                 child.process.join()
-
-
-def _tell(pipe: connection.Connection) -> None:
-    try:
-        pipe.send_bytes(b"stop")
-    except OSError:  # it has just died
-        return
-
-
-@contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """A process that is started in here gets no signal until it says that it can obey one."""
-    resource_tracker.ensure_running()  # it would be started otherwise, and let the signals through
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
