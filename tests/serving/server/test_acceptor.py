@@ -122,6 +122,20 @@ def test_what_waits_when_the_door_closes_is_let_in(tmp_path: Path) -> None:
     assert asyncio.run(run()) == 5
 
 
+def test_nobody_yields_to_a_worker_that_closed(tmp_path: Path) -> None:
+    async def run() -> tuple[bool, bool]:
+        bound, _, [closing, other] = listen(tmp_path, 2)
+        counts = ConnectionCounts(tmp_path, 2, 1)
+        before = counts.another_has_fewer(1)
+        await closing.close()
+        after = counts.another_has_fewer(1)
+        await other.close()
+        bound.close()
+        return before, after
+
+    assert asyncio.run(run()) == (True, False)
+
+
 def test_without_file_descriptors_connections_wait_instead_of_failing(tmp_path: Path) -> None:
     class Short(socket.socket):
         failures = 1
