@@ -23,7 +23,7 @@ from dubio.serving.http.api_keys import Scope as KeyScope
 from dubio.serving.http.fast_path import FastPath
 from dubio.serving.http.observability import Observer
 from dubio.serving.lifecycle import Lifecycle
-from dubio.serving.repository.repository import ModelRepository, ModelSource, watch
+from dubio.serving.repository.repository import ModelRepository, ModelSource
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
 from dubio.serving.telemetry.access_log import AccessLog
@@ -139,7 +139,7 @@ def create_app(
             gc.collect()
             gc.freeze()
             if settings.model_control == "poll":
-                watching = asyncio.create_task(watch(repository, settings.poll_seconds))
+                watching = asyncio.create_task(repository.watch(settings.poll_seconds))
             yield
         finally:
             gc.unfreeze()

@@ -27,10 +27,10 @@ class Budget:
     """What may wait in all queues together; shared by every batcher of the process.
 
     Attributes:
-        max_rows: rows that may wait.
-        max_bytes: bytes of inputs that may wait.
-        rows: that wait now.
-        bytes: that wait now.
+        max_rows: Rows that may wait.
+        max_bytes: Bytes of inputs that may wait.
+        rows: Rows that wait now.
+        bytes: Bytes that wait now.
     """
 
     max_rows: int
@@ -42,11 +42,11 @@ class Budget:
         """Let inputs wait.
 
         Args:
-            inputs: rows of a request.
-            seconds: how long what waits already will probably take.
+            inputs: Rows of a request.
+            seconds: How long what waits already will probably take.
 
         Raises:
-            Overloaded: the queues are full.
+            Overloaded: The queues are full.
         """
         rows, size = self.rows + len(inputs), self.bytes + inputs.nbytes
         # A request that is larger than the whole budget may still run when nothing else waits.
@@ -59,7 +59,7 @@ class Budget:
         self.rows, self.bytes = rows, size
 
     def give_back(self, inputs: NDArray[np.float32]) -> None:
-        """What waited is computed now, or was dropped."""
+        """Make room: these inputs were computed or dropped."""
         self.rows -= len(inputs)
         self.bytes -= inputs.nbytes
 
@@ -69,9 +69,9 @@ class Policy:
     """How to batch.
 
     Attributes:
-        max_rows: in one batch, unless a single request is larger.
-        delay: seconds that the first of a batch may wait for company although its lane is idle.
-        overload_samples: how many members answer while more than half the budget waits; None for always all. Requests
+        max_rows: Rows in one batch, unless a single request is larger.
+        delay: Seconds that the first of a batch may wait for others although its lane is idle.
+        overload_samples: How many members answer while more than half the budget waits; None for always all. Requests
             that ask for as many as it takes are cheap already, and keep their flags.
     """
 
@@ -85,13 +85,13 @@ class BatchRecord:
     """What one batch was, for whoever counts.
 
     Attributes:
-        rows: in the batch.
-        requests: in the batch.
-        samples: how many members answered each row; 0 for a deterministic batch. An array where the rows differ.
-        queue_seconds: how long each request waited.
-        compute_seconds: how long the prediction took.
-        failed: how many of the requests it refused.
-        contexts: of each request, in which its trace is the current one.
+        rows: Rows in the batch.
+        requests: Requests in the batch.
+        samples: How many members answered each row; 0 for a deterministic batch. An array where the rows differ.
+        queue_seconds: How long each request waited.
+        compute_seconds: How long the prediction took.
+        failed: How many of the requests it refused.
+        contexts: The context of each request, in which its trace is the current one.
     """
 
     rows: int
@@ -137,15 +137,7 @@ Answers = list[Prediction | Exception]
 
 
 class Batcher:
-    """The queue in front of one model version.
-
-    Args:
-        predictor: of that version.
-        executor: runs predictions.
-        budget: shared.
-        policy: how to batch.
-        listener: told of every batch.
-    """
+    """The queue in front of one model version."""
 
     def __init__(
         self,
@@ -155,8 +147,17 @@ class Batcher:
         policy: Policy,
         listener: Callable[[BatchRecord], None],
     ) -> None:
+        """Queue nothing yet.
+
+        Args:
+            predictor: The model version.
+            executor: Runs predictions.
+            budget: What may wait, here and in other queues.
+            policy: How to batch.
+            listener: Told of every batch.
+        """
         self._predictor = predictor
-        self._runner = executor
+        self._executor = executor
         self._budget = budget
         self._policy = policy
         self._listener = listener
@@ -169,15 +170,16 @@ class Batcher:
         """Predict, together with whatever else waits. Cancelling drops the work if it has not begun.
 
         Args:
-            inputs: raw rows ``[B, *shape]``.
-            samples: how many members, None for all, `auto` for as many as it takes.
-            work: how much to compute.
-            timeout: seconds until the answer is of no use, None for never.
+            inputs: Raw rows, ``[B, *shape]``.
+            samples: How many members, None for all, `auto` for as many as it takes.
+            work: How much to compute.
+            timeout: Seconds until the answer is of no use, None for never.
 
         Raises:
-            Overloaded: the queues are full.
-            DeadlineExceeded: the timeout passed.
-            InvalidInput: the model refuses these rows.
+            Overloaded: The queues are full.
+            DeadlineExceeded: The timeout passed.
+            InvalidInput: The model refuses these rows.
+            Stopping: The service ends before the prediction began.
         """
         self._budget.take(inputs, self._budget.rows * self._seconds_per_row)
         job = Job(inputs, samples, work, asyncio.get_running_loop().create_future())
@@ -215,14 +217,14 @@ class Batcher:
         lane.busy = True
         began = time.monotonic()
         samples = self._samples(batch[0])
-        done = self._runner.submit(partial(_predict, self._predictor, batch, samples))
+        done = self._executor.submit(partial(_predict, self._predictor, batch, samples))
         done.add_done_callback(partial(self._finish, lane, batch, began))
 
     def _next_batch(self, lane: Lane) -> list[Job]:
         """The longest-waiting job and those behind it that ask for the same, as far as they fit."""
         batch: list[Job] = []
         rows = 0
-        passed: list[Job] = []
+        passed_over: list[Job] = []
         while lane.jobs and rows < self._policy.max_rows:
             job = lane.jobs.popleft()
             if job.answer.done():  # its caller left, or its time is up
@@ -231,8 +233,8 @@ class Batcher:
                 batch.append(job)
                 rows += len(job.inputs)
             else:
-                passed.append(job)
-        lane.jobs.extendleft(reversed(passed))
+                passed_over.append(job)
+        lane.jobs.extendleft(reversed(passed_over))
         return batch
 
     def _samples(self, first: Job) -> Samples:
@@ -278,11 +280,11 @@ class Batcher:
 
 def _members(answers: Answers) -> int | NDArray[np.int64]:
     """How many members answered each row of a batch."""
-    found = [answer.samples for answer in answers if isinstance(answer, Prediction)]
-    differing = [samples for samples in found if not isinstance(samples, int)]
-    if differing:
-        return np.concatenate(differing)
-    return next((samples for samples in found if isinstance(samples, int)), 0)
+    counts = [answer.samples for answer in answers if isinstance(answer, Prediction)]
+    arrays = [samples for samples in counts if not isinstance(samples, int)]
+    if arrays:
+        return np.concatenate(arrays)
+    return next((samples for samples in counts if isinstance(samples, int)), 0)
 
 
 def _predict(predictor: Predictor | Ensemble, batch: list[Job], samples: Samples) -> Answers:

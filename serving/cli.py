@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
-import socket
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from typing import Any
 
 from pydantic import ValidationError
+from pydantic_settings import CliApp, CliSettingsSource, SettingsError
 
 from dubio.serving.lifecycle import Lifecycle, end
 from dubio.serving.server import sockets
 from dubio.serving.server.supervisor import Supervisor
-from dubio.serving.settings import Settings, unknown
+from dubio.serving.settings import SECTIONS, Settings, describe_unknown
 from dubio.serving.telemetry.log import configure_log
 
 _REFUSED_BY_SYSTEM = 1
@@ -39,9 +39,8 @@ then:
   open http://127.0.0.1:8000/                           a page to try it
   open http://127.0.0.1:8000/docs                       every route, with requests that run
 
-Every option, and more, can be set in the environment: DUBIO_PORT=9000, DUBIO_MODELS=a=x.ckpt,b=y.ckpt,
-DUBIO_API_KEYS, DUBIO_MAX_ROWS, DUBIO_MAX_BODY_BYTES, DUBIO_PREDICTION_THREADS, DUBIO_TORCH_THREADS,
-DUBIO_GRACE_SECONDS, DUBIO_DRAIN_SECONDS. The command line wins. docs/operations.md describes them all.
+Every option can be set in the environment: DUBIO_PORT=9000, DUBIO_MODELS=a=x.ckpt,b=y.ckpt; DUBIO_API_KEYS only
+there. The command line wins. docs/operations.md describes how to run the service.
 
 signals: SIGTERM or Ctrl-C lets requests in flight finish; a second one ends the service at once.
 
@@ -51,23 +50,32 @@ finish in time; 2 a wrong argument, setting or checkpoint; 130 or 143 ended by a
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the service until it is told to stop, which ends the process; else returns the exit code."""
-    given = vars(_parser().parse_args(argv))
+    """Run the service until it is told to stop, which ends the process.
+
+    Args:
+        argv: Arguments of the command line; None for those of this process.
+
+    Returns:
+        The exit code of a service that could not start.
+    """
     try:
-        settings = Settings(**{name: value for name, value in given.items() if value not in (None, [])})
+        settings = parse(sys.argv[1:] if argv is None else argv)
+    except SettingsError as error:
+        return _fail(f"{error}; dubio-serve --help lists what there is.", _WRONG_REQUEST)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
         # What was given for a secret setting is not repeated.
         got = "" if "key" in field else f", but got {first['input']!r}"
-        return _fail(f"setting {field}: {first['msg']}{got}.", _WRONG_REQUEST)
+        option = f"--{field.replace('_', '-')}"
+        return _fail(f"setting {field}: {first['msg']}{got}; see {option} in dubio-serve --help.", _WRONG_REQUEST)
     if not settings.models and settings.model_repository is None:
         return _fail(
             "name at least one checkpoint, for example runs/digits_mlp/model.ckpt, or a --model-repository.",
             _WRONG_REQUEST,
         )
     configure_log(settings.log_level)
-    for line in unknown(os.environ):
+    for line in describe_unknown(os.environ):
         logging.getLogger("dubio").warning(line)
     try:
         # Before the models load: nobody wants to wait for them to learn that the port is taken.
@@ -87,23 +95,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if settings.workers > 1:
             code, message = Supervisor(settings, bound, started=started).run()
             return code if message is None else _fail(message, code)
-        return _serve_alone(settings, bound, started)
+        lifecycle = Lifecycle()
+        lifecycle.obey_signals()
 
+        # torch takes seconds to import, and `--help` or a port in use need none of it.
+        from dubio.serving.server import server
 
-def _serve_alone(settings: Settings, bound: socket.socket, started: Callable[[list[str]], None]) -> int:
-    lifecycle = Lifecycle()
-    lifecycle.obey_signals()
-
-    # torch takes seconds to import, and `--help` or a port in use need none of it.
-    from dubio.models.errors import ModelError
-    from dubio.serving.errors import ServingError
-    from dubio.serving.server import server
-    from dubio.uncertainty.errors import UncertaintyError
-
-    try:
-        server.run(settings, bound, lifecycle, started=started)
-    except (ModelError, UncertaintyError, ServingError) as error:
-        return _fail(" ".join(str(error).split()), _WRONG_REQUEST)
+        message = server.run(settings, bound, lifecycle, started=started)
+        if message is not None:
+            return _fail(message, _WRONG_REQUEST)
     end(0)
 
 
@@ -112,72 +112,51 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; all that could be given instead is a page long, and `--help` shows it."""
+def parse(argv: Sequence[str]) -> Settings:
+    """Read the settings of a command line and, where it is silent, of the environment.
 
-    def error(self, message: str) -> NoReturn:
-        self.exit(_WRONG_REQUEST, f"dubio-serve: {message}; dubio-serve --help lists what there is.\n")
+    Args:
+        argv: Arguments without the command's name.
 
+    Raises:
+        SettingsError: An argument is no option, or lacks its value.
+        ValidationError: A value breaks the rule of its setting.
+    """
+    section: Any = None
 
-def _parser() -> argparse.ArgumentParser:
-    fields = Settings.model_fields
-    parser = _Parser(
-        prog="dubio-serve",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    def add_option(parser: ArgumentParser, *names: str, **options: Any) -> None:
+        # In sections, which pydantic-settings has for nested classes only.
+        nonlocal section
+        setting = options.get("dest", names[0])
+        if setting in SECTIONS:
+            section = parser.add_argument_group(SECTIONS[setting])
+        if setting == "api_keys":  # every user of a machine can read its command lines
+            return
+        if options.get("nargs") == "*" or options.get("action") == "append":
+            options["metavar"] = "[NAME=]CHECKPOINT" if setting == "models" else "TEXT"
+        options["help"] = options["help"].removesuffix(" (default: null)").removesuffix(" (default: ())")
+        (section or parser).add_argument(*names, **options)
+
+    def keep_commas(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+        # Lists would be joined with commas, at which a path that holds one would be split.
+        given = vars(parser.parse_args(arguments))
+        return Namespace(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+
+    source: CliSettingsSource[Any] = CliSettingsSource(
+        Settings,
+        cli_prog_name="dubio-serve",
+        cli_exit_on_error=False,
+        cli_hide_none_type=True,
+        cli_implicit_flags="toggle",
+        cli_kebab_case=True,
+        cli_shortcuts={"cors-origins": "cors-origin"},
+        add_argument_method=add_option,
+        parse_args_method=keep_commas,
     )
-    parser.add_argument(
-        "models",
-        nargs="*",
-        metavar="[NAME=]CHECKPOINT",
-        help="a checkpoint and the name to serve it under; NAME=first.ckpt+second.ckpt is an ensemble",
+    parser = source.root_parser
+    parser.usage, parser.description, parser.epilog = (
+        "%(prog)s [[NAME=]CHECKPOINT ...] [options]",
+        _DESCRIPTION,
+        _EPILOG,
     )
-    parser.add_argument(
-        "--model-repository", metavar="DIR", help="directory of more models: <name>/<version>/model.ckpt"
-    )
-    parser.add_argument(
-        "--model-control",
-        choices=("none", "poll", "explicit"),
-        help="load all models once (none, the default), follow changes on disk (poll), or load from the directory what "
-        "an administrator requests (explicit)",
-    )
-    parser.add_argument("--host", help=f"address to listen on (default: {fields['host'].default}, this machine only)")
-    parser.add_argument(
-        "--port", type=int, help=f"port to listen on, 0 for any free one (default: {fields['port'].default})"
-    )
-    parser.add_argument("--device", help=f"cpu, cuda or cuda:1 (default: {fields['device'].default})")
-    parser.add_argument(
-        "--strategy",
-        choices=("chain", "thinned", "traced", "vmap", "fold", "loop"),
-        help="how members are run, for batches of every size (default: measured when a model loads)",
-    )
-    parser.add_argument(
-        "--trusted",
-        action="append",
-        metavar="PREFIX",
-        help="module prefix of networks of your own; a checkpoint may then run code from there (repeatable)",
-    )
-    parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes that share the port, each with all models (default: 1)"
-    )
-    parser.add_argument(
-        "--api-keys-file",
-        metavar="FILE",
-        help="API keys, one scope[,scope]:key a line; scopes are infer, admin and metrics",
-    )
-    parser.add_argument(
-        "--cors-origin",
-        action="append",
-        dest="cors_origins",
-        metavar="ORIGIN",
-        help="a web origin whose pages may call the service, such as https://app.example.org (repeatable)",
-    )
-    parser.add_argument(
-        "--access-log", action="store_true", default=None, help="a line of JSON for every request, on standard output"
-    )
-    parser.add_argument(
-        "--tracing", action="store_true", default=None, help="send OpenTelemetry traces, as OTEL_* variables say"
-    )
-    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="default: info")
-    return parser
+    return CliApp.run(Settings, list(argv), cli_settings_source=source)

@@ -1,4 +1,4 @@
-"""Everything an operator can set, by argument or by a `DUBIO_*` environment variable."""
+"""Everything an operator can set, by option of `dubio-serve` or by a `DUBIO_*` environment variable."""
 
 from __future__ import annotations
 
@@ -9,17 +9,35 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, CliPositionalArg, NoDecode, SettingsConfigDict
 
 # Variables of the command line for training, and of docker-compose.yml.
 _OTHERS = {"DUBIO_TRACEBACK", "DUBIO_BIND"}
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+\Z")
+_Names = Annotated[tuple[str, ...], NoDecode]
+
+SECTIONS = {
+    "models": "models",
+    "host": "address and processes",
+    "device": "prediction",
+    "max_head_bytes": "limits of a request",
+    "grace_seconds": "end",
+    "api_keys_file": "access",
+    "log_level": "telemetry",
+}
+"""Titles of the sections, by their first setting."""
 
 
-def unknown(environment: Mapping[str, str]) -> list[str]:
-    """What is wrong with variables that look like settings and are none, a line each.
+def describe_unknown(environment: Mapping[str, str]) -> list[str]:
+    """Describe variables that look like settings and are none.
 
     Others set variables that begin alike (Kubernetes, for a service of that name), so nobody is stopped by one.
+
+    Args:
+        environment: Variables by name, such as `os.environ`.
+
+    Returns:
+        A sentence for each of them.
     """
     known = [f"DUBIO_{name.upper()}" for name in Settings.model_fields]
     lines = []
@@ -31,13 +49,16 @@ def unknown(environment: Mapping[str, str]) -> list[str]:
 
 
 class Settings(BaseSettings):
-    """The service's settings; frozen, so that what started is what runs."""
+    """The service's settings; frozen, so that what started is what runs.
 
-    model_config = SettingsConfigDict(env_prefix="DUBIO_", frozen=True, extra="forbid")
+    What stands under a setting is its help on the command line.
+    """
 
-    models: Annotated[tuple[str, ...], NoDecode] = ()
-    """Checkpoints to serve, each `path` or `name=path`; the first is the default model.
-    In the environment, commas separate them."""
+    model_config = SettingsConfigDict(env_prefix="DUBIO_", frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    models: CliPositionalArg[_Names] = ()
+    """Checkpoints to serve, each `path` or `name=path`; the first is the default model, and
+    `name=first.ckpt+second.ckpt` is an ensemble. In DUBIO_MODELS, commas separate them."""
 
     model_repository: Path | None = None
     """Directory of further models: `<name>/<version>/model.ckpt`, versions being numbers, the highest the default.
@@ -52,11 +73,23 @@ class Settings(BaseSettings):
     """How often to look for changes with `model_control` `poll`.
     A file is loaded once two looks in a row found it unchanged."""
 
+    trusted: _Names = ()
+    """Module prefix of networks of your own, which a checkpoint may name besides Dubio's; repeatable.
+    Code in them runs when a model loads."""
+
     host: str = "127.0.0.1"
-    """Address to listen on. The default is reachable from this machine only."""
+    """Address to listen on. The default is reachable from this machine only; `0.0.0.0` from the whole network."""
 
     port: int = Field(default=8000, ge=0, le=65535)
     """Port to listen on; 0 lets the system choose a free one, which the start-up line names."""
+
+    workers: int = Field(default=1, ge=1, le=256)
+    """How many processes serve, each with all models, behind one port.
+    The processors are divided among them."""
+
+    keep_alive_seconds: int = Field(default=75, ge=1)
+    """How long an idle connection stays open.
+    Longer than the 60 s of common load balancers, which would otherwise reuse closed connections."""
 
     device: str = "cpu"
     """Where the networks run, as torch names it: `cpu`, `cuda`, `cuda:1`."""
@@ -64,26 +97,6 @@ class Settings(BaseSettings):
     strategy: Literal["chain", "thinned", "traced", "vmap", "fold", "loop"] | None = None
     """How the members of every model are run, for batches of every size. Unset: the fastest way for each size, found by
     measuring when a model loads. A model that cannot be run in this way is not loaded."""
-
-    trusted: Annotated[tuple[str, ...], NoDecode] = ()
-    """Module prefixes whose networks a checkpoint may name besides Dubio's own.
-    Code in them runs when a model loads."""
-
-    max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1024)
-    """Largest request body, in bytes."""
-
-    max_rows: int = Field(default=1024, ge=1)
-    """Most instances in one request."""
-
-    body_seconds: float = Field(default=30.0, gt=0)
-    """How long a request's body may take to arrive."""
-
-    max_head_bytes: int = Field(default=64 * 1024, ge=1024)
-    """Largest request head, in bytes: method, path and header fields; beyond that, 431."""
-
-    head_seconds: float = Field(default=10.0, gt=0)
-    """How long a request's head may take to arrive, from its first byte; then 408.
-    Connections that say nothing have `keep_alive_seconds`."""
 
     prediction_threads: int = Field(default=2, ge=1, le=64)
     """How many predictions run at the same time. Two keep a small request from waiting behind a large one."""
@@ -97,8 +110,28 @@ class Settings(BaseSettings):
     """Most rows that are predicted together. Larger requests still are, alone."""
 
     batch_delay_seconds: float = Field(default=0.0, ge=0, le=1)
-    """How long the first request of a batch may wait for company although the model is idle.
+    """How long the first request of a batch may wait for others although the model is idle.
     With 0, requests wait only while the model is busy."""
+
+    overload_samples: int | None = Field(default=None, ge=2)
+    """How many members answer while the queue is more than half full. The reply says so, and has no flag,
+    which was calibrated for all members. Unset: always all."""
+
+    max_head_bytes: int = Field(default=64 * 1024, ge=1024)
+    """Largest request head, in bytes: method, path and header fields; beyond that, 431."""
+
+    head_seconds: float = Field(default=10.0, gt=0)
+    """How long a request's head may take to arrive, from its first byte; then 408.
+    Connections that say nothing have `keep_alive_seconds`."""
+
+    max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1024)
+    """Largest request body, in bytes."""
+
+    body_seconds: float = Field(default=30.0, gt=0)
+    """How long a request's body may take to arrive."""
+
+    max_rows: int = Field(default=1024, ge=1)
+    """Most instances in one request."""
 
     max_queue_rows: int = Field(default=4096, ge=1)
     """Most rows that may wait or be computed at a time; beyond that, 503 with Retry-After."""
@@ -106,16 +139,8 @@ class Settings(BaseSettings):
     max_queue_bytes: int = Field(default=256 * 1024 * 1024, ge=1024)
     """Most bytes of inputs that may wait or be computed at a time."""
 
-    overload_samples: int | None = Field(default=None, ge=2)
-    """How many members answer while the queue is more than half full. The reply says so, and has no flag,
-    which was calibrated for all members. Unset: always all."""
-
     timeout_seconds: float = Field(default=60.0, gt=0)
     """How long a request may wait for its answer, unless it asks for less; then 504."""
-
-    workers: int = Field(default=1, ge=1, le=256)
-    """How many processes serve, each with all models, behind one port.
-    The processors are divided among them."""
 
     grace_seconds: int = Field(default=30, ge=0)
     """After SIGTERM, how long until the service has ended, requests in flight included."""
@@ -124,9 +149,17 @@ class Settings(BaseSettings):
     """After SIGTERM, how long to go on accepting requests while `/v2/health/ready` already answers 503,
     so that load balancers stop sending before the port closes. Part of `grace_seconds`."""
 
-    keep_alive_seconds: int = Field(default=75, ge=1)
-    """How long an idle connection stays open.
-    Longer than the 60 s of common load balancers, which would otherwise reuse closed connections."""
+    api_keys_file: Path | None = None
+    """File of API keys, one `scope[,scope]:key` a line; the scopes are infer, admin and metrics.
+    Without any key everybody may predict and nobody administrate."""
+
+    api_keys: SecretStr | None = None
+    """More API keys, in the file's form but separated by white space. The file is safer: other programs can
+    often see an environment."""
+
+    cors_origins: _Names = ()
+    """Web origin whose pages may call this service from a browser, such as `https://app.example.org`, or `*`;
+    repeatable. In DUBIO_CORS_ORIGINS, commas separate them."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe message that is logged."""
@@ -137,18 +170,6 @@ class Settings(BaseSettings):
 
     tracing: bool = False
     """Send OpenTelemetry traces to where the standard `OTEL_*` variables say. Needs `pip install 'dubio[otel]'`."""
-
-    api_keys_file: Path | None = None
-    """File of API keys, one `scope[,scope]:key` a line; the scopes are infer, admin and metrics.
-    Without any key everybody may predict and nobody administrate."""
-
-    api_keys: SecretStr | None = None
-    """More API keys, in the file's form but separated by white space. The file is safer: other programs can
-    often see an environment."""
-
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
-    """Web origins whose pages may call this service from a browser, such as `https://app.example.org`, or `*`.
-    In the environment, commas separate them."""
 
     @field_validator("models", "trusted", "cors_origins", mode="before")
     @classmethod

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hmac
-import json
 import logging
 import re
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from enum import StrEnum
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 from dubio.serving.errors import InvalidKeys
 
@@ -35,30 +35,33 @@ class ApiKeys:
     """The accepted keys. Only their digests are kept."""
 
     def __init__(self, keys: Iterable[tuple[str, frozenset[Scope]]] = ()) -> None:
-        """Each key comes with its scopes; without any key, `any` is false."""
+        """Keep the keys' digests.
+
+        Args:
+            keys: Each with its scopes.
+        """
         # Keyed with a secret of this process: equal prefixes of keys give unrelated digests.
         self._secret = secrets.token_bytes(32)
         self._scopes = [(self._digest(key.encode()), scopes) for key, scopes in keys]
 
     @classmethod
     def read(cls, *, path: Path | None, environment: str | None) -> ApiKeys:
-        """The keys of a file and of an environment variable's text, together.
+        """Read the keys of a file and of an environment variable together.
 
-        A file holds one `scope[,scope]:key` a line, `#` begins a comment; or JSON, a list of
-        `{"scopes": ["infer"], "key": "..."}`. In the environment, white space separates the entries.
+        Args:
+            path: File with one `scope[,scope]:key` a line; `#` begins a comment. None if there is none.
+            environment: Entries of the same form between white space. None if the variable is not set.
 
         Raises:
-            InvalidKeys: a source is unreadable, holds no key, or an entry breaks a rule. No message repeats a key.
+            InvalidKeys: A source is unreadable, holds no key, or an entry breaks a rule. No message repeats a key.
         """
-        entries: list[tuple[str, str, str]] = []
+        entries: list[_Entry] = []
         if path is not None:
             entries += _from_file(path)
         if environment is not None:
-            where = "DUBIO_API_KEYS"
-            found = [(f"{where}, entry {i}", *_split(text)) for i, text in enumerate(environment.split(), 1)]
-            if not found:
-                raise InvalidKeys(f"Expected {where} to hold at least one scope:key, but it is empty; unset it.")
-            entries += found
+            if not environment.strip():
+                raise InvalidKeys("Expected DUBIO_API_KEYS to hold at least one scope:key, but it is empty; unset it.")
+            entries += [_parse(f"DUBIO_API_KEYS, entry {i}", text) for i, text in enumerate(environment.split(), 1)]
         return cls(_checked(entries))
 
     @property
@@ -71,22 +74,34 @@ class ApiKeys:
         return any(scope in scopes for _, scopes in self._scopes)
 
     def scopes(self, presented: bytes) -> frozenset[Scope] | None:
-        """What the presented key may do; None when it is no key of ours.
+        """Tell what a key may do.
 
         Every digest is compared, in constant time, so that the answer's delay says nothing about the keys.
+
+        Args:
+            presented: Key as a client sent it.
+
+        Returns:
+            Its scopes; None when it is none of ours.
         """
         digest = self._digest(presented)
-        found: frozenset[Scope] | None = None
+        granted: frozenset[Scope] | None = None
         for known, scopes in self._scopes:
             if hmac.compare_digest(digest, known):
-                found = scopes
-        return found
+                granted = scopes
+        return granted
 
     def _digest(self, key: bytes) -> bytes:
         return blake2b(key, digest_size=32, key=self._secret).digest()
 
 
-def _from_file(path: Path) -> list[tuple[str, str, str]]:
+class _Entry(NamedTuple):
+    where: str  # for complaints
+    scopes: str
+    key: str
+
+
+def _from_file(path: Path) -> list[_Entry]:
     try:
         mode = path.stat().st_mode
         text = path.read_text(encoding="utf-8")
@@ -95,39 +110,19 @@ def _from_file(path: Path) -> list[tuple[str, str, str]]:
         raise InvalidKeys(f"Expected `api_keys_file` to be a readable file, but {path}: {why}.") from error
     if mode & (stat.S_IRGRP | stat.S_IROTH):
         _log.warning("The API keys in %s can be read by other users; chmod 600 keeps them private.", path)
-    if text.lstrip().startswith(("[", "{")):
-        entries = list(_from_json(path, text))
-    else:
-        lines = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1))
-        entries = [(f"{path}, line {number}", *_split(line)) for number, line in lines if line and line[0] != "#"]
+    lines = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1))
+    entries = [_parse(f"{path}, line {number}", line) for number, line in lines if line and line[0] != "#"]
     if not entries:
         raise InvalidKeys(f"Expected {path} to hold at least one scope:key, but it holds none; add one.")
     return entries
 
 
-def _from_json(path: Path, text: str) -> Iterator[tuple[str, str, str]]:
-    form = 'a list of {"scopes": ["infer"], "key": "..."}'
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        # Neither the cause nor its text may reach a log: both quote the document.
-        raise InvalidKeys(f"Expected {path} to be JSON, {form}, but it cannot be read; check it.") from None
-    if not isinstance(document, list):
-        raise InvalidKeys(f"Expected {path} to hold {form}, but it is no list.")
-    for number, entry in enumerate(document, 1):
-        where = f"{path}, entry {number}"
-        scopes, key = (entry.get("scopes"), entry.get("key")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(scopes, list) or not isinstance(key, str) or set(entry) != {"scopes", "key"}:
-            raise InvalidKeys(f"Expected {where} to have `scopes`, a list, and `key`, a string, and nothing else.")
-        yield where, ",".join(map(str, scopes)), key
-
-
-def _split(text: str) -> tuple[str, str]:
+def _parse(where: str, text: str) -> _Entry:
     scopes, _, key = text.partition(":")
-    return scopes, key.strip()
+    return _Entry(where, scopes, key.strip())
 
 
-def _checked(entries: Iterable[tuple[str, str, str]]) -> list[tuple[str, frozenset[Scope]]]:
+def _checked(entries: Iterable[_Entry]) -> list[tuple[str, frozenset[Scope]]]:
     seen: dict[str, str] = {}
     checked = []
     for where, scopes, key in entries:

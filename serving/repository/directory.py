@@ -18,7 +18,11 @@ class ModelDirectory:
     """What lies in a directory of models. Whatever is not named like a model or a version is not looked into."""
 
     def __init__(self, root: Path) -> None:
-        """Raises InvalidModelSource when `root` is no directory."""
+        """Look into nothing yet.
+
+        Raises:
+            InvalidModelSource: `root` is no directory.
+        """
         if not root.is_dir():
             raise InvalidModelSource(
                 f"Expected `model_repository` to be a directory with <name>/<version>/model.ckpt in it, but {root} "
@@ -27,19 +31,19 @@ class ModelDirectory:
         self.root = root
 
     def sources(self) -> list[ModelSource]:
-        """Every version of every model, by name and version.
+        """List every version of every model, by name and version.
 
         Raises:
-            OSError: a directory cannot be read.
+            OSError: A directory cannot be read.
         """
         names = sorted(path.name for path in self.root.iterdir())
         return [source for name in names for source in self.of(name)]
 
     def of(self, name: str) -> list[ModelSource]:
-        """Every version of one model, oldest first; none if there is no such model.
+        """List every version of one model, oldest first; none if there is no such model.
 
         Raises:
-            OSError: a directory cannot be read.
+            OSError: A directory cannot be read.
         """
         # Looked at before it becomes a path. Hidden folders belong to whoever mounts or copies the directory.
         if not is_name(name) or name.startswith("."):
@@ -52,6 +56,6 @@ class ModelDirectory:
         except (FileNotFoundError, NotADirectoryError):
             return
         for folder in versions:
-            found = sorted(folder.glob(_CHECKPOINTS))
-            if found:
-                yield ModelSource(name, found[0], tuple(found[1:]), version=folder.name, root=self.root)
+            checkpoints = sorted(folder.glob(_CHECKPOINTS))
+            if checkpoints:
+                yield ModelSource(name, checkpoints[0], tuple(checkpoints[1:]), version=folder.name, root=self.root)

@@ -21,13 +21,23 @@ class Loader:
     """Loads models onto one device."""
 
     def __init__(self, *, device: str, trusted: Sequence[str], strategy: str | None = None) -> None:
-        """Keep what every load needs."""
+        """Keep what every load needs.
+
+        Args:
+            device: Where models run, as torch names it.
+            trusted: Module prefixes of networks that a checkpoint may name.
+            strategy: How members are run; None to measure it.
+        """
         self._device = device
         self._strategy = strategy
         self._trusted = tuple(trusted)
 
     def try_device(self) -> None:
-        """Raises UnusableDevice when torch cannot put a tensor on the device."""
+        """Put a tensor on the device.
+
+        Raises:
+            UnusableDevice: Torch cannot.
+        """
         try:
             torch.empty(1, device=self._device)
         except (RuntimeError, AssertionError) as error:  # unknown to torch, not built in, or not there
@@ -40,9 +50,9 @@ class Loader:
         """Load, check and warm up one version of a model.
 
         Raises:
-            UnreadableCheckpoint: a file is missing, damaged, hostile, incomplete or not a Dubio checkpoint.
-            MismatchedCheckpoints: several checkpoints cannot be one ensemble.
-            SelfTestFailed: the model's trial predictions cannot be trusted.
+            UnreadableCheckpoint: A file is missing, damaged, hostile, incomplete or not a Dubio checkpoint.
+            MismatchedCheckpoints: Several checkpoints cannot be one ensemble.
+            SelfTestFailed: The model's trial predictions cannot be trusted.
         """
         predictors = [self._read(path, source.root) for path in source.paths]
         predictor = predictors[0] if len(predictors) == 1 else Ensemble.build(predictors)

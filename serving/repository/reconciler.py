@@ -22,42 +22,38 @@ _LONGEST_REASON = 1000
 
 
 class Reconciler:
-    """Loads, replaces and unloads. One thread at a time may call `start`, `load`, `unload` and `look`."""
+    """Loads, replaces and unloads; one thread at a time may call it. `ModelRepository` describes what is raised."""
 
     def __init__(
         self, sources: Sequence[ModelSource], root: Path | None, control: Control, loader: Loader, registry: Registry
     ) -> None:
-        """Models named by the operator come from `sources`, others from the directory `root`, if there is one.
+        """Load nothing yet.
 
-        Raises:
-            InvalidModelSource: the root is no directory.
+        Args:
+            sources: Models that the operator named.
+            root: Directory of further models, if there is one.
+            control: When models are loaded from it.
+            loader: Loads them.
+            registry: Told of what was loaded.
         """
         self._named = {source.name: source for source in sources}
         self._directory = None if root is None else ModelDirectory(root)
         self._control = control
         self._loader = loader
-        self._inventory = registry
+        self._registry = registry
         self.wanted = len(self._named)
         """How many models are to be served from the start."""
-        # What the last look found that is not served as it is; None stands for files that were gone.
+        # Stamps that the last look found and that are not served; None stands for files that were gone.
         self._seen: dict[Key, Stamp | None] = {}
         self._complaint = ""
 
     def sources(self) -> list[ModelSource]:
-        """All versions there are. A model that the operator named hides one of its name in the directory.
-
-        Raises:
-            OSError: the directory cannot be read.
-        """
-        found = [] if self._directory is None else self._directory.sources()
-        return [*self._named.values(), *(source for source in found if source.name not in self._named)]
+        """List all versions there are. A model that the operator named hides one of its name in the directory."""
+        others = [] if self._directory is None else self._directory.sources()
+        return [*self._named.values(), *(source for source in others if source.name not in self._named)]
 
     def start(self) -> None:
-        """Load what is to be served from the start.
-
-        Raises:
-            UnusableDevice, InvalidModelSource, ModelError, SelfTestFailed: see `ModelRepository.load`.
-        """
+        """Load what is to be served from the start."""
         self._loader.try_device()
         try:
             sources = self.sources()
@@ -79,39 +75,31 @@ class Reconciler:
             _warn(source, failure)
 
     def load(self, name: str) -> None:
-        """Load what is new or changed of a model, unload what is gone; what cannot be loaded stays as it is.
-
-        Raises:
-            UnknownModel, LoadFailed: see `ModelRepository.load_model`.
-        """
+        """Load what is new or changed of a model, unload what is gone; what cannot be loaded stays as it is."""
         sources = self._of(name)
-        for key in self._inventory.known():
+        for key in self._registry.known():
             if key[0] == name and key not in [source.key for source in sources]:
                 self._forget(key)
         failures = []
         for source in sources:
-            if self._inventory.is_current(source.key, source.stamp()):
+            if self._registry.is_current(source.key, source.stamp()):
                 continue
             error = self._attempt(source)
             _warn(source, error)
             if error is not None:
                 failures.append(f"version {source.version}: {_reason(error)}")
         if failures:
-            served = ", ".join(self._inventory.served.get(name, {})) or "none"
+            served = ", ".join(self._registry.served.get(name, {})) or "none"
             raise LoadFailed(f"Failed to load {name!r}, {' '.join(failures)} Versions that are served: {served}.")
 
     def unload(self, name: str) -> None:
-        """Take all versions of a model out of service.
-
-        Raises:
-            UnknownModel: there is no such model.
-        """
-        keys = [key for key in self._inventory.known() if key[0] == name]
+        """Take all versions of a model out of service."""
+        keys = [key for key in self._registry.known() if key[0] == name]
         if not keys:
             self._of(name)
         for key in keys:
-            if self._inventory.is_served(key):
-                self._inventory.unloaded(key, "It was unloaded by request.")
+            if self._registry.is_served(key):
+                self._registry.unloaded(key, "It was unloaded by request.")
                 _log.info("Unloaded model %s version %s.", *key)
 
     def _of(self, name: str) -> list[ModelSource]:
@@ -121,7 +109,7 @@ class Reconciler:
             sources = [] if self._directory is None else self._directory.of(name)
         except OSError as error:
             raise LoadFailed(f"Failed to load {name!r}: its folder cannot be read: {error.strerror}.") from error
-        if not sources and not any(key[0] == name for key in self._inventory.known()):
+        if not sources and not any(key[0] == name for key in self._registry.known()):
             what = f"{name[:100]!r}" if is_name(name) else "a name that no model can have"
             raise UnknownModel(f"Expected the name of a model in the repository, but got {what}.")
         return sources
@@ -133,26 +121,26 @@ class Reconciler:
         except OSError as error:
             self._complain(f"Cannot read the model repository, so nothing changes: {error}")
             return
-        found = {source.key: source for source in sources}
-        gone = [key for key in self._inventory.known() if key not in found]
-        if gone and len(found) == len(self._named):
+        present = {source.key: source for source in sources}
+        gone = [key for key in self._registry.known() if key not in present]
+        if gone and len(present) == len(self._named):
             # More likely a volume that is not mounted than somebody who wants no model any more.
             self._complain("The model repository is empty all at once, so nothing is unloaded.")
             return
         self._complain("")
-        self._seen = {key: stamp for key, stamp in self._seen.items() if key in found or key in gone}
+        self._seen = {key: stamp for key, stamp in self._seen.items() if key in present or key in gone}
         for key in gone:
             if self._unchanged(key, None):
                 self._forget(key)
-        for key, source in found.items():
+        for key, source in present.items():
             stamp = source.stamp()
-            if stamp is None or stamp == self._inventory.stamp(key):
+            if stamp is None or stamp == self._registry.stamp(key):
                 self._seen.pop(key, None)
             elif self._unchanged(key, stamp):
                 _warn(source, self._attempt(source))
 
     def _unchanged(self, key: Key, stamp: Stamp | None) -> bool:
-        """Whether the last look found the same; remembers it for the next one otherwise."""
+        """Tell whether the last look found the same; remember it for the next one otherwise."""
         if key in self._seen and self._seen[key] == stamp:
             del self._seen[key]
             return True
@@ -163,18 +151,18 @@ class Reconciler:
         """Load a version and let it take over; what prevented it goes into the index, and is returned."""
         began = time.monotonic()
         stamp = source.stamp()
-        self._inventory.loading(source.key)
+        self._registry.loading(source.key)
         try:
             model = self._loader.load(source)
         except Exception as error:  # whatever a file can do; what serves goes on
-            self._inventory.failed(source.key, stamp, _reason(error))
+            self._registry.failed(source.key, stamp, _reason(error))
             return error
-        self._inventory.loaded(model, stamp)
+        self._registry.loaded(model, stamp)
         _log.info("Loaded model %s version %s in %.1f s.", *source.key, time.monotonic() - began)
         return None
 
     def _forget(self, key: Key) -> None:
-        self._inventory.forget(key)
+        self._registry.forget(key)
         _log.info("Unloaded model %s version %s, which is not in the repository any more.", *key)
 
     def _complain(self, text: str) -> None:

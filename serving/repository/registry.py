@@ -1,4 +1,4 @@
-"""What is served, and how every other version stands. Written by the one thread that loads, read by all."""
+"""The registry of models: which are served, and how every other version stands."""
 
 from __future__ import annotations
 
@@ -58,10 +58,14 @@ class _Entry:
 
 
 class Registry:
-    """Versions by name."""
+    """Versions by name. Written by the one thread that loads, read by all."""
 
     def __init__(self, first: Sequence[str]) -> None:
-        """Nothing is there yet. Models named in `first` come first, all others by name."""
+        """Know nothing yet.
+
+        Args:
+            first: Names of models that come first, in this order; all others follow by name.
+        """
         self._first = tuple(first)
         self._lock = threading.Lock()
         self._entries: dict[Key, _Entry] = {}
@@ -69,41 +73,41 @@ class Registry:
         """What may be asked: versions by name, oldest first. Replaced as a whole, so read it once."""
 
     def known(self) -> list[Key]:
-        """Every version that anything is known about."""
+        """List every version that anything is known about."""
         with self._lock:
             return list(self._entries)
 
     def stamp(self, key: Key) -> Stamp | None:
-        """Of the files that this version was loaded from, or that could not be loaded; None before and after."""
+        """Tell which files this version was loaded from, or which could not be loaded; None if it never was tried."""
         entry = self._entries.get(key)
         return None if entry is None else entry.stamp
 
     def is_served(self, key: Key) -> bool:
-        """Whether this version may be asked."""
+        """Tell whether this version may be asked."""
         return key[1] in self.served.get(key[0], {})
 
     def is_current(self, key: Key, stamp: Stamp | None) -> bool:
-        """Whether this version is served from files with this stamp."""
+        """Tell whether this version is served from files with this stamp."""
         entry = self._entries.get(key)
         return entry is not None and entry.model is not None and not entry.reason and entry.stamp == stamp
 
     def states(self) -> list[ModelState]:
-        """How every version stands, in order."""
+        """Describe every version, in order."""
         with self._lock:
-            found = list(self._entries.items())
-        return [_describe(key, entry) for key, entry in sorted(found, key=lambda item: self._place(item[0]))]
+            entries = list(self._entries.items())
+        return [_describe(key, entry) for key, entry in sorted(entries, key=lambda item: self._place(item[0]))]
 
     def loading(self, key: Key) -> None:
-        """Somebody began to load this version; what serves meanwhile stays."""
+        """Note that this version is being loaded; what serves meanwhile stays."""
         if not self.is_served(key):
             self._put(key, _Entry(State.LOADING))
 
     def loaded(self, model: ServedModel, stamp: Stamp | None) -> None:
-        """From now on `model` answers for its name and version."""
+        """Let `model` answer for its name and version from now on."""
         self._put((model.name, model.version), _Entry(State.READY, model=model, stamp=stamp))
 
     def failed(self, key: Key, stamp: Stamp | None, reason: str) -> None:
-        """The files could not be loaded; what was served under this version stays."""
+        """Note that the files could not be loaded; what was served under this version stays."""
         entry = self._entries[key]
         if entry.model is not None:
             kept = f"Its file was replaced, but the new one cannot be served, so the old one goes on: {reason}"

@@ -40,10 +40,18 @@ class ModelRepository:
         control: Control = "none",
         strategy: str | None = None,
     ) -> None:
-        """Models named by the operator come from `sources`, others from the directory `root`, if there is one.
+        """Load nothing yet.
+
+        Args:
+            sources: Models that the operator named.
+            device: Where they run, as torch names it.
+            trusted: Module prefixes of networks that a checkpoint may name.
+            root: Directory of further models, if there is one.
+            control: When models are loaded from it; see `Settings.model_control`.
+            strategy: How members are run; None to measure it.
 
         Raises:
-            InvalidModelSource: two sources share a name, or the root is no directory.
+            InvalidModelSource: Two sources share a name, or the root is no directory.
         """
         self._named: dict[str, ModelSource] = {}
         for source in sources:
@@ -54,9 +62,9 @@ class ModelRepository:
                     f"{source.name}-2={source.path}"
                 )
             self._named[source.name] = source
-        self._inventory = Registry(tuple(self._named))
+        self._registry = Registry(tuple(self._named))
         loader = Loader(device=device, trusted=trusted, strategy=strategy)
-        self._librarian = Reconciler(sources, root, control, loader, self._inventory)
+        self._reconciler = Reconciler(sources, root, control, loader, self._registry)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dubio-load")
         self._started = False
         self._root = root
@@ -65,51 +73,63 @@ class ModelRepository:
         """Load what is to be served from the start.
 
         Raises:
-            UnusableDevice: torch cannot put a tensor on the device.
-            UnreadableCheckpoint, MismatchedCheckpoints: a model cannot be read.
-            SelfTestFailed: a model's trial predictions cannot be trusted.
-            InvalidModelSource: the directory holds no model, or cannot be read.
+            UnusableDevice: Torch cannot put a tensor on the device.
+            UnreadableCheckpoint: A model cannot be read.
+            MismatchedCheckpoints: Checkpoints of an ensemble do not belong together.
+            SelfTestFailed: A model's trial predictions cannot be trusted.
+            InvalidModelSource: The directory holds no model, or cannot be read.
         """
-        self._thread.submit(self._librarian.start).result()
+        self._thread.submit(self._reconciler.start).result()
         self._started = True
 
     async def load_model(self, name: str) -> None:
         """Load what is new or changed of a model, unload what is gone; what cannot be loaded stays as it is.
 
         Raises:
-            UnknownModel: nobody named such a model, and none lies in the directory.
-            LoadFailed: a version cannot be served.
+            UnknownModel: Nobody named such a model, and none lies in the directory.
+            LoadFailed: A version cannot be served.
         """
-        await self._in_thread(lambda: self._librarian.load(name))
+        await self._in_thread(lambda: self._reconciler.load(name))
 
     async def unload_model(self, name: str) -> None:
         """Take all versions of a model out of service; requests that have begun are answered.
 
         Raises:
-            UnknownModel: there is no such model.
+            UnknownModel: There is no such model.
         """
-        await self._in_thread(lambda: self._librarian.unload(name))
+        await self._in_thread(lambda: self._reconciler.unload(name))
 
     async def look(self) -> None:
         """Load and unload what changed on disk since the last look, and has not changed between the two."""
-        await self._in_thread(self._librarian.look)
+        await self._in_thread(self._reconciler.look)
+
+    async def watch(self, seconds: float) -> None:
+        """Look every so many seconds, until cancelled."""
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await self.look()
+            except Exception:  # whatever it is, what serves goes on, and the next look may succeed
+                _log.exception("Could not look for changed models; trying again in %g s.", seconds)
 
     def close(self) -> None:
         """Wait for the load that is running, drop those that have not begun."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def get(self, name: str | None = None, version: str | None = None) -> ServedModel:
-        """The model of this name; its newest version when `version` is None.
+        """Hand out a model.
 
-        Without a name, the first that the operator named, or else the only one there is.
+        Args:
+            name: None for the first that the operator named, or else the only one there is.
+            version: None for the newest.
 
         Raises:
-            NotReady: nothing is loaded.
-            UnknownModel: no model has this name, or not in this version.
+            NotReady: Nothing is loaded.
+            UnknownModel: No model has this name, or not in this version.
         """
         if not self.ready:
             raise NotReady(self.unready_reason)
-        served = self._inventory.served
+        served = self._registry.served
         if name is None:
             name = next(iter(self._named), None)
             if name is None and len(served) > 1:
@@ -133,59 +153,45 @@ class ModelRepository:
         return versions[version]
 
     def versions(self, name: str) -> tuple[str, ...]:
-        """The loaded versions of a model, oldest first.
-
-        Raises:
-            NotReady, UnknownModel: as `get`.
-        """
+        """List the loaded versions of a model, oldest first; raises what `get` raises."""
         return tuple(model.version for model in self.all_versions(self.get(name).name))
 
     def all_versions(self, name: str | None = None) -> list[ServedModel]:
-        """Every loaded version of a model, oldest first, or of all models; empty if there is none."""
-        served = self._inventory.served
+        """List every loaded version of a model, oldest first, or of all models."""
+        served = self._registry.served
         chosen = served.values() if name is None else [served.get(name, {})]
         return [model for versions in chosen for model in versions.values()]
 
     def __iter__(self) -> Iterator[ServedModel]:
-        """The newest version of every loaded model, those that the operator named first."""
-        return iter([list(versions.values())[-1] for versions in self._inventory.served.values()])
+        """Go through the newest version of every loaded model, those that the operator named first."""
+        return iter([list(versions.values())[-1] for versions in self._registry.served.values()])
 
     def index(self) -> list[ModelState]:
-        """How every version stands, loaded or not. Looks into the directory, so it belongs into a thread."""
-        states = self._inventory.states()
+        """Describe every version, loaded or not. Looks into the directory, so it belongs into a thread."""
+        states = self._registry.states()
         known = {(state.name, state.version) for state in states}
         try:
-            found = self._librarian.sources()
+            sources = self._reconciler.sources()
         except OSError as error:
             _log.warning("Cannot read the model repository: %s", error)
             return states
-        missing = [source.key for source in found if source.key not in known]
+        missing = [source.key for source in sources if source.key not in known]
         return states + [ModelState(*key, State.UNAVAILABLE, "It is not loaded.") for key in missing]
 
     @property
     def ready(self) -> bool:
-        """True when all that was to be served from the start is, and as long as there is at least one model."""
-        return self._started and bool(self._inventory.served)
+        """Whether all that was to be served from the start is, and there is at least one model."""
+        return self._started and bool(self._registry.served)
 
     @property
     def unready_reason(self) -> str:
         """Why `ready` is false, for whoever asks."""
-        wanted = self._librarian.wanted
+        wanted = self._reconciler.wanted
         if not self._started and wanted:
-            return f"{len(self._inventory.served)} of {wanted} models are loaded so far; try again shortly."
+            return f"{len(self._registry.served)} of {wanted} models are loaded so far; try again shortly."
         if self._root is not None:
             return "No model is loaded: put one into the model repository, or have an administrator load one."
         return "No model is loaded: start the service with at least one checkpoint, or set DUBIO_MODELS."
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.wrap_future(self._thread.submit(work))
-
-
-async def watch(repository: ModelRepository, seconds: float) -> None:
-    """Let the repository look for changes every so many seconds, until cancelled."""
-    while True:
-        await asyncio.sleep(seconds)
-        try:
-            await repository.look()
-        except Exception:  # whatever it is, what serves goes on, and the next look may succeed
-            _log.exception("Could not look for changed models; trying again in %g s.", seconds)

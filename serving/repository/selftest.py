@@ -17,14 +17,13 @@ _EXACT = ("label", "probabilities")
 # Members are chunked and padded to the batch, which may round differently.
 _ROUNDED = ("mc_mean", "mc_std", "predictive_entropy", "expected_entropy", "mutual_information")
 _ROUNDING = 1e-5
-_PLAIN = Work.DETERMINISTIC
 
 
 def check(name: str, predictor: Predictor | Ensemble) -> None:
     """Predict seeded noise from the range seen in training, twice, and judge the answers.
 
     Raises:
-        SelfTestFailed: an answer is not finite, differs between two calls or with less work asked for, no p-value is
+        SelfTestFailed: An answer is not finite, differs between two calls or with less work asked for, no p-value is
             a probability, or the members never disagree.
     """
     spec = predictor.input
@@ -34,13 +33,14 @@ def check(name: str, predictor: Predictor | Ensemble) -> None:
     for rows in _ROW_COUNTS:
         x = encoding.noise(spec, rows).numpy()
         try:
-            golden, again, plain = predictor.predict(x), predictor.predict(x), predictor.predict(x, work=_PLAIN)
+            golden, again = predictor.predict(x), predictor.predict(x)
+            deterministic = predictor.predict(x, work=Work.DETERMINISTIC)
         except InvalidInput as error:
             raise _failed(name, f"it does not take inputs within the range seen in training ({error})") from error
         _check_repeats(name, golden, again)
-        if not np.array_equal(plain.probabilities, golden.probabilities):
+        if not np.array_equal(deterministic.probabilities, golden.probabilities):
             raise _failed(name, "`probabilities` depend on whether the members are asked as well")
-        varied = varied or _varies(golden)
+        varied = varied or bool(golden.mc_std.max() > 0)
     if not varied:
         raise _failed(name, "the committee's members all agree to the last bit, so `mc_std` would always be 0")
 
@@ -55,21 +55,17 @@ def _read(name: str, reader: Reader) -> None:
 
 def _check_repeats(name: str, golden: Prediction, again: Prediction) -> None:
     for column in (*_EXACT, *_ROUNDED):
-        expected, found = getattr(golden, column), getattr(again, column)
+        expected, repeated = getattr(golden, column), getattr(again, column)
         if not np.isfinite(expected).all():
             raise _failed(name, f"`{column}` is not finite for inputs within the range seen in training")
-        if not (np.array_equal(expected, found) if column in _EXACT else _close(expected, found)):
+        if not (np.array_equal(expected, repeated) if column in _EXACT else _close(expected, repeated)):
             raise _failed(name, f"`{column}` differs between two calls with the same input")
     if golden.p_value is not None and not ((golden.p_value > 0) & (golden.p_value <= 1)).all():
         raise _failed(name, "`p_value` is not a probability for inputs within the range seen in training")
 
 
-def _close(expected: NDArray[np.float32], found: NDArray[np.float32]) -> bool:
-    return bool(np.allclose(found, expected, rtol=0, atol=_ROUNDING))
-
-
-def _varies(prediction: Prediction) -> bool:
-    return bool(prediction.mc_std.max() > 0)
+def _close(expected: NDArray[np.float32], repeated: NDArray[np.float32]) -> bool:
+    return bool(np.allclose(repeated, expected, rtol=0, atol=_ROUNDING))
 
 
 def _failed(name: str, what: str) -> SelfTestFailed:

@@ -18,16 +18,16 @@ _CHUNK = 2**20
 
 @contextmanager
 def private_copy(path: Path, root: Path | None) -> Iterator[Path]:
-    """A copy of the file at `path` that lasts as long as the context.
+    """Copy a file, for as long as the context lasts.
 
     Checkpoints are mapped into memory to be read; a mapped file that is cut short ends the process.
 
     Args:
-        path: of the file.
-        root: folder that the path must not lead out of, whatever links there are in it; None if it may lead anywhere.
+        path: Path of the file.
+        root: Folder that the path must not lead out of, whatever links there are in it; None if it may lead anywhere.
 
     Raises:
-        UnreadableCheckpoint: there is no such file, it leads out of the root, is not a plain file, or changes.
+        UnreadableCheckpoint: There is no such file, it leads out of the root, is not a plain file, or changes.
     """
     with _open(path, root) as source, _anonymous() as (copy, name):
         before = os.fstat(source.fileno())
@@ -60,7 +60,7 @@ def _open(path: Path, root: Path | None) -> IO[bytes]:
 
 @contextmanager
 def _anonymous() -> Iterator[tuple[IO[bytes], Path]]:
-    """A file of nobody's and the path to it: in memory where the system can, because folders may be read-only."""
+    """Open a nameless file and a path to it: in memory where the system can, because folders may be read-only."""
     if hasattr(os, "memfd_create"):
         with os.fdopen(os.memfd_create("dubio-checkpoint"), "w+b") as file:
             yield file, Path(f"/proc/self/fd/{file.fileno()}")

@@ -25,11 +25,11 @@ class ModelSource:
     """What to load as one version of a model.
 
     Attributes:
-        name: it is served under.
-        path: of its checkpoint.
-        also: further checkpoints, which together with the first are one ensemble.
-        version: it is served under.
-        root: folder that the checkpoints must not lead out of; None for those an operator named.
+        name: Name it is served under.
+        path: Its checkpoint.
+        also: Further checkpoints, which together with the first are one ensemble.
+        version: Version it is served under.
+        root: Folder that the checkpoints must not lead out of; None for those an operator named.
     """
 
     name: str
@@ -45,7 +45,7 @@ class ModelSource:
         Without a name, `runs/digits_mlp/model.ckpt` is called `digits_mlp`; any other file goes by its stem.
 
         Raises:
-            InvalidModelSource: the name could not be part of a URL or is missing for an ensemble, or a path is empty.
+            InvalidModelSource: The name could not be part of a URL or is missing for an ensemble, or a path is empty.
         """
         name, equals, rest = text.partition("=")
         named = bool(equals) and "/" not in name  # a path may itself contain '='
@@ -73,18 +73,18 @@ class ModelSource:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """Of all checkpoints."""
+        """The paths of all checkpoints."""
         return self.path, *self.also
 
     def stamp(self) -> Stamp | None:
-        """Changes whenever a checkpoint does; None while one is missing."""
+        """Read what changes whenever a checkpoint does; None while one is missing."""
         try:
-            found = [os.stat(path) for path in self.paths]
+            stats = [os.stat(path) for path in self.paths]
         except OSError:
             return None
-        return tuple((stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in found)
+        return tuple((stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
 
 
 def is_name(name: str) -> bool:
-    """Whether a model may be called so."""
+    """Tell whether a model may be called so."""
     return bool(_NAME.match(name)) and name not in _TAKEN

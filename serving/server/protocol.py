@@ -33,8 +33,8 @@ class Limits:
     """What a request's head may be.
 
     Attributes:
-        head_bytes: of its method, path and header fields.
-        head_seconds: from its first byte to its last.
+        head_bytes: Most bytes of its method, path and header fields.
+        head_seconds: Most seconds from its first byte to its last.
     """
 
     head_bytes: int
@@ -63,7 +63,14 @@ class BoundedProtocol(HttpToolsProtocol):
     """One connection; refuses what is beyond its limits with 431 or 408, in JSON, and closes."""
 
     def __init__(self, *args: Any, limits: Limits, refused: Callable[[str], None], **kwargs: Any) -> None:
-        """`refused` is told a reason for whatever is refused here; other arguments are uvicorn's."""
+        """Wait for a request.
+
+        Args:
+            args: For uvicorn.
+            limits: What a head may be.
+            refused: Told a reason for whatever is refused here.
+            kwargs: For uvicorn.
+        """
         super().__init__(*args, **kwargs)
         self._limits = limits
         self._refused = refused
@@ -97,14 +104,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self._bound()
 
     def on_message_begin(self) -> None:
-        """A head begins."""
+        """Begin a head."""
         self._part = _HEAD
         self._first = self._chunk
         self._silent = 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """A head ends: nothing of the application runs if it is too large."""
+        """End a head: nothing of the application runs if it is too large."""
         if self._deadline is not None:
             self._stop_watch()
         # A head in one small chunk, as they are, cannot be too large.
@@ -122,12 +129,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        """A part of the body, which the application bounds."""
+        """Hand on a part of the body, which the application bounds."""
         self._silent = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """A request is whole."""
+        """End a request."""
         if self._deadline is not None:
             self._stop_watch()
         self._part = _NOTHING
@@ -151,7 +158,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refuse(self._refusal)
 
     def _bound(self) -> None:
-        """A chunk was read, but no request of which all that follows is up to the application."""
+        """Bound what is not up to the application, after a chunk was read."""
         if self.transport.is_closing():
             return
         if self._silent > self._limits.head_bytes:
@@ -236,7 +243,7 @@ _TOO_MANY_WAITING = _Refusal(
 
 
 def _answer(refusal: _Refusal) -> bytes:
-    """The whole answer, in the form that other errors have."""
+    """Write the whole answer, in the form that other errors have."""
     document = {"title": refusal.status.phrase, "status": refusal.status.value, "detail": refusal.detail}
     body = orjson.dumps({"type": "about:blank", **document})
     head = b"content-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)

@@ -1,4 +1,4 @@
-"""The temporary folder that a supervisor and its workers share. Whoever uses it holds a lock on a file in it."""
+"""The temporary directory that a supervisor and its workers share. Whoever uses it holds a lock on a file in it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _LOCK = "lock"
 
 
 @contextmanager
-def shared_folder() -> Iterator[Path]:
-    """A new folder, which goes with the context; those that killed services left behind go first."""
+def runtime_dir() -> Iterator[Path]:
+    """Make a directory, which goes with the context; those that killed services left behind go first."""
     _sweep(Path(tempfile.gettempdir()))
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as name:
         folder = Path(name)
@@ -33,7 +33,7 @@ def shared_folder() -> Iterator[Path]:
 
 
 def hold(folder: Path) -> None:
-    """Keep `folder` from being swept until this process ends."""
+    """Keep a runtime directory from being swept until this process ends."""
     _lock(folder / _LOCK, fcntl.LOCK_SH)
 
 
@@ -48,7 +48,7 @@ def _lock(path: Path, operation: int) -> int:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove folders of this user's services of which no process is left."""
+    """Remove directories of this user's services of which no process is left."""
     for folder in parent.glob(f"{_PREFIX}*"):
         try:
             status = folder.lstat()

@@ -13,12 +13,16 @@ from typing import cast
 
 import uvicorn
 
+from dubio.models.errors import ModelError
 from dubio.serving.app import create_app
+from dubio.serving.errors import ServingError
 from dubio.serving.lifecycle import Lifecycle
+from dubio.serving.server.acceptor import Acceptor, ConnectionCounts
 from dubio.serving.server.protocol import BoundedProtocol, Limits
-from dubio.serving.server.sockets import Acceptor, Shares, accept_waiting
+from dubio.serving.server.sockets import accept_waiting
 from dubio.serving.settings import Settings
 from dubio.serving.telemetry.gauges import IN_FLIGHT, Gauges
+from dubio.uncertainty.errors import UncertaintyError
 
 # Of the grace period, for putting things away once the last request is answered or cut off.
 _TIDYING_SECONDS = 1
@@ -31,33 +35,38 @@ _SWITCH_SECONDS = 0.001
 class _Server(uvicorn.Server):
     """uvicorn, but it says when it listens and ticks, and leaves signals to us, who are not ready first of all."""
 
-    def __init__(self, config: uvicorn.Config, bound: socket.socket, shares: Shares | None) -> None:
-        """Listen on `bound`, of which other workers take their shares, too, if there are any."""
+    def __init__(self, config: uvicorn.Config, bound: socket.socket, counts: ConnectionCounts | None) -> None:
+        """Serve on `bound`.
+
+        Args:
+            config: For uvicorn.
+            bound: Socket to listen on.
+            counts: Connections of all workers on it; None for the only process.
+        """
         super().__init__(config)
         self._bound = bound
-        self._shares = shares
+        self._counts = counts
         self._acceptor: Acceptor | None = None
         self.listening: Callable[[], None] = lambda: None
         self.ticked: Callable[[], None] = lambda: None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and then call `listening`."""
-        await super().startup([self._bound] if self._shares is None else [])
-        if self._shares is not None:
-            self._acceptor = Acceptor(self._bound, self._make_protocol, self._shares, self._count)
+        await super().startup([self._bound] if self._counts is None else [])
+        if self._counts is not None:
+            self._acceptor = Acceptor(self._bound, self._make_protocol, self._counts, self._count)
         self.listening()
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: other workers see how this one stands; connections that ended count no more."""
-        if self._shares is not None:
-            self._shares.show(self._count())
+        if self._counts is not None:
+            self._counts.show(self._count())
             self.ticked()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse new connections and finish the others, those included that wait to be accepted."""
-        if self._acceptor is not None and self._shares is not None:
-            self._shares.leave()
+        if self._acceptor is not None:
             await self._acceptor.close()
         else:
             waiting = accept_waiting(self._bound)
@@ -73,7 +82,7 @@ class _Server(uvicorn.Server):
         return len(self.server_state.connections)
 
     def _make_protocol(self) -> asyncio.Protocol:
-        """As uvicorn does for a socket of its own."""
+        """Make one as uvicorn does for a socket of its own."""
         make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
         return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
@@ -90,20 +99,35 @@ def run(
     started: Callable[[list[str]], None],
     folder: Path | None = None,
     worker: int = 0,
-) -> None:
+) -> str | None:
     """Load the models, serve until `lifecycle` is told to stop, and finish what had begun.
 
     Args:
-        settings: what to serve, and how.
-        bound: the socket to listen on.
-        lifecycle: of this process.
-        started: called with the names of the models once they answer.
-        folder: that the workers share; None for the only process.
-        worker: its number among them.
+        settings: What to serve, and how.
+        bound: Socket to listen on.
+        lifecycle: That of this process.
+        started: Called with the names of the models once they answer.
+        folder: Folder that the workers share; None for the only process.
+        worker: Its number among them.
 
-    Raises:
-        ModelError, UncertaintyError, ServingError: a model or a setting cannot be used.
+    Returns:
+        In one line, which model or setting cannot be used; None after the end.
     """
+    try:
+        _run(settings, bound, lifecycle, started, folder, worker)
+    except (ModelError, UncertaintyError, ServingError) as error:
+        return " ".join(str(error).split())
+    return None
+
+
+def _run(
+    settings: Settings,
+    bound: socket.socket,
+    lifecycle: Lifecycle,
+    started: Callable[[list[str]], None],
+    folder: Path | None,
+    worker: int,
+) -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
     app = create_app(settings, lifecycle, metrics_folder=folder, worker=worker)
     protocol = partial(
@@ -131,8 +155,8 @@ def run(
     def close() -> None:
         server.should_exit = True
 
-    shares = None if folder is None else Shares(folder, settings.workers, worker)
-    server = _Server(config, bound, shares)
+    counts = None if folder is None else ConnectionCounts(folder, settings.workers, worker)
+    server = _Server(config, bound, counts)
     server.listening = listening
     gauges: Gauges = app.state.metrics.gauges
     gauges.watch(IN_FLIGHT, lambda: len(server.server_state.tasks))

@@ -1,4 +1,9 @@
-"""Several workers behind one socket: starts them, replaces those that die, and ends with them. Loads no model."""
+"""Several workers behind one socket: starts them, replaces those that die, and ends with them. Loads no model.
+
+uvicorn's own supervisor neither tells when all workers answer nor what one of them cannot serve. It waits no longer
+before a second restart than before the first, ends all workers when one cannot start, and knows no second signal and no
+deadline; its workers outlive it. tests/serving/server/test_supervisor.py and test_worker.py show that this one differs.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +15,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
 from multiprocessing.process import BaseProcess
@@ -19,8 +23,8 @@ from types import FrameType
 
 from dubio.serving.lifecycle import ENDED_BY, SIGNALS, end
 from dubio.serving.server import worker
-from dubio.serving.server.runtime_dir import shared_folder
-from dubio.serving.server.sockets import Shares
+from dubio.serving.server.acceptor import ConnectionCounts
+from dubio.serving.server.runtime_dir import runtime_dir
 from dubio.serving.settings import Settings
 from dubio.serving.telemetry.gauges import Gauges
 
@@ -35,8 +39,8 @@ _PATIENCE_SECONDS = 1.0
 
 
 @dataclass
-class Slot:
-    """The place of one worker, filled again when it dies."""
+class WorkerProcess:
+    """One worker, started again when it dies."""
 
     number: int
     process: BaseProcess | None = None
@@ -52,11 +56,17 @@ class Supervisor:
     """Runs `settings.workers` workers until it is told to stop."""
 
     def __init__(self, settings: Settings, bound: socket.socket, *, started: Callable[[list[str]], None]) -> None:
-        """`started` is called with the models' names once every worker answers."""
+        """Start nothing yet.
+
+        Args:
+            settings: What to serve, and by how many workers.
+            bound: Socket that they listen on.
+            started: Called with the models' names once every worker answers.
+        """
         self._settings = worker.divide_threads(settings)
         self._bound = bound
         self._started = started
-        self._slots = [Slot(number) for number in range(settings.workers)]
+        self._workers = [WorkerProcess(number) for number in range(settings.workers)]
         # spawn: torch's threads do not survive a fork.
         self._context = multiprocessing.get_context("spawn")
         self._announced = False
@@ -66,22 +76,22 @@ class Supervisor:
         os.set_blocking(self._waker, False)
 
     def run(self) -> tuple[int, str | None]:
-        """Serve.
+        """Serve until told to stop.
 
         Returns:
             The exit code, and what to tell the operator if the service could not start.
         """
         for number in SIGNALS:
             signal.signal(number, self._receive)
-        with shared_folder() as self._folder:
+        with runtime_dir() as self._folder:
             try:
                 while True:
                     if self._deadline is None:
-                        self._fill()
+                        self._start_due()
                     self._wait()
                     self._obey()
-                    for slot in self._slots:
-                        self._look_after(slot)
+                    for child in self._workers:
+                        self._look_after(child)
                     if (outcome := self._outcome()) is not None:
                         return outcome
             finally:
@@ -97,118 +107,104 @@ class Supervisor:
             shutil.rmtree(self._folder)
             end(ENDED_BY + self._signals[-1], "Ended by a second signal; requests in flight are lost.")
         if self._signals and self._deadline is None:
-            _log.info("Stopping %d workers.", len(self._slots))
+            _log.info("Stopping %d workers.", len(self._workers))
             self._stop()
 
     def _stop(self) -> None:
         self._deadline = time.monotonic() + self._settings.grace_seconds + _PATIENCE_SECONDS
         self._bound.close()  # or clients would wait at a door behind which no worker is left
-        for slot in self._slots:
-            if slot.pipe is not None:
-                _tell(slot.pipe)
+        for child in self._workers:
+            if child.pipe is not None:
+                try:
+                    child.pipe.send_bytes(b"stop")
+                except OSError:  # it has just died
+                    continue
 
-    def _fill(self) -> None:
-        """Start a worker in every empty slot whose time has come."""
-        for slot in self._slots:
-            if slot.process is None and slot.due <= time.monotonic():
-                slot.pipe, theirs = self._context.Pipe()
-                slot.process = self._context.Process(
+    def _start_due(self) -> None:
+        """Start every worker that is not there and whose time has come."""
+        for child in self._workers:
+            if child.process is None and child.due <= time.monotonic():
+                child.pipe, theirs = self._context.Pipe()
+                child.process = self._context.Process(
                     target=worker.main,
-                    args=(slot.number, self._settings, self._bound, theirs, self._folder),
-                    name=f"dubio-worker-{slot.number}",
+                    args=(child.number, self._settings, self._bound, theirs, self._folder),
+                    name=f"dubio-worker-{child.number}",
                     daemon=True,
                 )
-                slot.ready, slot.error, slot.began = False, None, time.monotonic()
-                with _signals_held_back():
-                    slot.process.start()
+                child.ready, child.error, child.began = False, None, time.monotonic()
+                # It gets no signal until it says that it can obey one. The tracker, which would be started now, would
+                # let signals through.
+                resource_tracker.ensure_running()
+                signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+                try:
+                    child.process.start()
+                finally:
+                    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
                 theirs.close()
 
     def _wait(self) -> None:
-        """Until a worker has news, a signal comes, or something is due."""
+        """Wait until a worker has news, a signal comes, or something is due."""
         now = time.monotonic()
-        times = [slot.due - now for slot in self._slots if slot.process is None]
+        times = [child.due - now for child in self._workers if child.process is None]
         if self._deadline is not None:
             times = [self._deadline - now]
         news: list[connection.Connection | int] = [self._wake]
-        news += [slot.process.sentinel for slot in self._slots if slot.process is not None]
-        news += [slot.pipe for slot in self._slots if slot.pipe is not None]
+        news += [child.process.sentinel for child in self._workers if child.process is not None]
+        news += [child.pipe for child in self._workers if child.pipe is not None]
         if self._wake in connection.wait(news, max(0.0, min(times)) if times else None):
             os.read(self._wake, 64)
 
-    def _look_after(self, slot: Slot) -> None:
-        if slot.pipe is not None and slot.pipe.poll():
-            self._read(slot, slot.pipe)
-        if slot.process is None or slot.process.exitcode is None:
+    def _look_after(self, child: WorkerProcess) -> None:
+        if child.pipe is not None and child.pipe.poll():
+            self._read(child, child.pipe)
+        if child.process is None or child.process.exitcode is None:
             return
-        if slot.pipe is not None:
-            slot.pipe.close()
-            slot.pipe = None
+        if child.pipe is not None:
+            child.pipe.close()
+            child.pipe = None
         if self._deadline is not None:
             return
-        code = slot.process.exitcode
-        slot.process, slot.ready = None, False
-        Shares(self._folder, len(self._slots), slot.number)  # away until another one takes its place
-        Gauges(self._folder, slot.number)  # and with nothing to do
+        code = child.process.exitcode
+        child.process, child.ready = None, False
+        ConnectionCounts(self._folder, len(self._workers), child.number)  # away until another one takes its place
+        Gauges(self._folder, child.number)  # and with nothing to do
         if not self._announced:
-            slot.error = slot.error or f"worker {slot.number} died while it started, with exit code {code}."
+            child.error = child.error or f"worker {child.number} died while it started, with exit code {code}."
             return
-        healthy = time.monotonic() - slot.began > _HEALTHY_SECONDS
-        slot.failures = 0 if healthy else slot.failures + 1
-        delay = min(_LONGEST_BACK_OFF, _FIRST_BACK_OFF * 2 ** (slot.failures - 1)) if slot.failures else 0.0
-        slot.due = time.monotonic() + delay
-        _log.error(
-            "Worker %d ended with exit code %d%s; another one starts in %g s.",
-            slot.number,
-            code,
-            f" ({slot.error})" if slot.error else "",
-            delay,
-        )
+        healthy = time.monotonic() - child.began > _HEALTHY_SECONDS
+        child.failures = 0 if healthy else child.failures + 1
+        delay = min(_LONGEST_BACK_OFF, _FIRST_BACK_OFF * 2 ** (child.failures - 1)) if child.failures else 0.0
+        child.due = time.monotonic() + delay
+        why = f" ({child.error})" if child.error else ""
+        _log.error("Worker %d ended with exit code %d%s; another one starts in %g s.", child.number, code, why, delay)
 
-    def _read(self, slot: Slot, pipe: connection.Connection) -> None:
+    def _read(self, child: WorkerProcess, pipe: connection.Connection) -> None:
         try:
             message = json.loads(pipe.recv_bytes())
         except (EOFError, OSError):  # it is gone, as its exit code will tell
             pipe.close()
-            slot.pipe = None
+            child.pipe = None
             return
-        slot.error = message.get("error")
-        slot.ready = "models" in message
-        if not self._announced and all(slot.ready for slot in self._slots):
+        child.error = message.get("error")
+        child.ready = "models" in message
+        if not self._announced and all(other.ready for other in self._workers):
             self._announced = True
             self._started(message["models"])
 
     def _outcome(self) -> tuple[int, str | None] | None:
         if self._deadline is not None:
-            codes = [slot.process.exitcode for slot in self._slots if slot.process is not None]
+            codes = [child.process.exitcode for child in self._workers if child.process is not None]
             if None not in codes:
                 return (1 if any(codes) else 0), None
             return (1, None) if time.monotonic() > self._deadline else None
-        errors = [slot.error for slot in self._slots if slot.error is not None]
+        errors = [child.error for child in self._workers if child.error is not None]
         # At first any error ends the service; later on only one that leaves nobody to serve.
-        if errors and not (self._announced and any(slot.ready for slot in self._slots)):
+        if errors and not (self._announced and any(child.ready for child in self._workers)):
             return worker.CANNOT_START, errors[0]
         return None
 
     def _kill(self) -> None:
-        for slot in self._slots:
-            if slot.process is not None and slot.process.exitcode is None:
-                slot.process.kill()
-                slot.process.join()
-
-
-def _tell(pipe: connection.Connection) -> None:
-    try:
-        pipe.send_bytes(b"stop")
-    except OSError:  # it has just died
-        return
-
-
-@contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """A process that is started in here gets no signal until it says that it can obey one."""
-    resource_tracker.ensure_running()  # it would be started otherwise, and let the signals through
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        for child in self._workers:
+            if child.process is not None and child.process.exitcode is None:
+                child.process.kill()
+                child.process.join()

@@ -19,7 +19,15 @@ CANNOT_START = 2
 
 
 def main(number: int, settings: Settings, bound: socket, pipe: Connection, folder: Path) -> None:
-    """Serve as worker `number` until the supervisor says stop, or is gone."""
+    """Serve until the supervisor says stop, or is gone.
+
+    Args:
+        number: That of this worker.
+        settings: What to serve.
+        bound: Socket to listen on, as all workers do.
+        pipe: To the supervisor.
+        folder: Folder that the workers share.
+    """
     lifecycle = Lifecycle()
     # Ctrl-C reaches every process of a terminal, and service managers may signal all of a service: neither must look
     # like a second signal, so only the supervisor, which counts them, ends a worker at once.
@@ -30,19 +38,15 @@ def main(number: int, settings: Settings, bound: socket, pipe: Connection, folde
     threading.Thread(target=_listen, args=(pipe, lifecycle), daemon=True).start()
 
     # torch takes seconds to import; until here a signal would have ended a worker that obeys none yet.
-    from dubio.models.errors import ModelError
-    from dubio.serving.errors import ServingError
     from dubio.serving.server import server
-    from dubio.uncertainty.errors import UncertaintyError
 
     def started(models: list[str]) -> None:
         pipe.send_bytes(json.dumps({"models": models}).encode())
 
     configure_log(settings.log_level, worker=number)
-    try:
-        server.run(settings, bound, lifecycle, started=started, folder=folder, worker=number)
-    except (ModelError, UncertaintyError, ServingError) as error:
-        pipe.send_bytes(json.dumps({"error": " ".join(str(error).split())}).encode())
+    error = server.run(settings, bound, lifecycle, started=started, folder=folder, worker=number)
+    if error is not None:
+        pipe.send_bytes(json.dumps({"error": error}).encode())
         end(CANNOT_START)
     end(0)
 

@@ -136,8 +136,8 @@ def gzip_bombs(server: Server) -> list[int | None]:
 def damaged_compression(server: Server) -> list[int | None]:
     whole = gzip.compress(json.dumps(GOOD).encode())
     bodies = [whole[:-9], whole + b"more", b"not gzip", b""]
-    found = [server.post("/v1/predict", body, {"Content-Encoding": "gzip"}) for body in bodies]
-    return [*found, server.post("/v1/predict", whole, {"Content-Encoding": "gzip, gzip"})]
+    statuses = [server.post("/v1/predict", body, {"Content-Encoding": "gzip"}) for body in bodies]
+    return [*statuses, server.post("/v1/predict", whole, {"Content-Encoding": "gzip, gzip"})]
 
 
 def large_bodies(server: Server) -> list[int | None]:
@@ -332,8 +332,8 @@ def test_heads_are_bounded_in_every_worker(
     limits = {"DUBIO_HEAD_SECONDS": "1", "DUBIO_API_KEYS": f"infer:{KEY}"}
     with command.started(str(numbers_checkpoint), "--workers", "2", **limits) as running:
         server = Server(int(running.url.rsplit(":", 1)[1]), psutil.Process(running.process.pid))
-        found = attack(server)
-        assert set(found) <= {408, 431}, found
+        statuses = attack(server)
+        assert set(statuses) <= {408, 431}, statuses
         assert server.post("/v1/predict", GOOD) == 200
 
 

@@ -72,16 +72,16 @@ def as_v2(*outputs: str, binary: bool) -> Callable[[np.ndarray], tuple[bytes, di
 
 def read_v2(body: bytes, json_bytes: int) -> Answer:
     document = json.loads(body[:json_bytes])
-    rest, found = body[json_bytes:], {}
+    rest, outputs = body[json_bytes:], {}
     for output in document["outputs"]:
         if "data" in output:
             values = np.array(output["data"])
         else:
             size = output["parameters"]["binary_data_size"]
             values, rest = np.frombuffer(rest[:size], np.float32), rest[size:]
-        found[output["name"]] = values.reshape(output["shape"])
+        outputs[output["name"]] = values.reshape(output["shape"])
     assert not rest
-    return found
+    return outputs
 
 
 KINDS = [
@@ -98,9 +98,9 @@ KINDS = [
 
 
 def value(prediction: Prediction, name: str) -> np.ndarray:
-    found = prediction.p_value if name == "ood_p_value" else getattr(prediction, name)
-    assert found is not None
-    return found
+    values = prediction.p_value if name == "ood_p_value" else getattr(prediction, name)
+    assert values is not None
+    return values
 
 
 @dataclass
@@ -118,7 +118,7 @@ class Caller:
     by_version: Counter = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        # One row at a time: what a row's answer is does not depend on its company.
+        # One row at a time: what a row's answer is does not depend on the others in its batch.
         self._expected = [[each.predict(row[None]) for row in INPUTS] for each in self.predictors]
 
     def run(self) -> None:

@@ -216,36 +216,127 @@ def test_bytes_are_bounded_as_well(gate):
     run(scenario, gate, budget=Budget(max_rows=100, max_bytes=int(one.nbytes * 1.5)))
 
 
+def test_what_waits_is_answered_in_the_order_of_its_coming(gate):
+    async def scenario(batcher, records):
+        gate.open.clear()
+        tasks = [ask(batcher, rows(gate, 1))]
+        await settle()
+        # The second and third are passed over by the first batch, which is full before it comes to the last two.
+        tasks += [ask(batcher, rows(gate, 1), samples=samples) for samples in (None, 4, 5, None, None, 4)]
+        await settle()
+        gate.open.set()
+        await asyncio.gather(*tasks)
+
+    run(scenario, gate, policy=Policy(max_rows=2))
+    assert [(count, samples) for count, samples, _ in gate.calls[1:]] == [(2, None), (2, 4), (1, 5), (1, None)]
+
+
+def test_the_time_to_come_again_is_that_of_the_rows_that_wait(gate):
+    budget = Budget(max_rows=1000, max_bytes=10**9)
+
+    async def scenario(batcher, records):
+        for count in (5, 2):
+            gate.open.clear()
+            task = ask(batcher, rows(gate, count))
+            await asyncio.sleep(0.2)  # by so much a prediction becomes slow enough for whole seconds
+            gate.open.set()
+            await task
+        gate.open.clear()
+        tasks = [ask(batcher, rows(gate, 1)), ask(batcher, rows(gate, 999))]
+        await settle()
+        with pytest.raises(Overloaded) as refused:
+            await batcher.submit(rows(gate, 1), samples=None, work=Work.FLAG, timeout=None)
+        gate.open.set()
+        await asyncio.gather(*tasks)
+        return refused.value.retry_after, *(record.compute_seconds / record.rows for record in records[:2])
+
+    retry_after, first, second = run(scenario, gate, budget=budget)
+    # An average in which the latest batch weighs a fifth, from nothing.
+    assert retry_after == round(1000 * (0.8 * 0.2 * first + 0.2 * second)) > 10
+
+
+@pytest.mark.parametrize(("seconds", "retry_after"), [(0.0, 1), (0.4, 1), (1.6, 2), (7.2, 7)])
+def test_nobody_is_told_to_come_again_at_once(gate, seconds, retry_after):
+    budget = Budget(max_rows=1, max_bytes=10**9)
+    budget.take(rows(gate, 1), 0.0)
+    with pytest.raises(Overloaded) as refused:
+        budget.take(rows(gate, 1), seconds)
+    assert refused.value.retry_after == retry_after
+    assert budget.rows == 1
+
+
 def test_under_overload_fewer_members_answer_if_the_policy_says_so(gate):
     async def scenario(batcher, records):
         gate.open.clear()
-        tasks = [ask(batcher, rows(gate, 2)) for _ in range(8)]
+        tasks = [ask(batcher, rows(gate, 1)), *(ask(batcher, rows(gate, 4)) for _ in range(3))]
         await settle()
         gate.open.set()
-        answers = await asyncio.gather(*tasks)
-        return answers, await ask(batcher, rows(gate, 2))
+        return await asyncio.gather(*tasks)
 
     policy = Policy(max_rows=4, overload_samples=3)
-    answers, calm = run(scenario, gate, policy=policy, budget=Budget(max_rows=20, max_bytes=10**9))
-    assert 3 in {answer.samples for answer in answers}
-    shed = next(answer for answer in answers if answer.samples == 3)
-    assert shed.flagged is None
-    assert shed.reasons == ["not_calibrated_for_these_samples"] * 2
-    assert calm.samples == gate.committee.num_samples
+    answers = run(scenario, gate, policy=policy, budget=Budget(max_rows=16, max_bytes=10**9))
+    # 12, 8 and 4 of 16 rows are in the queue when each batch begins: half of them is no overload yet.
+    assert [samples for _, samples, _ in gate.calls] == [None, 3, None, None]
+    assert answers[1].flagged is None
+    assert answers[1].reasons == ["not_calibrated_for_these_samples"] * 4
+    assert answers[2].samples == gate.committee.num_samples
 
 
-def test_a_delay_gathers_company_from_the_first_request_on(gate):
+@pytest.mark.parametrize(
+    ("samples", "work", "answering"),
+    [
+        (2, Work.FLAG, 2),  # never more than were asked for
+        (5, Work.MC, 4),
+        ("auto", Work.FLAG, "auto"),  # no more than it takes, already
+        (None, Work.DETERMINISTIC, None),  # no members at all
+    ],
+)
+def test_overload_takes_members_from_those_who_ask_for_more(gate, samples, work, answering):
     async def scenario(batcher, records):
-        tasks = [ask(batcher, rows(gate, 1))]
-        await asyncio.sleep(0.01)
-        assert not gate.calls
-        tasks.append(ask(batcher, rows(gate, 1)))
-        await asyncio.gather(*tasks)
-        filled = [ask(batcher, rows(gate, 4)) for _ in range(2)]  # as many as fit: no reason to wait on
-        await asyncio.gather(*filled)
+        gate.open.clear()
+        held = [ask(batcher, rows(gate, 1), work=work)]
+        await settle()
+        held += [ask(batcher, rows(gate, 7), samples=samples, work=work)]
+        await settle()
+        gate.open.set()
+        await asyncio.gather(*held)
 
-    run(scenario, gate, policy=Policy(max_rows=8, delay=0.2))
-    assert [count for count, _, _ in gate.calls] == [2, 8]
+    run(scenario, gate, budget=Budget(10, 10**9), policy=Policy(64, overload_samples=4))
+    assert gate.calls[1] == (7, answering, work)
+
+
+def test_a_delay_gathers_a_batch_until_it_is_full(gate):
+    async def scenario(batcher, records):
+        await asyncio.gather(*(ask(batcher, rows(gate, 4)) for _ in range(2)))
+
+    run(scenario, gate, policy=Policy(max_rows=8, delay=1000))
+    assert [count for count, _, _ in gate.calls] == [8]
+
+
+def test_a_delay_ends(gate):
+    async def scenario(batcher, records):
+        await asyncio.gather(ask(batcher, rows(gate, 1)), ask(batcher, rows(gate, 1)))
+        return records[0]
+
+    record = run(scenario, gate, policy=Policy(max_rows=8, delay=0.2))
+    assert (record.rows, record.requests) == (2, 2)
+    assert record.queue_seconds[0] > 0.19
+
+
+def test_the_delay_of_a_batch_that_left_early_sends_no_other(gate):
+    async def scenario(batcher, records):
+        gate.open.clear()
+        tasks = [ask(batcher, rows(gate, 1)), ask(batcher, rows(gate, 7))]  # full: it does not wait for the delay
+        await settle()
+        tasks.append(ask(batcher, rows(gate, 1)))
+        await asyncio.sleep(0.2)  # timers of one loop run in order, so the first delay is over
+        tasks.append(ask(batcher, rows(gate, 1)))
+        await settle()
+        gate.open.set()
+        await asyncio.gather(*tasks)
+
+    run(scenario, gate, policy=Policy(max_rows=8, delay=0.1))
+    assert [count for count, _, _ in gate.calls] == [8, 2]
 
 
 def test_work_that_the_end_of_the_service_overtakes_is_refused(gate):
@@ -306,20 +397,6 @@ def test_requests_for_as_many_members_as_it_takes_are_predicted_together(gate):
     assert records[1].samples.tolist() == [count for answer in early for count in answer.samples]
     assert records[1].most_samples == max(records[1].samples)
     assert (records[2].samples, records[2].most_samples) == (16, 16)
-
-
-def test_overload_leaves_alone_who_asks_for_no_more_than_it_takes(gate):
-    async def scenario(batcher, records):
-        gate.open.clear()
-        tasks = [ask(batcher, rows(gate, 1)), ask(batcher, rows(gate, 4)), ask(batcher, rows(gate, 4), samples="auto")]
-        await settle()
-        gate.open.set()
-        return await asyncio.gather(*tasks)
-
-    answers = run(scenario, gate, budget=Budget(10, 10**9), policy=Policy(64, overload_samples=2))
-    assert gate.calls[1:] == [(4, 2, Work.FLAG), (4, "auto", Work.FLAG)]
-    assert answers[1].flagged is None
-    assert answers[2].flagged.shape == (4,)
 
 
 def test_a_model_without_a_stopping_rule_refuses_each_such_request_and_no_other(predictor):

@@ -6,6 +6,8 @@ import os
 import pickle
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -14,6 +16,9 @@ from typing import Any
 import httpx
 import pytest
 import torch
+
+from dubio.serving.cli import parse
+from dubio.serving.settings import SECTIONS, Settings
 
 ROOT = Path(__file__).parents[2]
 SECRET = "not-for-any-log-0123"
@@ -41,9 +46,11 @@ def test_sigterm_lets_the_request_in_flight_finish_and_is_a_clean_end(
     with command.started(str(gated_checkpoint), "--trusted", "gated_networks", **more) as service:
         url = service.url
         gate.touch()
-        found: list[httpx.Response] = []
+        responses: list[httpx.Response] = []
         body = {"instances": [[1, 2, 3, 4, 5]]}
-        asking = threading.Thread(target=lambda: found.append(httpx.post(f"{url}/v1/predict", json=body, timeout=60)))
+        asking = threading.Thread(
+            target=lambda: responses.append(httpx.post(f"{url}/v1/predict", json=body, timeout=60))
+        )
         asking.start()
         while not gate.with_suffix(".waiting").exists():
             time.sleep(0.01)
@@ -53,7 +60,7 @@ def test_sigterm_lets_the_request_in_flight_finish_and_is_a_clean_end(
         assert service.process.poll() is None  # ... but is not gone
         gate.unlink()
         asking.join()
-        assert found[0].status_code == 200
+        assert responses[0].status_code == 200
         assert service.finish() == 0
 
 
@@ -115,11 +122,14 @@ def test_wrong_arguments_are_one_line_and_2(command: Any, arguments: tuple, more
 
 
 def test_help_teaches(command: Any) -> None:
-    done = command.run("--help")
+    done = command.run("--help", COLUMNS="400")
     assert done.returncode == 0
+    for name, field in Settings.model_fields.items():
+        if name not in ("models", "api_keys"):
+            assert f"--{name.replace('_', '-')} " in done.stdout
+        assert name == "api_keys" or " ".join(field.description.split()) in done.stdout
     for taught in [
-        "--workers",
-        "--api-keys-file",
+        *(f"\n{title}:\n" for title in SECTIONS.values()),
         "second one ends the service at once",
         "dubio-serve runs/digits_mlp/model.ckpt",
         "DUBIO_MODELS",
@@ -129,9 +139,57 @@ def test_help_teaches(command: Any) -> None:
         assert taught in done.stdout
 
 
-@pytest.mark.parametrize("argument", ["--prot=1", "--port=many", "--model-control=sometimes"])
+def test_help_does_without_torch() -> None:
+    script = """if True:
+        import sys
+        from dubio.serving.cli import parse
+        try:
+            parse(["--help"])
+        finally:
+            assert "torch" not in sys.modules
+    """
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings"),
+    [
+        (["runs/x.ckpt"], {"models": ("runs/x.ckpt",)}),
+        (["digits=a.ckpt", "fashion=b.ckpt", "--port", "9000"], {"models": ("digits=a.ckpt", "fashion=b.ckpt")}),
+        (["--workers=2", "a=lr,5/model.ckpt"], {"models": ("a=lr,5/model.ckpt",), "workers": 2}),
+        (["--model-repository", "models", "--model-control", "poll"], {"model_repository": Path("models")}),
+        (["--trusted", "acme", "--trusted", "net"], {"trusted": ("acme", "net")}),
+        (["--cors-origin", "http://a", "--cors-origins", "*"], {"cors_origins": ("http://a", "*")}),
+        (["--access-log", "--tracing", "--strategy", "chain"], {"access_log": True, "tracing": True}),
+        (["--torch-threads", "3", "--batch-delay-seconds", ".5"], {"torch_threads": 3, "batch_delay_seconds": 0.5}),
+        ([], {"port": 8000, "models": (), "access_log": False}),
+    ],
+)
+def test_each_setting_is_an_option(arguments: list[str], settings: dict) -> None:
+    parsed = parse(arguments)
+    assert {name: getattr(parsed, name) for name in settings} == settings
+
+
+def test_the_command_line_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUBIO_PORT", "9001")
+    monkeypatch.setenv("DUBIO_MODELS", "a=x.ckpt,y.ckpt")
+    monkeypatch.setenv("DUBIO_MAX_ROWS", "7")
+    given, silent = parse(["z.ckpt", "--port", "9000"]), parse([])
+    assert (given.models, given.port, given.max_rows) == (("z.ckpt",), 9000, 7)
+    assert (silent.models, silent.port, silent.max_rows) == (("a=x.ckpt", "y.ckpt"), 9001, 7)
+
+
+@pytest.mark.parametrize(
+    "argument", ["--prot=1", "--port=many", "--port", "--model-control=sometimes", f"--api-keys=infer:{SECRET}"]
+)
 def test_a_wrong_argument_is_one_line_without_the_usage(command: Any, argument: str) -> None:
     done = command.run("model.ckpt", argument)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert argument.partition("=")[0] in done.stderr
     assert "--help" in done.stderr
+
+
+def test_a_variable_that_is_no_setting_is_named(command: Any) -> None:
+    done = command.run("a=none.ckpt", "--port", "0", DUBIO_PROT="1")
+    assert "DUBIO_PROT is no setting and is ignored; did you mean DUBIO_PORT?" in done.stderr

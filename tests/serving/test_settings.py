@@ -1,15 +1,11 @@
 from __future__ import annotations
 
-import ast
-import inspect
-from itertools import pairwise
 from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
-from dubio.serving import settings as module
-from dubio.serving.settings import Settings, unknown
+from dubio.serving.settings import SECTIONS, Settings, describe_unknown
 from dubio.uncertainty.execution.autotune import NAMES
 
 
@@ -42,10 +38,12 @@ def test_wrong_values_are_refused(wrong: dict) -> None:
 
 
 def test_every_setting_is_described_under_its_field() -> None:
-    [body] = [node.body for node in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(node, ast.ClassDef)]
-    for field, following in pairwise(body):
-        if isinstance(field, ast.AnnAssign):
-            assert isinstance(following, ast.Expr), ast.unparse(field)
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_sections_begin_with_settings() -> None:
+    assert SECTIONS.keys() <= Settings.model_fields.keys()
+    assert next(iter(SECTIONS)) == next(iter(Settings.model_fields))  # so that every setting is in one
 
 
 def test_keys_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,8 +73,8 @@ def test_connections_outlive_those_of_load_balancers() -> None:
 
 def test_a_variable_that_is_no_setting_is_told_with_the_nearest() -> None:
     environment = {"DUBIO_PROT": "1", "dubio_port": "1", "DUBIO_MAX_ROWS": "1", "DUBIO_TRACEBACK": "1", "HOME": "/"}
-    assert unknown(environment) == ["DUBIO_PROT is no setting and is ignored; did you mean DUBIO_PORT?"]
-    assert unknown({"DUBIO_SERVICE_HOST": "10.0.0.1"}) == ["DUBIO_SERVICE_HOST is no setting and is ignored"]
+    assert describe_unknown(environment) == ["DUBIO_PROT is no setting and is ignored; did you mean DUBIO_PORT?"]
+    assert describe_unknown({"DUBIO_SERVICE_HOST": "10.0.0.1"}) == ["DUBIO_SERVICE_HOST is no setting and is ignored"]
 
 
 def test_the_strategies_are_those_of_a_committee() -> None:

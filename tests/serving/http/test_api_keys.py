@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import hmac
-import json
 import logging
+import pickle
 import re
 from pathlib import Path
 
@@ -23,14 +23,8 @@ def written(tmp_path: Path, text: str, mode: int = 0o600) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        f"# who may do what\n\ninfer:{INFER}\n  admin, metrics : {BOTH}  \n",
-        json.dumps([{"scopes": ["infer"], "key": INFER}, {"scopes": ["admin", "metrics"], "key": BOTH}]),
-    ],
-)
-def test_a_file_gives_each_key_its_scopes(text: str, tmp_path: Path) -> None:
+def test_a_file_gives_each_key_its_scopes(tmp_path: Path) -> None:
+    text = f"# who may do what\n\ninfer:{INFER}\n  admin, metrics : {BOTH}  \n"
     keys = ApiKeys.read(path=written(tmp_path, text), environment=None)
     assert keys.scopes(INFER.encode()) == {Scope.INFER}
     assert keys.scopes(BOTH.encode()) == {Scope.ADMIN, Scope.METRICS}
@@ -64,11 +58,7 @@ def test_without_sources_there_is_no_key() -> None:
         (f"infer:{INFER}\nadmin:{INFER}", "repeats that of"),
         ("infer:" + "k" * 300, "16 to 256"),
         (f"infer:{INFER} {BOTH}", "characters"),
-        (f'[{{"scopes": "infer", "key": "{INFER}"}}]', "entry 1"),
-        (f'[{{"scopes": ["infer"], "key": "{INFER}", "more": 1}}]', "entry 1"),
-        (f'{{"infer": "{INFER}"}}', "no list"),
-        (f'["{INFER}"', "cannot be read"),
-        ("[" * 100_000, "cannot be read"),
+        (f'[{{"scopes": ["infer"], "key": "{INFER}"}}]', "line 1 to be among"),
     ],
 )
 def test_a_file_that_breaks_a_rule_is_refused_without_repeating_a_key(
@@ -81,8 +71,6 @@ def test_a_file_that_breaks_a_rule_is_refused_without_repeating_a_key(
     assert str(path) in message
     for secret in (INFER, BOTH, "short", "kkkk"):
         assert secret not in message
-    # A document that could not be parsed is not carried along in the chain of causes either.
-    assert caught.value.__cause__ is None
 
 
 def test_an_empty_environment_variable_is_a_mistake_and_not_an_open_door() -> None:
@@ -127,4 +115,4 @@ def test_every_key_is_compared_in_constant_time_whichever_matches(monkeypatch: p
 
 def test_no_key_is_kept() -> None:
     keys = ApiKeys([(INFER, frozenset({Scope.INFER}))])
-    assert INFER not in repr(vars(keys))
+    assert INFER.encode() not in pickle.dumps(keys)

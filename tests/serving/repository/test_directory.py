@@ -16,18 +16,18 @@ def put(root: Path, *names: str) -> None:
 
 def test_versions_are_numbers_and_come_in_their_order(tmp_path: Path) -> None:
     put(tmp_path, *(f"digits/{version}/model.ckpt" for version in ("10", "9", "1", "01", "0", "v2", "2.0", "-3", "२")))
-    found = ModelDirectory(tmp_path).of("digits")
-    assert [source.version for source in found] == ["1", "9", "10"]
-    assert found[2].path == tmp_path / "digits" / "10" / "model.ckpt"
-    assert found[2].root == tmp_path
+    sources = ModelDirectory(tmp_path).of("digits")
+    assert [source.version for source in sources] == ["1", "9", "10"]
+    assert sources[2].path == tmp_path / "digits" / "10" / "model.ckpt"
+    assert sources[2].root == tmp_path
 
 
 def test_models_come_by_name_and_strange_things_are_left_alone(tmp_path: Path) -> None:
     put(tmp_path, "b/1/model.ckpt", "a/2/model.ckpt", "a/1/model.ckpt", "README", "empty/1/notes.txt", "file/1")
     put(tmp_path, "stats/1/model.ckpt", "my model/1/model.ckpt", ".hidden/1/model.ckpt", "lost+found/1/model.ckpt")
     put(tmp_path, "c/1/.model.ckpt.0a.tmp", "c/1/model.ckpt.part", "c/2/last.ckpt")
-    found = ModelDirectory(tmp_path).sources()
-    assert [source.key for source in found] == [("a", "1"), ("a", "2"), ("b", "1")]
+    sources = ModelDirectory(tmp_path).sources()
+    assert [source.key for source in sources] == [("a", "1"), ("a", "2"), ("b", "1")]
 
 
 def test_several_checkpoints_in_a_version_are_an_ensemble(tmp_path: Path) -> None:

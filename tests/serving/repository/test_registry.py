@@ -36,7 +36,7 @@ def test_what_is_served_is_replaced_as_a_whole(predictor: Predictor) -> None:
     assert registry.stamp(("a", "1")) == OTHER
 
 
-def test_the_way_of_a_version(predictor: Predictor) -> None:
+def test_a_version_loads_fails_serves_and_goes(predictor: Predictor) -> None:
     registry, key = Registry(()), ("a", "1")
     registry.loading(key)
     assert lines(registry) == [("a", "1", State.LOADING)]

@@ -16,7 +16,7 @@ from dubio.models import Predictor
 from dubio.models.errors import UnreadableCheckpoint
 from dubio.serving.errors import InvalidModelSource, NotReady, UnknownModel, UnusableDevice
 from dubio.serving.repository.registry import State
-from dubio.serving.repository.repository import ModelRepository, ModelSource, watch
+from dubio.serving.repository.repository import ModelRepository, ModelSource
 
 
 def repository(*sources: str, device: str = "cpu", root: Path | None = None, control: str = "none") -> ModelRepository:
@@ -139,7 +139,7 @@ def test_the_index_survives_a_directory_that_is_gone(checkpoint: Path, tmp_path:
     put(checkpoint, root / "bars" / "1")
     models = repository(root=root)
     models.load()
-    root.rename(tmp_path / "aside")
+    root.rename(tmp_path / "away")
     assert [(each.name, each.version, each.state) for each in models.index()] == [("bars", "1", State.READY)]
 
 
@@ -229,12 +229,14 @@ def test_what_was_swapped_out_goes_when_nobody_uses_it(
     repository_.close()
 
 
-class Restless:
+class Restless(ModelRepository):
     """A repository whose every other look fails."""
 
-    def __init__(self) -> None:
-        self.looks = 0
-        self.enough = asyncio.Event()
+    looks = 0
+
+    def __init__(self, enough: asyncio.Event) -> None:
+        super().__init__([], device="cpu", trusted=())
+        self.enough = enough
 
     async def look(self) -> None:
         self.looks += 1
@@ -242,16 +244,22 @@ class Restless:
             self.enough.set()
         if self.looks % 2:
             raise OSError("the disk is away")
+        await super().look()
 
 
 def test_it_looks_until_it_is_cancelled_whatever_happens(caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> int:
-        repository = Restless()
-        watching = asyncio.create_task(watch(repository, 0.001))
+        repository = Restless(asyncio.Event())
+        patient = asyncio.create_task(repository.watch(1000))
+        await asyncio.sleep(0)
+        assert repository.looks == 0
+        patient.cancel()
+        watching = asyncio.create_task(repository.watch(0.001))
         await asyncio.wait_for(repository.enough.wait(), 30)
         watching.cancel()
         with pytest.raises(asyncio.CancelledError):
             await watching
+        repository.close()
         return repository.looks
 
     assert asyncio.run(run()) >= 4

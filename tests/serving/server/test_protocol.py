@@ -41,23 +41,36 @@ class Service:
                     connection.sendall(piece)
             return rest(connection)
 
+    def ask(self) -> None:
+        with self.connect() as connection:
+            connection.sendall(GET)
+            assert answer(connection).startswith(b"HTTP/1.1 200 ")
+
+    def close(self) -> None:
+        """Until new connections fail."""
+        assert self.server is not None
+        self.server.should_exit = True
+        with suppress(ConnectionError):
+            while True:
+                self.connect().close()
+
 
 def rest(connection: socket.socket) -> bytes:
-    found = b""
+    received = b""
     with suppress(ConnectionResetError):
         while chunk := connection.recv(65536):
-            found += chunk
-    return found
+            received += chunk
+    return received
 
 
 def answer(connection: socket.socket) -> bytes:
     """One answer, whose body is short."""
-    found = b""
-    while b"\r\n\r\n" not in found or not found.split(b"\r\n\r\n", 1)[1]:
+    received = b""
+    while b"\r\n\r\n" not in received or not received.split(b"\r\n\r\n", 1)[1]:
         chunk = connection.recv(65536)
-        assert chunk, found
-        found += chunk
-    return found
+        assert chunk, received
+        received += chunk
+    return received
 
 
 @contextmanager
@@ -156,8 +169,8 @@ def test_bodies_are_none_of_its_business(service: Service) -> None:
     plain = b"POST /plain HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % size + b"a" * size
     chunked = b"POST /chunked HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 100_000 + b"0\r\n\r\n"
     last = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
-    found = service.send(plain + chunked + last)
-    assert [each.split(b"\r\n")[0] for each in found.split(b"\r\n\r\n")[1:]] == [
+    received = service.send(plain + chunked + last)
+    assert [each.split(b"\r\n")[0] for each in received.split(b"\r\n\r\n")[1:]] == [
         b"3000000HTTP/1.1 200 OK",
         b"100000HTTP/1.1 200 OK",
         b"0",
@@ -172,16 +185,16 @@ def test_a_slow_head_has_until_its_time_is_up_however_it_trickles(service: Servi
             for index in range(pieces):
                 connection.sendall(b"GET / HTTP/1.1\r\nX: a"[index : index + 1] or b"a")
                 time.sleep(HEAD_SECONDS / 10)
-        found = rest(connection)
-    assert found.startswith(b"HTTP/1.1 408 ")
+        received = rest(connection)
+    assert received.startswith(b"HTTP/1.1 408 ")
     assert service.refused == ["head_too_slow"]
     assert service.reached == []
 
 
 def test_a_slow_head_behind_a_request_waits_for_no_answer_of_another(service: Service) -> None:
     """The first is answered or not, but never with what is meant for the second."""
-    found = service.send(GET.replace(b"/ ", b"/slow "), b"GET / HT")
-    assert b"408" not in found
+    received = service.send(GET.replace(b"/ ", b"/slow "), b"GET / HT")
+    assert b"408" not in received
     assert service.refused == ["head_too_slow"]
 
 
@@ -227,10 +240,10 @@ def test_pipelined_requests_are_answered_in_order_up_to_a_bound(service: Service
 
     with service.connect() as connection:
         connection.sendall(posts(3))
-        found = b""
-        while found.count(b"\r\n\r\n") < 3 or found.endswith(b"\n"):
-            found += connection.recv(65536)
-    assert [part[:1] for part in found.split(b"\r\n\r\n")[1:]] == [b"0", b"1", b"2"]
+        received = b""
+        while received.count(b"\r\n\r\n") < 3 or received.endswith(b"\n"):
+            received += connection.recv(65536)
+    assert [part[:1] for part in received.split(b"\r\n\r\n")[1:]] == [b"0", b"1", b"2"]
     assert service.send(posts(1000)) == b""
     assert service.refused == ["too_many_pipelined"]
     assert len(service.reached) == 4
@@ -246,9 +259,9 @@ def test_no_http_is_answered_in_the_same_form(service: Service) -> None:
 def test_whoever_asks_for_another_protocol_is_answered_in_this_one(service: Service) -> None:
     """The parser would not see a second request."""
     upgrade = b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
-    found = service.send(upgrade)
-    assert found.startswith(b"HTTP/1.1 200 ")
-    assert b"connection: close" in found
+    received = service.send(upgrade)
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in received
 
 
 def test_what_is_asked_while_the_door_closes_is_answered() -> None:
@@ -259,26 +272,22 @@ def test_what_is_asked_while_the_door_closes_is_answered() -> None:
         service.connect() as new,
         service.connect() as half,
     ):
-        idle.sendall(GET)
-        answer(idle)
         half.sendall(GET[:9])
-        time.sleep(0.1)
-        assert service.server is not None
-        service.server.should_exit = True
-        time.sleep(0.3)
+        idle.sendall(GET)
+        answer(idle)  # so what half sent before was read as well
+        service.close()
         for connection, data in ((idle, GET), (new, GET), (half, GET[9:])):
             connection.sendall(data)
-            found = rest(connection)
-            assert found.startswith(b"HTTP/1.1 200 ")
-            assert b"connection: close" in found
+            received = rest(connection)
+            assert received.startswith(b"HTTP/1.1 200 ")
+            assert b"connection: close" in received
 
 
 def test_a_head_that_never_ends_does_not_hold_up_the_end() -> None:
     with serve() as service, service.connect() as connection:
         connection.sendall(GET[:9])
-        time.sleep(0.1)
-        assert service.server is not None
-        service.server.should_exit = True
+        service.ask()  # so what was sent before was read as well
+        service.close()
         assert rest(connection).startswith(b"HTTP/1.1 408 ")
 
 

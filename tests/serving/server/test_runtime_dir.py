@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dubio.serving.server.runtime_dir import hold, shared_folder
+from dubio.serving.server.runtime_dir import hold, runtime_dir
 
 HOLD = """
 import sys, time
@@ -37,7 +37,7 @@ def left_behind(parent: Path, name: str) -> Path:
 
 
 def test_it_goes_with_its_context(parent: Path) -> None:
-    with shared_folder() as folder:
+    with runtime_dir() as folder:
         assert folder.parent == parent
         assert folder.is_dir()
         hold(folder)
@@ -50,7 +50,7 @@ def test_what_killed_services_left_is_removed_and_nothing_else(parent: Path) -> 
     (parent / "dubio-file").touch()
     other = left_behind(parent, "another")
     (parent / "dubio-link").symlink_to(other)
-    with shared_folder() as running, shared_folder() as second:
+    with runtime_dir() as running, runtime_dir() as second:
         assert not stale.exists()
         assert running.exists()
         assert second.exists()
@@ -62,10 +62,10 @@ def test_a_folder_that_a_worker_still_uses_stays_until_it_is_gone(parent: Path) 
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], cwd=ROOT, stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"held\n"
-    with shared_folder():
+    with runtime_dir():
         assert folder.exists()
     process.kill()
     process.wait()
     process.stdout.close()
-    with shared_folder():
+    with runtime_dir():
         assert not folder.exists()

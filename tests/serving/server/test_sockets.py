@@ -1,15 +1,10 @@
 from __future__ import annotations
 
-import asyncio
-import errno
 import socket
-from pathlib import Path
 
 import pytest
 
 from dubio.serving.server import sockets
-from dubio.serving.server import sockets as module
-from dubio.serving.server.sockets import Acceptor, Shares
 
 
 def test_a_bound_socket_holds_the_port_but_answers_nobody_yet() -> None:
@@ -32,142 +27,12 @@ def test_addresses_of_version_6_are_bracketed() -> None:
         assert sockets.url(bound) == f"http://[::1]:{bound.getsockname()[1]}"
 
 
-def test_a_worker_is_ahead_of_whoever_has_fewer(tmp_path: Path) -> None:
-    one, other, third = (Shares(tmp_path, 3, number) for number in range(3))
-    assert not one.is_ahead(5)  # nobody else is there
-    one.show(2)
-    other.show(1)
-    assert one.is_ahead(2)
-    assert not other.is_ahead(1)
-    assert third.is_ahead(2)
-    other.leave()
-    assert not one.is_ahead(2)
-
-
-def test_the_place_of_a_worker_that_starts_anew_is_away(tmp_path: Path) -> None:
-    one, other = Shares(tmp_path, 2, 0), Shares(tmp_path, 2, 1)
-    other.show(0)
-    assert one.is_ahead(1)
-    Shares(tmp_path, 2, 1)
-    assert not one.is_ahead(1)
-
-
-class Held(asyncio.Protocol):
-    """A connection that counts for whoever took it."""
-
-    def __init__(self, mine: set[Held]) -> None:
-        self._mine = mine
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-        self._mine.add(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._mine.discard(self)
-
-
-def listen(folder: Path, workers: int) -> tuple[socket.socket, list[set[Held]], list[Acceptor]]:
-    """A socket with acceptors on it, as if each were a process."""
-    bound = socket.socket()
-    bound.bind(("127.0.0.1", 0))
-    held: list[set[Held]] = [set() for _ in range(workers)]
-    acceptors = []
-    for number, mine in enumerate(held):
-        shares = Shares(folder, workers, number)
-        shares.show(0)
-        acceptors.append(Acceptor(bound.dup(), lambda mine=mine: Held(mine), shares, lambda mine=mine: len(mine)))
-    return bound, held, acceptors
-
-
-async def connect(bound: socket.socket, times: int) -> list[asyncio.StreamWriter]:
-    return [(await asyncio.open_connection(*bound.getsockname()))[1] for _ in range(times)]
-
-
-async def settle(held: list[set[Held]], total: int) -> None:
-    while sum(map(len, held)) != total:
-        await asyncio.sleep(0.01)
-
-
-async def close(bound: socket.socket, clients: list[asyncio.StreamWriter], held: list[set[Held]]) -> None:
-    for client in clients:
-        client.close()
-    await settle(held, 0)
-    bound.close()
-
-
-def test_a_burst_is_shared_out_evenly(tmp_path: Path) -> None:
-    async def run() -> list[int]:
-        bound, held, acceptors = listen(tmp_path, 3)
-        clients = await connect(bound, 30)
-        await settle(held, 30)
-        counts = [len(mine) for mine in held]
-        for acceptor in acceptors:
-            await acceptor.close()
-        await close(bound, clients, held)
-        return counts
-
-    counts = asyncio.run(run())
-    assert max(counts) - min(counts) <= 2
-
-
-def test_what_one_cannot_take_another_does(tmp_path: Path) -> None:
-    async def run() -> list[int]:
-        bound, held, acceptors = listen(tmp_path, 2)
-        # Its place still says that it has no connections, as that of a worker that hangs would.
-        await acceptors[0].close()
-        clients = await connect(bound, 5)
-        await settle(held, 5)
-        counts = [len(mine) for mine in held]
-        await acceptors[1].close()
-        await close(bound, clients, held)
-        return counts
-
-    assert asyncio.run(run()) == [0, 5]
-
-
-def test_what_waits_when_the_door_closes_is_let_in(tmp_path: Path) -> None:
-    async def run() -> int:
-        bound, held, [acceptor] = listen(tmp_path, 1)
-        address = bound.getsockname()
-        # Blocking: the acceptor has had no chance to see them.
-        clients = [socket.create_connection(address) for _ in range(5)]
-        await acceptor.close()
-        await settle(held, 5)
-        for client in clients:
-            client.close()
-        await settle(held, 0)
-        bound.close()
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(address)
-        return len(clients)
-
-    assert asyncio.run(run()) == 5
-
-
-def test_without_file_descriptors_connections_wait_instead_of_failing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Short(socket.socket):
-        failures = 2
-
-        def accept(self) -> tuple[socket.socket, object]:
-            if self.failures:
-                self.failures -= 1
-                raise OSError(errno.EMFILE, "Too many open files")
-            return super().accept()
-
-    monkeypatch.setattr(module, "_PAUSE_SECONDS", 0.01)
-
-    async def run() -> int:
-        bound = Short()
-        bound.bind(("127.0.0.1", 0))
-        mine: set[Held] = set()
-        acceptor = Acceptor(bound, lambda: Held(mine), Shares(tmp_path, 1, 0), lambda: len(mine))
-        clients = await connect(bound, 3)
-        await settle([mine], 3)
-        found = len(mine)
-        await acceptor.close()
-        await close(bound, clients, [mine])
-        return found
-
-    assert asyncio.run(run()) == 3
+def test_what_waits_is_accepted_and_no_more() -> None:
+    with sockets.bind("127.0.0.1", 0) as bound:
+        bound.listen(sockets.BACKLOG)
+        assert sockets.accept_waiting(bound) == []
+        clients = [socket.create_connection(bound.getsockname()) for _ in range(3)]
+        accepted = sockets.accept_waiting(bound)
+        assert [each.getpeername() for each in accepted] == [client.getsockname() for client in clients]
+        for each in (*clients, *accepted):
+            each.close()

@@ -18,8 +18,8 @@ BODY = {"instances": [[1, 2, 3, 4, 5]]}
 
 def workers(service: Any) -> list[psutil.Process]:
     """The processes that have the port open, without the one that supervises them."""
-    found = psutil.Process(service.process.pid).children()
-    return [child for child in found if "spawn_main" in " ".join(child.cmdline())]
+    children = psutil.Process(service.process.pid).children()
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
 
 
 def rows(url: str) -> float:
@@ -43,21 +43,24 @@ def test_workers_share_the_port_count_together_and_are_replaced(
 ) -> None:
     with command.started(str(numbers_checkpoint), "--workers", "2", "--access-log", TMPDIR=str(tmp_path)) as service:
         url = service.url
+        assert service.log.count("Started server process") == 2  # it serves once both do
         ask(url, 30)
         assert {rows(url) for _ in range(6)} == {30.0}  # whichever worker is asked
         first = workers(service)
         assert len(first) == 2
 
+        first[0].suspend()
+        ask(url, 20)  # whatever one worker does, the other one answers
         first[0].kill()
         service.wait_for("Worker")
-        ask(url, 10)  # the other one answers
+        ask(url, 10)
         while service.log.count("Started server process") < 3:
             time.sleep(0.05)
         assert len(workers(service)) == 2
-        assert rows(url) == 40
+        assert rows(url) == 60
         ask(url, 10)
-        assert {rows(url) for _ in range(6)} == {50.0}
-        assert service.output.count('"route":"/v1/predict"') == 50
+        assert {rows(url) for _ in range(6)} == {70.0}
+        assert service.output.count('"route":"/v1/predict"') == 70
 
         refused = httpx.post(f"{url}/v2/repository/models/row/unload")
         assert refused.status_code == 403
@@ -81,10 +84,10 @@ def test_ctrl_c_reaches_all_processes_and_is_still_one_signal(
     arguments = (str(gated_checkpoint), "--trusted", "gated_networks", "--workers", "2")
     with command.started(*arguments, **environment, TMPDIR=str(tmp_path)) as service:
         gate.touch()
-        found: list[int] = []
+        statuses: list[int] = []
         url = service.url
         asking = threading.Thread(
-            target=lambda: found.append(httpx.post(f"{url}/v1/predict", json=BODY, timeout=60).status_code)
+            target=lambda: statuses.append(httpx.post(f"{url}/v1/predict", json=BODY, timeout=60).status_code)
         )
         asking.start()
         while not gate.with_suffix(".waiting").exists():
@@ -97,7 +100,7 @@ def test_ctrl_c_reaches_all_processes_and_is_still_one_signal(
         time.sleep(0.2)
         gate.unlink()
         asking.join()
-        assert found == [200]
+        assert statuses == [200]
         assert service.finish() == 0
 
 
@@ -156,6 +159,7 @@ def test_a_replacement_that_cannot_start_ends_the_service_only_if_nobody_else_se
         workers(service)[0].kill()
         service.wait_for("exit code 2 (")
         assert "no such file" in service.log
+        service.wait_for("starts in 2 s")  # each time later
         ask(url, 5)
         for worker in workers(service):
             worker.kill()
