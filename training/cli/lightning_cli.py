@@ -6,7 +6,7 @@ import csv
 import math
 import os
 import sys
-from argparse import Action, RawDescriptionHelpFormatter, _SubParsersAction
+from argparse import Action, ArgumentError, RawDescriptionHelpFormatter, _SubParsersAction
 from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
@@ -26,38 +26,21 @@ from dubio.models.checkpoint.file import read_plain
 from dubio.training import evaluation, network_sizes
 from dubio.training.calibration import CalibrationSettings
 from dubio.training.classifier import Classifier
+from dubio.training.cli.configs import ConfigFile
+from dubio.training.cli.messages import COMMANDS, DESCRIPTION, explain
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
 from dubio.training.trainer import Trainer, check, is_own
 
-TRACEBACK = "DUBIO_TRACEBACK"
-FLAG = "--traceback"
-
-# Commands that are no verb of the trainer; `dubio.training.cli` hands the rest of the line to them.
-OWN = {
-    "audit": "Say which dropout sites of a calibrated checkpoint are sampled, at which rates, and how.",
-    "compare": "Train with and without dropout, draw both, and measure both on the test rows.",
-}
-
 DRAWN_PER_SECOND = 4  # the progress bar
+
+CONFIG_HELP = (
+    "Configuration file, or the name of one that comes with Dubio (`dubio-train configs` lists them). "
+    "May be repeated; later ones override earlier ones."
+)
 
 # Checkpoints that Lightning finds by itself.
 LIGHTNINGS_OWN = ("best", "last", "hpc", "registry")
-
-DESCRIPTION = f"""Train a classifier with dropout, calibrate it, and write one checkpoint that can be served.
-
-  dubio-train fit --config configs/digits_mlp.yaml         train, calibrate, write runs/digits_mlp/model.ckpt
-  dubio-train fit --config a.yaml --config b.yaml          b adds to a and overrides it
-  dubio-train fit --config a.yaml --trainer.max_epochs 5   so does an argument
-  dubio-train fit --config a.yaml --print_config           shows every setting
-  dubio-train fit --help                                   explains every setting
-  dubio-train calibrate --config a.yaml --calibration.alpha 0.01
-                                                           makes another promise for the same weights
-  dubio-train audit --ckpt runs/a/model.ckpt               says which dropout is sampled, and how
-  dubio-train compare --config a.yaml                      trains with and without dropout and draws both
-  dubio-train test --config a.yaml                         tests runs/<name>/model.ckpt
-
-Add {FLAG}, or set {TRACEBACK}=1, to see where an error came from."""
 
 
 class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -67,12 +50,12 @@ class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
         yield from super()._iter_indented_subactions(action)
         if isinstance(action, _SubParsersAction):
             self._indent()
-            yield from (Action([], name, help=told, metavar=name) for name, told in OWN.items())
+            yield from (Action([], name, help=told, metavar=name) for name, told in COMMANDS.items())
             self._dedent()
 
     def _metavar_formatter(self, action: Action, default_metavar: str) -> Callable[[int], tuple[str, ...]]:
         if isinstance(action, _SubParsersAction) and action.metavar is None:
-            return lambda size: (f"{{{','.join([*action.choices, *OWN])}}}",) * size
+            return lambda size: (f"{{{','.join([*action.choices, *COMMANDS])}}}",) * size
         return super()._metavar_formatter(action, default_metavar)
 
 
@@ -85,6 +68,24 @@ class CLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         return {**LightningCLI.subcommands(), "calibrate": {"model", "datamodule", "settings"}}
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """As Lightning's, but a configuration may be given by its name."""
+        parser = LightningArgumentParser(**kwargs)
+        parser.add_argument("-c", "--config", action=ConfigFile, help=CONFIG_HELP)
+        return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """As Lightning's, but a mistake is told with what was probably meant.
+
+        Raises:
+            TrainingError: The arguments are wrong.
+        """
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            settings = {key for name in self.subcommands() for key, _ in self._parser(name).get_defaults().items()}
+            raise TrainingError(explain(error, settings)) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
