@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from dubio.models import load
+from dubio.models.errors import ModelError
 from dubio.training import Digits
 from dubio.training.cli.lightning_cli import CLI
 from dubio.training.cli.main import main
@@ -269,6 +270,17 @@ def test_a_model_that_is_replaced_is_named(tmp_path: Path, capsys: pytest.Captur
     main(["fit", "--config", CONFIG, "--runs", str(tmp_path), *QUICK])
     assert "digits_mlp/model.ckpt is there already; it is replaced" in capsys.readouterr().err.replace("\n", "")
     assert load(tmp_path / "digits_mlp" / "model.ckpt").detector is not None
+
+
+def test_a_checkpoint_that_names_a_class_of_before_is_written_anew(run: Path):
+    path = run / "model.ckpt"
+    content = torch.load(path, weights_only=True)
+    content["dubio"]["network"]["class_path"] = content["hyper_parameters"]["network"]["class_path"] = "models.MLP"
+    torch.save(content, path)
+    with pytest.raises(ModelError, match=r"'dubio\.models\.MLP' now; write the file anew"):
+        load(path)
+    main(["calibrate", "--config", CONFIG, "--runs", str(run.parent), "--calibration.num_samples", "4"])
+    assert load(path).network_spec.class_path == "dubio.models.MLP"
 
 
 def test_a_hostile_checkpoint_chooses_no_class(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
