@@ -15,6 +15,7 @@ from tests.packaging.conftest import call, serving
 pytestmark = pytest.mark.slow
 
 NETWORK = """
+import wave  # the standard library's
 from torch import nn
 
 class Net(nn.Module):
@@ -34,7 +35,7 @@ data: {class_path: dubio.training.Digits}
 trainer: {max_epochs: 2, accelerator: cpu, enable_progress_bar: false}
 calibration: {num_samples: 4}
 """
-# Names of Dubio's own folders, and of a library that it imports.
+# Names of Dubio's own folders, of libraries, and of a module that nobody has imported before the network's module does.
 TRAPS = (
     "serving.py",
     "training/__init__.py",
@@ -42,6 +43,7 @@ TRAPS = (
     "configs/__init__.py",
     "numpy.py",
     "torch/__init__.py",
+    "wave.py",
 )
 
 

@@ -84,7 +84,7 @@ class MeasuredFit(CLI):
         Raises:
             TrainingError: Several processes, or a trial run.
         """
-        if self.trainer.world_size > 1 or getattr(self.trainer, "fast_dev_run", False):
+        if self.trainer.world_size > 1 or self.settings.trainer.fast_dev_run:
             raise TrainingError(
                 "Expected one process and whole epochs to compare, but got several devices or `trainer.fast_dev_run`; "
                 "set `--trainer.devices 1` and `--trainer.fast_dev_run false`."
@@ -110,10 +110,10 @@ class WithDropout(MeasuredFit):
 
     def before_fit(self) -> None:
         super().before_fit()
-        check(self.model, self.datamodule, self.config_init[self.subcommand].calibration)
+        check(self.model, self.datamodule, self.settings.calibration)
 
     def measure(self, network: nn.Module) -> dict[str, Quality]:
-        settings = self.config_init[self.subcommand].calibration
+        settings = self.settings.calibration
         raw, labels_B = self.datamodule.raw("test")
         encoded = encoding.encoder(self.datamodule.input)(raw)
         committee = Committee(
