@@ -184,12 +184,11 @@ def table(fits: Sequence[MeasuredFit]) -> Table:
 def write(curves: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
     """The curves as they were measured: one line for each training and epoch."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [{"trained": trained, **row} for trained, rows in curves.items() for row in rows]
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        names = list(next(iter(curves.values()))[0])
-        writer.writerow(["trained", *names])
-        for trained, rows in curves.items():
-            writer.writerows([trained, *(row[name] for name in names)] for row in rows)
+        writer = csv.DictWriter(file, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
 
 
 def draw(curves: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:

@@ -15,7 +15,7 @@ from dubio.training.cli import audit, compare, configs
 from dubio.training.cli.lightning_cli import CLI, run
 from dubio.training.cli.messages import FLAG, TRACEBACK, one_line
 
-COMMANDS = {"audit": audit.main, "compare": compare.main, "configs": configs.main}
+HANDLERS = {"audit": audit.main, "compare": compare.main, "configs": configs.main}
 
 # Warnings that a user of the command line can do nothing about, or need do nothing about.
 NOISE = (
@@ -47,8 +47,8 @@ def main(args: list[str] | None = None) -> None:
         sys.argv[1:] = given  # where the parser looks
         sys.path.append(os.getcwd())  # last: what a user calls `models` or `numpy` must hide nobody else's
     try:
-        if given and given[0] in COMMANDS:
-            COMMANDS[given[0]](given[1:])
+        if given and given[0] in HANDLERS:
+            HANDLERS[given[0]](given[1:])
         else:
             run(CLI, None if args is None else given)
     except SIGTERMException:

@@ -37,6 +37,10 @@ def fails(capsys: pytest.CaptureFixture[str], *args: str) -> str:
             "`model.init_args.network`: there is no class `dubio.models.MPL`; did you mean `dubio.models.MLP`?",
         ),
         (
+            ["--model.network.class_path", "nowhere.Net"],
+            "`model.init_args.network`: there is no class `nowhere.Net`; write its import path, such as `my_nets.Net`.",
+        ),
+        (
             ["--model.network", "Foo"],
             "`model.init_args.network`: there is no class `Foo`; write its import path, such as `my_nets.Net`.",
         ),
