@@ -22,10 +22,9 @@ COPY --from=build /opt/dubio /opt/dubio
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin dubio \
     && install -d -o dubio -g dubio /app /app/runs
 WORKDIR /app
-COPY configs configs
 USER 10001:10001
 # Nothing is written outside /app/runs and /tmp, so the root file system may be read-only.
 ENV PATH=/opt/dubio/bin:$PATH HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["dubio-train"]
-CMD ["fit", "--config", "configs/digits_mlp.yaml"]
+CMD ["fit", "--config", "digits_mlp"]

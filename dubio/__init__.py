@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from dubio.uncertainty import Committee
 
 __all__ = ["Committee", "Prediction", "Predictor", "load", "save"]
+
+_FOLDER = Path(__file__).parent
+if not (_FOLDER / "models").is_dir():
+    __path__.append(str(_FOLDER.parent))  # an unpacked sdist, and a checkout on Windows, have no links to the folders
 
 _HOMES = {"Committee": "uncertainty", "Prediction": "models", "Predictor": "models", "load": "models", "save": "models"}
 

@@ -27,7 +27,7 @@ from dubio.training.data.digits import Digits
 from dubio.training.data.ood import inverted, photograph_patches, uniform_noise
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIG = Path("configs/digits_mlp.yaml")
+CONFIG = "digits_mlp"
 CHECKPOINT = Path("runs/digits_mlp/model.ckpt")
 HOST = "127.0.0.1"
 READY_SECONDS = 60
@@ -47,7 +47,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)  # however the demo ends, the service ends with it
     console.rule("[bold]1  Train and calibrate")
-    command = [sys.executable, "-m", "dubio.training", "fit", "--config", str(CONFIG)]
+    command = [sys.executable, "-m", "dubio.training", "fit", "--config", CONFIG]
     console.print(f"[dim]dubio-train fit --config {CONFIG}[/]")
     try:
         if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:

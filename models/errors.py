@@ -8,6 +8,8 @@ ModelError (ValueError)
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 
@@ -30,3 +32,37 @@ class InvalidInput(ModelError):
 
 class MismatchedCheckpoints(ModelError):
     """Checkpoints that cannot answer as one: too few, the same twice, other inputs or other classes."""
+
+
+def nearest(given: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known name that looks most like the given one, whatever their capitals.
+
+    Args:
+        given: What a user wrote; of a very long name the beginning is compared.
+        known: The names that there are.
+        cutoff: Least likeness, from 0 to 1.
+
+    Returns:
+        The name, or None where none is near.
+
+    Source:
+        Ratcliff and Obershelp's likeness, as in :mod:`difflib`.
+    """
+    names = {name.lower(): name for name in known}
+    close = get_close_matches(given[:100].lower(), names, n=1, cutoff=cutoff)
+    return names[close[0]] if close else None
+
+
+def did_you_mean(given: str, known: Iterable[str], otherwise: str) -> str:
+    """The end of a message about a name that does not exist.
+
+    Args:
+        given: What a user wrote.
+        known: The names that there are.
+        otherwise: What to say where none is near.
+
+    Returns:
+        ``did you mean `name`?`` or `otherwise`.
+    """
+    name = nearest(given, known)
+    return otherwise if name is None else f"did you mean `{name}`?"

@@ -91,6 +91,11 @@ def _resolve(path: str, trusted: Sequence[str]) -> type[nn.Module]:
         return NETWORKS[path]
     module, _, name = path.rpartition(".")
     if not any(module == prefix or module.startswith(prefix + ".") for prefix in trusted):
+        if f"dubio.{path}" in NETWORKS:
+            raise ModelError(
+                f"`network.class_path` is {path!r}, which is 'dubio.{path}' now; write the file anew with "
+                "`dubio-train calibrate --ckpt_path`."
+            )
         raise ModelError(
             f"`network.class_path` is {path!r}, which is neither in the registry {sorted(NETWORKS)} nor in a trusted "
             f"module {list(trusted)}; nothing was imported. If you know where the file comes from, trust the module."

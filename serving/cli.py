@@ -74,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "name at least one checkpoint, for example runs/digits_mlp/model.ckpt, or a --model-repository.",
             _WRONG_REQUEST,
         )
+    if settings.trusted:
+        sys.path.append(os.getcwd())  # where the operator's own modules are; last, so that they hide nobody else's
     configure_log(settings.log_level)
     for line in describe_unknown(os.environ):
         logging.getLogger("dubio").warning(line)

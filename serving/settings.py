@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -43,8 +42,10 @@ def describe_unknown(environment: Mapping[str, str]) -> list[str]:
     lines = []
     for name in sorted(environment):
         if name.upper().startswith("DUBIO_") and name.upper() not in known and name.upper() not in _OTHERS:
-            near = get_close_matches(name.upper(), known, n=1, cutoff=0.8)
-            lines.append(f"{name} is no setting and is ignored" + (f"; did you mean {near[0]}?" if near else ""))
+            from dubio.models.errors import nearest  # with torch, which a start without such a variable need not await
+
+            near = nearest(name, known, cutoff=0.8)
+            lines.append(f"{name} is no setting and is ignored" + (f"; did you mean `{near}`?" if near else ""))
     return lines
 
 

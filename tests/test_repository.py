@@ -85,7 +85,7 @@ def test_configurations_are_valid_yaml(path: Path):
 
 def test_there_is_a_configuration_for_what_the_images_train():
     (command,) = _instructions("docker/train.Dockerfile", "CMD")
-    assert (ROOT / yaml.safe_load(command)[-1]).is_file()
+    assert (ROOT / "configs" / f"{yaml.safe_load(command)[-1]}.yaml").is_file()
     assert SERVICES["train"]["command"] == yaml.safe_load(command)
 
 
@@ -115,7 +115,7 @@ def test_serving_image_checks_its_health_and_stops_on_a_signal():
 
 def test_images_get_what_they_install_and_nothing_else():
     allowed = {line[1:].rstrip("/") for line in _text(".dockerignore").splitlines() if line.startswith("!")}
-    assert {"pyproject.toml", "constraints.txt", PROJECT["readme"], "LICENSE", "configs"} <= allowed
+    assert {"pyproject.toml", "hatch_build.py", "constraints.txt", PROJECT["readme"], "LICENSE", "configs"} <= allowed
     assert {"dubio", "uncertainty", "models", "training", "serving"} <= allowed
     assert not {"tests", "runs", ".git", ".venv"} & allowed
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from dubio.models.errors import InvalidInput
+from dubio.models.errors import InvalidInput, did_you_mean
 from dubio.models.spec import Finite, Name, Plain
 
 MAX_COLUMNS = 4096
@@ -222,8 +221,7 @@ class Table:
             )
         for key in instance:
             if key not in self.columns:
-                near = get_close_matches(str(key)[:100], self.columns, n=1)
-                cure = f"did you mean {near[0]!r}?" if near else f"the columns are {_some(list(self.columns))}."
+                cure = did_you_mean(str(key), self.columns, f"the columns are {_some(list(self.columns))}.")
                 raise InvalidInput(f"Expected {where} to have no unknown column, but got {str(key)[:100]!r}; {cure}")
         absent = [name for name in self.columns if name not in instance]
         if absent:

@@ -6,10 +6,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
 
+from dubio.models.errors import did_you_mean
 from dubio.serving.errors import InvalidModelSource, NotReady, UnknownModel
 from dubio.serving.repository.loader import Loader
 from dubio.serving.repository.reconciler import Control, Reconciler
@@ -139,8 +139,7 @@ class ModelRepository:
                 )
             name = name or next(iter(served), "")
         if name not in served:
-            near = get_close_matches(name[:100], served, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"loaded: {', '.join(served)}."
+            hint = did_you_mean(name, served, f"loaded: {', '.join(served)}.")
             raise UnknownModel(f"Expected `name` to be a loaded model, but got {name[:100]!r}; {hint}")
         versions = served[name]
         if version is None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from dubio.models.errors import did_you_mean
 from dubio.serving.errors import InvalidRequest, MalformedJSON
 from dubio.serving.v1.images import Raster
 from dubio.serving.v1.instances import name_value, to_array
@@ -103,8 +103,7 @@ def refuse_unknown(given: dict[str, Any], *, known: Collection[str], what: str, 
     """Raise InvalidRequest for the first key that is not known, with what was probably meant."""
     for key in given:
         if key not in known:
-            near = get_close_matches(key[:100], known, n=1)
-            cure = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}."
+            cure = did_you_mean(key, known, f"known: {', '.join(known)}.")
             raise InvalidRequest(f"Expected no unknown {what} in {where}, but got `{key[:100]}`; {cure}")
 
 

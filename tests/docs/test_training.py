@@ -23,15 +23,13 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name, text in NAMED_BLOCK.findall(PAGE):
         (tmp_path / name).write_text(text)
     assert {path.name for path in tmp_path.iterdir()} == {"net.py", "loop.py", "mine.yaml"}
-    commands = re.findall(
-        r"^(?:python|dubio-train) (.+)$", PAGE.split("```bash")[1].split("```")[0], flags=re.MULTILINE
-    )
+    commands = re.findall(r"^((?:python|dubio-train) .+)$", PAGE.split("```bash")[1].split("```")[0], re.MULTILINE)
     assert len(commands) == 2
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), ".")), "OMP_NUM_THREADS": "1"}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
     for command in commands:
-        module = ["-m", "dubio.training"] if command.startswith("calibrate") else []
+        program, *arguments = command.split()
         ran = subprocess.run(
-            [sys.executable, *module, *command.split()],
+            [str(Path(sys.executable).parent / program), *arguments],
             cwd=tmp_path,
             env=environment,
             capture_output=True,

@@ -110,6 +110,11 @@ def test_an_unknown_class_is_refused_and_nothing_is_imported(class_path: str, ac
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_class_path_of_before_is_told_with_the_one_of_now():
+    with pytest.raises(ModelError, match=r"is 'models\.MLP', which is 'dubio\.models\.MLP' now; .* calibrate"):
+        registry.build(_spec("models.MLP"), {})
+
+
 def test_a_class_of_a_trusted_module_is_built(acme: str):
     for trusted in (("acme",), ("other", "acme.nets")):
         spec = _spec("acme.nets.Net", width=5)

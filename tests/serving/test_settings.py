@@ -73,7 +73,7 @@ def test_connections_outlive_those_of_load_balancers() -> None:
 
 def test_a_variable_that_is_no_setting_is_told_with_the_nearest() -> None:
     environment = {"DUBIO_PROT": "1", "dubio_port": "1", "DUBIO_MAX_ROWS": "1", "DUBIO_TRACEBACK": "1", "HOME": "/"}
-    assert describe_unknown(environment) == ["DUBIO_PROT is no setting and is ignored; did you mean DUBIO_PORT?"]
+    assert describe_unknown(environment) == ["DUBIO_PROT is no setting and is ignored; did you mean `DUBIO_PORT`?"]
     assert describe_unknown({"DUBIO_SERVICE_HOST": "10.0.0.1"}) == ["DUBIO_SERVICE_HOST is no setting and is ignored"]
 
 

@@ -53,7 +53,7 @@ def test_every_config_names_itself():
     for config in CONFIGS:
         text = config.read_text()
         assert yaml.safe_load(text)["name"] == config.stem
-        assert f"--config configs/{config.name}" in text
+        assert f"--config {config.stem}" in text
 
 
 @pytest.fixture(autouse=True)

@@ -6,19 +6,16 @@ import argparse
 from collections.abc import Sequence
 
 from dubio.models import load
-from dubio.training.cli.lightning_cli import OWN
+from dubio.training.cli.messages import COMMANDS
 
 
 def main(args: Sequence[str]) -> None:
     """Print the table for a checkpoint.
 
     Raises:
-        ModelError: the checkpoint cannot be read.
+        ModelError: The checkpoint cannot be read.
     """
-    parser = argparse.ArgumentParser(
-        prog="dubio-train audit",
-        description=OWN["audit"],
-    )
+    parser = argparse.ArgumentParser(prog="dubio-train audit", description=COMMANDS["audit"])
     parser.add_argument("--ckpt", required=True, metavar="PATH", help="a calibrated checkpoint: runs/<name>/model.ckpt")
     parser.add_argument(
         "--trust",

@@ -19,28 +19,34 @@ from dubio.models.inputs import encoding
 from dubio.training.calibration import BATCH
 from dubio.training.callbacks.learning_curves import Curves, Quality, logits
 from dubio.training.cli.lightning_cli import CLI, run
+from dubio.training.cli.messages import COMMANDS
 from dubio.training.errors import TrainingError
 from dubio.training.trainer import Trainer, check
 from dubio.uncertainty import Committee
 from dubio.uncertainty.dropout.function_mode import Call, DropoutMode
 
+COLOURS = {"with dropout": "C0", "without dropout": "C1"}
 
-class _Undropped(DropoutMode):
+
+class _NoDropout(DropoutMode):
     def drop(self, call: Call) -> Tensor:
         return call.x
 
 
 def switch_off(network: nn.Module) -> None:
-    """Leaves dropout out of every pass from now on, in training mode too, also inside attention and recurrent layers.
+    """Leave dropout out of every pass from now on, in training mode too, also inside attention and recurrent layers.
 
     Weights, and the random numbers that they were initialised from, stay as they are. Randomness that is no dropout,
     such as skipped blocks, stays on.
+
+    Args:
+        network: Gets a hook before and behind its passes.
     """
     running: list[ExitStack] = []
 
     def enter(*_: Any) -> None:
         running.append(ExitStack())
-        running[-1].enter_context(_Undropped())
+        running[-1].enter_context(_NoDropout())
 
     def leave(*_: Any) -> None:
         running.pop().close()
@@ -49,19 +55,22 @@ def switch_off(network: nn.Module) -> None:
     network.register_forward_hook(leave, always_call=True)
 
 
-COLOURS = {"with dropout": "C0", "without dropout": "C1"}
+class MeasuredFit(CLI):
+    """A fit that is measured instead of calibrated, in a folder of its own below the run's.
 
+    Attributes:
+        trained: How the network is trained: a key of `COLOURS`.
+        curves: Loss and accuracy after each epoch.
+        quality: Figures of the test split at the best epoch, by what gave the answers.
+    """
 
-class Rival(CLI):
-    """A fit that is measured instead of calibrated, in a folder of its own below the run's."""
-
-    folder: str
+    trained: str
     curves: Curves
-    found: dict[str, Quality]
+    quality: dict[str, Quality]
 
     def before_instantiate_classes(self) -> None:
         super().before_instantiate_classes()
-        self.run_folder = self.run_folder / "compare" / self.folder
+        self.run_folder = self.run_folder / "compare" / self.trained.replace(" ", "_")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)
@@ -70,36 +79,42 @@ class Rival(CLI):
         return trainer
 
     def before_fit(self) -> None:
-        if self.trainer.world_size > 1 or getattr(self.trainer, "fast_dev_run", False):
+        """Refuse what would not be comparable.
+
+        Raises:
+            TrainingError: Several processes, or a trial run.
+        """
+        if self.trainer.world_size > 1 or self.settings.trainer.fast_dev_run:
             raise TrainingError(
                 "Expected one process and whole epochs to compare, but got several devices or `trainer.fast_dev_run`; "
                 "set `--trainer.devices 1` and `--trainer.fast_dev_run false`."
             )
 
     def after_fit(self) -> None:
+        """Measure the best epoch's weights."""
         path = self.best()
         network = self.model.network
         network.load_state_dict(file.network_weights(path, file.read_plain(path)))
-        self.found = self.measure(network.eval().cpu())
+        self.quality = self.measure(network.eval().cpu())
 
     def measure(self, network: nn.Module) -> dict[str, Quality]:
         """Figures of the test split, by what gave the answers."""
-        answers, labels = logits(network, self.datamodule, "test")
-        return {"deterministic": Quality.of(answers.softmax(-1), labels)}
+        logits_BC, labels_B = logits(network, self.datamodule, "test")
+        return {"deterministic": Quality.of(logits_BC.softmax(-1), labels_B)}
 
 
-class WithDropout(Rival):
+class WithDropout(MeasuredFit):
     """As configured; the committee of the same network is measured too."""
 
-    folder = "with_dropout"
+    trained = "with dropout"
 
     def before_fit(self) -> None:
         super().before_fit()
-        check(self.model, self.datamodule, self.config_init[self.subcommand].calibration)
+        check(self.model, self.datamodule, self.settings.calibration)
 
     def measure(self, network: nn.Module) -> dict[str, Quality]:
-        settings = self.config_init[self.subcommand].calibration
-        raw, labels = self.datamodule.raw("test")
+        settings = self.settings.calibration
+        raw, labels_B = self.datamodule.raw("test")
         encoded = encoding.encoder(self.datamodule.input)(raw)
         committee = Committee(
             network,
@@ -109,15 +124,15 @@ class WithDropout(Rival):
             sites=settings.mc_sites,
             rates=settings.mc_rates,
         )
-        means: list[Tensor] = [committee(batch).softmax(-1).mean(0) for batch in encoded.split(BATCH)]
-        members = f"mean of {settings.num_samples} members"
-        return {**super().measure(network), members: Quality.of(torch.cat(means), labels)}
+        mean_BC = torch.cat([committee(batch).softmax(-1).mean(0) for batch in encoded.split(BATCH)])
+        answer = f"mean of {settings.num_samples} members"
+        return {**super().measure(network), answer: Quality.of(mean_BC, labels_B)}
 
 
-class WithoutDropout(Rival):
+class WithoutDropout(MeasuredFit):
     """With the same weights to begin with, in the same order of rows, for as many epochs; but all rates are 0."""
 
-    folder = "without_dropout"
+    trained = "without dropout"
 
     def before_fit(self) -> None:
         super().before_fit()
@@ -127,53 +142,53 @@ class WithoutDropout(Rival):
 def main(args: Sequence[str]) -> None:
     """Train twice, print the table, and write the curves.
 
+    Args:
+        args: What `dubio-train fit` takes, and `--figure`.
+
     Raises:
-        TrainingError: there is nothing to compare.
+        TrainingError: There is nothing to compare.
     """
     parser = argparse.ArgumentParser(
         prog="dubio-train compare",
-        description="Train with and without dropout, for the same epochs from the same weights; draw loss and accuracy "
-        "on training and validation rows, and tell accuracy, NLL and calibration error on the test rows. Takes every "
-        "argument that `dubio-train fit` takes.",
+        description=f"{COMMANDS['compare']} Both trainings begin with the same weights and take the same epochs; loss "
+        "and accuracy are drawn for training and validation rows, and accuracy, NLL and calibration error are those of "
+        "the test rows. Takes every argument that `dubio-train fit` takes.",
     )
     parser.add_argument("--figure", metavar="PATH", help="where to draw; by default compare/curves.svg in the run")
     given, rest = parser.parse_known_args(list(args))
-    rivals: dict[str, Rival] = {
-        "with dropout": run(WithDropout, ["fit", *rest]),
-        "without dropout": run(WithoutDropout, ["fit", *rest]),
-    }
-    curves = {name: rival.curves.rows for name, rival in rivals.items()}
-    folder = next(iter(rivals.values())).run_folder.parent
+    kinds: tuple[type[MeasuredFit], ...] = (WithDropout, WithoutDropout)
+    fits = [run(kind, ["fit", *rest]) for kind in kinds]
+    curves = {fit.trained: fit.curves.rows for fit in fits}
+    folder = fits[0].run_folder.parent
     path = Path(given.figure) if given.figure else folder / "curves.svg"
     write(curves, folder / "curves.csv")
     draw(curves, path)
     console = Console()
-    console.print(table({name: rival.found for name, rival in rivals.items()}))
+    console.print(table(fits))
     console.print(f"curves: {path} and {folder / 'curves.csv'}", soft_wrap=True, highlight=False)
 
 
-def table(found: Mapping[str, Mapping[str, Quality]]) -> Table:
-    """The figures of the test split: one line for each training and way to answer."""
+def table(fits: Sequence[MeasuredFit]) -> Table:
+    """The figures of the test split: one line for each training and source of answers."""
     lines = Table(title="test split, best epoch, no temperature", title_justify="left")
     lines.add_column("trained")
     lines.add_column("answer")
     for name in ("accuracy", "NLL (nats)", "ECE"):
         lines.add_column(name, justify="right")
-    for trained, by_answer in found.items():
-        for answer, quality in by_answer.items():
-            lines.add_row(trained, answer, f"{quality.accuracy:.2%}", f"{quality.nll:.4f}", f"{quality.ece:.4f}")
+    for fit in fits:
+        for answer, quality in fit.quality.items():
+            lines.add_row(fit.trained, answer, f"{quality.accuracy:.2%}", f"{quality.nll:.4f}", f"{quality.ece:.4f}")
     return lines
 
 
 def write(curves: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
     """The curves as they were measured: one line for each training and epoch."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [{"trained": trained, **row} for trained, rows in curves.items() for row in rows]
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        names = list(next(iter(curves.values()))[0])
-        writer.writerow(["trained", *names])
-        for trained, rows in curves.items():
-            writer.writerows([trained, *(row[name] for name in names)] for row in rows)
+        writer = csv.DictWriter(file, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
 
 
 def draw(curves: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:

@@ -6,14 +6,13 @@ import csv
 import math
 import os
 import sys
-from argparse import Action, RawDescriptionHelpFormatter, _SubParsersAction
+from argparse import Action, ArgumentError, RawDescriptionHelpFormatter, _SubParsersAction
 from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, TypeVar, cast
 
-import numpy as np
 import torch
 from jsonargparse import DefaultHelpFormatter
 from jsonargparse.typing import PositiveInt
@@ -26,38 +25,16 @@ from dubio.models.checkpoint.file import read_plain
 from dubio.training import evaluation, network_sizes
 from dubio.training.calibration import CalibrationSettings
 from dubio.training.classifier import Classifier
+from dubio.training.cli.configs import ConfigFile
+from dubio.training.cli.messages import COMMANDS, DESCRIPTION, explain
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
 from dubio.training.trainer import Trainer, check, is_own
-
-TRACEBACK = "DUBIO_TRACEBACK"
-FLAG = "--traceback"
-
-# Commands that are no verb of the trainer; `dubio.training.cli` hands the rest of the line to them.
-OWN = {
-    "audit": "Say which dropout sites of a calibrated checkpoint are sampled, at which rates, and how.",
-    "compare": "Train with and without dropout, draw both, and measure both on the test rows.",
-}
 
 DRAWN_PER_SECOND = 4  # the progress bar
 
 # Checkpoints that Lightning finds by itself.
 LIGHTNINGS_OWN = ("best", "last", "hpc", "registry")
-
-DESCRIPTION = f"""Train a classifier with dropout, calibrate it, and write one checkpoint that can be served.
-
-  dubio-train fit --config configs/digits_mlp.yaml         train, calibrate, write runs/digits_mlp/model.ckpt
-  dubio-train fit --config a.yaml --config b.yaml          b adds to a and overrides it
-  dubio-train fit --config a.yaml --trainer.max_epochs 5   so does an argument
-  dubio-train fit --config a.yaml --print_config           shows every setting
-  dubio-train fit --help                                   explains every setting
-  dubio-train calibrate --config a.yaml --calibration.alpha 0.01
-                                                           makes another promise for the same weights
-  dubio-train audit --ckpt runs/a/model.ckpt               says which dropout is sampled, and how
-  dubio-train compare --config a.yaml                      trains with and without dropout and draws both
-  dubio-train test --config a.yaml                         tests runs/<name>/model.ckpt
-
-Add {FLAG}, or set {TRACEBACK}=1, to see where an error came from."""
 
 
 class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -67,12 +44,12 @@ class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
         yield from super()._iter_indented_subactions(action)
         if isinstance(action, _SubParsersAction):
             self._indent()
-            yield from (Action([], name, help=told, metavar=name) for name, told in OWN.items())
+            yield from (Action([], name, help=told, metavar=name) for name, told in COMMANDS.items())
             self._dedent()
 
     def _metavar_formatter(self, action: Action, default_metavar: str) -> Callable[[int], tuple[str, ...]]:
         if isinstance(action, _SubParsersAction) and action.metavar is None:
-            return lambda size: (f"{{{','.join([*action.choices, *OWN])}}}",) * size
+            return lambda size: (f"{{{','.join([*action.choices, *COMMANDS])}}}",) * size
         return super()._metavar_formatter(action, default_metavar)
 
 
@@ -85,6 +62,30 @@ class CLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         return {**LightningCLI.subcommands(), "calibrate": {"model", "datamodule", "settings"}}
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """As Lightning's, but a configuration may be given by its name."""
+        parser = LightningArgumentParser(**kwargs)
+        parser.add_argument(
+            "-c",
+            "--config",
+            action=ConfigFile,
+            help="Configuration file, or the name of one that comes with Dubio (`dubio-train configs` lists them). "
+            "May be repeated; later ones override earlier ones.",
+        )
+        return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """As Lightning's, but a mistake is told with what was probably meant.
+
+        Raises:
+            TrainingError: The arguments are wrong.
+        """
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            settings = {key for name in self.subcommands() for key, _ in self._parser(name).get_defaults().items()}
+            raise TrainingError(explain(error, settings)) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -141,7 +142,7 @@ class CLI(LightningCLI):
             torch.set_float32_matmul_precision("high")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        settings = self.config_init[self.subcommand].trainer
+        settings = self.settings.trainer
         if settings.default_root_dir is None:
             kwargs["default_root_dir"] = str(self.run_folder)
         if settings.logger is None:
@@ -160,15 +161,24 @@ class CLI(LightningCLI):
         return trainer
 
     @property
+    def settings(self) -> Any:
+        """What the command was given, with classes as objects: `settings.calibration.alpha`."""
+        return self.config_init[self.subcommand]
+
+    @property
     def servable(self) -> Path:
         """The checkpoint that the service takes."""
         return self.run_folder / "model.ckpt"
 
     def before_fit(self) -> None:
-        """Finds what would stop the calibration after the training, and keeps the configuration."""
-        check(self.model, self.datamodule, self.config_init[self.subcommand].calibration)
+        """Find what would stop the calibration after the training, and keep the configuration.
+
+        Raises:
+            TrainingError: The fit could not be calibrated.
+        """
+        check(self.model, self.datamodule, self.settings.calibration)
         _refuse_raw_weights(self.trainer)
-        if _is_trial(self.trainer) or not self.trainer.is_global_zero:
+        if not self._keeps_files():
             return
         config = self.config[self.subcommand].clone()
         for key in ("config", "ckpt_path", "weights_only"):  # of this call, not of the run
@@ -183,14 +193,17 @@ class CLI(LightningCLI):
         )
 
     def after_fit(self) -> None:
-        """Calibrates the best checkpoint of the fit."""
-        if _is_trial(self.trainer) or not self.trainer.is_global_zero:
-            return
-        self.calibrate(self.model, self.datamodule, ckpt_path=self.best())
+        """Calibrate the best checkpoint of the fit."""
+        if self._keeps_files():
+            self.calibrate(self.model, self.datamodule, ckpt_path=self.best())
 
     def best(self) -> str:
-        """The path of the fit's best checkpoint."""
-        checkpoint: ModelCheckpoint = self.config_init[self.subcommand].checkpoint
+        """The path of the fit's best checkpoint.
+
+        Raises:
+            TrainingError: There is none, or the training diverged.
+        """
+        checkpoint: ModelCheckpoint = self.settings.checkpoint
         if not checkpoint.best_model_path:
             raise TrainingError(
                 "Expected the fit to leave a checkpoint, but it left none; let it run at least one "
@@ -212,8 +225,15 @@ class CLI(LightningCLI):
         output: str | None = None,
         key_prefix: str | None = None,
     ) -> None:
-        """Calibrates, writes, measures on the test split, and says what came out."""
-        settings = self.config_init[self.subcommand].calibration
+        """Calibrate, write, measure on the test split, and say what came out.
+
+        Args:
+            model: The network as configured; its weights are read from the checkpoint.
+            datamodule: Gives the rows to calibrate on.
+            ckpt_path: Checkpoint or file of weights; by default the run's own.
+            output: File to write; by default the run's own.
+            key_prefix: What stands before the names of the network's weights; by default it is looked for.
+        """
         output = output or str(self.servable)
         source = ckpt_path or self._existing()
         if getattr(datamodule, "scale", None) is None and not is_own(read_plain(source), model):
@@ -224,7 +244,7 @@ class CLI(LightningCLI):
                 "`data.init_args.std` as it was.",
                 file=sys.stderr,
             )
-        predictor = self.trainer.calibrate(model, datamodule, settings, source, output, key_prefix)
+        predictor = self.trainer.calibrate(model, datamodule, self.settings.calibration, source, output, key_prefix)
         measured = evaluation.measure(predictor, datamodule)
         console = Console()
         console.print(evaluation.table(predictor, measured, Path(output)))
@@ -232,7 +252,7 @@ class CLI(LightningCLI):
         console.print(f"next: dubio-serve {output}", soft_wrap=True, highlight=False)
 
     def after_predict(self) -> None:
-        """Writes what Lightning only returns: one line a test row."""
+        """Write what Lightning only returns: one line a test row."""
         if not self.trainer.is_global_zero:
             return
         probabilities_BC = torch.cat(self.trainer.predict_loop.predictions)
@@ -241,10 +261,14 @@ class CLI(LightningCLI):
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["row", "label", *self.datamodule.classes])
-            for row, probabilities_C in enumerate(probabilities_BC.tolist()):
-                label = self.datamodule.classes[int(np.argmax(probabilities_C))]
+            labels = [self.datamodule.classes[index] for index in probabilities_BC.argmax(1).tolist()]
+            for row, (label, probabilities_C) in enumerate(zip(labels, probabilities_BC.tolist(), strict=True)):
                 writer.writerow([row, label, *(f"{probability:.6f}" for probability in probabilities_C)])
         Console().print(f"deterministic predictions for {len(probabilities_BC)} test rows: {path}")
+
+    def _keeps_files(self) -> bool:
+        """Whether this is the process that writes, and no trial of a few batches."""
+        return self.trainer.is_global_zero and not self.settings.trainer.fast_dev_run
 
     def _existing(self) -> str:
         if not self.servable.is_file():
@@ -272,7 +296,7 @@ class CLI(LightningCLI):
 
 Command = TypeVar("Command", bound=CLI)
 
-# Errors are told by `dubio.training.cli`; half a name is a mistake, which may otherwise train something else for hours.
+# Errors are told by `main`; half a name is a mistake, which may otherwise train something else for hours.
 _STRICT = {"exit_on_error": False, "allow_abbrev": False}
 
 
@@ -292,13 +316,16 @@ def _refuse_raw_weights(trainer: Trainer) -> None:
         )
 
 
-def _is_trial(trainer: Trainer) -> bool:
-    """Whether Lightning only tries a few batches, and keeps no checkpoint."""
-    return bool(getattr(trainer, "fast_dev_run", False))
-
-
 def run(cli: type[Command], args: list[str] | None = None) -> Command:
-    """Parses and does what was asked for; without `args`, what the process was given."""
+    """Parse a command line and do what it asks for.
+
+    Args:
+        cli: Which kind of command line.
+        args: What was asked for; by default what the process was given.
+
+    Returns:
+        The command line, when it has done that.
+    """
     return cli(
         Classifier,
         TensorDataModule,

@@ -11,9 +11,11 @@ from argparse import ArgumentError
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from dubio.training.cli import audit, compare
-from dubio.training.cli.lightning_cli import CLI, FLAG, TRACEBACK, run
-from dubio.training.cli.messages import one_line, told
+from dubio.training.cli import audit, compare, configs
+from dubio.training.cli.lightning_cli import CLI, run
+from dubio.training.cli.messages import FLAG, TRACEBACK, one_line
+
+HANDLERS = {"audit": audit.main, "compare": compare.main, "configs": configs.main}
 
 # Warnings that a user of the command line can do nothing about, or need do nothing about.
 NOISE = (
@@ -29,7 +31,12 @@ NOISE = (
 
 
 def main(args: list[str] | None = None) -> None:
-    """Runs the command line; a user's mistake prints one line and exits with status 2."""
+    """Run the command line; a user's mistake prints one line and exits with status 2.
+
+    Args:
+        args: What was asked for; by default what the process was given, which then also finds modules in the folder
+            that it was started in.
+    """
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
@@ -38,19 +45,17 @@ def main(args: list[str] | None = None) -> None:
     given = [argument for argument in given if argument != FLAG]
     if args is None:
         sys.argv[1:] = given  # where the parser looks
+        sys.path.append(os.getcwd())  # last: what a user calls `models` or `numpy` must hide nobody else's
     try:
-        if given[:1] == ["audit"]:
-            audit.main(given[1:])
-            return
-        if given[:1] == ["compare"]:
-            compare.main(given[1:])
-            return
-        run(CLI, None if args is None else given)
+        if given and given[0] in HANDLERS:
+            HANDLERS[given[0]](given[1:])
+        else:
+            run(CLI, None if args is None else given)
     except SIGTERMException:
         # Lightning would exit with 0, and a supervisor would take the fit for finished.
         sys.exit(128 + 15)
     except (ArgumentError, ValueError, OSError, MisconfigurationException) as error:
         if traced:
             raise
-        print(f"dubio-train: error: {told(one_line(error))}", file=sys.stderr)
+        print(f"dubio-train: error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)

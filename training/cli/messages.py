@@ -1,177 +1,55 @@
-"""Hints: what a user probably meant by a key, an option or a class that does not exist."""
+"""What the command line says: its help, and a mistake in one line with what was probably meant."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import re
-from collections.abc import Callable, Collection, Iterable
-from difflib import get_close_matches
-from typing import Any
+import sys
+from collections.abc import Collection, Iterable
+from pkgutil import resolve_name
 
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
-from torch import nn
+from jsonargparse import ArgumentParser
 
 from dubio import models, training
-from dubio.training.cli.lightning_cli import OWN
+from dubio.models.errors import did_you_mean, nearest
 
-# As jsonargparse words them; groups are the facts that a hint needs.
-_OPTION = re.compile(r"Option '(?P<option>[\w.]+)' is not accepted")
-_CLASS = re.compile(r"class_path(?: |=)'(?P<path>[\w.]+)'")
-_KEY = re.compile(r'Parser key "(?P<key>[\w.]+)"')
-_STRAY_KEY = re.compile(r"Subcommand '(?P<command>\w+)' does not accept option '(?P<key>[\w.]+)'")
-_STRAY_ARGUMENT = re.compile(r"unrecognized arguments: (?P<argument>--?(?P<key>[\w.+-]+))")
-_COMMAND = re.compile(r"argument subcommand: invalid choice: '(?P<given>[^']*)' \(choose from (?P<known>.*)\)")
-_ATTRIBUTE = re.compile(r"module '(?P<module>[\w.]+)' has no attribute '(?P<name>\w+)'")
-_NO_PATH = re.compile(r"Expected a dot import path string: (?P<given>[\w.]+)")
-_TYPE = re.compile(
-    r"Expected a <class '(?P<type>[\w.]+)'>\.?(?: Got value: (?P<got>.*))?(?: Given value: (?P<given>.*))?$"
-)
+TRACEBACK = "DUBIO_TRACEBACK"
+FLAG = "--traceback"
 
-_KINDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "a text",
-    "collections.abc.Sequence": "a list",
-    "collections.abc.Mapping": "keys with values",
+# Commands that are no verb of the trainer; `dubio.training.cli.main` hands the rest of the line to them.
+COMMANDS = {
+    "audit": "Say which dropout sites of a calibrated checkpoint are sampled, at which rates, and how.",
+    "compare": "Train with and without dropout, draw both, and measure both on the test rows.",
+    "configs": "List the configurations that come with Dubio, or write one out to start from.",
 }
 
-# Where the classes are that an option may name without their module.
-_HOMES: dict[str, tuple[Any, type]] = {
-    "data": (training, pl.LightningDataModule),
-    "model": (training, pl.LightningModule),
-    "network": (models, nn.Module),
-}
+DESCRIPTION = f"""Train a classifier with dropout, calibrate it, and write one checkpoint that can be served.
 
+  dubio-train configs                                      lists the configurations that come with Dubio
+  dubio-train configs digits_mlp                           writes one to digits_mlp.yaml, to start from
+  dubio-train fit --config digits_mlp                      train, calibrate, write runs/digits_mlp/model.ckpt
+  dubio-train fit --config a.yaml                          the same with a file of your own
+  dubio-train fit --config a.yaml --config b.yaml          b adds to a and overrides it
+  dubio-train fit --config a.yaml --trainer.max_epochs 5   so does an argument
+  dubio-train fit --config a.yaml --print_config           shows every setting
+  dubio-train fit --help                                   explains every setting
+  dubio-train calibrate --config a.yaml --calibration.alpha 0.01
+                                                           makes another promise for the same weights
+  dubio-train audit --ckpt runs/a/model.ckpt               says which dropout is sampled, and how
+  dubio-train compare --config a.yaml                      trains with and without dropout and draws both
+  dubio-train test --config a.yaml                         tests runs/<name>/model.ckpt
 
-def told(message: str) -> str:
-    """The message of jsonargparse in the words of the configuration, with what was probably meant.
+Classes of your own are found in the folder you start from: `class_path: my_nets.Net` is Net in my_nets.py.
+Add {FLAG}, or set {TRACEBACK}=1, to see where an error came from."""
 
-    Args:
-        message: on one line; one that is not known is left as it is.
-    """
-    for pattern, retell in _RETELLINGS:
-        found = pattern.search(message)
-        if found:
-            return retell(found, message)
-    return message
-
-
-def nearest(given: str, known: Iterable[str]) -> str:
-    """`did you mean ...?`, or the choices where none is near and they are few."""
-    choices = sorted(set(known))
-    # Of import paths the last part is compared, and capitals do not count: `mpl` is near `dubio.models.MLP`.
-    by_tail = {choice.rpartition(".")[2].lower(): choice for choice in choices}
-    near = get_close_matches(given.rpartition(".")[2].lower(), by_tail, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean `{by_tail[near[0]]}`?"
-    return f"choose from {', '.join(choices)}." if 0 < len(choices) <= 30 else "see `--help`."
-
-
-def _option(found: re.Match[str], message: str) -> str:
-    option = found["option"]
-    before, after = _CLASS.findall(message[: found.start()]), _CLASS.findall(message[found.end() :])
-    # The innermost class comes right before the fact; only of a callable it is told behind.
-    path = after[0] if "expects a function or a callable class" in message and after else (before or after or [""])[-1]
-    key = ".init_args.".join(_KEY.findall(message)) or "this"
-    return f"`{key}`: {path or 'the class'} has no option `{option}`; {nearest(option, _options(path))}"
-
-
-def _stray(found: re.Match[str], message: str) -> str:
-    key = found["key"].rstrip("+")
-    head, dot, tail = key.rpartition(".")
-    group = _groups().get(head)
-    if group is not None:
-        return f"`{head}` has no setting `{tail}`; {nearest(tail, group)}"
-    top = {*_groups(), *_TOP}
-    return f"there is no setting `{key}`; {nearest(key if not dot else key.split('.')[0], top)}"
-
-
-def _command(found: re.Match[str], message: str) -> str:
-    if found["given"] in OWN:
-        return f"Expected `{found['given']}` as the first argument, but options came before it; put them behind it."
-    known = [*re.findall(r"'?(\w+)'?", found["known"]), *OWN]
-    return f"there is no command `{found['given']}`; {nearest(found['given'], known)}"
-
-
-def _attribute(found: re.Match[str], message: str) -> str:
-    module, name, keys = found["module"], found["name"], _KEY.findall(message)
-    _, kind = _HOMES.get(keys[-1] if keys else "", (None, object))
-    return f"there is no class `{module}.{name}`; {nearest(name, _classes(importlib.import_module(module), kind))}"
-
-
-def _no_path(found: re.Match[str], message: str) -> str:
-    keys, given = _KEY.findall(message), found["given"]
-    home, kind = _HOMES.get(keys[-1] if keys else "", (None, object))
-    if home is None:
-        return f"`{'.init_args.'.join(keys)}`: there is no class `{given}`; write its import path."
-    return f"`{'.init_args.'.join(keys)}`: there is no class `{given}`; {nearest(given, _classes(home, kind))}"
-
-
-def _type(found: re.Match[str], message: str) -> str:
-    key = ".init_args.".join(_KEY.findall(message))
-    given = found["got"] or found["given"]
-    if not key or not given:
-        return message
-    return f"`{key}`: expected {_KINDS.get(found['type'], found['type'])}, but got {given}."
-
-
-_RETELLINGS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], str], str]], ...] = (
-    (_OPTION, _option),
-    (_STRAY_KEY, _stray),
-    (_STRAY_ARGUMENT, _stray),
-    (_COMMAND, _command),
-    (_ATTRIBUTE, _attribute),
-    (_NO_PATH, _no_path),
-    (_TYPE, _type),
-)
-
-_TOP = ("name", "runs", "threads", "seed_everything", "model", "data", "config", "ckpt_path", "output", "print_config")
-
-
-def _groups() -> dict[str, Collection[str]]:
-    return {
-        "trainer": _parameters(pl.Trainer),
-        "checkpoint": _parameters(ModelCheckpoint),
-        "calibration": _parameters(training.CalibrationSettings),
-        "model": ("class_path", "init_args"),
-        "data": ("class_path", "init_args"),
-    }
-
-
-def _options(path: str) -> list[str]:
-    module, _, name = path.rpartition(".")
-    try:
-        return _parameters(getattr(importlib.import_module(module), name))
-    except (ImportError, AttributeError, ValueError):
-        return []
-
-
-def _parameters(kind: type) -> list[str]:
-    """The named parameters of a class; of one that passes `**settings` on, those of its bases too."""
-    names: list[str] = []
-    for base in inspect.getmro(kind):
-        if "__init__" not in vars(base) or base is object:
-            continue
-        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
-        keywords = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        names += [each.name for each in parameters if each.kind in keywords and each.name not in {"self", "params"}]
-        if not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
-            break
-    return names
-
-
-def _classes(home: Any, kind: type) -> list[str]:
-    """Import paths of the public classes of a module, without those that are there to be derived from."""
-    named = [
-        (name, found) for name, found in vars(home).items() if isinstance(found, type) and not name.startswith("_")
-    ]
-    return [
-        f"{home.__name__}.{name}" for name, found in named if issubclass(found, kind) and not inspect.isabstract(found)
-    ]
-
+# As jsonargparse words them.
+_KEY = re.compile(r'Parser key "([\w.]+)"')
+_CLASS = re.compile(r"class_path(?: |=)'([\w.]+)'")
+_OPTION = re.compile(r"Option '([\w.]+)' is not accepted")
+_SETTING = re.compile(r"(?:does not accept option '|unrecognized arguments: --?)([\w.-]+)")
+_COMMAND = re.compile(r"argument subcommand: invalid choice: '([^']*)' \(choose from ([^)]*)\)")
+_NO_CLASS = re.compile(r"Expected a dot import path string: ([\w.]+)|module '([\w.]+)' has no attribute '(\w+)'")
+_NO_MODULE = re.compile(r"No module named '([\w.]+)'")
+_TYPE = re.compile(r"<class '(?:\w+\.)*(\w+)'>")
 
 # What jsonargparse says around the fact: how it searched, and dumps of whole configurations.
 _PADDING = (
@@ -185,13 +63,75 @@ _PADDING = (
     "- Expected a <class 'NoneType'>",
 )
 
-
 # How the network's sizes are looked up in the data; what failed is the data.
 _LOOKUP = re.compile(r"^Call to compute_fn of link .*? failed: ")
+
+_HELP = "see `--help`."
 
 
 def one_line(error: BaseException) -> str:
     """The message of an error on one line, without what jsonargparse pads its messages with."""
     lines = [line.strip() for line in str(error).splitlines()]
-    facts = [line.removeprefix("- ") for line in lines if line and not line.startswith(_PADDING)]
-    return _LOOKUP.sub("", " ".join(facts)) or type(error).__name__
+    facts = " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(_PADDING))
+    return _TYPE.sub(r"`\1`", _LOOKUP.sub("", facts)) or type(error).__name__
+
+
+def explain(error: BaseException, settings: Collection[str]) -> str:
+    """What is wrong with a command line, and the nearest name to one that does not exist.
+
+    Args:
+        error: What the parser raised.
+        settings: Every key that there is, such as `trainer.max_epochs`.
+
+    Returns:
+        One line; an error that is not known is left in the parser's words.
+    """
+    text = one_line(error)
+    where, classes = ".init_args.".join(_KEY.findall(text)), _CLASS.findall(text)
+    option, setting, command = _OPTION.search(text), _SETTING.search(text), _COMMAND.search(text)
+    absent = _absent_class(text, classes)
+    if absent:
+        return f"`{where}`: there is no class `{absent}`; {_nearest_class(absent)}"
+    if option and classes:
+        hint = did_you_mean(option[1], _options(classes[-1]), _HELP)
+        return f"`{where}`: {classes[-1]} has no option `{option[1]}`; {hint}"
+    unknown = option or setting
+    if unknown:
+        key = unknown[1]
+        hint = did_you_mean(key, settings, did_you_mean(key.split(".")[0], settings, _HELP))
+        return f"there is no setting `{key}`; {hint}"
+    if command and command[1] in COMMANDS:
+        return f"Expected `{command[1]}` as the first argument, but options came before it; put them behind it."
+    if command:
+        known = [*re.findall(r"\w+", command[2]), *COMMANDS]
+        hint = did_you_mean(command[1], known, f"known: {', '.join(known)}.")
+        return f"there is no command `{command[1]}`; {hint}"
+    return text
+
+
+def _absent_class(text: str, classes: list[str]) -> str:
+    """The import path that led nowhere, or nothing: a module that exists may itself import one that does not."""
+    name, module = _NO_CLASS.search(text), _NO_MODULE.search(text)
+    if name:
+        return name[1] or f"{name[2]}.{name[3]}"
+    return classes[-1] if module and classes and f"{classes[-1]}.".startswith(f"{module[1]}.") else ""
+
+
+def _nearest_class(path: str) -> str:
+    module, _, name = path.rpartition(".")
+    homes = [home for home in (sys.modules.get(module), models, training) if home is not None]
+    known = {
+        each: f"{home.__name__}.{each}"
+        for home in homes
+        for each in getattr(home, "__all__", vars(home))
+        if isinstance(getattr(home, each), type)
+    }
+    # Of a module that is nowhere only a known class is meant for Dubio's: `models.MLP` is what it was called before.
+    near = nearest(name, known, cutoff=1 if module and module not in sys.modules else 0.6)
+    return f"did you mean `{known[near]}`?" if near else "write its import path, such as `my_nets.Net`."
+
+
+def _options(path: str) -> Iterable[str]:
+    parser = ArgumentParser()
+    parser.add_class_arguments(resolve_name(path))
+    return parser.get_defaults().keys()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from dubio.models import InputSpec
-from dubio.models.errors import InvalidInput
+from dubio.models.errors import InvalidInput, did_you_mean
 from dubio.models.inputs import tabular
 from dubio.models.inputs.tabular import CategoricalColumn, NumericColumn
 from dubio.models.spec import MAX_STRING
@@ -204,8 +203,7 @@ class Table(DividedDataModule):
                     f"{self.path}: expected a column {name!r}, but there is only {frame.columns[0][:40]!r}; set "
                     "`data.init_args.separator` to what is between the columns."
                 )
-            near = get_close_matches(name, frame.columns, n=1)
-            cure = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, frame.columns[:20]))}."
+            cure = did_you_mean(name, frame.columns, f"it has {', '.join(map(repr, frame.columns[:20]))}.")
             raise UnreadableData(f"{self.path}: expected a column {name!r}, but there is none; {cure}")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dubio.models import InputSpec
-from dubio.models.errors import InvalidInput
+from dubio.models.errors import InvalidInput, did_you_mean
 from dubio.models.inputs.text import Tokens
 from dubio.training.data import tokenizer
 from dubio.training.data.file_module import DividedDataModule
@@ -120,8 +119,7 @@ class Text(DividedDataModule):
 
     def _value(self, row: dict[str, Any], key: str, line: int) -> str:
         if key not in row:
-            near = get_close_matches(key, [str(name) for name in row], n=1)
-            cure = f"did you mean `{near[0]}`?" if near else f"it has {', '.join(map(str, row))[:200]}."
+            cure = did_you_mean(key, map(str, row), f"it has {', '.join(map(str, row))[:200]}.")
             raise UnreadableData(f"{self.path}: expected `{key}` in line {line}, but it is absent; {cure}")
         value = row[key]
         if type(value) is int and key != self.text:

@@ -102,7 +102,7 @@ def test_whole_numbers_and_truth_values_stand_for_their_names():
         ({"colour": ""}, "but got the text ''"),
         ({"colour": {}}, "a dict"),
         ({"colour": None}, r"\['colour'\] to have a value, but it is missing, and in no training row it was"),
-        ({"color": "red"}, "no unknown column, but got 'color'; did you mean 'colour'?"),
+        ({"color": "red"}, "no unknown column, but got 'color'; did you mean `colour`?"),
         ({"zzz": 1}, "the columns are 'age', 'colour', 'city'"),
     ],
 )

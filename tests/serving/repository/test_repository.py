@@ -45,7 +45,7 @@ def test_it_is_ready_once_everything_is_loaded(checkpoint: Path, numbers_checkpo
     assert models.ready
     assert models.get().name == "bars"
     assert [model.name for model in models] == ["bars", "row"]
-    with pytest.raises(UnknownModel, match="did you mean 'row'"):
+    with pytest.raises(UnknownModel, match="did you mean `row`"):
         models.get("rov")
     with pytest.raises(UnknownModel, match="loaded: bars, row"):
         models.get("../../etc")

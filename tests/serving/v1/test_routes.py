@@ -162,7 +162,7 @@ def test_unknown_models(client: httpx.Client, name: str) -> None:
 
 
 def test_an_unknown_model_is_told_the_nearest(client: httpx.Client) -> None:
-    assert "did you mean 'bars'?" in problem(client.post("/v1/models/bar/predict", json=GOOD), 404)
+    assert "did you mean `bars`?" in problem(client.post("/v1/models/bar/predict", json=GOOD), 404)
 
 
 def test_wrong_method_and_path(client: httpx.Client) -> None:

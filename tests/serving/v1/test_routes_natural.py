@@ -113,7 +113,7 @@ def test_words_that_training_never_had_are_one_token(client: httpx.Client, text_
         ("age=40", "object with a value for each column"),
         (None, "but got null"),
         ({}, "send null for a value that is missing"),
-        (ROW | {"agee": 1}, "did you mean 'age'?"),
+        (ROW | {"agee": 1}, "did you mean `age`?"),
         (ROW | {"age": "40"}, "finite number, but got the text '40'"),
         (ROW | {"age": True}, "finite number, but got true"),
         (ROW | {"age": [40]}, "finite number, but got a list"),

@@ -16,9 +16,11 @@ import torch
 import yaml
 
 from dubio.models import load
+from dubio.models.errors import ModelError
 from dubio.training import Digits
-from dubio.training.cli.lightning_cli import CLI, OWN
+from dubio.training.cli.lightning_cli import CLI
 from dubio.training.cli.main import main
+from dubio.training.cli.messages import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = str(ROOT / "configs" / "digits_mlp.yaml")
@@ -201,8 +203,8 @@ def test_a_trial_run_writes_nothing(tmp_path: Path):
         (["--calibration.alpha", "2"], "`alpha` to be a number in (0, 1), but got 2"),
         (["--calibration.num_samples", "1"], "`num_samples` to be an integer in [2, 4096], but got 1"),
         (["--calibration.scores", "[magic]"], "mutual_information"),
-        (["--trainer.max_epochs", "two"], "`trainer.max_epochs`: expected a whole number, but got two."),
-        (["--trainer.max_epoch", "2"], "did you mean `max_epochs`?"),  # and not taken for it
+        (["--trainer.max_epochs", "two"], 'Parser key "trainer.max_epochs": Expected a `int` Given value: two'),
+        (["--trainer.max_epoch", "2"], "did you mean `trainer.max_epochs`?"),  # and not taken for it
         (["--name", "../elsewhere"], "`name` to be a plain folder name, but got '../elsewhere'"),
         (["--threads", "0"], "threads"),
         (["--nonsense", "1"], "there is no setting `nonsense`"),
@@ -270,6 +272,17 @@ def test_a_model_that_is_replaced_is_named(tmp_path: Path, capsys: pytest.Captur
     assert load(tmp_path / "digits_mlp" / "model.ckpt").detector is not None
 
 
+def test_a_checkpoint_that_names_a_class_of_before_is_written_anew(run: Path):
+    path = run / "model.ckpt"
+    content = torch.load(path, weights_only=True)
+    content["dubio"]["network"]["class_path"] = content["hyper_parameters"]["network"]["class_path"] = "models.MLP"
+    torch.save(content, path)
+    with pytest.raises(ModelError, match=r"'dubio\.models\.MLP' now; write the file anew"):
+        load(path)
+    main(["calibrate", "--config", CONFIG, "--runs", str(run.parent), "--calibration.num_samples", "4"])
+    assert load(path).network_spec.class_path == "dubio.models.MLP"
+
+
 def test_a_hostile_checkpoint_chooses_no_class(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Lightning would import and build what a checkpoint's hyperparameters name."""
     (tmp_path / "evil_module.py").write_text("raise SystemExit('imported')")
@@ -333,15 +346,15 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]):
         main(["--help"])
     assert caught.value.code == 0
     said = capsys.readouterr().out
-    assert "\n  dubio-train fit --config configs/digits_mlp.yaml " in said
+    assert "\n  dubio-train fit --config digits_mlp " in said
     assert "\n  dubio-train calibrate --config" in said
     assert "DUBIO_TRACEBACK" in said
-    for command in (*CLI.subcommands(), "audit", "compare"):
+    for command in (*CLI.subcommands(), "audit", "compare", "configs"):
         assert re.search(rf"^    {command}  +\w", said, flags=re.MULTILINE)
         assert re.search(rf"^usage: [^{{]*{{[^}}]*\b{command}\b", said)
 
 
-@pytest.mark.parametrize("command", sorted(OWN))
+@pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_a_listed_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])

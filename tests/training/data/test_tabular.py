@@ -153,9 +153,9 @@ def test_a_table_trains_and_is_asked_by_column(tmp_path: Path, path: Path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"target": "kynd"}, "expected a column 'kynd', but there is none; did you mean 'kind'?"),
+        ({"target": "kynd"}, "expected a column 'kynd', but there is none; did you mean `kind`?"),
         ({"target": "zzz"}, "it has 'length', 'colour', 'wild', 'zone', 'kind'"),
-        ({"target": "kind", "ignore": ("coulour",)}, "did you mean 'colour'?"),
+        ({"target": "kind", "ignore": ("coulour",)}, "did you mean `colour`?"),
         ({"target": "length"}, "line 2, column 'length' to be a label, a name or a whole number, but it is missing"),
         (
             {"target": "kind", "classes": ("rose", "lily")},

@@ -1,0 +1,93 @@
+"""`dubio-train configs`: the configurations that come with Dubio; `--config` takes them by name."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]  # documented, but not in its `__all__`
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from dubio.models.errors import did_you_mean
+from dubio.training.cli.messages import COMMANDS
+from dubio.training.errors import TrainingError
+
+FOLDER = Path(__file__).parents[2] / "configs"
+
+
+def names() -> list[str]:
+    """The names of all configurations: `digits_mlp`, `recipes/max_norm`."""
+    return sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
+
+
+def bundled(name: str) -> Path:
+    """The file of a configuration that comes with Dubio.
+
+    Raises:
+        TrainingError: There is none of that name.
+    """
+    if name in names():
+        return FOLDER / f"{name}.yaml"
+    hint = did_you_mean(
+        name.removeprefix("configs/").removesuffix(".yaml"), names(), "`dubio-train configs` lists the names."
+    )
+    raise TrainingError(f"Expected a file, or the name of a configuration that Dubio has, but got {name!r}; {hint}")
+
+
+class ConfigFile(ActionConfigFile):
+    """An option that takes a file, settings as YAML, or the name of a configuration that comes with Dubio."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        """Apply a configuration; a file of that name, with or without `.yaml`, is preferred to one of Dubio's."""
+        file = next((path for path in (Path(values), Path(f"{values}.yaml")) if path.is_file()), None)
+        if file is None and ":" not in values:
+            file = bundled(values)
+        self.apply_config(parser, cfg, self.dest, str(file or values))
+
+
+def main(args: Sequence[str]) -> None:
+    """List the configurations, or write one out.
+
+    Raises:
+        TrainingError: There is no configuration of that name, or a file is in its way.
+    """
+    parser = argparse.ArgumentParser(prog="dubio-train configs", description=COMMANDS["configs"])
+    parser.add_argument("name", nargs="?", help="which to write out; without it, all are listed")
+    parser.add_argument("--output", metavar="FILE", help="where to write it; by default <name>.yaml in this folder")
+    given = parser.parse_args(args)
+    if given.name is None:
+        if given.output is not None:
+            raise TrainingError("Expected the name of a configuration with `--output`, but got none; give one.")
+        Console().print(table())
+        return
+    source = bundled(given.name)
+    target = Path(given.output or source.name)
+    try:
+        with target.open("x", encoding="utf-8") as file:
+            file.write(source.read_text(encoding="utf-8"))
+    except FileExistsError as error:
+        raise TrainingError(
+            f"Expected `--output` to be a file that is not there yet, but {target} is; give another one."
+        ) from error
+    print(f"next: dubio-train fit --config {target}")
+
+
+def table() -> Table:
+    """One line for each configuration: name, network, data, and what its first line says."""
+    rows = Table(title="dubio-train fit --config NAME", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    rows.add_column("name", no_wrap=True)
+    rows.add_column("network")
+    rows.add_column("data")
+    rows.add_column("about")
+    for name in names():
+        text = bundled(name).read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+        network = content["model"]["init_args"].get("network", {})
+        classes = [each.get("class_path", "").rpartition(".")[2] for each in (network, content.get("data", {}))]
+        rows.add_row(name, *classes, text.partition("\n")[0].removeprefix("# "))
+    return rows
