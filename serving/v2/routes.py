@@ -15,9 +15,9 @@ from dubio.serving.repository.repository import ModelRepository, ServedModel
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
 from dubio.serving.telemetry.statistics import Statistics
-from dubio.serving.v1.schema import OpenInferenceError, Wire, reference
-from dubio.serving.v2 import schema as wire
+from dubio.serving.v2 import schema
 from dubio.serving.v2.metadata import configure, describe_model, describe_server
+from dubio.serving.wire.schema import OpenInferenceError, Wire, reference
 
 _MEANING = {
     400: "Not what the protocol or the model takes",
@@ -33,13 +33,13 @@ _MEANING = {
 }
 
 
-def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def describe_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The API's description of these statuses."""
     content = {"application/json": {"schema": reference(OpenInferenceError)}}
     return {status: {"description": _MEANING[status], "content": content} for status in statuses}
 
 
-def find(repository: ModelRepository, name: str, version: str | None = None) -> ServedModel:
+def find_model(repository: ModelRepository, name: str, version: str | None = None) -> ServedModel:
     """The model that a path names.
 
     Raises:
@@ -70,7 +70,7 @@ def build(
     async def live() -> dict[str, bool]:
         return {"live": True}
 
-    @router.get("/health/ready", summary="May requests be sent here?", responses=errors(503))
+    @router.get("/health/ready", summary="May requests be sent here?", responses=describe_errors(503))
     async def ready() -> dict[str, bool]:
         if lifecycle.stopping:
             raise NotReady("The service is stopping; ask another one.")
@@ -80,12 +80,12 @@ def build(
 
     # Some clients ask with a slash, some without, and few follow a redirect.
     @router.get("/", include_in_schema=False)
-    @router.get("", summary="What answers, and what it can do", **_docs(wire.ServerMetadata))
+    @router.get("", summary="What answers, and what it can do", **_docs(schema.ServerMetadata))
     async def show_server() -> Response:
         return _json(describe_server(version, loads_on_request=loads_on_request))
 
     # Before the models' own routes, so that it is not taken for a model.
-    @router.get("/models/stats", summary="What all models did", **_docs(wire.StatisticsReport))
+    @router.get("/models/stats", summary="What all models did", **_docs(schema.StatisticsReport))
     async def count_all() -> Response:
         return _json({"model_stats": [statistics.report(model) for model in repository.all_versions()]})
 
@@ -93,12 +93,12 @@ def build(
         """Answer `path` for a model, and for a version of it."""
 
         async def of_model(request: Request, name: str) -> Response:
-            model = find(repository, name)
+            model = find_model(repository, name)
             request.state.model, request.state.version = model.name, model.version
             return _json(answer(model, None))
 
         async def of_version(request: Request, name: str, version: str) -> Response:
-            model = find(repository, name, version)
+            model = find_model(repository, name, version)
             request.state.model, request.state.version = model.name, model.version
             return _json(answer(model, version))
 
@@ -119,17 +119,17 @@ def build(
     add(
         "",
         "A model's tensors",
-        wire.ModelMetadata,
+        schema.ModelMetadata,
         lambda model, _: describe_model(model, repository.versions(model.name)),
     )
-    add("/ready", "May this model be asked?", wire.ModelReady, lambda model, _: {"name": model.name, "ready": True})
+    add("/ready", "May this model be asked?", schema.ModelReady, lambda model, _: {"name": model.name, "ready": True})
     add(
         "/config",
         "A model's configuration",
-        wire.ModelConfig,
+        schema.ModelConfig,
         lambda model, _: configure(model, max_rows=settings.max_rows),
     )
-    add("/stats", "What a model did", wire.StatisticsReport, count)
+    add("/stats", "What a model did", schema.StatisticsReport, count)
     return router
 
 
@@ -137,7 +137,7 @@ def _docs(kind: type[Wire], *statuses: int) -> dict[str, Any]:
     content = {"application/json": {"schema": reference(kind)}}
     return {
         "response_class": Response,
-        "responses": {200: {"description": "Described", "content": content}, **errors(*statuses)},
+        "responses": {200: {"description": "Described", "content": content}, **describe_errors(*statuses)},
     }
 
 

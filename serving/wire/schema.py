@@ -1,0 +1,61 @@
+"""The base of every type on the wire, and what requests of both protocols hold. Knows neither HTTP nor torch."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+UNKNOWN_KEY = "unknown_key"
+
+RequestId = Annotated[str | None, Field(max_length=256, description="A name of the caller's, echoed in the answer.")]
+SampleCount = Annotated[
+    Annotated[int, Field(ge=2)] | Literal["auto"] | None,
+    Field(
+        description="How many committee members to ask, from 2 to the committee's size (the default). Flags are "
+        "calibrated for the whole committee, and for `auto`: as many members as each row takes until neither its label "
+        "nor its flag is likely to change; the answer says how many that were."
+    ),
+]
+
+
+class Wire(BaseModel):
+    """Base of everything on the wire: unknown keys are mistakes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Incoming(Wire):
+    """Base of what callers send: nothing is converted, and the first unknown key ends the reading."""
+
+    model_config = ConfigDict(strict=True)
+
+    @classmethod
+    def explain_unknown(cls, key: str) -> str:
+        """What to do about a key that is none of the fields."""
+        near = get_close_matches(key[:100], cls.model_fields, n=1)
+        return f"did you mean `{near[0]}`?" if near else f"known: {', '.join(cls.model_fields) or 'none'}."
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown(cls, given: Any) -> Any:
+        # Left to itself pydantic lists every one of a million unknown keys, which takes seconds.
+        if isinstance(given, dict) and not given.keys() <= cls.__pydantic_fields__.keys():
+            key = next(key for key in given if key not in cls.model_fields)
+            raise PydanticCustomError(
+                UNKNOWN_KEY, "`{key}`; {cure}", {"key": key[:100], "cure": cls.explain_unknown(key)}
+            )
+        return given
+
+
+class OpenInferenceError(Wire):
+    """An error of the Open Inference Protocol."""
+
+    error: str
+
+
+def reference(kind: type[Wire]) -> dict[str, str]:
+    """A JSON schema that points to `kind` among the OpenAPI components."""
+    return {"$ref": f"#/components/schemas/{kind.__name__}"}
