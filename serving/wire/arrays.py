@@ -69,8 +69,10 @@ def to_float32(numbers: NDArray[Any], *, where: str) -> NDArray[np.float32]:
     Raises:
         InvalidRequest: One of them is not finite, or not as a float32.
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # overflow is looked for below, with the value at hand
-        floats: NDArray[np.float32] = numbers.astype(np.float32, copy=False)
+    floats: NDArray[np.float32] = numbers
+    if numbers.dtype != np.float32:
+        with np.errstate(over="ignore", invalid="ignore"):  # overflow is looked for below, with the value at hand
+            floats = numbers.astype(np.float32)
     if not np.isfinite(floats).all():
         row, position = np.argwhere(~np.isfinite(floats.reshape(len(floats), -1)))[0].tolist()
         raise InvalidRequest(

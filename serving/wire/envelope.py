@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from dubio.serving.errors import InvalidRequest, MalformedJSON
-from dubio.serving.wire.schema import UNKNOWN_KEY, Incoming
+from dubio.serving.wire.schema import Incoming
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -21,6 +21,8 @@ Request = TypeVar("Request", bound=Incoming)
 
 # Where the parser stops at one: on its first letter, or after its sign.
 _NOT_A_NUMBER = re.compile(r".?[-+]?(nan|inf|infinity)\b", re.IGNORECASE | re.DOTALL)
+# Listing the mistakes of a request with a million unknown keys would take seconds.
+_MOST_ERRORS = 100
 _KINDS = {bool: "a boolean", type(None): "null", dict: "an object"}
 
 
@@ -84,23 +86,27 @@ def name_value(value: object) -> str:
 
 
 def _explain(error: ValidationError, kind: type[Incoming]) -> str:
-    """The first mistake that pydantic found, in the house's words."""
+    """What pydantic found first, in the house's words."""
+    known = ", ".join(kind.model_fields)
+    if error.error_count() > _MOST_ERRORS:
+        return f"Expected the request to have the keys {known}, but {error.error_count()} things in it are wrong; leave the others out."
     details = error.errors(include_url=False)
-    first, location = details[0], details[0]["loc"]
-    if first["type"] == UNKNOWN_KEY:
-        return f"Expected no unknown key in {_locate(kind, location)[0]}, but got {first['msg']}"
-    where, field = _locate(kind, location)
+    # A key that is unknown may be the one that is missing, so it comes first.
+    first = next((each for each in details if each["type"] == "extra_forbidden"), details[0])
+    where, field, model = _locate(kind, first["loc"])
+    if first["type"] == "extra_forbidden":
+        key = str(first["loc"][-1])
+        return f"Expected no unknown key in {where}, but got `{key[:100]}`; {model.explain_unknown(key)}"
     if field is None:
-        known = ", ".join(kind.model_fields)
         return f"Expected the request to be an object with {known}, but got {name_value(first['input'])}."
-    meaning = (field.description or "").split(". ")[0].removesuffix(".")
+    meaning = f"Its meaning: {(field.description or '').split('. ')[0].removesuffix('.')}."
     if first["type"] == "missing":
-        return f"Expected {where}, but it is missing; send it. Its meaning: {meaning}."
+        return f"Expected {where}, but it is missing; send it. {meaning}"
     # Each branch of a union complains for itself.
     rules = dict.fromkeys(_rule(each) for each in details if _locate(kind, each["loc"])[0] == where)
-    rule = " or ".join(rules).replace(" or to be ", " or ")
     cure = "mend it" if field.is_required() else "mend it or leave it out"
-    return f"Expected {where} {rule}, but got {name_value(first['input'])}; {cure}. Its meaning: {meaning}."
+    rule = " or ".join(rules).replace(" or to be ", " or ")
+    return f"Expected {where} {rule}, but got {name_value(first['input'])}; {cure}. {meaning}"
 
 
 def _rule(detail: ErrorDetails) -> str:
@@ -110,19 +116,23 @@ def _rule(detail: ErrorDetails) -> str:
     return "to " + detail["msg"].partition(" should ")[2].partition(" after validation")[0]
 
 
-def _locate(kind: type[Incoming], location: tuple[int | str, ...]) -> tuple[str, FieldInfo | None]:
-    """A place in a request as a caller would write it, and the field there; what names a union's branch is cut off."""
+def _locate(kind: type[Incoming], location: tuple[int | str, ...]) -> tuple[str, FieldInfo | None, type[Incoming]]:
+    """A place in a request: as a caller would write it, the field there, and the type that this is a field of.
+
+    What no field is called, an unknown key or pydantic's name for a branch of a union, ends the way.
+    """
     path, field, model = "", None, kind
     for part in location:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif model is not None and part in model.model_fields:
-            field = model.model_fields[part]
-            path += f".{part}" if path else part
-            model = _model_of(field.annotation)
-        else:
+            continue
+        if field is not None:
+            model = _model_of(field.annotation) or model
+        if part not in model.model_fields:
             break
-    return f"`{path}`" if path else "the request", field
+        field = model.model_fields[part]
+        path += f".{part}" if path else part
+    return f"`{path}`" if path else "the request", field, model
 
 
 def _model_of(annotation: Any) -> Any:

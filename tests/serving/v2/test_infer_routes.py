@@ -110,7 +110,7 @@ HOSTILE: dict[str, tuple[bytes, int, str]] = {
     "outputs no list": (json.dumps({**GOOD, "outputs": {}}).encode(), 400, "`outputs` to be a valid list"),
     "output no object": (json.dumps({**GOOD, "outputs": ["label"]}).encode(), 400, "`outputs[0]` to be an object"),
     "output nameless": (json.dumps({**GOOD, "outputs": [{}]}).encode(), 400, "`outputs[0].name`, but it is missing"),
-    "output a list": (json.dumps({**GOOD, "outputs": [{"name": []}]}).encode(), 400, "to be a valid string, but got a list"),
+    "output a list": (json.dumps({**GOOD, "outputs": [{"name": []}]}).encode(), 400, "valid string, but got a list"),
     "many outputs": (json.dumps({**GOOD, "outputs": [{"name": "label"}] * 9999}).encode(), 400, "already requested"),
     "id": (json.dumps({**GOOD, "id": 3}).encode(), 400, "`id` to be a valid string"),
     "parameters": (json.dumps({**GOOD, "parameters": []}).encode(), 400, "`parameters` to be an object"),
