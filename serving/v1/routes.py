@@ -19,7 +19,7 @@ from dubio.serving.telemetry.statistics import Statistics
 from dubio.serving.v1 import schema
 from dubio.serving.v1.decode import decode_request, may_hold_images
 from dubio.serving.v1.encode import encode_response
-from dubio.serving.wire.schema import reference
+from dubio.serving.wire.schema import describe_content, describe_errors
 
 # Parsing or writing this much takes about a millisecond; more would hold up the event loop.
 _LONG_BYTES = 64 * 1024
@@ -27,32 +27,20 @@ _LONG_ROWS = 32
 # Texts are divided into words, and rows looked at value by value, which takes longer.
 _LONG_READER_BYTES = 4 * 1024
 
-_PROBLEM = {"application/problem+json": {"schema": reference(schema.Problem)}}
+_PROBLEM = describe_content(schema.Problem, "application/problem+json")
 _PREDICT_DOCS: dict[str, Any] = {
     "response_class": Response,
     "responses": {
-        200: {
-            "description": "Predicted",
-            "content": {"application/json": {"schema": reference(schema.PredictResponse)}},
-        },
-        400: {"description": "The body is not JSON", "content": _PROBLEM},
-        404: {"description": "No such model", "content": _PROBLEM},
-        413: {"description": "Too many rows or bytes", "content": _PROBLEM},
-        422: {"description": "Not what the model eats", "content": _PROBLEM},
-        503: {"description": "Not ready", "content": _PROBLEM},
+        200: {"description": "Predicted", "content": describe_content(schema.PredictResponse)},
+        **describe_errors(_PROBLEM, 400, 404, 408, 413, 415, 422, 503, 504),
     },
-    "openapi_extra": {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": reference(schema.PredictRequest)}},
-        }
-    },
+    "openapi_extra": {"requestBody": {"required": True, "content": describe_content(schema.PredictRequest)}},
 }
 _CARD_DOCS: dict[str, Any] = {
     "response_class": Response,
     "responses": {
         200: {"description": "Described", "content": {"application/json": {"schema": {"type": "object"}}}},
-        404: {"description": "No such model", "content": _PROBLEM},
+        **describe_errors(_PROBLEM, 404),
         422: {"description": "Not a model's name", "content": _PROBLEM},
     },
 }

@@ -58,7 +58,7 @@ class MonteCarlo(Wire):
 
 
 class Uncertainty(Wire):
-    """In nats: predictive = expected (the data's) + mutual information (the model's own ignorance)."""
+    """In nats: predictive = expected (aleatoric) + mutual information (the members' disagreement)."""
 
     predictive_entropy: float
     expected_entropy: float

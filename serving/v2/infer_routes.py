@@ -19,8 +19,8 @@ from dubio.serving.v2 import schema
 from dubio.serving.v2.decode import decode_request
 from dubio.serving.v2.encode import EncodedResponse, encode_response
 from dubio.serving.v2.input_tensor import ModelSignature
-from dubio.serving.v2.routes import describe_errors, find_model
-from dubio.serving.wire.schema import reference
+from dubio.serving.v2.routes import find_model
+from dubio.serving.wire.schema import describe_content
 
 # Reading or writing this much takes about a millisecond; more would hold up the event loop.
 _LONG_JSON = 64 * 1024
@@ -43,11 +43,11 @@ _DOCS: dict[str, Any] = {
                 }
             },
             "content": {
-                "application/json": {"schema": reference(schema.InferResponse)},
+                **describe_content(schema.InferResponse),
                 "application/octet-stream": _BINARY,
             },
         },
-        **describe_errors(400, 404, 408, 413, 415, 503, 504),
+        **schema.describe_errors(400, 404, 408, 413, 415, 503, 504),
     },
     "openapi_extra": {
         "parameters": [
@@ -61,10 +61,7 @@ _DOCS: dict[str, Any] = {
         ],
         "requestBody": {
             "required": True,
-            "content": {
-                "application/json": {"schema": reference(schema.InferRequest)},
-                "application/octet-stream": _BINARY,
-            },
+            "content": {**describe_content(schema.InferRequest), "application/octet-stream": _BINARY},
         },
     },
 }

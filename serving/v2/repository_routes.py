@@ -15,9 +15,8 @@ from dubio.serving.http.body import read_body
 from dubio.serving.repository.repository import ModelRepository
 from dubio.serving.settings import Settings
 from dubio.serving.v2 import schema
-from dubio.serving.v2.routes import describe_errors
 from dubio.serving.wire.envelope import read
-from dubio.serving.wire.schema import Wire, reference
+from dubio.serving.wire.schema import Wire, describe_content, reference
 
 _EMPTY = {200: {"description": "Done", "content": {}}}
 
@@ -89,6 +88,6 @@ _INDEX = {
 def _docs(kind: type[Wire], done: dict[int, Any], *statuses: int) -> dict[str, Any]:
     return {
         "response_class": Response,
-        "responses": {**done, **describe_errors(400, 401, 403, 408, 413, 415, *statuses)},
-        "openapi_extra": {"requestBody": {"content": {"application/json": {"schema": reference(kind)}}}},
+        "responses": {**done, **schema.describe_errors(400, 401, 403, 408, 413, 415, *statuses)},
+        "openapi_extra": {"requestBody": {"content": describe_content(kind)}},
     }

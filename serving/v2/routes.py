@@ -17,34 +17,15 @@ from dubio.serving.settings import Settings
 from dubio.serving.telemetry.statistics import Statistics
 from dubio.serving.v2 import schema
 from dubio.serving.v2.metadata import configure, describe_model, describe_server
-from dubio.serving.wire.schema import OpenInferenceError, Wire, reference
-
-_MEANING = {
-    400: "Not what the protocol or the model takes",
-    401: "No API key, or an unknown one",
-    403: "The API key is good for other things, or administration is off",
-    404: "No such model or version",
-    408: "The body came too slowly",
-    409: "Not while the service controls its models itself",
-    413: "Too many rows or bytes",
-    415: "Compressed in another way than gzip or deflate",
-    503: "Not ready, or too much waits already",
-    504: "Not ready in time",
-}
-
-
-def describe_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The API's description of these statuses."""
-    content = {"application/json": {"schema": reference(OpenInferenceError)}}
-    return {status: {"description": _MEANING[status], "content": content} for status in statuses}
+from dubio.serving.wire.schema import Wire, describe_content
 
 
 def find_model(repository: ModelRepository, name: str, version: str | None = None) -> ServedModel:
     """The model that a path names.
 
     Raises:
-        NotReady: nothing is loaded.
-        UnknownModel: no such model or version, in words that the protocol's clients look for.
+        NotReady: Nothing is loaded.
+        UnknownModel: No such model or version, in words that the protocol's clients look for.
     """
     try:
         return repository.get(name, version)
@@ -62,7 +43,16 @@ def build(
     version: str,
     loads_on_request: bool,
 ) -> APIRouter:
-    """The `/v2` routes around `service`, which is of this `version`, and may load models when an administrator asks."""
+    """The `/v2` routes.
+
+    Args:
+        service: Answers.
+        settings: Of the operator.
+        statistics: Of what the models did.
+        lifecycle: Whether the process is stopping.
+        version: Of the service.
+        loads_on_request: Whether models are loaded when an administrator asks.
+    """
     router = APIRouter(prefix="/v2", tags=["v2"])
     repository = service.repository
 
@@ -70,7 +60,7 @@ def build(
     async def live() -> dict[str, bool]:
         return {"live": True}
 
-    @router.get("/health/ready", summary="May requests be sent here?", responses=describe_errors(503))
+    @router.get("/health/ready", summary="May requests be sent here?", responses=schema.describe_errors(503))
     async def ready() -> dict[str, bool]:
         if lifecycle.stopping:
             raise NotReady("The service is stopping; ask another one.")
@@ -134,11 +124,8 @@ def build(
 
 
 def _docs(kind: type[Wire], *statuses: int) -> dict[str, Any]:
-    content = {"application/json": {"schema": reference(kind)}}
-    return {
-        "response_class": Response,
-        "responses": {200: {"description": "Described", "content": content}, **describe_errors(*statuses)},
-    }
+    described = {200: {"description": "Described", "content": describe_content(kind)}}
+    return {"response_class": Response, "responses": {**described, **schema.describe_errors(*statuses)}}
 
 
 def _json(document: dict[str, Any]) -> Response:

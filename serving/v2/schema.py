@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SkipValidation
 
+from dubio.serving.wire import schema as wire
 from dubio.serving.wire.schema import Incoming, RequestId, SampleCount, Wire
 
 _RESERVED = ("sequence_id", "sequence_start", "sequence_end", "headers")
@@ -261,3 +262,14 @@ class UnloadRequest(Incoming):
     """A model to unload, which the path names."""
 
     parameters: UnloadParameters | None = Field(default=None, description="How to unload.")
+
+
+class OpenInferenceError(Wire):
+    """An error of the Open Inference Protocol."""
+
+    error: str
+
+
+def describe_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI for errors of these statuses."""
+    return wire.describe_errors(wire.describe_content(OpenInferenceError), *statuses)

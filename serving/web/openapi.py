@@ -15,7 +15,7 @@ from dubio.serving.v1 import schema as v1_schema
 from dubio.serving.v1.images import ImageCodec
 from dubio.serving.v2 import schema as v2_schema
 from dubio.serving.v2.input_tensor import INPUT
-from dubio.serving.wire.schema import OpenInferenceError, Wire
+from dubio.serving.wire.schema import Wire
 
 _REFERENCE = "#/components/schemas/{model}"
 
@@ -23,7 +23,7 @@ _KINDS: tuple[type[Wire], ...] = (
     v1_schema.PredictRequest,
     v1_schema.PredictResponse,
     v1_schema.Problem,
-    OpenInferenceError,
+    v2_schema.OpenInferenceError,
     v2_schema.InferRequest,
     v2_schema.InferResponse,
     v2_schema.ServerMetadata,

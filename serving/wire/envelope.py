@@ -89,7 +89,8 @@ def _explain(error: ValidationError, kind: type[Incoming]) -> str:
     """What pydantic found first, in the house's words."""
     known = ", ".join(kind.model_fields)
     if error.error_count() > _MOST_ERRORS:
-        return f"Expected the request to have the keys {known}, but {error.error_count()} things in it are wrong; leave the others out."
+        count = error.error_count()
+        return f"Expected the request to have the keys {known}, but {count} things in it are wrong; leave others out."
     details = error.errors(include_url=False)
     # A key that is unknown may be the one that is missing, so it comes first.
     first = next((each for each in details if each["type"] == "extra_forbidden"), details[0])

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+_ERRORS = {
+    400: "Not JSON, or not what the protocol takes",
+    401: "No API key, or an unknown one",
+    403: "The API key is good for other things, or administration is off",
+    404: "No such model or version",
+    408: "The body came too slowly",
+    409: "Not while the service controls its models itself",
+    413: "Too many rows or bytes",
+    415: "Compressed in another way than gzip or deflate",
+    422: "Not what the model takes",
+    503: "Not ready, or too much waits already",
+    504: "Not ready in time",
+}
 
 RequestId = Annotated[str | None, Field(max_length=256, description="A name of the caller's, echoed in the answer.")]
 SampleCount = Annotated[
@@ -36,12 +50,16 @@ class Incoming(Wire):
         return f"did you mean `{near[0]}`?" if near else f"known: {', '.join(cls.model_fields) or 'none'}."
 
 
-class OpenInferenceError(Wire):
-    """An error of the Open Inference Protocol."""
-
-    error: str
-
-
 def reference(kind: type[Wire]) -> dict[str, str]:
     """A JSON schema that points to `kind` among the OpenAPI components."""
     return {"$ref": f"#/components/schemas/{kind.__name__}"}
+
+
+def describe_content(kind: type[Wire], media_type: str = "application/json") -> dict[str, Any]:
+    """OpenAPI for a body of this kind."""
+    return {media_type: {"schema": reference(kind)}}
+
+
+def describe_errors(content: dict[str, Any], *statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI for errors of these statuses, whose bodies are `content`."""
+    return {status: {"description": _ERRORS[status], "content": content} for status in statuses}
