@@ -59,9 +59,7 @@ class RequestInput(Incoming):
     """The rows to predict: raw values, which the model normalises itself."""
 
     name: str = Field(description="`input`, the only one.")
-    shape: list[int] = Field(
-        max_length=16, fail_fast=True, description="Rows first, then the model's input shape, as whole numbers."
-    )
+    shape: list[int] = Field(max_length=16, description="Rows first, then the model's input shape, as whole numbers.")
     datatype: str = Field(description="FP32; other numbers (FP16 in binary only, FP64, INT*, UINT*) are converted.")
     parameters: InputParameters | None = Field(default=None, description="How the input is sent.")
     data: list[Any] | None = Field(default=None, description="Nested like the shape, or flat in row-major order.")
@@ -91,7 +89,7 @@ class InferRequest(Incoming):
     id: RequestId = None
     parameters: InferParameters | None = Field(default=None, description="How to predict.")
     inputs: list[RequestInput] = Field(
-        min_length=1, max_length=1, fail_fast=True, description="One tensor, `input`: name, shape, datatype and data."
+        min_length=1, max_length=1, description="One tensor, `input`: name, shape, datatype and data."
     )
     outputs: list[RequestOutput] | None = Field(
         default=None, fail_fast=True, description="All but `mc_samples`, if none is named."
