@@ -35,6 +35,7 @@ from dubio.serving.v1 import routes as v1_routes
 from dubio.serving.v2 import infer_routes, repository_routes
 from dubio.serving.v2 import routes as v2_routes
 from dubio.serving.web import api_docs, index_page
+from dubio.serving.web import metrics as metrics_route
 from dubio.serving.web.openapi import describe_api
 
 _DESCRIPTION = """
@@ -173,7 +174,7 @@ def create_app(
     )
     app.include_router(inference)
     app.include_router(repository_routes.build(repository, settings))
-    app.include_router(api_docs.build_metrics(metrics))
+    app.include_router(metrics_route.build(metrics))
     app.include_router(index_page.build())
     app.include_router(api_docs.build())
     problem_details.install(app)

@@ -1,1 +1,1 @@
-"""The natural API: what travels over `/v1`, in and out."""
+"""Dubio's own API: what travels over `/v1`, in and out."""

@@ -1,135 +1,119 @@
-"""From a request's bytes to what is asked of a model. Knows neither HTTP nor torch."""
+"""From the bytes of a predict request to what is asked of a model. Knows neither HTTP nor torch."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
-from dubio.models.errors import did_you_mean
-from dubio.serving.errors import InvalidRequest, MalformedJSON
-from dubio.serving.v1.images import Raster
-from dubio.serving.v1.instances import name_value, to_array
-from dubio.serving.v1.schema import Parameters, PredictRequest
+from dubio.serving.errors import InvalidRequest, TooManyRows
+from dubio.serving.v1.images import DATA_URL, KEY, ImageCodec
+from dubio.serving.v1.schema import PredictRequest
+from dubio.serving.wire.arrays import flatten, to_float32
+from dubio.serving.wire.envelope import limit_samples, name_value, read
 
-if TYPE_CHECKING:
-    from dubio.models.inputs.reader import Reader
-
-# As in `models`, which would bring torch along.
-AUTO: Final = "auto"
-Samples = int | Literal["auto"] | None
-
-_LONGEST_ID = 256
-
-# Where the parser stops at one: on its first letter, or after its sign.
-_NOT_A_NUMBER = re.compile(r".?[-+]?(nan|inf|infinity)\b", re.IGNORECASE | re.DOTALL)
+if TYPE_CHECKING:  # which would bring torch along
+    from dubio.models import InputSpec, Samples
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request that passed every check: `inputs` [B, *shape] is finite."""
+class DecodedRequest:
+    """A request that passed every check.
+
+    Attributes:
+        id: To echo.
+        inputs: Finite, [B, *shape].
+        samples: How many members to ask, None for all, `auto` for as many as it takes.
+    """
 
     id: str | None
     inputs: NDArray[np.float32]
     samples: Samples
 
 
-def parse(
-    body: bytes,
-    *,
-    shape: tuple[int, ...],
-    committee: int,
-    max_rows: int,
-    raster: Raster | None = None,
-    reader: Reader | None = None,
-) -> Asked:
-    """Read a predict request for a model with this input `shape` and number of `committee` members.
+def decode_request(body: bytes, *, spec: InputSpec, committee: int, max_rows: int) -> DecodedRequest:
+    """Read a predict request.
 
     Args:
-        body: decompressed.
-        shape: of one input.
-        committee: members of the model.
-        max_rows: that are allowed.
-        raster: how the model reads image files; None if it does not.
-        reader: of the model's rows by column or texts; None if it takes numbers.
+        body: Decompressed.
+        spec: What the model takes.
+        committee: Members of the model.
+        max_rows: How many instances are allowed.
 
     Raises:
-        MalformedJSON: the body is no JSON.
-        InvalidRequest, TooManyRows: it is JSON but breaks a rule; the message names value, rule and cure.
-        InvalidInput: the reader refuses an instance.
+        MalformedJSON: The body is no JSON.
+        InvalidRequest, TooManyRows: It is JSON but breaks a rule; the message names field, rule, value and cure.
+        InvalidInput: The model's reader of texts or of a table's rows refuses an instance.
     """
-    document = loads(body)
-    if not isinstance(document, dict):
+    request = read(body, PredictRequest)
+    samples = request.parameters.samples if request.parameters else None
+    return DecodedRequest(
+        id=request.id,
+        samples=limit_samples(samples, committee=committee),
+        inputs=to_array(request.instances, spec=spec, max_rows=max_rows),
+    )
+
+
+def may_hold_images(body: bytes) -> bool:
+    """Whether a body may hold image files, which take longer to read than its length tells."""
+    return b'"b64"' in body or b"data:image" in body or b"\\u" in body  # letters may be escaped
+
+
+def to_array(instances: list[Any], *, spec: InputSpec, max_rows: int) -> NDArray[np.float32]:
+    """Read instances; those of numbers may leave out a leading channel axis of 1, or be flat in row-major order.
+
+    Args:
+        instances: From JSON, at least one.
+        spec: What the model takes: numbers, image files, or else what its reader reads.
+        max_rows: How many are allowed.
+
+    Returns:
+        An array [B, *shape] of finite numbers.
+
+    Raises:
+        TooManyRows: More than `max_rows` instances.
+        InvalidRequest: Ragged, of another shape, no image file, or with a value that is no finite float32.
+        InvalidInput: The reader refuses an instance.
+    """
+    if len(instances) > max_rows:
+        raise TooManyRows(
+            f"Expected `instances` to hold at most {max_rows} instances, but got {len(instances)}; "
+            "split them over several requests."
+        )
+    if spec.reader is not None:
+        return spec.reader.read(instances)
+    codec, accepted = ImageCodec(spec), _accepted(spec.shape)
+    files = sum(map(_is_file, instances))
+    if files:
+        codec.refuse_too_many(files)
+    rows = [
+        codec.decode(instance, where=f"instances[{i}]")
+        if files and _is_file(instance)
+        else flatten(_not_bare(instance, i, codec), where=f"instances[{i}]", accepted=accepted)
+        for i, instance in enumerate(instances)
+    ]
+    array = np.array(rows, dtype=np.uint8 if files == len(rows) else np.float64)
+    return to_float32(array, where="`instances`").reshape(len(rows), *spec.shape)
+
+
+def _is_file(instance: object) -> bool:
+    """Whether an instance is an image file rather than numbers."""
+    return isinstance(instance, dict) or (isinstance(instance, str) and instance.startswith(DATA_URL))
+
+
+def _not_bare(instance: object, index: int, codec: ImageCodec) -> object:
+    """The instance, unless it is a string where an image file could be meant."""
+    if isinstance(instance, str) and codec.unsupported is None:
         raise InvalidRequest(
-            'Expected the body to be a JSON object like {"instances": [[...]]}, but it is not an object.'
+            f"Expected instances[{index}] to be numbers or an image file, but got {name_value(instance)}; "
+            f'send the base64 of a file as {{"{KEY}": "..."}} or as a data URL.'
         )
-    refuse_unknown(document, known=PredictRequest.model_fields, what="key", where="the request")
-    if "instances" not in document:
-        raise InvalidRequest('Expected the key `instances`, but it is missing; send {"instances": [[...]]}.')
-    return Asked(
-        id=read_id(document.get("id")),
-        inputs=to_array(document["instances"], shape=shape, max_rows=max_rows, raster=raster, reader=reader),
-        samples=_samples(document.get("parameters"), committee=committee),
-    )
+    return instance
 
 
-def loads(body: bytes | memoryview) -> Any:
-    """What the JSON says.
-
-    Raises:
-        MalformedJSON: it is none.
-    """
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise MalformedJSON(f"Expected the body to be JSON, but {_complaint(error)}.") from error
-
-
-def _complaint(error: orjson.JSONDecodeError) -> str:
-    if _NOT_A_NUMBER.match(error.doc, max(0, error.pos - 1)):
-        return (
-            f"character {error.pos} begins NaN or Infinity, which JSON does not have; "
-            "leave such instances out, or fill in the missing values"
-        )
-    return f"it cannot be read: {error}"
-
-
-def refuse_unknown(given: dict[str, Any], *, known: Collection[str], what: str, where: str) -> None:
-    """Raise InvalidRequest for the first key that is not known, with what was probably meant."""
-    for key in given:
-        if key not in known:
-            cure = did_you_mean(key, known, f"known: {', '.join(known)}.")
-            raise InvalidRequest(f"Expected no unknown {what} in {where}, but got `{key[:100]}`; {cure}")
-
-
-def read_id(value: object) -> str | None:
-    """The caller's name for a request, if it may be echoed; raises InvalidRequest if not."""
-    if value is None or (isinstance(value, str) and len(value) <= _LONGEST_ID):
-        return value
-    raise InvalidRequest(f"Expected `id` to be a string of at most {_LONGEST_ID} characters; shorten or quote it.")
-
-
-def _samples(parameters: object, *, committee: int) -> Samples:
-    if parameters is None:
-        return None
-    if not isinstance(parameters, dict):
-        raise InvalidRequest('Expected `parameters` to be an object like {"samples": 16}, but it is not an object.')
-    refuse_unknown(parameters, known=Parameters.model_fields, what="parameter", where="`parameters`")
-    return read_samples(parameters.get("samples"), committee=committee)
-
-
-def read_samples(value: object, *, committee: int) -> Samples:
-    """How many members to ask, None for all; raises InvalidRequest for anything else."""
-    if value == AUTO:
-        return AUTO
-    if value is None or (type(value) is int and 2 <= value <= committee):
-        return value
-    raise InvalidRequest(
-        f'Expected `parameters.samples` to be an integer in [2, {committee}] or "{AUTO}", but got '
-        f"{name_value(value)}; leave it out to ask the whole committee."
-    )
+def _accepted(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    without_channel = [shape[1:]] if len(shape) > 1 and shape[0] == 1 else []
+    return list(dict.fromkeys([shape, *without_channel, (math.prod(shape),)]))

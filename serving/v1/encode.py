@@ -11,10 +11,15 @@ from dubio.models import Prediction
 from dubio.serving.repository.repository import ServedModel
 
 
-def render(prediction: Prediction, *, model: ServedModel, request_id: str | None) -> bytes:
-    """The `PredictResponse` of `wire.py` as JSON.
+def encode_response(prediction: Prediction, *, model: ServedModel, request_id: str | None) -> bytes:
+    """The `PredictResponse` of `schema.py` as JSON.
 
-    float32 numbers are written with the fewest digits that read back to the same float32.
+    Numbers of float32 are written with the fewest digits that read back to the same float32.
+
+    Args:
+        prediction: Of the request's inputs.
+        model: Who answered.
+        request_id: To echo.
     """
     answer = {
         "id": request_id,

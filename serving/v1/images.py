@@ -25,66 +25,45 @@ if TYPE_CHECKING:  # which would bring torch along
     from dubio.models import InputSpec
 
 KEY = "b64"
-_DATA_URL = "data:image/"
+DATA_URL = "data:image/"
 # By their first bytes, whatever the data URL claims. The classes themselves, not `Image.open`: that would try other
 # formats too, and warn about sizes which are compared here anyway.
 _FORMATS: dict[bytes, type[ImageFile]] = {b"\x89PNG\r\n\x1a\n": PngImageFile, b"\xff\xd8\xff": JpegImageFile}
 _MODES = {1: "L", 3: "RGB"}  # by number of channels
-_PLAIN = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # at most eight bits a channel, and none of them inverted
+_EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # at most eight bits a channel, and none of them inverted
 # A model whose training values went no further than this was not trained on the bytes of image files.
 _LEAST_HIGH = 128
 # Numbers that the images of one request may decode to: 64 MiB as float32. A body of a few kilobytes can hold more.
 _MOST_NUMBERS = 2**24
 
 
-def is_file(instance: object) -> bool:
-    """Whether an instance is an image file rather than numbers."""
-    return isinstance(instance, dict) or (isinstance(instance, str) and instance.startswith(_DATA_URL))
-
-
-def mentioned(body: bytes) -> bool:
-    """Whether a body may hold image files, which take longer to read than its length tells."""
-    return b'"b64"' in body or b"data:image" in body or b"\\u" in body  # letters may be escaped
-
-
 @dataclass(frozen=True)
-class Raster:
-    """What a model takes of an image file.
+class ImageCodec:
+    """Image files of one model.
 
     Attributes:
-        kind: `image` or what else the model takes.
-        shape: of one input: channels, height, width.
-        low: smallest raw value that it was trained on.
-        high: largest raw value that it was trained on.
+        spec: What the model takes.
     """
 
-    kind: str
-    shape: tuple[int, ...]
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, spec: InputSpec) -> Raster:
-        """What a model with this input takes."""
-        return cls(spec.kind, spec.shape, spec.low, spec.high)
+    spec: InputSpec
 
     @property
-    def unfit(self) -> str | None:
+    def unsupported(self) -> str | None:
         """Why the model takes no image files; None if it does."""
-        if self.kind != "image":
+        if self.spec.kind != "image":
             return "this model takes rows of numbers"
-        if self.shape[0] not in _MODES:
-            return f"this model takes images of {self.shape[0]} channels"
-        if not (self.low >= 0 and _LEAST_HIGH <= self.high <= 255):
+        if self.spec.shape[0] not in _MODES:
+            return f"this model takes images of {self.spec.shape[0]} channels"
+        if not (self.spec.low >= 0 and _LEAST_HIGH <= self.spec.high <= 255):
             return (
-                f"values in a file go from 0 to 255, and this model was trained on values from {self.low:g} to "
-                f"{self.high:g}, so send such numbers"
+                f"values in a file go from 0 to 255, and this model was trained on values from {self.spec.low:g} to "
+                f"{self.spec.high:g}, so send such numbers"
             )
         return None
 
-    def write(self, instance: Any) -> dict[str, str]:
-        """An instance of numbers as a PNG file, as :meth:`read` takes it."""
-        channels, height, width = self.shape
+    def encode(self, instance: Any) -> dict[str, str]:
+        """An instance of numbers as a PNG file, as :meth:`decode` takes it."""
+        channels, height, width = self.spec.shape
         values_CHW = np.asarray(instance, dtype=np.uint8).reshape(channels, height, width)
         pixels = values_CHW[0] if channels == 1 else values_CHW.transpose(1, 2, 0)
         file = io.BytesIO()
@@ -93,26 +72,26 @@ class Raster:
 
     def refuse_too_many(self, count: int) -> None:
         """Raise TooManyRows for so many files that their pixels would take too much memory."""
-        most = max(1, _MOST_NUMBERS // int(np.prod(self.shape)))
+        most = max(1, _MOST_NUMBERS // int(np.prod(self.spec.shape)))
         if count > most:
             raise TooManyRows(
                 f"Expected at most {most} image files of this model's size in one request, but got {count}; split them "
                 "over several requests."
             )
 
-    def read(self, instance: Any, *, where: str) -> NDArray[np.uint8]:
+    def decode(self, instance: Any, *, where: str) -> NDArray[np.uint8]:
         """The pixels of an image file, flat and with the channels first.
 
         Args:
             instance: `{"b64": "..."}` or a data URL.
-            where: names the instance in messages.
+            where: Its name, for messages.
 
         Raises:
-            InvalidRequest: no base64, no PNG or JPEG, damaged, or not what the model takes.
+            InvalidRequest: No base64, no PNG or JPEG, damaged, or not what the model takes.
         """
-        if self.unfit is not None:
-            raise InvalidRequest(f"Expected {where} to be numbers, but got an image file; {self.unfit}.")
-        data = _decode(instance, where)
+        if self.unsupported is not None:
+            raise InvalidRequest(f"Expected {where} to be numbers, but got an image file; {self.unsupported}.")
+        data = _read_base64(instance, where)
         try:
             image = _open(data, where)
             self._refuse_other_forms(image, data, where)
@@ -130,7 +109,7 @@ class Raster:
             ) from error
 
     def _refuse_other_forms(self, image: ImageFile, data: bytes, where: str) -> None:
-        _, height, width = self.shape
+        _, height, width = self.spec.shape
         if image.size != (width, height):
             raise InvalidRequest(
                 f"Expected {where} to be {width} pixels wide and {height} high, but it is {image.size[0]} wide and "
@@ -138,7 +117,7 @@ class Raster:
             )
         # Of 16 bits in colour the decoder would drop 8 and not say so; the 25th byte of a PNG says how many there are.
         depth = data[24] if image.format == "PNG" else 8
-        if image.mode not in _PLAIN or depth > 8:
+        if image.mode not in _EIGHT_BIT_MODES or depth > 8:
             raise InvalidRequest(
                 f"Expected {where} to have at most 8 bits a channel, in grey or RGB, but its mode is {image.mode} with "
                 f"{depth} bits; convert it."
@@ -152,12 +131,12 @@ class Raster:
                 f"Expected {where} to be opaque, but some of its pixels are transparent; put it on the background that "
                 "the training images had."
             )
-        channels = self.shape[0]
-        values_HWC = np.asarray(image.convert(_MODES[channels])).reshape(*self.shape[1:], channels)
+        channels = self.spec.shape[0]
+        values_HWC = np.asarray(image.convert(_MODES[channels])).reshape(*self.spec.shape[1:], channels)
         return values_HWC.transpose(2, 0, 1).ravel()
 
 
-def _decode(instance: Any, where: str) -> bytes:
+def _read_base64(instance: Any, where: str) -> bytes:
     if isinstance(instance, dict):
         text = instance.get(KEY)
         if instance.keys() != {KEY} or not isinstance(text, str):

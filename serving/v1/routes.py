@@ -1,4 +1,4 @@
-"""The natural API: what is loaded, and predictions with their doubts."""
+"""The routes of `/v1`: what is loaded, and predictions with their doubts."""
 
 from __future__ import annotations
 
@@ -17,42 +17,30 @@ from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
 from dubio.serving.telemetry.statistics import Statistics
 from dubio.serving.v1 import schema
-from dubio.serving.v1.decode import parse
-from dubio.serving.v1.encode import render
-from dubio.serving.v1.images import Raster, mentioned
+from dubio.serving.v1.decode import decode_request, may_hold_images
+from dubio.serving.v1.encode import encode_response
+from dubio.serving.wire.schema import describe_content, describe_errors
 
 # Parsing or writing this much takes about a millisecond; more would hold up the event loop.
 _LONG_BYTES = 64 * 1024
 _LONG_ROWS = 32
 # Texts are divided into words, and rows looked at value by value, which takes longer.
-_LONG_NATURAL_BYTES = 4 * 1024
+_LONG_READER_BYTES = 4 * 1024
 
-_PROBLEM = {"application/problem+json": {"schema": schema.reference(schema.Problem)}}
+_PROBLEM = describe_content(schema.Problem, "application/problem+json")
 _PREDICT_DOCS: dict[str, Any] = {
     "response_class": Response,
     "responses": {
-        200: {
-            "description": "Predicted",
-            "content": {"application/json": {"schema": schema.reference(schema.PredictResponse)}},
-        },
-        400: {"description": "The body is not JSON", "content": _PROBLEM},
-        404: {"description": "No such model", "content": _PROBLEM},
-        413: {"description": "Too many rows or bytes", "content": _PROBLEM},
-        422: {"description": "Not what the model eats", "content": _PROBLEM},
-        503: {"description": "Not ready", "content": _PROBLEM},
+        200: {"description": "Predicted", "content": describe_content(schema.PredictResponse)},
+        **describe_errors(_PROBLEM, 400, 404, 408, 413, 415, 422, 503, 504),
     },
-    "openapi_extra": {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": schema.reference(schema.PredictRequest)}},
-        }
-    },
+    "openapi_extra": {"requestBody": {"required": True, "content": describe_content(schema.PredictRequest)}},
 }
 _CARD_DOCS: dict[str, Any] = {
     "response_class": Response,
     "responses": {
         200: {"description": "Described", "content": {"application/json": {"schema": {"type": "object"}}}},
-        404: {"description": "No such model", "content": _PROBLEM},
+        **describe_errors(_PROBLEM, 404),
         422: {"description": "Not a model's name", "content": _PROBLEM},
     },
 }
@@ -69,24 +57,20 @@ def build(service: PredictionService, settings: Settings, statistics: Statistics
         with statistics.of(model).exchange() as exchange:
             body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
             exchange.received()
-            asked = await aside(
-                len(body) > (_LONG_NATURAL_BYTES if spec.reader else _LONG_BYTES) or mentioned(body),
-                lambda: parse(
-                    body,
-                    shape=spec.shape,
-                    committee=predictor.committee.num_samples,
-                    max_rows=settings.max_rows,
-                    raster=Raster.of(spec),
-                    reader=spec.reader,
+            decoded = await aside(
+                len(body) > (_LONG_READER_BYTES if spec.reader else _LONG_BYTES) or may_hold_images(body),
+                lambda: decode_request(
+                    body, spec=spec, committee=predictor.committee.num_samples, max_rows=settings.max_rows
                 ),
             )
-            request.state.rows = len(asked.inputs)
+            request.state.rows = len(decoded.inputs)
             exchange.read()
             async with CancelOnDisconnect(request):
-                prediction = await service.predict(model, asked.inputs, samples=asked.samples)
+                prediction = await service.predict(model, decoded.inputs, samples=decoded.samples)
             exchange.predicted()
             answer = await aside(
-                len(asked.inputs) > _LONG_ROWS, lambda: render(prediction, model=model, request_id=asked.id)
+                len(decoded.inputs) > _LONG_ROWS,
+                lambda: encode_response(prediction, model=model, request_id=decoded.id),
             )
             return Response(answer, media_type="application/json")
 

@@ -1,38 +1,27 @@
 """What travels over `/v1`: the shape of requests, answers and problems. No torch here.
 
-Bodies are parsed and written by hand (`parsing.py`, `answers.py`) because validating thousands of numbers one
-by one costs more than predicting with them; these types are the contract those two are tested against, the
-source of the accepted keys, and the OpenAPI description.
+Requests are read as these types, but for the numbers, and answers are tested against them; they describe the API.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-
-class Wire(BaseModel):
-    """Base of everything on the wire: unknown keys are mistakes."""
-
-    model_config = ConfigDict(extra="forbid")
+from dubio.serving.wire.schema import Incoming, RequestId, SampleCount, Wire
 
 
-class Parameters(Wire):
+class Parameters(Incoming):
     """How to predict."""
 
-    samples: Annotated[int, Field(ge=2)] | Literal["auto"] | None = Field(
-        default=None,
-        description="How many committee members to ask, from 2 to the committee's size (the default). "
-        "Flags are calibrated for the whole committee, and for `auto`: as many members as each instance takes until "
-        "neither its label nor its flag is likely to change.",
-    )
+    samples: SampleCount = None
 
 
-class PredictRequest(Wire):
+class PredictRequest(Incoming):
     """Instances to predict."""
 
-    id: str | None = Field(default=None, max_length=256, description="Echoed in the answer.")
+    id: RequestId = None
     instances: list[Any] = Field(
         min_length=1,
         description="Raw values, one entry an instance: in the model's input shape, without a leading "
@@ -41,7 +30,7 @@ class PredictRequest(Wire):
         "A model of a table takes objects with a value for every column by name, null where it is missing; "
         "a model of texts takes strings.",
     )
-    parameters: Parameters | None = None
+    parameters: Parameters | None = Field(default=None, description="How to predict.")
 
 
 class ModelName(Wire):
@@ -69,7 +58,7 @@ class MonteCarlo(Wire):
 
 
 class Uncertainty(Wire):
-    """In nats: predictive = expected (the data's) + mutual information (the model's own ignorance)."""
+    """In nats: predictive = expected (aleatoric) + mutual information (the members' disagreement)."""
 
     predictive_entropy: float
     expected_entropy: float
@@ -120,14 +109,3 @@ class Problem(Wire):
     status: int
     detail: str = Field(description="What was wrong, the rule, and how to mend it.")
     request_id: str = Field(description="Also in the X-Request-Id header and in the service's log.")
-
-
-class OpenInferenceError(Wire):
-    """An error of the Open Inference Protocol."""
-
-    error: str
-
-
-def reference(kind: type[Wire]) -> dict[str, str]:
-    """A JSON schema that points to `kind` among the OpenAPI components."""
-    return {"$ref": f"#/components/schemas/{kind.__name__}"}

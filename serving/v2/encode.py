@@ -12,58 +12,68 @@ from dubio.models import AUTO, Prediction, Work
 from dubio.models.prediction import NOT_CALIBRATED_FOR_SAMPLES
 from dubio.serving.errors import InvalidRequest, Overloaded
 from dubio.serving.repository.repository import ServedModel
-from dubio.serving.v2.decode import Inference, Requested
+from dubio.serving.v2.decode import DecodedRequest, SelectedOutput
 from dubio.serving.v2.input_tensor import to_bytes
 from dubio.serving.v2.outputs import Values, classify
 
 
 @dataclass(frozen=True)
-class Reply:
-    """An answer's body, and how many of its bytes are JSON; None if all are."""
+class EncodedResponse:
+    """An answer.
+
+    Attributes:
+        body: JSON, and behind it the outputs in binary.
+        header_length: How many bytes are JSON; None if all are.
+    """
 
     body: bytes
     header_length: int | None
 
 
-def render(prediction: Prediction, *, asked: Inference, model: ServedModel) -> Reply:
+def encode_response(prediction: Prediction, *, request: DecodedRequest, model: ServedModel) -> EncodedResponse:
     """The outputs that were asked for: JSON, and behind it those that go in binary.
 
+    Args:
+        prediction: Of the request's inputs.
+        request: What was asked for.
+        model: Who answered.
+
     Raises:
-        InvalidRequest: flags were asked for by name, and no calibration applies.
-        Overloaded: none applies because fewer members answered than were asked.
+        InvalidRequest: Flags were asked for by name, and no calibration applies.
+        Overloaded: None applies because fewer members answered than were request.
     """
     classes = model.predictor.classes
     tensors: list[dict[str, Any]] = []
     raw: list[bytes | memoryview] = []
-    for requested in asked.outputs:
-        values = requested.output.read(prediction, classes)
+    for selected in request.outputs:
+        values = selected.output.read(prediction, classes)
         if values is None:
-            if asked.listed:
-                raise _no_flag(prediction, asked, requested)
+            if request.listed:
+                raise _no_flag(prediction, request, selected)
             continue
-        tensors.append(_tensor(requested, values, classes, raw))
-    answer: dict[str, Any] = {} if asked.id is None else {"id": asked.id}
+        tensors.append(_tensor(selected, values, classes, raw))
+    answer: dict[str, Any] = {} if request.id is None else {"id": request.id}
     answer |= {"model_name": model.name, "model_version": model.version}
-    if parameters := _parameters(prediction, asked.work):
+    if parameters := _parameters(prediction, request.work):
         answer["parameters"] = parameters
     head = orjson.dumps({**answer, "outputs": tensors}, option=orjson.OPT_SERIALIZE_NUMPY)
-    if not any(requested.binary for requested in asked.outputs):
-        return Reply(head, None)
-    return Reply(b"".join([head, *raw]), len(head))
+    if not any(selected.binary for selected in request.outputs):
+        return EncodedResponse(head, None)
+    return EncodedResponse(b"".join([head, *raw]), len(head))
 
 
 def _tensor(
-    requested: Requested, values: Values, classes: tuple[str, ...], raw: list[bytes | memoryview]
+    selected: SelectedOutput, values: Values, classes: tuple[str, ...], raw: list[bytes | memoryview]
 ) -> dict[str, Any]:
     """The tensor's entry in the JSON; its bytes join `raw` if it goes in binary."""
-    output = requested.output
+    output = selected.output
     datatype, shape = output.datatype, output.shape(len(values), len(classes))
-    if requested.classification is not None:
-        rows = classify(np.asarray(values), classes, count=requested.classification)
-        datatype, shape = "BYTES", [len(rows), requested.classification]
+    if selected.classification is not None:
+        rows = classify(np.asarray(values), classes, count=selected.classification)
+        datatype, shape = "BYTES", [len(rows), selected.classification]
         values = [text for row in rows for text in row]
     entry: dict[str, Any] = {"name": output.name, "datatype": datatype, "shape": shape}
-    if requested.binary:
+    if selected.binary:
         raw.append(to_bytes(values))
         entry["parameters"] = {"binary_data_size": len(raw[-1])}
     else:
@@ -85,9 +95,9 @@ def _parameters(prediction: Prediction, work: Work) -> dict[str, Any]:
     return parameters
 
 
-def _no_flag(prediction: Prediction, asked: Inference, requested: Requested) -> InvalidRequest | Overloaded:
-    name, reason = requested.output.name, prediction.reasons[0]
-    if reason == NOT_CALIBRATED_FOR_SAMPLES and prediction.samples != asked.samples:
+def _no_flag(prediction: Prediction, request: DecodedRequest, selected: SelectedOutput) -> InvalidRequest | Overloaded:
+    name, reason = selected.output.name, prediction.reasons[0]
+    if reason == NOT_CALIBRATED_FOR_SAMPLES and prediction.samples != request.samples:
         return Overloaded(
             f"Expected all members to answer for output '{name}', but only {prediction.samples} have the time now; "
             f"try again in a moment, or do without '{name}'.",

@@ -15,12 +15,12 @@ from dubio.serving.repository.repository import ServedModel
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
 from dubio.serving.telemetry.statistics import Statistics
-from dubio.serving.v1.schema import reference
-from dubio.serving.v2 import schema as wire
-from dubio.serving.v2.decode import parse
-from dubio.serving.v2.encode import Reply, render
-from dubio.serving.v2.input_tensor import Target
-from dubio.serving.v2.routes import errors, find
+from dubio.serving.v2 import schema
+from dubio.serving.v2.decode import decode_request
+from dubio.serving.v2.encode import EncodedResponse, encode_response
+from dubio.serving.v2.input_tensor import ModelSignature
+from dubio.serving.v2.routes import find_model
+from dubio.serving.wire.schema import describe_content
 
 # Reading or writing this much takes about a millisecond; more would hold up the event loop.
 _LONG_JSON = 64 * 1024
@@ -43,11 +43,11 @@ _DOCS: dict[str, Any] = {
                 }
             },
             "content": {
-                "application/json": {"schema": reference(wire.InferResponse)},
+                **describe_content(schema.InferResponse),
                 "application/octet-stream": _BINARY,
             },
         },
-        **errors(400, 404, 408, 413, 415, 503, 504),
+        **schema.describe_errors(400, 404, 408, 413, 415, 503, 504),
     },
     "openapi_extra": {
         "parameters": [
@@ -61,10 +61,7 @@ _DOCS: dict[str, Any] = {
         ],
         "requestBody": {
             "required": True,
-            "content": {
-                "application/json": {"schema": reference(wire.InferRequest)},
-                "application/octet-stream": _BINARY,
-            },
+            "content": {**describe_content(schema.InferRequest), "application/octet-stream": _BINARY},
         },
     },
 }
@@ -75,23 +72,25 @@ def build(service: PredictionService, settings: Settings, statistics: Statistics
     router = APIRouter(prefix="/v2", tags=["v2"])
 
     async def infer(request: Request, name: str, version: str | None) -> Response:
-        model = find(service.repository, name, version)
+        model = find_model(service.repository, name, version)
         request.state.model, request.state.version = model.name, model.version
         with statistics.of(model).exchange() as exchange:
             body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
             exchange.received()
-            header, target = request.headers.get(_HEADER), _target(model, settings)
+            header, signature = request.headers.get(_HEADER), _signature(model, settings)
             long = len(body) > (_LONG_JSON if header is None else _LONG_BINARY)
-            asked = await aside(long, lambda: parse(body, header_length=header, target=target))
-            request.state.rows = len(asked.inputs)
+            decoded = await aside(long, lambda: decode_request(body, header_length=header, model=signature))
+            request.state.rows = len(decoded.inputs)
             exchange.read()
             async with CancelOnDisconnect(request):
                 prediction = await service.predict(
-                    model, asked.inputs, samples=asked.samples, work=asked.work, timeout=asked.timeout
+                    model, decoded.inputs, samples=decoded.samples, work=decoded.work, timeout=decoded.timeout
                 )
             exchange.predicted()
-            reply = await aside(len(asked.inputs) > _LONG_ROWS, lambda: render(prediction, asked=asked, model=model))
-            return await _respond(request, reply)
+            answer = await aside(
+                len(decoded.inputs) > _LONG_ROWS, lambda: encode_response(prediction, request=decoded, model=model)
+            )
+            return await _respond(request, answer)
 
     @router.post("/models/{name}/infer", summary="Predict with a model", **_DOCS)
     async def infer_with(request: Request, name: str) -> Response:
@@ -104,9 +103,9 @@ def build(service: PredictionService, settings: Settings, statistics: Statistics
     return router
 
 
-def _target(model: ServedModel, settings: Settings) -> Target:
+def _signature(model: ServedModel, settings: Settings) -> ModelSignature:
     predictor = model.predictor
-    return Target(
+    return ModelSignature(
         name=model.name,
         shape=predictor.input.shape,
         classes=len(predictor.classes),
@@ -115,14 +114,14 @@ def _target(model: ServedModel, settings: Settings) -> Target:
     )
 
 
-async def _respond(request: Request, reply: Reply) -> Response:
-    body, headers = reply.body, {}
+async def _respond(request: Request, answer: EncodedResponse) -> Response:
+    body, headers = answer.body, {}
     media_type = "application/json"
-    if reply.header_length is not None:
-        headers[_HEADER] = str(reply.header_length)
+    if answer.header_length is not None:
+        headers[_HEADER] = str(answer.header_length)
         media_type = "application/octet-stream"
     encoding = choose(request.headers.get("accept-encoding"))
     if encoding is not None and len(body) >= _WORTH_COMPRESSING:
-        body = await aside(len(body) > _LONG_JSON, lambda: compress(reply.body, encoding=encoding))
+        body = await aside(len(body) > _LONG_JSON, lambda: compress(answer.body, encoding=encoding))
         headers["Content-Encoding"] = encoding
     return Response(body, headers=headers, media_type=media_type)

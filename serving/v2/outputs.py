@@ -19,12 +19,12 @@ class Output:
     """One output tensor of every model.
 
     Attributes:
-        name: on the wire.
-        datatype: the protocol's name for it.
-        per_class: whether its shape is [-1, C]; else it is [-1].
-        work: what must be computed for it.
-        read: takes it from a prediction and the class names; None without a calibration that applies.
-        by_default: whether it is sent to those who name no outputs.
+        name: On the wire.
+        datatype: The protocol's name for it.
+        per_class: Whether its shape is [-1, C]; else it is [-1].
+        work: What must be computed for it.
+        read: Takes it from a prediction and the class names; None without a calibration that applies.
+        by_default: Whether it is sent to those who name no outputs.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's repository extension. That only administrators come here is up to `access.py`."""
+"""The Open Inference Protocol's repository extension. `serving/http/auth.py` lets only administrators come here."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from dubio.serving.errors import ControlRefused
 from dubio.serving.http.body import read_body
 from dubio.serving.repository.repository import ModelRepository
 from dubio.serving.settings import Settings
-from dubio.serving.v1.schema import Wire, reference
-from dubio.serving.v2 import schema as wire
-from dubio.serving.v2.decode import parse_index, parse_load, parse_unload
-from dubio.serving.v2.routes import errors
+from dubio.serving.v2 import schema
+from dubio.serving.wire.envelope import read
+from dubio.serving.wire.schema import Wire, describe_content, reference
 
 _EMPTY = {200: {"description": "Done", "content": {}}}
 
@@ -27,7 +26,8 @@ def build(repository: ModelRepository, settings: Settings) -> APIRouter:
     router = APIRouter(prefix="/v2/repository", tags=["v2"])
 
     async def body(request: Request) -> bytes:
-        return await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
+        given = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
+        return given.strip() or b"{}"  # clients that have nothing to say send nothing
 
     def refuse_contradictions() -> None:
         if settings.model_control == "poll":
@@ -41,24 +41,24 @@ def build(repository: ModelRepository, settings: Settings) -> APIRouter:
                 "request reaches one of them only; start the service with `model_control` poll."
             )
 
-    @router.post("/index", summary="What there is, loaded or not", **_docs(wire.IndexRequest, _INDEX))
+    @router.post("/index", summary="What there is, loaded or not", **_docs(schema.IndexRequest, _INDEX))
     async def index(request: Request) -> Response:
-        ready_only = parse_index(await body(request))
+        asked = read(await body(request), schema.IndexRequest)
         states = await asyncio.to_thread(repository.index)
         lines = [
             {"name": each.name, "version": each.version, "state": each.state.value, "reason": each.reason}
             for each in states
-            if not ready_only or each.state == "READY"
+            if not asked.ready or each.state == "READY"
         ]
         return Response(orjson.dumps(lines), media_type="application/json")
 
     @router.post(
         "/models/{name}/load",
         summary="Load what is new or changed of a model",
-        **_docs(wire.LoadRequest, _EMPTY, 404, 409),
+        **_docs(schema.LoadRequest, _EMPTY, 404, 409),
     )
     async def load(request: Request, name: str) -> Response:
-        parse_load(await body(request))
+        read(await body(request), schema.LoadRequest)
         refuse_contradictions()
         await repository.load_model(name)
         return Response()
@@ -66,10 +66,10 @@ def build(repository: ModelRepository, settings: Settings) -> APIRouter:
     @router.post(
         "/models/{name}/unload",
         summary="Take a model out of service",
-        **_docs(wire.UnloadRequest, _EMPTY, 404, 409),
+        **_docs(schema.UnloadRequest, _EMPTY, 404, 409),
     )
     async def unload(request: Request, name: str) -> Response:
-        parse_unload(await body(request))
+        read(await body(request), schema.UnloadRequest)
         refuse_contradictions()
         await repository.unload_model(name)
         return Response()
@@ -80,7 +80,7 @@ def build(repository: ModelRepository, settings: Settings) -> APIRouter:
 _INDEX = {
     200: {
         "description": "One entry for every version",
-        "content": {"application/json": {"schema": {"type": "array", "items": reference(wire.IndexEntry)}}},
+        "content": {"application/json": {"schema": {"type": "array", "items": reference(schema.IndexEntry)}}},
     }
 }
 
@@ -88,6 +88,6 @@ _INDEX = {
 def _docs(kind: type[Wire], done: dict[int, Any], *statuses: int) -> dict[str, Any]:
     return {
         "response_class": Response,
-        "responses": {**done, **errors(400, 401, 403, 408, 413, 415, *statuses)},
-        "openapi_extra": {"requestBody": {"content": {"application/json": {"schema": reference(kind)}}}},
+        "responses": {**done, **schema.describe_errors(400, 401, 403, 408, 413, 415, *statuses)},
+        "openapi_extra": {"requestBody": {"content": describe_content(kind)}},
     }

@@ -15,36 +15,17 @@ from dubio.serving.repository.repository import ModelRepository, ServedModel
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
 from dubio.serving.telemetry.statistics import Statistics
-from dubio.serving.v1.schema import OpenInferenceError, Wire, reference
-from dubio.serving.v2 import schema as wire
+from dubio.serving.v2 import schema
 from dubio.serving.v2.metadata import configure, describe_model, describe_server
-
-_MEANING = {
-    400: "Not what the protocol or the model takes",
-    401: "No API key, or an unknown one",
-    403: "The API key is good for other things, or administration is off",
-    404: "No such model or version",
-    408: "The body came too slowly",
-    409: "Not while the service controls its models itself",
-    413: "Too many rows or bytes",
-    415: "Compressed in another way than gzip or deflate",
-    503: "Not ready, or too much waits already",
-    504: "Not ready in time",
-}
+from dubio.serving.wire.schema import Wire, describe_content
 
 
-def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The API's description of these statuses."""
-    content = {"application/json": {"schema": reference(OpenInferenceError)}}
-    return {status: {"description": _MEANING[status], "content": content} for status in statuses}
-
-
-def find(repository: ModelRepository, name: str, version: str | None = None) -> ServedModel:
+def find_model(repository: ModelRepository, name: str, version: str | None = None) -> ServedModel:
     """The model that a path names.
 
     Raises:
-        NotReady: nothing is loaded.
-        UnknownModel: no such model or version, in words that the protocol's clients look for.
+        NotReady: Nothing is loaded.
+        UnknownModel: No such model or version, in words that the protocol's clients look for.
     """
     try:
         return repository.get(name, version)
@@ -62,7 +43,16 @@ def build(
     version: str,
     loads_on_request: bool,
 ) -> APIRouter:
-    """The `/v2` routes around `service`, which is of this `version`, and may load models when an administrator asks."""
+    """The `/v2` routes.
+
+    Args:
+        service: Answers.
+        settings: Of the operator.
+        statistics: Of what the models did.
+        lifecycle: Whether the process is stopping.
+        version: Of the service.
+        loads_on_request: Whether models are loaded when an administrator asks.
+    """
     router = APIRouter(prefix="/v2", tags=["v2"])
     repository = service.repository
 
@@ -70,7 +60,7 @@ def build(
     async def live() -> dict[str, bool]:
         return {"live": True}
 
-    @router.get("/health/ready", summary="May requests be sent here?", responses=errors(503))
+    @router.get("/health/ready", summary="May requests be sent here?", responses=schema.describe_errors(503))
     async def ready() -> dict[str, bool]:
         if lifecycle.stopping:
             raise NotReady("The service is stopping; ask another one.")
@@ -80,12 +70,12 @@ def build(
 
     # Some clients ask with a slash, some without, and few follow a redirect.
     @router.get("/", include_in_schema=False)
-    @router.get("", summary="What answers, and what it can do", **_docs(wire.ServerMetadata))
+    @router.get("", summary="What answers, and what it can do", **_docs(schema.ServerMetadata))
     async def show_server() -> Response:
         return _json(describe_server(version, loads_on_request=loads_on_request))
 
     # Before the models' own routes, so that it is not taken for a model.
-    @router.get("/models/stats", summary="What all models did", **_docs(wire.StatisticsReport))
+    @router.get("/models/stats", summary="What all models did", **_docs(schema.StatisticsReport))
     async def count_all() -> Response:
         return _json({"model_stats": [statistics.report(model) for model in repository.all_versions()]})
 
@@ -93,12 +83,12 @@ def build(
         """Answer `path` for a model, and for a version of it."""
 
         async def of_model(request: Request, name: str) -> Response:
-            model = find(repository, name)
+            model = find_model(repository, name)
             request.state.model, request.state.version = model.name, model.version
             return _json(answer(model, None))
 
         async def of_version(request: Request, name: str, version: str) -> Response:
-            model = find(repository, name, version)
+            model = find_model(repository, name, version)
             request.state.model, request.state.version = model.name, model.version
             return _json(answer(model, version))
 
@@ -119,26 +109,23 @@ def build(
     add(
         "",
         "A model's tensors",
-        wire.ModelMetadata,
+        schema.ModelMetadata,
         lambda model, _: describe_model(model, repository.versions(model.name)),
     )
-    add("/ready", "May this model be asked?", wire.ModelReady, lambda model, _: {"name": model.name, "ready": True})
+    add("/ready", "May this model be asked?", schema.ModelReady, lambda model, _: {"name": model.name, "ready": True})
     add(
         "/config",
         "A model's configuration",
-        wire.ModelConfig,
+        schema.ModelConfig,
         lambda model, _: configure(model, max_rows=settings.max_rows),
     )
-    add("/stats", "What a model did", wire.StatisticsReport, count)
+    add("/stats", "What a model did", schema.StatisticsReport, count)
     return router
 
 
 def _docs(kind: type[Wire], *statuses: int) -> dict[str, Any]:
-    content = {"application/json": {"schema": reference(kind)}}
-    return {
-        "response_class": Response,
-        "responses": {200: {"description": "Described", "content": content}, **errors(*statuses)},
-    }
+    described = {200: {"description": "Described", "content": describe_content(kind)}}
+    return {"response_class": Response, "responses": {**described, **schema.describe_errors(*statuses)}}
 
 
 def _json(document: dict[str, Any]) -> Response:

@@ -1,79 +1,99 @@
 """What travels over `/v2`: the Open Inference Protocol and its extensions. No torch here.
 
-As over `/v1`, bodies are parsed and written by hand; these types say which keys are known, and describe the API.
+Requests are read as these types, but for the numbers, and answers are tested against them; they describe the API.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SkipValidation
 
-from dubio.serving.v1.schema import Wire
+from dubio.serving.wire import schema as wire
+from dubio.serving.wire.schema import Incoming, RequestId, SampleCount, Wire
+
+_RESERVED = ("sequence_id", "sequence_start", "sequence_end", "headers")
 
 
-class InferParameters(Wire):
+class Parameters(Incoming):
+    """Base of the protocol's parameters, of which other servers know more."""
+
+    content_type: SkipValidation[str | None] = Field(
+        default=None, description="Accepted for compatibility; the datatype decides."
+    )
+
+    @classmethod
+    def explain_unknown(cls, key: str) -> str:
+        """What to do about a key that is none of the fields."""
+        if key.startswith("triton_") or key in _RESERVED:
+            return "it is reserved, and no model here uses it; leave it out."
+        if key.startswith("shared_memory"):
+            return "shared memory is not supported; send the tensor in the body."
+        return super().explain_unknown(key)
+
+
+class InferParameters(Parameters):
     """How to predict."""
 
-    samples: Annotated[int, Field(ge=2)] | Literal["auto"] | None = Field(
-        default=None,
-        description="How many committee members to ask, from 2 to the committee's size (the default). "
-        "Flags are calibrated for the whole committee, and for `auto`: as many members as each row takes until "
-        "neither its label nor its flag is likely to change; the output `mc_samples` says how many that were.",
-    )
+    samples: SampleCount = None
     timeout: int | None = Field(
         default=None, ge=0, le=2**63 - 1, description="Microseconds after which the answer is of no use; 504 then."
     )
     binary_data_output: bool | None = Field(
         default=None, description="Whether outputs come in binary that do not say otherwise themselves."
     )
-    priority: int | None = Field(default=None, description="Accepted for compatibility; all requests are equal.")
-    content_type: str | None = Field(default=None, description="Accepted for compatibility; the datatype decides.")
+    priority: SkipValidation[int | None] = Field(
+        default=None, description="Accepted for compatibility; all requests are equal."
+    )
 
 
-class InputParameters(Wire):
+class InputParameters(Parameters):
     """How an input is sent."""
 
     binary_data_size: int | None = Field(
         default=None, ge=1, description="How many bytes behind the JSON are this tensor; instead of `data`."
     )
-    content_type: str | None = Field(default=None, description="Accepted for compatibility; the datatype decides.")
 
 
-class RequestInput(Wire):
+class RequestInput(Incoming):
     """The rows to predict: raw values, which the model normalises itself."""
 
     name: str = Field(description="`input`, the only one.")
-    shape: list[int] = Field(description="Rows first, then the model's input shape.")
+    shape: list[int] = Field(max_length=16, description="Rows first, then the model's input shape, as whole numbers.")
     datatype: str = Field(description="FP32; other numbers (FP16 in binary only, FP64, INT*, UINT*) are converted.")
-    parameters: InputParameters | None = None
+    parameters: InputParameters | None = Field(default=None, description="How the input is sent.")
     data: list[Any] | None = Field(default=None, description="Nested like the shape, or flat in row-major order.")
 
 
-class OutputParameters(Wire):
+class OutputParameters(Parameters):
     """How an output is to come."""
 
-    binary_data: bool | None = Field(default=None, description="Behind the JSON instead of in it.")
+    binary_data: bool | None = Field(default=None, description="Whether it comes behind the JSON instead of in it.")
     classification: int | None = Field(
-        default=None, ge=0, description="So many largest classes as `value:index:label`, instead of the numbers."
+        default=None,
+        ge=0,
+        description="How many of the largest classes to name as `value:index:label`, instead of the numbers.",
     )
-    content_type: str | None = Field(default=None, description="Accepted for compatibility; the datatype decides.")
 
 
-class RequestOutput(Wire):
+class RequestOutput(Incoming):
     """An output that is asked for; what is not asked for is not computed."""
 
-    name: str
-    parameters: OutputParameters | None = None
+    name: str = Field(description="One of the model's outputs.")
+    parameters: OutputParameters | None = Field(default=None, description="How the output is to come.")
 
 
-class InferRequest(Wire):
+class InferRequest(Incoming):
     """Rows to predict and what to say about them."""
 
-    id: str | None = Field(default=None, max_length=256, description="Echoed in the answer.")
-    parameters: InferParameters | None = None
-    inputs: list[RequestInput] = Field(min_length=1, max_length=1)
-    outputs: list[RequestOutput] | None = Field(default=None, description="All but `mc_samples`, if none is named.")
+    id: RequestId = None
+    parameters: InferParameters | None = Field(default=None, description="How to predict.")
+    inputs: list[RequestInput] = Field(
+        min_length=1, max_length=1, description="One tensor, `input`: name, shape, datatype and data."
+    )
+    outputs: list[RequestOutput] | None = Field(
+        default=None, fail_fast=True, description="All but `mc_samples`, if none is named."
+    )
 
 
 class ResponseOutput(Wire):
@@ -195,7 +215,7 @@ class StatisticsReport(Wire):
     model_stats: list[ModelStatistics]
 
 
-class IndexRequest(Wire):
+class IndexRequest(Incoming):
     """Which models to list."""
 
     ready: bool = Field(default=False, description="Only those that are loaded.")
@@ -210,15 +230,25 @@ class IndexEntry(Wire):
     reason: str = Field(description="Why it is not served, or not as its files are now; empty otherwise.")
 
 
-class LoadRequest(Wire):
+class LoadParameters(Incoming):
     """Nothing: models are loaded as they lie on disk."""
 
-    parameters: dict[str, Any] | None = Field(
-        default=None, description="Empty. `config` and `file:` overrides are refused.", max_length=0
-    )
+    @classmethod
+    def explain_unknown(cls, key: str) -> str:
+        """What to do about a key: there is none that could be known."""
+        return (
+            "models are loaded from the service's own disk as they are; put the checkpoint there, and load the model "
+            "without parameters."
+        )
 
 
-class UnloadParameters(Wire):
+class LoadRequest(Incoming):
+    """A model to load, which the path names."""
+
+    parameters: LoadParameters | None = Field(default=None, description="None are known.")
+
+
+class UnloadParameters(Incoming):
     """How to unload."""
 
     unload_dependents: bool | None = Field(
@@ -226,7 +256,18 @@ class UnloadParameters(Wire):
     )
 
 
-class UnloadRequest(Wire):
-    """Nothing that matters."""
+class UnloadRequest(Incoming):
+    """A model to unload, which the path names."""
 
-    parameters: UnloadParameters | None = None
+    parameters: UnloadParameters | None = Field(default=None, description="How to unload.")
+
+
+class OpenInferenceError(Wire):
+    """An error of the Open Inference Protocol."""
+
+    error: str
+
+
+def describe_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI for errors of these statuses."""
+    return wire.describe_errors(wire.describe_content(OpenInferenceError), *statuses)

@@ -8,10 +8,7 @@ from pathlib import Path
 
 from fastapi import APIRouter
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import FileResponse, HTMLResponse, Response
-
-from dubio.serving.telemetry.metrics import Metrics
 
 _TITLE = "Dubio"
 _DESCRIPTION = "/openapi.json"
@@ -61,14 +58,3 @@ def _file(path: Path, media_type: str) -> Callable[[], Awaitable[Response]]:
         return FileResponse(path, media_type=media_type)
 
     return answer
-
-
-def build_metrics(metrics: Metrics) -> APIRouter:
-    """The `/metrics` route around `metrics`."""
-    router = APIRouter(tags=["operations"])
-
-    @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
-    async def scrape() -> Response:
-        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
-
-    return router

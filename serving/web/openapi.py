@@ -12,17 +12,18 @@ from pydantic.json_schema import models_json_schema
 from dubio.models.inputs import encoding
 from dubio.serving.service import PredictionService
 from dubio.serving.v1 import schema as v1_schema
-from dubio.serving.v1.images import Raster
+from dubio.serving.v1.images import ImageCodec
 from dubio.serving.v2 import schema as v2_schema
 from dubio.serving.v2.input_tensor import INPUT
+from dubio.serving.wire.schema import Wire
 
-REF_TEMPLATE = "#/components/schemas/{model}"
+_REFERENCE = "#/components/schemas/{model}"
 
-_KINDS: tuple[type[v1_schema.Wire], ...] = (
+_KINDS: tuple[type[Wire], ...] = (
     v1_schema.PredictRequest,
     v1_schema.PredictResponse,
     v1_schema.Problem,
-    v1_schema.OpenInferenceError,
+    v2_schema.OpenInferenceError,
     v2_schema.InferRequest,
     v2_schema.InferResponse,
     v2_schema.ServerMetadata,
@@ -40,7 +41,7 @@ _KINDS: tuple[type[v1_schema.Wire], ...] = (
 def describe_api(app: FastAPI, service: PredictionService) -> dict[str, Any]:
     """OpenAPI for `app`, built anew on each call because the examples follow the loaded models."""
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-    _, schemas = models_json_schema([(kind, "validation") for kind in _KINDS], ref_template=REF_TEMPLATE)
+    _, schemas = models_json_schema([(kind, "validation") for kind in _KINDS], ref_template=_REFERENCE)
     document.setdefault("components", {})["schemas"] = schemas["$defs"]
     examples, infer_examples = _examples(service), _infer_examples(service)
     for path, operations in document["paths"].items():
@@ -59,23 +60,23 @@ def describe_api(app: FastAPI, service: PredictionService) -> dict[str, Any]:
 
 
 def _examples(service: PredictionService) -> dict[str, Any]:
-    found = {}
+    examples = {}
     for model in service.repository:
         instance = encoding.example(model.predictor.input)
         if instance is not None:
             value = {"id": "r-1", "instances": [instance]}
-            found[model.name] = {"summary": f"One instance for {model.name}", "value": value}
-            raster = Raster.of(model.predictor.input)
-            if not raster.unfit:
-                found[f"{model.name}, image file"] = {
+            examples[model.name] = {"summary": f"One instance for {model.name}", "value": value}
+            codec = ImageCodec(model.predictor.input)
+            if not codec.unsupported:
+                examples[f"{model.name}, image file"] = {
                     "summary": f"The same for {model.name} as a file",
-                    "value": {"id": "r-1", "instances": [raster.write(instance)]},
+                    "value": {"id": "r-1", "instances": [codec.encode(instance)]},
                 }
-    return found
+    return examples
 
 
 def _infer_examples(service: PredictionService) -> dict[str, Any]:
-    found = {}
+    examples = {}
     for model in service.repository:
         instance = encoding.example(model.predictor.input)
         # Over this API these models take the numbers that a row or a text becomes, which nobody has at hand.
@@ -88,5 +89,5 @@ def _infer_examples(service: PredictionService) -> dict[str, Any]:
             }
             outputs = [{"name": "label"}, {"name": "mc_mean"}, {"name": "mutual_information"}]
             value = {"id": "r-1", "inputs": [tensor], "outputs": outputs}
-            found[model.name] = {"summary": f"One row for {model.name}, and three outputs", "value": value}
-    return found
+            examples[model.name] = {"summary": f"One row for {model.name}, and three outputs", "value": value}
+    return examples

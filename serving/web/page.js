@@ -60,7 +60,7 @@ function drawable(input) {
 }
 
 /** Whether an instance is a text or a row of named columns, rather than numbers. */
-function natural(input) {
+function isTextOrRow(input) {
   return input.kind === "text" || input.kind === "table";
 }
 
@@ -219,7 +219,7 @@ function showBars({ deterministic, mc }) {
       name.title = classes[i];
       const chart = element("td", "chart");
       chart.setAttribute("aria-hidden", "true");
-      chart.append(bar("plain", deterministic.probabilities[i]), bar("mean", mc.mean[i], mc.std[i]));
+      chart.append(bar("deterministic", deterministic.probabilities[i]), bar("mean", mc.mean[i], mc.std[i]));
       const both = `${percent(mc.mean[i])} ± ${(100 * mc.std[i]).toFixed(1)}`;
       row.append(name, chart, element("td", "number", percent(deterministic.probabilities[i])), element("td", "number", both));
       return row;
@@ -234,7 +234,7 @@ function showAnswer({ deterministic, mc, uncertainty, ood }) {
   verdict.className = `verdict ${ood.flagged === null ? "" : ood.flagged ? "bad" : "good"}`;
   verdict.textContent = ood.reason ? VERDICTS[ood.reason] : "Not flagged: nothing sets this apart from the training data.";
   const promise = state.card.calibration && state.card.calibration.promise;
-  $("evidence").textContent =
+  $("p-value").textContent =
     ood.p_value === null
       ? ""
       : `p-value ${short(ood.p_value)}; flagged at or below ${short(ood.level)}` + (promise ? `. Promise: ${promise}.` : ".");
@@ -248,7 +248,7 @@ function showAnswer({ deterministic, mc, uncertainty, ood }) {
   list($("uncertainty"), [
     ["Predictive entropy", `${short(uncertainty.predictive_entropy)} nats: all there is to doubt`],
     ["Expected entropy", `${short(uncertainty.expected_entropy)} nats: because the input is ambiguous`],
-    ["Mutual information", `${short(uncertainty.mutual_information)} nats: because the model does not know`],
+    ["Mutual information", `${short(uncertainty.mutual_information)} nats: because the members disagree`],
   ]);
 }
 
@@ -309,8 +309,8 @@ async function choose(name) {
   state.cursor = 0;
   $("drawing").hidden = !drawable(input);
   $("clear").hidden = $("invert").hidden = input.kind !== "image";
-  $("noise").hidden = natural(input);
-  [$("sent").textContent, $("form").textContent] = FORMS[natural(input) ? input.kind : "numbers"];
+  $("noise").hidden = isTextOrRow(input);
+  [$("sent").textContent, $("form").textContent] = FORMS[isTextOrRow(input) ? input.kind : "numbers"];
   $("numbers").open = !drawable(input);
   $("samples").value = $("samples").max = committee.num_samples;
   showCard(state.card);
@@ -320,7 +320,7 @@ async function choose(name) {
 
 function example() {
   const { example: instance, input } = state.card;
-  if (natural(input)) {
+  if (isTextOrRow(input)) {
     $("values").value = input.kind === "text" ? instance : JSON.stringify(instance, null, 1);
     return;
   }
@@ -347,7 +347,7 @@ function watchControls() {
     fill((i) => low + high - state.values[i]);
   });
   $("values").addEventListener("input", () => {
-    if (natural(state.card.input)) return;
+    if (isTextOrRow(state.card.input)) return;
     try {
       const flat = JSON.parse($("values").value).flat(Infinity);
       if (flat.length === size(state.card.input.shape) && flat.every(Number.isFinite)) {

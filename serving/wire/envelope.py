@@ -1,50 +1,143 @@
-"""The parts of an Open Inference Protocol request that occur in several places: objects, parameters, switches."""
+"""From a request's bytes to its type, or to an error that names field, rule, value and cure. Knows no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from dubio.serving.errors import InvalidRequest
-from dubio.serving.v1.decode import refuse_unknown
-from dubio.serving.v1.instances import name_value
+import orjson
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
-_RESERVED = ("sequence_id", "sequence_start", "sequence_end", "headers")
+from dubio.serving.errors import InvalidRequest, MalformedJSON
+from dubio.serving.wire.schema import Incoming
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
-def read_object(value: object, *, known: Collection[str], what: str) -> dict[str, Any]:
-    """`value`, if it is an object without unknown keys; raises InvalidRequest if not."""
-    if not isinstance(value, dict):
-        raise InvalidRequest(f'Expected {what} to be an object like {{"name": ...}}, but got {name_value(value)}.')
-    refuse_unknown(value, known=known, what="key", where=what)
-    return value
+    from dubio.models import Samples
 
+Request = TypeVar("Request", bound=Incoming)
 
-def read_parameters(value: object, *, known: Collection[str], of: str) -> dict[str, Any]:
-    """The parameters of a request or tensor, none if there are none; raises InvalidRequest for those not `known`."""
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise InvalidRequest(f"Expected `parameters` of {of} to be an object, but got {name_value(value)}.")
-    for name in value:
-        if name.startswith("triton_") or name in _RESERVED:
-            raise InvalidRequest(f"parameter {quoted(name)} is reserved, and no model here uses it; leave it out.")
-        if name.startswith("shared_memory"):
-            raise InvalidRequest("shared memory is not supported; send the tensor in the body.")
-    refuse_unknown(value, known=known, what="parameter", where=f"`parameters` of {of}")
-    return value
+# Where the parser stops at one: on its first letter, or after its sign.
+_NOT_A_NUMBER = re.compile(r".?[-+]?(nan|inf|infinity)\b", re.IGNORECASE | re.DOTALL)
+# Listing the mistakes of a request with a million unknown keys would take seconds.
+_MOST_ERRORS = 100
+_KINDS = {bool: "a boolean", type(None): "null", dict: "an object"}
 
 
-def read_flag(parameters: dict[str, Any], name: str, default: bool) -> bool:
-    """A parameter that is true or false; raises InvalidRequest if it is something else."""
-    value = parameters.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, bool):
-        raise InvalidRequest(f"Expected `{name}` to be true or false, but got {name_value(value)}.")
-    return value
+def read(body: bytes | memoryview, kind: type[Request]) -> Request:
+    """The request that a body holds; what its type leaves open, numbers above all, is not looked at.
+
+    Args:
+        body: Decompressed JSON.
+        kind: The type of the request.
+
+    Raises:
+        MalformedJSON: The body is no JSON.
+        InvalidRequest: It is JSON but not such a request.
+    """
+    document = loads(body)
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        raise InvalidRequest(_explain(error, kind)) from error
 
 
-def quoted(value: object) -> str:
-    """A name as messages repeat it: in quotes, and cut if it is long."""
-    return f"'{value[:100]}'" if isinstance(value, str) else name_value(value)
+def loads(body: bytes | memoryview) -> Any:
+    """What the JSON says.
+
+    Raises:
+        MalformedJSON: It is none.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        complaint = f"it cannot be read: {error}"
+        if _NOT_A_NUMBER.match(error.doc, max(0, error.pos - 1)):
+            complaint = (
+                f"character {error.pos} begins NaN or Infinity, which JSON does not have; "
+                "leave such instances out, or fill in the missing values"
+            )
+        raise MalformedJSON(f"Expected the body to be JSON, but {complaint}.") from error
+
+
+def limit_samples(samples: Samples, *, committee: int) -> Samples:
+    """The members that a request asks for, None for all.
+
+    Raises:
+        InvalidRequest: There are not so many in the `committee`.
+    """
+    if isinstance(samples, int) and samples > committee:
+        raise InvalidRequest(
+            f'Expected `parameters.samples` to be an integer in [2, {committee}] or "auto", but got {samples}; '
+            "leave it out to ask the whole committee."
+        )
+    return samples
+
+
+def name_value(value: object) -> str:
+    """A JSON value in a few words; lists and objects are not repeated, which could be long and deep."""
+    if isinstance(value, str):
+        return f"the string {value[:40]!r}" + (" (cut)" if len(value) > 40 else "")
+    if type(value) in (int, float):
+        return f"the number {value}"
+    return f"a list of {len(value)}" if isinstance(value, list) else _KINDS[type(value)]
+
+
+def _explain(error: ValidationError, kind: type[Incoming]) -> str:
+    """What pydantic found first, in the house's words."""
+    known = ", ".join(kind.model_fields)
+    if error.error_count() > _MOST_ERRORS:
+        count = error.error_count()
+        return f"Expected the request to have the keys {known}, but {count} things in it are wrong; leave others out."
+    details = error.errors(include_url=False)
+    # A key that is unknown may be the one that is missing, so it comes first.
+    first = next((each for each in details if each["type"] == "extra_forbidden"), details[0])
+    where, field, model = _locate(kind, first["loc"])
+    if first["type"] == "extra_forbidden":
+        key = str(first["loc"][-1])
+        return f"Expected no unknown key in {where}, but got `{key[:100]}`; {model.explain_unknown(key)}"
+    if field is None:
+        return f"Expected the request to be an object with {known}, but got {name_value(first['input'])}."
+    meaning = f"Its meaning: {(field.description or '').split('. ')[0].removesuffix('.')}."
+    if first["type"] == "missing":
+        return f"Expected {where}, but it is missing; send it. {meaning}"
+    # Each branch of a union complains for itself.
+    rules = dict.fromkeys(_rule(each) for each in details if _locate(kind, each["loc"])[0] == where)
+    cure = "mend it" if field.is_required() else "mend it or leave it out"
+    rule = " or ".join(rules).replace(" or to be ", " or ")
+    return f"Expected {where} {rule}, but got {name_value(first['input'])}; {cure}. {meaning}"
+
+
+def _rule(detail: ErrorDetails) -> str:
+    """Pydantic's "Input should be ..." as a part of a sentence."""
+    if detail["type"] == "model_type":
+        return "to be an object"
+    return "to " + detail["msg"].partition(" should ")[2].partition(" after validation")[0]
+
+
+def _locate(kind: type[Incoming], location: tuple[int | str, ...]) -> tuple[str, FieldInfo | None, type[Incoming]]:
+    """A place in a request: as a caller would write it, the field there, and the type that this is a field of.
+
+    What no field is called, an unknown key or pydantic's name for a branch of a union, ends the way.
+    """
+    path, field, model = "", None, kind
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+            continue
+        if field is not None:
+            model = _model_of(field.annotation) or model
+        if part not in model.model_fields:
+            break
+        field = model.model_fields[part]
+        path += f".{part}" if path else part
+    return f"`{path}`" if path else "the request", field, model
+
+
+def _model_of(annotation: Any) -> Any:
+    """The type of request in an annotation such as `list[X] | None`; None if there is none."""
+    if isinstance(annotation, type) and issubclass(annotation, Incoming):
+        return annotation
+    return next(filter(None, map(_model_of, get_args(annotation))), None)

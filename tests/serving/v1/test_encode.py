@@ -7,14 +7,14 @@ import pytest
 
 from dubio.models import Predictor, Samples
 from dubio.serving.repository.repository import ServedModel
-from dubio.serving.v1.encode import render
+from dubio.serving.v1.encode import encode_response
 from dubio.serving.v1.schema import PredictResponse
 
 
 @pytest.mark.parametrize("samples", [None, 5, "auto"])
 def test_the_answer_is_the_prediction(predictor: Predictor, bars: np.ndarray, samples: Samples) -> None:
     prediction = predictor.predict(bars[:3], samples=samples)
-    body = render(prediction, model=ServedModel("m", "1", predictor), request_id="r")
+    body = encode_response(prediction, model=ServedModel("m", "1", predictor), request_id="r")
 
     answer = PredictResponse.model_validate_json(body, strict=True)
     assert (answer.id, answer.model.name, answer.model.version) == ("r", "m", "1")
@@ -44,6 +44,6 @@ def test_the_answer_is_the_prediction(predictor: Predictor, bars: np.ndarray, sa
 
 def test_rows_of_strided_arrays_are_written_too(predictor: Predictor, bars: np.ndarray) -> None:
     prediction = predictor.predict(bars)
-    answer = json.loads(render(prediction, model=ServedModel("m", "1", predictor), request_id=None))
+    answer = json.loads(encode_response(prediction, model=ServedModel("m", "1", predictor), request_id=None))
     assert len(answer["predictions"]) == len(bars)
     assert answer["id"] is None

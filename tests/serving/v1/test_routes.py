@@ -1,4 +1,4 @@
-"""The natural API through a real socket."""
+"""`/v1` through a real socket."""
 
 from __future__ import annotations
 
@@ -106,16 +106,20 @@ HOSTILE = {
     "deep": (b'{"instances":' + b"[" * 100_000 + b"]" * 100_000 + b"}", 400, "depth limit"),
     "NaN": (b'{"instances":[[NaN]]}', 400, "JSON does not have"),
     "1e400": (b'{"instances":[[1e400]]}', 400, "infinity"),
-    "float32 overflow": (json.dumps({"instances": [[1e39] * 64]}), 422, "instances[0] holds 1e+39 at position 0"),
+    "float32 overflow": (json.dumps({"instances": [[1e39] * 64]}), 422, "row 0 holds 1e+39 at position 0"),
     "shape": (b'{"instances":[[1,2,3]]}', 422, "shape [1, 8, 8], [8, 8] or [64], but got shape [3]"),
     "ragged": (b'{"instances":[[[1,2],[3]]]}', 422, "rectangular"),
     "strings": (json.dumps({"instances": [["a"] * 64]}), 422, "the string 'a'"),
     "null": (json.dumps({"instances": [[None] * 64]}), 422, "null"),
-    "no rows": (b'{"instances":[]}', 422, "at least one instance"),
+    "no rows": (b'{"instances":[]}', 422, "`instances` to have at least 1 item"),
     "too many rows": (json.dumps({"instances": [[0] * 64] * 65}), 413, "at most 64 instances, but got 65"),
     "samples": (json.dumps({**GOOD, "parameters": {"samples": 10**9}}), 422, "in [2, 16]"),
-    "deep samples": (_nest({**GOOD, "parameters": {"samples": "DEEP"}}), 422, 'in [2, 16] or "auto", but got a list'),
-    "deep id": (_nest({**GOOD, "id": "DEEP"}), 422, "`id` to be a string"),
+    "deep samples": (
+        _nest({**GOOD, "parameters": {"samples": "DEEP"}}),
+        422,
+        "a valid integer or 'auto', but got a list of 1",
+    ),
+    "deep id": (_nest({**GOOD, "id": "DEEP"}), 422, "`id` to be a valid string"),
     "deep instance": (_nest({"instances": "DEEP"}), 422, "nests more than 8 lists"),
     "unknown key": (json.dumps({**GOOD, "parameter": {}}), 422, "did you mean `parameters`?"),
 }

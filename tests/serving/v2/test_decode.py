@@ -8,41 +8,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dubio.models import Work
-from dubio.serving.errors import InvalidRequest, MalformedJSON, ServingError
-from dubio.serving.v2.decode import (
-    Inference,
-    Requested,
-    everything,
-    parse,
-    parse_index,
-    parse_load,
-    parse_unload,
-    read_outputs,
-)
-from dubio.serving.v2.input_tensor import Target
+from dubio.serving.errors import InvalidRequest, ServingError
+from dubio.serving.v2.decode import DecodedRequest, SelectedOutput, decode_request, default_outputs, select_outputs
+from dubio.serving.v2.input_tensor import ModelSignature
 from dubio.serving.v2.outputs import OUTPUTS
+from dubio.serving.v2.schema import RequestOutput
 
-TARGET = Target(name="m", shape=(3,), classes=4, committee=16, max_rows=5)
+MODEL = ModelSignature(name="m", shape=(3,), classes=4, committee=16, max_rows=5)
 INPUT = {"name": "input", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}
 ROWS = np.array([[1, 2, 3]], np.float32)
 
 
-def read(**changes: object) -> Inference:
-    return parse(json.dumps({"inputs": [INPUT], **changes}).encode(), header_length=None, target=TARGET)
+def read(**changes: object) -> DecodedRequest:
+    return decode_request(json.dumps({"inputs": [INPUT], **changes}).encode(), header_length=None, model=MODEL)
 
 
 def test_everything_is_the_default() -> None:
-    asked = read()
-    np.testing.assert_array_equal(asked.inputs, ROWS)
-    assert (asked.id, asked.samples, asked.timeout, asked.listed) == (None, None, None, False)
-    assert [requested.output.name for requested in asked.outputs] == [name for name in OUTPUTS if name != "mc_samples"]
-    assert asked.work == Work.FLAG
+    decoded = read()
+    np.testing.assert_array_equal(decoded.inputs, ROWS)
+    assert (decoded.id, decoded.samples, decoded.timeout, decoded.listed) == (None, None, None, False)
+    assert [selected.output.name for selected in decoded.outputs] == [name for name in OUTPUTS if name != "mc_samples"]
+    assert decoded.work == Work.FLAG
 
 
 def test_parameters_are_read() -> None:
-    asked = read(id="r", parameters={"samples": 4, "timeout": 1500, "binary_data_output": True, "priority": 3})
-    assert (asked.id, asked.samples, asked.timeout) == ("r", 4, 0.0015)
-    assert all(requested.binary for requested in asked.outputs)
+    decoded = read(id="r", parameters={"samples": 4, "timeout": 1500, "binary_data_output": True, "priority": 3})
+    assert (decoded.id, decoded.samples, decoded.timeout) == ("r", 4, 0.0015)
+    assert all(selected.binary for selected in decoded.outputs)
     assert read(parameters={"timeout": 0}).timeout is None
     assert read(parameters={"samples": "auto"}).samples == "auto"
 
@@ -59,23 +51,23 @@ def test_parameters_are_read() -> None:
     ],
 )
 def test_no_more_work_than_the_outputs_need(names: list[str], work: Work) -> None:
-    asked = read(outputs=[{"name": name} for name in names])
-    assert asked.work == work
-    assert asked.listed
+    decoded = read(outputs=[{"name": name} for name in names])
+    assert decoded.work == work
+    assert decoded.listed
 
 
 def test_json_then_raw() -> None:
     entry = {**INPUT, "data": None, "parameters": {"binary_data_size": 12}}
     head = json.dumps({"inputs": [entry]}).encode()
-    asked = parse(head + ROWS.tobytes(), header_length=str(len(head)), target=TARGET)
-    np.testing.assert_array_equal(asked.inputs, ROWS)
+    decoded = decode_request(head + ROWS.tobytes(), header_length=str(len(head)), model=MODEL)
+    np.testing.assert_array_equal(decoded.inputs, ROWS)
 
 
 def test_raw_alone() -> None:
-    asked = parse(ROWS.tobytes(), header_length="0", target=TARGET)
-    np.testing.assert_array_equal(asked.inputs, ROWS)
-    assert all(requested.binary for requested in asked.outputs)
-    assert not asked.listed
+    decoded = decode_request(ROWS.tobytes(), header_length="0", model=MODEL)
+    np.testing.assert_array_equal(decoded.inputs, ROWS)
+    assert all(selected.binary for selected in decoded.outputs)
+    assert not decoded.listed
 
 
 JSON = st.recursive(
@@ -100,60 +92,18 @@ def test_requests_with_anything_anywhere_are_read_or_refused(request: dict, tens
 
 def _read_or_refuse(body: bytes, header: str | None) -> None:
     try:
-        asked = parse(body, header_length=header, target=TARGET)
+        decoded = decode_request(body, header_length=header, model=MODEL)
     except ServingError as error:
         refusal = str(error)
     else:
         refusal = ""
-        assert asked.inputs.shape[1:] == TARGET.shape
-        assert np.isfinite(asked.inputs).all()
+        assert decoded.inputs.shape[1:] == MODEL.shape
+        assert np.isfinite(decoded.inputs).all()
     assert len(refusal) < 1000
 
 
-@pytest.mark.parametrize("body", [b"", b" \n", b"{}", b'{"parameters":{}}'])
-def test_nothing_is_enough(body: bytes) -> None:
-    parse_load(body)
-    parse_unload(body)
-
-
-def test_what_may_be_said() -> None:
-    assert not parse_index(b"")
-    assert not parse_index(b'{"ready":false}')
-    assert parse_index(b'{"ready":true}')
-    for value in (b"true", b"false"):
-        parse_unload(b'{"parameters":{"unload_dependents":' + value + b"}}")
-
-
-@pytest.mark.parametrize("name", ["config", "file:1/model.ckpt", "file:../../x"])
-def test_models_do_not_come_with_the_request(name: str) -> None:
-    with pytest.raises(InvalidRequest, match="own disk"):
-        parse_load(b'{"parameters":{"%b":"x"}}' % name.encode())
-
-
-@pytest.mark.parametrize(
-    "body", [b"[]", b"1", b'{"ready":1}', b'{"reddy":true}', b'{"parameters":1}', b'{"parameters":{"x":1}}', b"null"]
-)
-def test_what_may_not(body: bytes) -> None:
-    for reader in (parse_index, parse_load, parse_unload):
-        if b"ready" not in body or reader is parse_index:
-            with pytest.raises(InvalidRequest, match="Expected"):
-                reader(body)
-
-
-def test_a_wrong_flag_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="unload_dependents"):
-        parse_unload(b'{"parameters":{"unload_dependents":1}}')
-
-
-@pytest.mark.parametrize("body", [b"{", b"\xff", b"[" * 100_000, b'{"a":NaN}'])
-def test_what_is_no_json(body: bytes) -> None:
-    for reader in (parse_index, parse_load, parse_unload):
-        with pytest.raises(MalformedJSON):
-            reader(body)
-
-
-def read_named(entries: object, *, binary: bool = False) -> tuple[Requested, ...]:
-    return read_outputs(entries, binary=binary, target=TARGET)
+def select(*entries: dict, binary: bool = False) -> tuple[SelectedOutput, ...]:
+    return select_outputs([RequestOutput.model_validate(entry) for entry in entries], binary=binary, model=MODEL)
 
 
 def test_the_order_is_the_callers_and_an_outputs_own_choice_wins() -> None:
@@ -162,43 +112,67 @@ def test_the_order_is_the_callers_and_an_outputs_own_choice_wins() -> None:
         {"name": "label"},
         {"name": "mc_mean", "parameters": {"classification": 2}},
     ]
-    assert read_named(entries, binary=True) == (
-        Requested(OUTPUTS["mc_std"], binary=False),
-        Requested(OUTPUTS["label"], binary=True),
-        Requested(OUTPUTS["mc_mean"], binary=True, classification=2),
+    assert select(*entries, binary=True) == (
+        SelectedOutput(OUTPUTS["mc_std"], binary=False),
+        SelectedOutput(OUTPUTS["label"], binary=True),
+        SelectedOutput(OUTPUTS["mc_mean"], binary=True, classification=2),
     )
 
 
 def test_none_named_is_none_chosen() -> None:
-    assert read_named(None) == read_named([]) == ()
-    assert [requested.output.name for requested in everything(binary=True)] == [
+    assert select() == ()
+    for outputs in (None, []):
+        assert not read(outputs=outputs).listed
+    assert [selected.output.name for selected in default_outputs(binary=True)] == [
         name for name in OUTPUTS if name != "mc_samples"
     ]
 
 
 @pytest.mark.parametrize(("given", "meant"), [(0, None), (1, 1), (4, 4), (10**12, 4), (None, None)])
 def test_there_are_only_so_many_classes(given: int | None, meant: int | None) -> None:
-    [requested] = read_named([{"name": "probabilities", "parameters": {"classification": given}}])
-    assert requested.classification == meant
+    [selected] = select({"name": "probabilities", "parameters": {"classification": given}})
+    assert selected.classification == meant
 
 
 @pytest.mark.parametrize(
     ("entry", "complaint"),
     [
-        ({"name": "probabilities", "parameters": {"classification": -1}}, "at least 1"),
-        ({"name": "probabilities", "parameters": {"classification": "2"}}, "at least 1"),
-        ({"name": "probabilities", "parameters": {"classification": True}}, "at least 1"),
+        (
+            {"name": "probabilities", "parameters": {"classification": -1}},
+            "classification` to be greater than or equal",
+        ),
+        ({"name": "probabilities", "parameters": {"classification": "2"}}, "classification` to be a valid integer"),
+        ({"name": "probabilities", "parameters": {"classification": True}}, "classification` to be a valid integer"),
         ({"name": "mutual_information", "parameters": {"classification": 2}}, "a number for each class"),
-        ({"name": "label", "parameters": {"binary_data": 1}}, "true or false"),
+        ({"name": "label", "parameters": {"binary_data": 1}}, "binary_data` to be a valid boolean"),
         ({"name": "label", "parameters": {"shared_memory_region": "r"}}, "shared memory is not supported"),
         ({"name": "labels"}, "unexpected inference output 'labels' for model 'm'; its outputs: label, "),
     ],
 )
 def test_what_makes_no_sense_is_refused(entry: dict, complaint: str) -> None:
     with pytest.raises(InvalidRequest, match=complaint):
-        read_named([entry])
+        read(outputs=[entry])
 
 
 def test_an_output_is_named_once() -> None:
     with pytest.raises(InvalidRequest, match="output 'label' already requested"):
-        read_named([{"name": "label"}, {"name": "mc_mean"}, {"name": "label"}])
+        select({"name": "label"}, {"name": "mc_mean"}, {"name": "label"})
+
+
+def test_samples_go_up_to_the_whole_committee() -> None:
+    assert read(parameters={"samples": 16}).samples == 16
+    with pytest.raises(InvalidRequest, match=r"in \[2, 16\] or \"auto\", but got 17"):
+        read(parameters={"samples": 17})
+
+
+def test_an_id_has_at_most_256_characters() -> None:
+    assert read(id="x" * 256).id == "x" * 256
+    with pytest.raises(InvalidRequest, match="`id` to have at most 256 characters"):
+        read(id="x" * 257)
+
+
+def test_a_timeout_is_a_whole_number_of_microseconds() -> None:
+    assert read(parameters={"timeout": 2**63 - 1}).timeout == (2**63 - 1) / 1e6
+    for timeout in (-1, 2**63, 1.0, True, "1"):
+        with pytest.raises(InvalidRequest, match=r"Expected `parameters.timeout` to be .* Microseconds after which"):
+            read(parameters={"timeout": timeout})

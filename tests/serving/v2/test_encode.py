@@ -9,8 +9,8 @@ import pytest
 from dubio.models import Predictor, Samples, Work
 from dubio.serving.errors import InvalidRequest, Overloaded
 from dubio.serving.repository.repository import ServedModel
-from dubio.serving.v2.decode import Inference, Requested, everything
-from dubio.serving.v2.encode import render
+from dubio.serving.v2.decode import DecodedRequest, SelectedOutput, default_outputs
+from dubio.serving.v2.encode import encode_response
 from dubio.serving.v2.outputs import OUTPUTS
 
 DEFAULT = [name for name, output in OUTPUTS.items() if output.by_default]
@@ -21,16 +21,16 @@ def model(predictor: Predictor) -> ServedModel:
     return ServedModel("bars", "1", predictor)
 
 
-def ask(rows: np.ndarray, *names: str, samples: Samples = None, binary: bool = False) -> Inference:
-    outputs = tuple(Requested(OUTPUTS[name], binary) for name in names) or everything(binary=binary)
-    return Inference("r", rows, samples, None, outputs, listed=bool(names))
+def ask(rows: np.ndarray, *names: str, samples: Samples = None, binary: bool = False) -> DecodedRequest:
+    outputs = tuple(SelectedOutput(OUTPUTS[name], binary) for name in names) or default_outputs(binary=binary)
+    return DecodedRequest("r", rows, samples, None, outputs, listed=bool(names))
 
 
 def test_json_numbers_read_back_to_the_same_float32(model: ServedModel, bars: np.ndarray) -> None:
     prediction = model.predictor.predict(bars[:3])
-    reply = render(prediction, asked=ask(bars[:3]), model=model)
-    assert reply.header_length is None
-    outputs = {output["name"]: output for output in json.loads(reply.body)["outputs"]}
+    response = encode_response(prediction, request=ask(bars[:3]), model=model)
+    assert response.header_length is None
+    outputs = {output["name"]: output for output in json.loads(response.body)["outputs"]}
     assert list(outputs) == DEFAULT
     served = np.array(outputs["mc_std"]["data"], np.float32).reshape(outputs["mc_std"]["shape"])
     np.testing.assert_array_equal(served, prediction.mc_std)
@@ -42,51 +42,51 @@ def test_binary_parts_follow_in_order(model: ServedModel, bars: np.ndarray) -> N
     asked = replace(
         ask(bars[:3]),
         outputs=(
-            Requested(OUTPUTS["mc_mean"], binary=True),
-            Requested(OUTPUTS["label"], binary=False),
-            Requested(OUTPUTS["probabilities"], binary=True),
+            SelectedOutput(OUTPUTS["mc_mean"], binary=True),
+            SelectedOutput(OUTPUTS["label"], binary=False),
+            SelectedOutput(OUTPUTS["probabilities"], binary=True),
         ),
     )
-    reply = render(prediction, asked=asked, model=model)
-    assert json.loads(reply.body[: reply.header_length])["outputs"][1]["name"] == "label"
-    raw = reply.body[reply.header_length :]
+    response = encode_response(prediction, request=asked, model=model)
+    assert json.loads(response.body[: response.header_length])["outputs"][1]["name"] == "label"
+    raw = response.body[response.header_length :]
     assert raw == prediction.mc_mean.tobytes() + prediction.probabilities.tobytes()
 
 
 def test_rows_of_a_batch_are_written_alone(model: ServedModel, bars: np.ndarray) -> None:
     prediction = model.predictor.predict(bars[:9]).rows(4, 6)
     for binary in (True, False):
-        reply = render(prediction, asked=ask(bars[4:6], "mc_mean", binary=binary), model=model)
-        [output] = json.loads(reply.body[: reply.header_length])["outputs"]
+        response = encode_response(prediction, request=ask(bars[4:6], "mc_mean", binary=binary), model=model)
+        [output] = json.loads(response.body[: response.header_length])["outputs"]
         assert output["shape"] == [2, 4]
         if binary:
-            assert reply.body[reply.header_length :] == prediction.mc_mean.tobytes()
+            assert response.body[response.header_length :] == prediction.mc_mean.tobytes()
 
 
 def test_without_calibration_flags_are_left_out_or_refused(predictor: Predictor, bars: np.ndarray) -> None:
     model = ServedModel("bars", "1", replace(predictor, detector=None))
     prediction = model.predictor.predict(bars[:2])
-    answer = json.loads(render(prediction, asked=ask(bars[:2]), model=model).body)
+    answer = json.loads(encode_response(prediction, request=ask(bars[:2]), model=model).body)
     assert answer["parameters"] == {"samples": 16, "ood_reason": "not_calibrated"}
     assert [output["name"] for output in answer["outputs"]] == DEFAULT[:-2]
     with pytest.raises(InvalidRequest, match="not_calibrated; calibrate the model"):
-        render(prediction, asked=ask(bars[:2], "label", "ood_flag"), model=model)
+        encode_response(prediction, request=ask(bars[:2], "label", "ood_flag"), model=model)
 
 
 def test_fewer_members_are_the_callers_wish_or_the_services_fault(model: ServedModel, bars: np.ndarray) -> None:
     prediction = model.predictor.predict(bars[:2], samples=4)
     with pytest.raises(InvalidRequest, match=r"leave out `parameters\.samples`"):
-        render(prediction, asked=ask(bars[:2], "ood_flag", samples=4), model=model)
+        encode_response(prediction, request=ask(bars[:2], "ood_flag", samples=4), model=model)
     for samples in (None, 8):
         with pytest.raises(Overloaded, match="only 4 have the time now"):
-            render(prediction, asked=ask(bars[:2], "ood_flag", samples=samples), model=model)
-    answer = json.loads(render(prediction, asked=ask(bars[:2]), model=model).body)
+            encode_response(prediction, request=ask(bars[:2], "ood_flag", samples=samples), model=model)
+    answer = json.loads(encode_response(prediction, request=ask(bars[:2]), model=model).body)
     assert answer["parameters"] == {"samples": 4, "ood_reason": "not_calibrated_for_these_samples"}
 
 
 def test_a_deterministic_answer_speaks_of_no_members(model: ServedModel, bars: np.ndarray) -> None:
     prediction = model.predictor.predict(bars[:2], work=Work.DETERMINISTIC)
-    answer = json.loads(render(prediction, asked=ask(bars[:2], "probabilities"), model=model).body)
+    answer = json.loads(encode_response(prediction, request=ask(bars[:2], "probabilities"), model=model).body)
     assert answer.keys() == {"id", "model_name", "model_version", "outputs"}
 
 
@@ -94,9 +94,13 @@ def test_a_deterministic_answer_speaks_of_no_members(model: ServedModel, bars: n
 def test_as_many_members_as_it_takes_are_told_row_by_row(model: ServedModel, bars: np.ndarray, binary: bool) -> None:
     rows = np.concatenate([bars[:4], 16 - bars[:4]])
     prediction = model.predictor.predict(rows, samples="auto")
-    reply = render(prediction, asked=ask(rows, "mc_samples", "ood_flag", samples="auto", binary=binary), model=model)
-    answer = json.loads(reply.body[: reply.header_length])
+    response = encode_response(
+        prediction, request=ask(rows, "mc_samples", "ood_flag", samples="auto", binary=binary), model=model
+    )
+    answer = json.loads(response.body[: response.header_length])
     assert answer["parameters"] == {"samples": "auto", "ood_level": prediction.level}
     assert answer["outputs"][0]["datatype"] == "INT32"
-    told = np.frombuffer(reply.body[reply.header_length :][:32], "<i4") if binary else answer["outputs"][0]["data"]
+    told = (
+        np.frombuffer(response.body[response.header_length :][:32], "<i4") if binary else answer["outputs"][0]["data"]
+    )
     assert list(told) == prediction.samples.tolist()

@@ -6,33 +6,43 @@ import numpy as np
 import pytest
 
 from dubio.serving.errors import InvalidRequest, TooManyRows
-from dubio.serving.v2.input_tensor import NUMBERS, Target, from_bytes, from_json, read_inputs, read_raw, to_bytes
+from dubio.serving.v2.input_tensor import (
+    NUMBERS,
+    ModelSignature,
+    from_bytes,
+    from_json,
+    read_input,
+    read_raw,
+    to_bytes,
+)
+from dubio.serving.v2.schema import RequestInput
 
-TARGET = Target(name="m", shape=(2, 3), classes=4, committee=16, max_rows=5)
+MODEL = ModelSignature(name="m", shape=(2, 3), classes=4, committee=16, max_rows=5)
 ROWS = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
 
 
-def entry(**changes: object) -> dict[str, object]:
-    return {"name": "input", "shape": [2, 2, 3], "datatype": "FP32", "data": ROWS.tolist(), **changes}
+def entry(**changes: object) -> RequestInput:
+    tensor = {"name": "input", "shape": [2, 2, 3], "datatype": "FP32", "data": ROWS.tolist(), **changes}
+    return RequestInput.model_validate(tensor)
 
 
-def binary(raw: bytes, **changes: object) -> dict[str, object]:
-    return entry(data=None, parameters={"binary_data_size": len(raw)}, **changes)
+def binary(raw: bytes, **changes: object) -> RequestInput:
+    return entry(**{"data": None, "parameters": {"binary_data_size": len(raw)}, **changes})
 
 
 def test_json_and_binary_give_the_same_rows() -> None:
-    np.testing.assert_array_equal(read_inputs([entry()], memoryview(b""), TARGET), ROWS)
-    np.testing.assert_array_equal(read_inputs([entry(data=list(range(12)))], memoryview(b""), TARGET), ROWS)
+    np.testing.assert_array_equal(read_input(entry(), memoryview(b""), MODEL), ROWS)
+    np.testing.assert_array_equal(read_input(entry(data=list(range(12))), memoryview(b""), MODEL), ROWS)
     raw = ROWS.tobytes()
-    np.testing.assert_array_equal(read_inputs([binary(raw)], memoryview(raw), TARGET), ROWS)
-    np.testing.assert_array_equal(read_raw(memoryview(raw[:24]), TARGET), ROWS[:1])
+    np.testing.assert_array_equal(read_input(binary(raw), memoryview(raw), MODEL), ROWS)
+    np.testing.assert_array_equal(read_raw(memoryview(raw[:24]), MODEL), ROWS[:1])
 
 
 def test_rows_are_bounded() -> None:
     full = np.zeros((5, 2, 3), np.float32)
-    assert read_inputs([entry(shape=[5, 2, 3], data=full.tolist())], memoryview(b""), TARGET).shape == (5, 2, 3)
+    assert read_input(entry(shape=[5, 2, 3], data=full.tolist()), memoryview(b""), MODEL).shape == (5, 2, 3)
     with pytest.raises(TooManyRows, match="batch-size must be <= 5 for 'm', but got 6"):
-        read_inputs([entry(shape=[6, 2, 3], data=[0] * 36)], memoryview(b""), TARGET)
+        read_input(entry(shape=[6, 2, 3], data=[0] * 36), memoryview(b""), MODEL)
 
 
 @pytest.mark.parametrize("length", range(0, 100, 7))
@@ -40,9 +50,9 @@ def test_any_other_number_of_bytes_is_refused(length: int) -> None:
     raw = ROWS.tobytes()
     body = memoryview((raw + raw + raw)[:length])
     with pytest.raises(InvalidRequest, match=r"but got|unexpected additional input data"):
-        read_inputs([binary(raw)], body, TARGET)
+        read_input(binary(raw), body, MODEL)
     with pytest.raises(InvalidRequest, match="24 bytes, but got"):
-        read_raw(body, TARGET)
+        read_raw(body, MODEL)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -50,8 +60,8 @@ def test_the_row_that_is_not_finite_is_named(value: float) -> None:
     rows = ROWS.copy()
     rows[1, 0, 2] = value
     raw = rows.tobytes()
-    with pytest.raises(InvalidRequest, match="row 1 has NaN"):
-        read_inputs([binary(raw)], memoryview(raw), TARGET)
+    with pytest.raises(InvalidRequest, match=f"row 1 holds {value!r} at position 2; .* leave the row out"):
+        read_input(binary(raw), memoryview(raw), MODEL)
 
 
 @pytest.mark.parametrize("shape", [[], [2], [2, 3], [2, 3, 2], [2, 2, 3, 1], [12], [-2, 2, 3], [2, -2, -3], [0, 2, 3]])
@@ -59,11 +69,11 @@ def test_other_shapes_are_refused_in_the_protocols_words(shape: list[int]) -> No
     with pytest.raises(
         InvalidRequest, match=r"unexpected shape for input 'input' for model 'm'. Expected \[-1, 2, 3\]"
     ):
-        read_inputs([entry(shape=shape)], memoryview(b""), TARGET)
+        read_input(entry(shape=shape), memoryview(b""), MODEL)
 
 
 def read(data: object, datatype: str = "FP32", shape: tuple[int, ...] = (2, 3)) -> np.ndarray:
-    return from_json(data, datatype=datatype, shape=shape, where="`data`")
+    return from_json(data, datatype=datatype, shape=shape)
 
 
 @pytest.mark.parametrize("datatype", NUMBERS)
@@ -109,9 +119,42 @@ def test_a_datatypes_bounds_hold() -> None:
             read(data, "INT8", (1,))
 
 
-def test_beyond_float32_is_infinite_and_no_warning() -> None:
-    assert np.isinf(read([1e39], "FP64", (1,))).all()
-    assert np.isinf(from_bytes(memoryview(struct.pack("<d", 1e300)), datatype="FP64", shape=(1,))).all()
+def test_beyond_float32_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match=r"row 0 holds 1e\+39 at position 1"):
+        read([0.0, 1e39], "FP64", (1, 2))
+    with pytest.raises(InvalidRequest, match=r"row 1 holds 1e\+300 at position 0"):
+        from_bytes(memoryview(struct.pack("<2d", 0, 1e300)), datatype="FP64", shape=(2, 1))
+
+
+def test_numbers_come_once() -> None:
+    raw = memoryview(ROWS.tobytes())
+    with pytest.raises(InvalidRequest, match="but it has both; send its numbers once"):
+        read_input(binary(raw, data=ROWS.tolist()), raw, MODEL)
+    with pytest.raises(InvalidRequest, match="but it has neither"):
+        read_input(entry(data=None), memoryview(b""), MODEL)
+    with pytest.raises(InvalidRequest, match="unexpected additional input data for model 'm': 48 bytes"):
+        read_input(entry(), raw, MODEL)
+
+
+@pytest.mark.parametrize("size", [47, 49, 96, 2**63])
+def test_the_size_in_bytes_is_that_of_the_shape(size: int) -> None:
+    raw = memoryview(ROWS.tobytes())
+    with pytest.raises(
+        InvalidRequest, match=f"size mismatch for input 'input' for model 'm'. Expected 48, got {size};"
+    ):
+        read_input(binary(raw, parameters={"binary_data_size": size}), raw, MODEL)
+
+
+@pytest.mark.parametrize("size", [48.0, True, "48", 0, -48])
+def test_a_size_is_a_positive_integer(size: object) -> None:
+    with pytest.raises(ValueError, match=r"binary_data_size\n.* should be (a valid integer|greater)"):
+        binary(b"", parameters={"binary_data_size": size})
+
+
+@pytest.mark.parametrize("shape", [[True, 2, 3], [2, 2, 3.0], ["2", 2, 3], [[2], 2, 3], [1] * 17])
+def test_a_shape_is_a_short_list_of_integers(shape: list) -> None:
+    with pytest.raises(ValueError, match=r"shape(\.\d)?\n.* should (be a valid integer|have at most 16 items)"):
+        entry(shape=shape)
 
 
 def test_arrays_and_strings_become_bytes() -> None:

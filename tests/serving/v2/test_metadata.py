@@ -4,18 +4,18 @@ from dataclasses import replace
 
 from dubio.models import Predictor
 from dubio.serving.repository.repository import ServedModel
-from dubio.serving.v2 import schema as wire
+from dubio.serving.v2 import schema
 from dubio.serving.v2.metadata import configure, describe_model, describe_server
 from dubio.serving.v2.outputs import OUTPUTS
 
 
 def test_documents_have_the_protocols_form(predictor: Predictor) -> None:
     model = ServedModel("m", "1", predictor)
-    wire.ServerMetadata.model_validate(describe_server("1.2", loads_on_request=True), strict=True)
-    about = wire.ModelMetadata.model_validate(describe_model(model, ["1", "2"]), strict=True)
+    schema.ServerMetadata.model_validate(describe_server("1.2", loads_on_request=True), strict=True)
+    about = schema.ModelMetadata.model_validate(describe_model(model, ["1", "2"]), strict=True)
     assert about.versions == ["1", "2"]
     assert [output.name for output in about.outputs] == list(OUTPUTS)
-    config = wire.ModelConfig.model_validate(configure(model, max_rows=7), strict=True)
+    config = schema.ModelConfig.model_validate(configure(model, max_rows=7), strict=True)
     assert config.max_batch_size == 7
     # Without the batch axis, as clients read a configuration that batches.
     assert [output["dims"] for output in config.output][:2] == [[1], [4]]

@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 from dubio import models
 from dubio.models import Ensemble, Work
 from dubio.serving.v1.schema import PredictResponse
-from dubio.serving.v2 import schema as wire
+from dubio.serving.v2 import schema
 
 KEY = "a-good-key-for-tests-0123456789"
 INDEX = "/v2/repository/index"
@@ -59,7 +59,7 @@ def states(client: httpx.Client, body: bytes = b"") -> list[tuple[str, str, str]
     assert answer.status_code == 200
     lines = answer.json()
     for line in lines:
-        wire.IndexEntry.model_validate(line)
+        schema.IndexEntry.model_validate(line)
     return [(line["name"], line["version"], line["state"]) for line in lines]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dubio.serving.v2 import schema as wire
+from dubio.serving.v2 import schema
 
 
 def test_live_and_ready(client: httpx.Client) -> None:
@@ -33,7 +33,7 @@ def test_the_server_answers_with_and_without_a_slash(client: httpx.Client) -> No
     for path in ("/v2", "/v2/"):
         answer = client.get(path)
         assert answer.status_code == 200
-        wire.ServerMetadata.model_validate_json(answer.content)
+        schema.ServerMetadata.model_validate_json(answer.content)
 
 
 @pytest.mark.parametrize(
@@ -72,14 +72,14 @@ def test_what_is_asked_of_a_model_is_counted_for_its_version(
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
-        ("", wire.ModelMetadata),
-        ("/ready", wire.ModelReady),
-        ("/config", wire.ModelConfig),
-        ("/stats", wire.StatisticsReport),
+        ("", schema.ModelMetadata),
+        ("/ready", schema.ModelReady),
+        ("/config", schema.ModelConfig),
+        ("/stats", schema.StatisticsReport),
     ],
 )
 def test_each_document_has_its_form_and_unknown_models_their_error(
-    client: httpx.Client, version: str, path: str, kind: type[wire.Wire]
+    client: httpx.Client, version: str, path: str, kind: type[schema.Wire]
 ) -> None:
     answer = client.get(f"/v2/models/row{version}{path}")
     assert answer.status_code == 200
@@ -91,7 +91,7 @@ def test_each_document_has_its_form_and_unknown_models_their_error(
 
 
 def test_statistics_name_every_model(client: httpx.Client) -> None:
-    report = wire.StatisticsReport.model_validate_json(client.get("/v2/models/stats").content, strict=True)
+    report = schema.StatisticsReport.model_validate_json(client.get("/v2/models/stats").content, strict=True)
     assert [(model.name, model.version) for model in report.model_stats] == [("bars", "1"), ("row", "1")]
 
 

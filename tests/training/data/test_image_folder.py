@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dubio.serving.v1.images import Raster
+from dubio.serving.v1.images import ImageCodec
 from dubio.training import ImageFolder
 from dubio.training.data.splits import SPLITS
 from dubio.training.errors import DataUnavailable, InvalidSplit, TrainingError, UnreadableData
@@ -41,7 +41,7 @@ def test_pixels_are_those_of_the_files(tmp_path: Path):
 def test_the_service_reads_a_file_as_training_did(tmp_path: Path):
     data = ImageFolder(str(folder(tmp_path / "pets")))
     file = (tmp_path / "pets" / "dog" / "001.png").read_bytes()
-    read = Raster.of(data.input).read({"b64": base64.b64encode(file).decode()}, where="it")
+    read = ImageCodec(data.input).decode({"b64": base64.b64encode(file).decode()}, where="it")
     assert read.reshape(3, 6, 5).tobytes() == PIXELS[1].transpose(2, 0, 1).tobytes()
 
 

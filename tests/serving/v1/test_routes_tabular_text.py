@@ -1,4 +1,4 @@
-"""Rows of named columns and texts through the natural API, on a real socket."""
+"""Rows of named columns and texts over `/v1`, through a real socket."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOKENS = [6, 4, 2, 3, 9, 0]
 
 
 @pytest.fixture(scope="module")
-def natural_url(
+def reader_url(
     serve: Callable[[Settings], AbstractContextManager[str]], table_checkpoint: Path, text_checkpoint: Path
 ) -> Iterator[str]:
     """A server with two models, `table` and `text`."""
@@ -33,9 +33,9 @@ def natural_url(
 
 
 @pytest.fixture
-def client(natural_url: str) -> Iterator[httpx.Client]:
+def client(reader_url: str) -> Iterator[httpx.Client]:
     """A client of that server; whatever a test sends, good requests are answered afterwards."""
-    with httpx.Client(base_url=natural_url, timeout=30) as client:
+    with httpx.Client(base_url=reader_url, timeout=30) as client:
         yield client
         assert predict(client, "table", ROW)["mc"]["std"]
         assert predict(client, "text", TEXT)["mc"]["std"]

@@ -1,0 +1,20 @@
+"""The numbers of the service for Prometheus, `/metrics`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from dubio.serving.telemetry.metrics import Metrics
+
+
+def build(metrics: Metrics) -> APIRouter:
+    """The `/metrics` route around `metrics`."""
+    router = APIRouter(tags=["operations"])
+
+    @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    async def scrape() -> Response:
+        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+    return router

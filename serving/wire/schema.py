@@ -1,0 +1,65 @@
+"""The base of every type on the wire, and what requests of both protocols hold. Knows neither HTTP nor torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_ERRORS = {
+    400: "Not JSON, or not what the protocol takes",
+    401: "No API key, or an unknown one",
+    403: "The API key is good for other things, or administration is off",
+    404: "No such model or version",
+    408: "The body came too slowly",
+    409: "Not while the service controls its models itself",
+    413: "Too many rows or bytes",
+    415: "Compressed in another way than gzip or deflate",
+    422: "Not what the model takes",
+    503: "Not ready, or too much waits already",
+    504: "Not ready in time",
+}
+
+RequestId = Annotated[str | None, Field(max_length=256, description="A name of the caller's, echoed in the answer.")]
+SampleCount = Annotated[
+    Annotated[int, Field(ge=2)] | Literal["auto"] | None,
+    Field(
+        description="How many committee members to ask, from 2 to the committee's size (the default). Flags are "
+        "calibrated for the whole committee, and for `auto`: as many members as each row takes until neither its label "
+        "nor its flag is likely to change; the answer says how many that were."
+    ),
+]
+
+
+class Wire(BaseModel):
+    """Base of everything on the wire: unknown keys are mistakes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Incoming(Wire):
+    """Base of what callers send: nothing is converted on the way."""
+
+    model_config = ConfigDict(strict=True)
+
+    @classmethod
+    def explain_unknown(cls, key: str) -> str:
+        """What to do about a key that is none of the fields."""
+        from dubio.models.errors import did_you_mean  # which brings torch along
+
+        return did_you_mean(key, cls.model_fields, f"known: {', '.join(cls.model_fields) or 'none'}.")
+
+
+def reference(kind: type[Wire]) -> dict[str, str]:
+    """A JSON schema that points to `kind` among the OpenAPI components."""
+    return {"$ref": f"#/components/schemas/{kind.__name__}"}
+
+
+def describe_content(kind: type[Wire], media_type: str = "application/json") -> dict[str, Any]:
+    """OpenAPI for a body of this kind."""
+    return {media_type: {"schema": reference(kind)}}
+
+
+def describe_errors(content: dict[str, Any], *statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI for errors of these statuses, whose bodies are `content`."""
+    return {status: {"description": _ERRORS[status], "content": content} for status in statuses}
