@@ -192,4 +192,4 @@ def test_a_wrong_argument_is_one_line_without_the_usage(command: Any, argument: 
 
 def test_a_variable_that_is_no_setting_is_named(command: Any) -> None:
     done = command.run("a=none.ckpt", "--port", "0", DUBIO_PROT="1")
-    assert "DUBIO_PROT is no setting and is ignored; did you mean DUBIO_PORT?" in done.stderr
+    assert "DUBIO_PROT is no setting and is ignored; did you mean `DUBIO_PORT`?" in done.stderr
