@@ -36,7 +36,7 @@ _EXITS = {Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__, T
 
 
 @dataclass(frozen=True)
-class Seen:
+class RecordedCall:
     """One dropout call.
 
     Attributes:
@@ -68,43 +68,43 @@ class SiteRecorder(DropoutMode):
 
     Args:
         network: whose modules give the calls their names.
-        spoiled: names of calls whose result is replaced by NaN, to see whether the output depends on it.
+        poisoned: names of calls whose result is replaced by NaN, to see whether the output depends on it.
 
     Attributes:
-        seen: the calls, in order.
+        calls: The calls, in order.
         largest_output: bytes of the largest result of any function.
-        decides: whether values left torch, so that Python may have decided by them.
+        value_dependent: whether values left torch, so that Python may have decided by them.
         random: other random functions that were called, with their modules' names.
     """
 
-    def __init__(self, network: nn.Module, spoiled: frozenset[str] = frozenset()) -> None:
-        super().__init__(zeros=True)
-        self.seen: list[Seen] = []
+    def __init__(self, network: nn.Module, poisoned: frozenset[str] = frozenset()) -> None:
+        super().__init__(zero_rates=True)
+        self.calls: list[RecordedCall] = []
         self.largest_output = 0
-        self.decides = False
+        self.value_dependent = False
         self.random: list[tuple[str, str]] = []
         self._names = names_of(network)
-        self._spoiled = spoiled
-        self._calls: Counter[str] = Counter()
+        self._poisoned = poisoned
+        self._counts: Counter[str] = Counter()
 
     @property
     def mask_numel(self) -> int:
         """Numbers in all masks for the rows of the pass."""
-        return sum(seen.numel for seen in self.seen if seen.call.p > 0)
+        return sum(each.numel for each in self.calls if each.call.p > 0)
 
     def drop(self, call: Call) -> Tensor:
         name = self._where() + call.part
-        self._calls[name] += 1
-        if self._calls[name] > 1:
-            name = f"{name}#{self._calls[name]}"
+        self._counts[name] += 1
+        if self._counts[name] > 1:
+            name = f"{name}#{self._counts[name]}"
         self._measure(call.x)
-        self.seen.append(Seen(call, name))
-        return torch.full_like(call.x, torch.nan) if name in self._spoiled else call.x
+        self.calls.append(RecordedCall(call, name))
+        return torch.full_like(call.x, torch.nan) if name in self._poisoned else call.x
 
     def other(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in _RANDOM and kwargs.get("generator") is None:
             self.random.append((self._where(), _RANDOM[func]))
-        self.decides |= func in _EXITS
+        self.value_dependent |= func in _EXITS
         output = func(*args, **kwargs)
         for tensor in output if isinstance(output, tuple | list) else (output,):
             if isinstance(tensor, Tensor):

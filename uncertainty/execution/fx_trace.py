@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn, ops
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
+from dubio.uncertainty.dropout.audit import SamplingPlan
 from dubio.uncertainty.execution import masked
 
 Graph = Callable[[Tensor], Tensor]
@@ -43,18 +44,24 @@ class _Sealed(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def trace(network: nn.Module, x: Tensor, banks: Sequence[Tensor]) -> Graph:
+def trace(network: nn.Module, plan: SamplingPlan, x: Tensor, banks: Sequence[Tensor]) -> Graph:
     """Trace all members over a batch of exactly ``x``'s shape.
+
+    Args:
+        network: In eval mode.
+        plan: Of its audit.
+        x: ``[B, ...]``.
+        banks: Scaled masks, ``[K, *site.shape]`` a site.
 
     Returns:
         A function from ``[B, ...]`` to logits ``[K, B, C]``; it shares the network's parameters.
 
     Raises:
-        Exception: whatever the network raises that cannot be traced (say, a branch on a tensor's value).
+        Exception: Whatever the network raises that cannot be traced (say, a branch on a tensor's value).
     """
     with _one_at_a_time, _Sealed():
-        module = make_fx(lambda x: masked.vmap(network, x, banks))(x)
-    constants = _fold_constants(module)
+        module = make_fx(lambda x: masked.vmap(network, plan, x, banks))(x)
+    constants = _precompute_constants(module)
     _fuse_bias(module.graph, constants)
     _reuse_memory(module.graph, constants)
     module.graph.eliminate_dead_code()
@@ -64,7 +71,7 @@ def trace(network: nn.Module, x: Tensor, banks: Sequence[Tensor]) -> Graph:
     return forward
 
 
-def _fold_constants(module: fx.GraphModule) -> dict[fx.Node, Tensor]:
+def _precompute_constants(module: fx.GraphModule) -> dict[fx.Node, Tensor]:
     """Evaluate once what depends on parameters and masks alone (transposed weights, reshaped masks)."""
     constants: dict[fx.Node, Tensor] = {}
     for node in list(module.graph.nodes):
@@ -74,12 +81,12 @@ def _fold_constants(module: fx.GraphModule) -> dict[fx.Node, Tensor]:
             args = fx.node.map_arg(node.args, constants.__getitem__)
             value = node.target(*args, **fx.node.map_arg(node.kwargs, constants.__getitem__))
             if isinstance(value, Tensor):
-                name = f"folded_{len(constants)}"
+                name = f"constant_{len(constants)}"
                 module.register_buffer(name, value)
                 with module.graph.inserting_before(node):
-                    folded = module.graph.get_attr(name)
-                constants[node] = constants[folded] = value
-                node.replace_all_uses_with(folded)
+                    constant = module.graph.get_attr(name)
+                constants[node] = constants[constant] = value
+                node.replace_all_uses_with(constant)
     return constants
 
 

@@ -24,18 +24,22 @@ TYPICAL_ROWS = 32
 
 
 def has_onednn(weight: Tensor) -> bool:
-    """Whether oneDNN's operators run on this tensor."""
-    return (
-        weight.device.type == "cpu"
-        and weight.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-    )
+    """Say whether oneDNN's operators run on this tensor."""
+    return missing_onednn(weight) is None
 
 
-def prepared(layer: Layer) -> Kernel:
-    """Any layer but a site."""
+def missing_onednn(weight: Tensor) -> str | None:
+    """Say why oneDNN's operators do not run on this tensor; None where they do."""
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        return f"oneDNN's operators are for float32 on a CPU, not for {str(weight.dtype)[6:]} on {weight.device.type}"
+    names = ("_linear_pointwise", "_convolution_pointwise")
+    if torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names):
+        return None
+    return f"torch {torch.__version__} has no such operators here"
+
+
+def prepare(layer: Layer) -> Kernel:
+    """Prepare any layer but a site."""
     if isinstance(layer, Linear):
         return linear(layer)
     if isinstance(layer, Conv):
@@ -104,8 +108,8 @@ def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-class Fast(TorchFunctionMode):
-    """Linear layers of any network through oneDNN, in this thread, while it is active."""
+class OneDNNLinear(TorchFunctionMode):
+    """Runs linear layers of any network through oneDNN, in this thread, while it is active."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
