@@ -120,6 +120,7 @@ class Committee:
             calls=self.plan.sampled,
             num_samples=self.num_samples,
             strategy=self.strategy,
+            in_use=frozenset(self._autotuner.names),
             strategies=tuple(self._autotuner.strategies),
             dropped=self._dropped,
             before_first_site=work_before_first_site(self.network, self.plan, self._row),

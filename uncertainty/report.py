@@ -17,7 +17,8 @@ class Report:
         calls: The calls at which a mask is applied, in order.
         num_samples: K.
         strategy: How the members are run, by the size of the batch.
-        strategies: Names of those that give what the plain loop gives.
+        in_use: Names of those strategies.
+        strategies: Names of all that give what the plain loop gives.
         dropped: Those that are not used, and why.
         before_first_site: Share of a pass's multiplications (of matrix products and convolutions) that come before the
             first site; vmap and thinning do them once for all members. None where nothing could be counted.
@@ -29,6 +30,7 @@ class Report:
     calls: tuple[PlannedCall, ...]
     num_samples: int
     strategy: str
+    in_use: frozenset[str]
     strategies: tuple[str, ...]
     dropped: tuple[Dropped, ...]
     before_first_site: float | None
@@ -46,7 +48,8 @@ class Report:
                 shape = " x ".join(map(str, call.site.shape)) or "1"
                 sites.append((call.site.name, call.kind, f"{call.site.p:g}", trained, shape, source))
         strategies = [("strategy", "state", "why")]
-        strategies += [(name, "agrees", "gives what the plain loop gives") for name in self.strategies]
+        for name in self.strategies:
+            strategies.append((name, "in use" if name in self.in_use else "agrees", "gives what the plain loop gives"))
         strategies += [(each.name, "failed" if each.failed else "not applicable", each.reason) for each in self.dropped]
         share = "unknown" if self.before_first_site is None else f"{self.before_first_site:.1%}"
         return "\n".join(

@@ -208,6 +208,8 @@ class _Recorder(DropoutMode):
     def other(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         output = func(*args, **kwargs)
         name = getattr(func, "__name__", str(func))
+        if name == "__get__":  # of an attribute, such as Tensor.T
+            name = func.__self__.__name__  # type: ignore[attr-defined]
         if isinstance(output, Tensor):
             if not args or args[0] is not self.last:
                 self.stop(f"{name} reads something else than what the layer before it gives")

@@ -31,13 +31,13 @@ def _audit(between: Callable[[nn.Module, Tensor], Tensor], inner: nn.Module | No
 
 
 def test_every_kind_is_found_in_call_order(case):
-    found = audit(case.network, case.inputs(1))
+    plan = audit(case.network, case.inputs(1))
     axes = len(case.shape) - 1
     if axes == 0:
-        assert found.sites == (Site("dropout", 0.4, (16,)), Site("dropout", 0.4, (12,)))
+        assert plan.sites == (Site("dropout", 0.4, (16,)), Site("dropout", 0.4, (12,)))
     else:
-        assert found.sites == (Site(f"dropout{axes}d", 0.4, (4, *[1] * axes)),) * 2
-    assert found.num_classes == 3
+        assert plan.sites == (Site(f"dropout{axes}d", 0.4, (4, *[1] * axes)),) * 2
+    assert plan.num_classes == 3
 
 
 def test_elementwise_dropout_has_a_unit_for_every_pixel():
@@ -168,7 +168,7 @@ def test_attention_without_dropout_is_fine():
 
 
 @pytest.mark.parametrize(
-    ("output", "found"),
+    ("output", "returned"),
     [
         (lambda h: h.sum(1), r"\(2,\)"),
         (lambda h: h[:, None], r"\(2, 1, 3\)"),
@@ -177,12 +177,12 @@ def test_attention_without_dropout_is_fine():
         (lambda h: {"logits": h}, "dict"),
     ],
 )
-def test_an_output_that_is_not_logits_is_refused(output, found):
+def test_an_output_that_is_not_logits_is_refused(output, returned):
     class Odd(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
             return output(super().forward(x))
 
-    with pytest.raises(UnsupportedNetwork, match=rf"\[B, C\].*returned {found}"):
+    with pytest.raises(UnsupportedNetwork, match=rf"\[B, C\].*returned {returned}"):
         audit(Odd(nn.Linear(6, 3), nn.Dropout(0.5)).eval(), torch.randn(1, 6))
 
 
