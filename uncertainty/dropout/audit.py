@@ -56,17 +56,17 @@ def audit(network: nn.Module, example_input: Tensor, selection: Selection = ALL)
     """Find the dropout sites of a network without writing to it.
 
     Args:
-        network: in eval mode; maps ``[B, ...]`` to logits ``[B, C]``.
+        network: In eval mode; maps ``[B, ...]`` to logits ``[B, C]``.
         example_input: ``[B, ...]`` with at least one row, of numbers or of tokens; only its first row is used.
             Where inputs differ in length, one of the longest.
-        selection: which sites to sample, and at which rates.
+        selection: Which sites to sample, and at which rates.
 
     Raises:
-        NetworkInTrainingMode: the network or a module inside it is in train mode.
-        UnsupportedNetwork: the output is not ``[B, C]``, a row's logits depend on the other rows, or the network
+        NetworkInTrainingMode: The network or a module inside it is in train mode.
+        UnsupportedNetwork: The output is not ``[B, C]``, a row's logits depend on the other rows, or the network
             writes to its input, a parameter or a buffer.
-        UnsupportedSite: a site cannot be sampled faithfully, or the selection matches none.
-        NoDropoutFound: there is no site with p > 0.
+        UnsupportedSite: A site cannot be sampled faithfully, or the selection matches none.
+        NoDropoutFound: There is no site with p > 0.
     """
     _check_modules(network)
     if not example_input.ndim or not len(example_input):

@@ -16,8 +16,8 @@ def merged_axis(two: RecordedCall, three: RecordedCall) -> int | None:
     """The axis that holds the rows together with something else, or None.
 
     Args:
-        two: the call in a batch of two rows.
-        three: the same call in a batch of three.
+        two: The call in a batch of two rows.
+        three: The same call in a batch of three.
     """
     axis = _varying(two, three)
     return axis if axis is not None and two.shape[axis] > 2 else None
@@ -29,13 +29,13 @@ def plan_call(
     """How masks are to be applied at a call.
 
     Args:
-        two: the call in a batch of two rows.
-        three: the same call in a batch of three.
-        changed: the call in two batches of three that differ in the second row; only for a merged axis.
-        p: the rate to sample with; None if nothing is to be sampled.
+        two: The call in a batch of two rows.
+        three: The same call in a batch of three.
+        changed: The call in two batches of three that differ in the second row; only for a merged axis.
+        p: The rate to sample with; None if nothing is to be sampled.
 
     Raises:
-        UnsupportedSite: the rows cannot be told from the other axes.
+        UnsupportedSite: The rows cannot be told from the other axes.
     """
     call = two.call
     if call.steps is not None:

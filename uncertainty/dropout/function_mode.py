@@ -42,13 +42,13 @@ class Call:
     """One call that drops out, whichever way its arguments were passed.
 
     Attributes:
-        kind: what is dropped: a value of :data:`DROPOUTS`, ``attention``, ``lstm``, ``gru`` or ``rnn``.
-        x: the tensor that is dropped from.
-        p: the rate in the call.
-        training: whether the call would drop out by itself.
-        inplace: whether it would overwrite ``x``.
-        part: what tells several calls of one module apart.
-        steps: for packed sequences, how many rows each time step has.
+        kind: What is dropped: a value of :data:`DROPOUTS`, ``attention``, ``lstm``, ``gru`` or ``rnn``.
+        x: The tensor that is dropped from.
+        p: The rate in the call.
+        training: Whether the call would drop out by itself.
+        inplace: Whether it would overwrite ``x``.
+        part: What tells several calls of one module apart.
+        steps: For packed sequences, how many rows each time step has.
     """
 
     kind: str

@@ -40,8 +40,8 @@ class RecordedCall:
     """One dropout call.
 
     Attributes:
-        call: what was called; ``call.x`` is kept for its shape and, on request, its values.
-        name: of the module that called, with ``#2`` for its second call.
+        call: What was called; ``call.x`` is kept for its shape and, on request, its values.
+        name: Of the module that called, with ``#2`` for its second call.
     """
 
     call: Call
@@ -67,14 +67,14 @@ class SiteRecorder(DropoutMode):
     """Records every dropout call of one pass; dropout itself stays off.
 
     Args:
-        network: whose modules give the calls their names.
-        poisoned: names of calls whose result is replaced by NaN, to see whether the output depends on it.
+        network: Whose modules give the calls their names.
+        poisoned: Names of calls whose result is replaced by NaN, to see whether the output depends on it.
 
     Attributes:
         calls: The calls, in order.
-        largest_output: bytes of the largest result of any function.
-        value_dependent: whether values left torch, so that Python may have decided by them.
-        random: other random functions that were called, with their modules' names.
+        largest_output: Bytes of the largest result of any function.
+        value_dependent: Whether values left torch, so that Python may have decided by them.
+        random: Other random functions that were called, with their modules' names.
     """
 
     def __init__(self, network: nn.Module, poisoned: frozenset[str] = frozenset()) -> None:

@@ -16,8 +16,8 @@ class Selection:
     A pattern is the name of a site; if there is none of that name, a kind, or a shell pattern such as ``head.*``.
 
     Attributes:
-        sites: patterns of the sites to sample; None for all.
-        rates: rates in (0, 1] by pattern; the first that matches a site counts, a name before all others.
+        sites: Patterns of the sites to sample; None for all.
+        rates: Rates in (0, 1] by pattern; the first that matches a site counts, a name before all others.
     """
 
     sites: tuple[str, ...] | None = None
@@ -39,7 +39,7 @@ class Selection:
             kinds: The kind of each site, by name.
 
         Raises:
-            UnsupportedSite: a pattern matches no site, which is most likely a mistake.
+            UnsupportedSite: A pattern matches no site, which is most likely a mistake.
         """
         if self.sites is None:
             return set(kinds)

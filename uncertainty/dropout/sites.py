@@ -20,11 +20,11 @@ class Site:
     """One place where dropout is sampled.
 
     Attributes:
-        kind: the function of ``torch.nn.functional`` that is called, or ``attention``, ``lstm``, ``gru``, ``rnn``.
-        p: probability that a unit (or, for the kinds that drop channels, a channel) is dropped.
-        shape: shape of one member's mask, without the axis of the rows.
-        name: of the module that drops out there; a second call of it ends in ``#2``.
-        axis: of the activation that holds the rows; None where one mask serves all rows (a weight is dropped).
+        kind: The function of ``torch.nn.functional`` that is called, or ``attention``, ``lstm``, ``gru``, ``rnn``.
+        p: Probability that a unit (or, for the kinds that drop channels, a channel) is dropped.
+        shape: Shape of one member's mask, without the axis of the rows.
+        name: Of the module that drops out there; a second call of it ends in ``#2``.
+        axis: Of the activation that holds the rows; None where one mask serves all rows (a weight is dropped).
     """
 
     kind: str
@@ -42,14 +42,14 @@ class PlannedCall:
     """One call that a pass makes, and where the mask goes.
 
     Attributes:
-        kind: of the call.
-        p: the rate in the call, which the site's may override.
+        kind: Of the call.
+        p: The rate in the call, which the site's may override.
         site: None where nothing is sampled.
-        shape: of the activation without the rows' axis.
-        dtype: of the activation.
+        shape: Of the activation without the rows' axis.
+        dtype: Of the activation.
         merged_axis: Axis that holds the rows together with something else (windows, time steps), or None.
-        packed: whether the activation is a packed sequence.
-        inplace: whether the call overwrites its input.
+        packed: Whether the activation is a packed sequence.
+        inplace: Whether the call overwrites its input.
     """
 
     kind: str
@@ -65,13 +65,13 @@ class PlannedCall:
         """The activation with units dropped.
 
         Args:
-            call: that the pass made.
-            mask: scaled, of the site's shape; with a leading axis of members where these are folded into the batch.
-            batch: rows of the pass, without members.
-            num_members: how many are folded into the batch, member by member; None if there is only one.
+            call: That the pass made.
+            mask: Scaled, of the site's shape; with a leading axis of members where these are folded into the batch.
+            batch: Rows of the pass, without members.
+            num_members: How many are folded into the batch, member by member; None if there is only one.
 
         Raises:
-            UnsupportedNetwork: the activation is larger than what was audited.
+            UnsupportedNetwork: The activation is larger than what was audited.
             StrategyNotApplicable: Members cannot be folded into the batch here.
         """
         if self.site is None:

@@ -25,11 +25,11 @@ class TrainProbe:
     """What train mode showed.
 
     Attributes:
-        rates: of each call, by name.
-        kinds: of each call, by name.
-        unseen: names of calls that eval mode does not make and the logits depend on.
+        rates: Of each call, by name.
+        kinds: Of each call, by name.
+        unseen: Names of calls that eval mode does not make and the logits depend on.
         random: (module, function) of other randomness in train mode.
-        failure: why the probe failed, or None.
+        failure: Why the probe failed, or None.
     """
 
     rates: dict[str, float] = field(default_factory=dict)
@@ -45,18 +45,16 @@ def probe_train_mode(network: nn.Module, x: Tensor, expected: dict[str, float]) 
     The global random state is left as it was.
 
     Args:
-        network: in eval mode.
-        x: a batch of at least two rows.
-        expected: the calls that eval mode makes, with their rates.
+        network: In eval mode.
+        x: A batch of at least two rows.
+        expected: The calls that eval mode makes, with their rates.
     """
     state = random.getstate()
     devices = [x.device] if x.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=devices), torch.no_grad():
             return _probe(network, x, expected)
-    except (
-        Exception
-    ) as error:  # a copy of the user's network in train mode may fail in any way; eval mode is what counts
+    except Exception as error:  # a copy of the user's network may fail in any way; eval mode is what counts
         return TrainProbe(failure=f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}")
     finally:
         random.setstate(state)

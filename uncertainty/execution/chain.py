@@ -311,8 +311,8 @@ def _conv(
 ) -> Layer:
     if groups != 1 or isinstance(padding, str):
         return Function(partial(_call, F.conv2d, (weight, bias, stride, padding, dilation, groups), {}))
-    plain = None if bias is None else bias.detach()
-    return Conv(weight.detach(), plain, _pair(stride), _pair(padding), _pair(dilation), (x.shape[2], x.shape[3]))
+    detached = None if bias is None else bias.detach()
+    return Conv(weight.detach(), detached, _pair(stride), _pair(padding), _pair(dilation), (x.shape[2], x.shape[3]))
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:

@@ -63,7 +63,7 @@ class Fallbacks:
             self.drop(name, str(error))
         except UncertaintyError:
             raise
-        except Exception as error:  # the user's network may fail in any way where it is run in another
+        except Exception as error:  # the user's network may fail in any way where it is run otherwise
             lines = str(error).splitlines() or [""]
             reason = f"{type(error).__name__}: {lines[0]}"[:_LONGEST_REASON]
             self.dropped.append(Dropped(name, reason, failed=True))

@@ -43,6 +43,12 @@ def test_attention_in_the_open_is_torchs(mask):
     _close(mine, F.scaled_dot_product_attention(q, k, v, **options))
 
 
+def test_the_causal_mask_lies_on_the_device_of_the_queries():
+    q = torch.zeros(1, 2, 4, 8, device="meta")
+    inputs = attention.AttentionInputs.of((q, q, q), {"is_causal": True})
+    assert inputs.attend(lambda weights: weights).is_meta
+
+
 @pytest.mark.parametrize("need_weights", [True, False])
 def test_multi_head_attention_with_its_body_in_the_open_is_torchs(need_weights):
     torch.manual_seed(0)

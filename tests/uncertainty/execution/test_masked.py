@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from dubio.uncertainty.dropout.audit import audit
 from dubio.uncertainty.errors import UnsupportedNetwork
@@ -86,19 +87,11 @@ def test_other_sites_than_planned_are_refused(sites, match):
 
 
 def test_what_comes_before_the_first_site_runs_once_for_all_members():
-    class Counting(nn.Linear):
-        rows = 0
-
-        def forward(self, x: Tensor) -> Tensor:
-            # A tensor that vmap carries has the members' axis below the surface.
-            carried = torch._C._functorch.is_batchedtensor(x)
-            self.rows += 6 if carried else 1
-            return super().forward(x)
-
-    before, after = Counting(6, 8), Counting(8, 3)
-    network = nn.Sequential(before, nn.Dropout(0.5), after).eval()
-    plan = audit(network, torch.randn(2, 6))
-    before.rows = after.rows = 0
-    with torch.inference_mode():
-        masked.vmap(network, plan, torch.randn(2, 6), [torch.ones(6, 8)])
-    assert (before.rows, after.rows) == (1, 6)
+    network = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 3)).eval()
+    x = torch.randn(2, 6)
+    plan = audit(network, x)
+    before, after = 2 * 2 * 6 * 8, 2 * 2 * 8 * 3  # two operations a product, for two rows
+    for run, due in ((masked.vmap, before + 6 * after), (masked.loop, 6 * before + 6 * after)):
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            run(network, plan, x, banks_of(plan, 6))
+        assert counter.get_total_flops() == due
