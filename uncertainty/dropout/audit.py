@@ -73,19 +73,19 @@ def audit(network: nn.Module, example_input: Tensor, selection: Selection = ALL)
         raise UnsupportedNetwork(
             f"Expected `example_input` to have at least one row, but got shape {tuple(example_input.shape)}."
         )
-    before = _versions(network)
+    owned, before = _state(network)  # held, so that no other tensor takes the place of one in memory
     # Two batch sizes tell the batch axis from a feature axis that has the same length by chance, and other rows beside
     # the first tell whether rows keep to themselves.
     row = example_input[:1]
     pair, mixed = torch.cat([row, row]), torch.cat([row, *_other_rows(row)])
     logits_of_pair, two = _probe(network, pair)
     logits_of_mixed, three = _probe(network, mixed)
-    if not _same(before, _versions(network)):
+    if _state(network)[1] != before:
         raise UnsupportedNetwork(
             f"Expected a network that only reads in eval mode, but {type(network).__name__} writes to a parameter or "
             "buffer, so concurrent predictions would race; write under `if self.training`."
         )
-    _check_calls(network, two, three)
+    _check_calls(owned, two, three)
     _check_rows(network, logits_of_pair[0], logits_of_mixed[0])
     _check_fused(network, pair, logits_of_pair)
     probed = probe_train_mode(network, mixed, {call.name: call.call.p for call in two.calls})
@@ -156,7 +156,7 @@ def _changed(network: nn.Module, row: Tensor) -> dict[str, tuple[RecordedCall, R
     return {before.name: (before, after) for before, after in zip(one, other, strict=True)}
 
 
-def _check_calls(network: nn.Module, two: SiteRecorder, three: SiteRecorder) -> None:
+def _check_calls(owned: list[Tensor], two: SiteRecorder, three: SiteRecorder) -> None:
     one, other = ([(each.name, each.call.kind, each.call.p) for each in recorder.calls] for recorder in (two, three))
     if one != other:
         counts = [sum(p > 0 for _, _, p in calls) for calls in (one, other)]
@@ -170,7 +170,7 @@ def _check_calls(network: nn.Module, two: SiteRecorder, three: SiteRecorder) -> 
             f"Expected a network without randomness in eval mode, but {name} calls {function}, so the deterministic "
             "prediction would be random; call it under `if self.training`."
         )
-    owned = {tensor.untyped_storage().data_ptr() for tensor in [*network.parameters(), *network.buffers()]}
+    storages = {tensor.untyped_storage().data_ptr() for tensor in owned}
     for recorded in two.calls:
         call = recorded.call
         if call.training and call.p > 0:
@@ -179,7 +179,7 @@ def _check_calls(network: nn.Module, two: SiteRecorder, three: SiteRecorder) -> 
                 "deterministic prediction would be random; pass training=self.training, and to "
                 "scaled_dot_product_attention a dropout_p of 0 in eval mode."
             )
-        if call.inplace and call.x.untyped_storage().data_ptr() in owned:
+        if call.inplace and call.x.untyped_storage().data_ptr() in storages:
             raise UnsupportedSite(
                 f"{recorded} works in place on a parameter or buffer, which would be lost; use inplace=False."
             )
@@ -217,17 +217,10 @@ def _notes(probed: TrainProbe) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _versions(network: nn.Module) -> list[tuple[Tensor, int]]:
-    """Every parameter and buffer with its version: a write changes one or the other."""
+def _state(network: nn.Module) -> tuple[list[Tensor], list[tuple[int, int]]]:
+    """Every parameter and buffer, with its identity and version: a write changes one or the other."""
     tensors = [*network.parameters(), *network.buffers()]
-    return [(tensor, 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
-
-
-def _same(before: list[tuple[Tensor, int]], after: list[tuple[Tensor, int]]) -> bool:
-    return len(before) == len(after) and all(
-        old is new and old_version == new_version
-        for (old, old_version), (new, new_version) in zip(before, after, strict=True)
-    )
+    return tensors, [(id(tensor), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
 
 
 def _check_rows(network: nn.Module, alone_C: Tensor, mixed_C: Tensor) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,71 +28,43 @@ WARM_UP = 3
 Capture = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
 
 
-@dataclass(frozen=True)
-class CapturedBatch:
-    """One batch size.
-
-    Attributes:
-        inputs: Memory that it reads, ``[B, ...]``.
-        launch: Runs it.
-        logits: Memory that it writes, ``[K, B, C]``.
-    """
-
-    inputs: Tensor
-    launch: Callable[[], None]
-    logits: Tensor
-
-
 class CapturedStrategy:
     """A strategy, captured for a few batch sizes; thread-safe.
 
     Args:
-        strategy: Answers whatever was not captured.
-        captured: By batch size, smallest first.
-        num_samples: K; all members were captured.
-    """
-
-    def __init__(self, strategy: Strategy, captured: Mapping[int, CapturedBatch], num_samples: int) -> None:
-        self._strategy, self._captured, self._num_samples = strategy, captured, num_samples
-        # One for all sizes: they may share memory.
-        self._lock = threading.Lock()
-
-    def __call__(self, x: Tensor, members: slice) -> Tensor:
-        """Give logits ``[K, B, C]`` of some members for a batch of any size ``[B, ...]``."""
-        captured = next((self._captured[batch] for batch in self._captured if batch >= len(x)), None)
-        if captured is None or members != slice(0, self._num_samples) or x.shape[1:] != captured.inputs.shape[1:]:
-            return self._strategy(x, members)
-        with self._lock:
-            # Rows beyond the batch keep what was there; no row's logits depend on another row.
-            captured.inputs[: len(x)].copy_(x)
-            captured.launch()
-            return captured.logits[:, : len(x)].clone()
-
-
-def capture_strategy(
-    strategy: Strategy, row: Tensor, num_samples: int, max_rows: int, capture: Capture
-) -> CapturedStrategy:
-    """Capture a strategy.
-
-    Args:
-        strategy: Gives logits ``[K, B, C]`` and does nothing that a graph would miss.
+        strategy: Gives logits ``[K, B, C]`` and does nothing that a graph would miss; answers what was not captured.
         row: An input, ``[1, ...]``.
-        num_samples: K.
+        num_samples: K; all members are captured.
         max_rows: Rows of the largest batch to capture.
         capture: Makes the graphs, see :func:`cuda_graph`.
 
     Raises:
         RuntimeError: The strategy waits for the GPU, or does something else that cannot be captured.
     """
-    members = slice(0, num_samples)
-    captured = {}
-    for batch in CAPTURED_BATCHES:
-        if batch > max_rows:
-            break
-        inputs = torch.cat([row, noise_like(row.expand(batch - 1, *row.shape[1:]))])
-        launch, logits = capture(lambda inputs=inputs: strategy(inputs, members))  # type: ignore[misc]
-        captured[batch] = CapturedBatch(inputs, launch, logits)
-    return CapturedStrategy(strategy, captured, num_samples)
+
+    def __init__(self, strategy: Strategy, row: Tensor, num_samples: int, max_rows: int, capture: Capture) -> None:
+        self._strategy, self._members = strategy, slice(0, num_samples)
+        # One for all sizes: they may share memory.
+        self._lock = threading.Lock()
+        # By batch size, smallest first: memory that is read, ``[B, ...]``, what launches, and memory that is written.
+        self._captured: dict[int, tuple[Tensor, Callable[[], None], Tensor]] = {}
+        for batch in CAPTURED_BATCHES:
+            if batch > max_rows:
+                break
+            inputs = torch.cat([row, noise_like(row.expand(batch - 1, *row.shape[1:]))])
+            self._captured[batch] = (inputs, *capture(partial(strategy, inputs, self._members)))
+
+    def __call__(self, x: Tensor, members: slice) -> Tensor:
+        """Give logits ``[K, B, C]`` of some members for a batch of any size ``[B, ...]``."""
+        batch = next((batch for batch in self._captured if batch >= len(x)), None)
+        if batch is None or members != self._members or x.shape[1:] != self._captured[batch][0].shape[1:]:
+            return self._strategy(x, members)
+        inputs, launch, logits = self._captured[batch]
+        with self._lock:
+            # Rows beyond the batch keep what was there; no row's logits depend on another row.
+            inputs[: len(x)].copy_(x)
+            launch()
+            return logits[:, : len(x)].clone()
 
 
 def cuda_graph(function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
@@ -135,12 +107,10 @@ def capture_all(
     members = slice(0, num_samples)
     # Another batch than those that were captured, and padded.
     batches = [torch.cat([noise_like(row.expand(rows, *row.shape[1:])), row]) for rows in (0, 2)]
-    for name, strategy in strategies.items():
-        if name == "loop":
-            continue
+    for name in (name for name in strategies if name != "loop"):
         with fallbacks.attempt(f"{name} as a CUDA graph"):
-            captured = capture_strategy(strategy, row, num_samples, max_rows, capture)
+            captured = CapturedStrategy(strategies[name], row, num_samples, max_rows, capture)
             for x in batches:
-                require_agreement(captured(x, members), strategy(x, members))
+                require_agreement(captured(x, members), strategies[name](x, members))
             fastest[name] = captured
     return fastest

@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from dubio.uncertainty.dropout.audit import SamplingPlan
-from dubio.uncertainty.dropout.function_mode import Call, DropoutMode
+from dubio.uncertainty.dropout.probe import SiteRecorder
+from dubio.uncertainty.execution.chain import FirstSite
 
 
 def work_before_first_site(network: nn.Module, plan: SamplingPlan, x: Tensor) -> float | None:
@@ -25,11 +26,13 @@ def work_before_first_site(network: nn.Module, plan: SamplingPlan, x: Tensor) ->
     Returns:
         Between 0 and 1; None where nothing could be counted.
     """
-    counter = _FlopCounter()
-    watch = _FirstSiteWatch(plan, counter)
-    with torch.inference_mode(), counter, watch:
-        network(x.clone())
-    return watch.before / counter.flops if counter.flops else None
+    with torch.inference_mode():
+        # The recorder drops nothing, but keeps torch from fused kernels, whose operations are not counted.
+        with _FlopCounter() as whole, SiteRecorder(network):
+            network(x.clone())
+        with _FlopCounter() as before:
+            FirstSite(plan).activation(network, x.clone())
+    return before.flops / whole.flops if whole.flops else None
 
 
 class _FlopCounter(TorchDispatchMode):
@@ -51,19 +54,3 @@ class _FlopCounter(TorchDispatchMode):
         if formula is not None:
             self.flops += int(formula(*args, **kwargs, out_val=output))
         return output
-
-
-class _FirstSiteWatch(DropoutMode):
-    """Notes what was counted when the first sampled site was met."""
-
-    def __init__(self, plan: SamplingPlan, counter: _FlopCounter) -> None:
-        super().__init__(plan.zero_rates)
-        self._planned = iter(plan.calls)
-        self._counter = counter
-        self._met = False
-        self.before = 0
-
-    def drop(self, call: Call) -> Tensor:
-        if next(self._planned).site is not None and not self._met:
-            self._met, self.before = True, self._counter.flops
-        return call.x

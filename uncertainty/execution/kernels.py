@@ -57,9 +57,7 @@ def linear(layer: Linear) -> Kernel:
         packed = torch.ops.mkldnn._reorder_linear_weight(weight_OI.contiguous(), None)
         after = "relu" if layer.relu else "none"
         return lambda x: call(x, packed, bias_O, after, [], "")
-    if layer.relu:
-        return lambda x: F.linear(x, weight_OI, bias_O).relu_()
-    return lambda x: F.linear(x, weight_OI, bias_O)
+    return _then_relu(lambda x: F.linear(x, weight_OI, bias_O), layer.relu)
 
 
 def conv(layer: Conv) -> Kernel:
@@ -72,9 +70,7 @@ def conv(layer: Conv) -> Kernel:
         packed = torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, dilation, 1, size)
         after = "relu" if layer.relu else "none"
         return lambda x: call(_channels_last(x), packed, bias_O, padding, stride, dilation, 1, after, [], "")
-    if layer.relu:
-        return lambda x: F.conv2d(_channels_last(x), weight, bias_O, stride, padding, dilation).relu_()
-    return lambda x: F.conv2d(_channels_last(x), weight, bias_O, stride, padding, dilation)
+    return _then_relu(lambda x: F.conv2d(_channels_last(x), weight, bias_O, stride, padding, dilation), layer.relu)
 
 
 def members_linear(weight_KOI: Tensor, bias_KO: Tensor, relu: bool) -> Kernel:
@@ -96,12 +92,11 @@ def members_linear(weight_KOI: Tensor, bias_KO: Tensor, relu: bool) -> Kernel:
 
         return grouped
     bias_K1O, weight_KIO = bias_KO.unsqueeze(1), weight_KOI.transpose(1, 2)
+    return _then_relu(lambda x: torch.baddbmm(bias_K1O, x.transpose(0, 1), weight_KIO).transpose(0, 1), relu)
 
-    def batched(x_BKI: Tensor) -> Tensor:
-        out_KBO = torch.baddbmm(bias_K1O, x_BKI.transpose(0, 1), weight_KIO)
-        return (out_KBO.relu_() if relu else out_KBO).transpose(0, 1)
 
-    return batched
+def _then_relu(kernel: Kernel, relu: bool) -> Kernel:
+    return (lambda x: kernel(x).relu_()) if relu else kernel
 
 
 def _channels_last(x: Tensor) -> Tensor:

@@ -59,9 +59,3 @@ def test_the_scale_of_alpha_dropout_is_the_published_one(p):
     alpha = -1.7580993408473766
     assert alpha_scale(p) == pytest.approx((1 - p + alpha**2 * p * (1 - p)) ** -0.5)
     assert alpha_scale(1.0) == 0
-
-
-def test_masks_of_packed_rows_are_looked_up_on_their_device():
-    packed = _planned("lstm", (3, 1), axis=None, packed=True)
-    call = Call("lstm", torch.ones(4, 1, device="meta"), 0.5, steps=torch.tensor([2, 1, 1]))
-    assert packed.apply(call, torch.ones(3, 1, device="meta"), 2).is_meta

@@ -51,7 +51,7 @@ def test_a_captured_strategy_gives_what_the_strategy_gives(name):
 
 def test_an_answer_is_not_overwritten_by_the_next():
     strategies, x = _strategies("mlp")
-    captured = cuda_graph.capture_strategy(strategies["chain"], x[:1], K, 8, rerun)
+    captured = cuda_graph.CapturedStrategy(strategies["chain"], x[:1], K, 8, rerun)
     first = captured(x[:1], ALL)
     kept = first.clone()
     captured(x[1:2], ALL)
@@ -60,7 +60,7 @@ def test_an_answer_is_not_overwritten_by_the_next():
 
 def test_threads_get_their_own_answers():
     strategies, x = _strategies("mlp")
-    captured = cuda_graph.capture_strategy(strategies["chain"], x[:1], K, 8, rerun)
+    captured = cuda_graph.CapturedStrategy(strategies["chain"], x[:1], K, 8, rerun)
     expected = [strategies["chain"](row, ALL) for row in x.split(1)]
 
     def ask(index: int) -> bool:
@@ -81,7 +81,7 @@ def test_large_work_is_not_captured(max_rows, sizes):
         captured.append(function().shape[1])
         return rerun(function)
 
-    cuda_graph.capture_strategy(strategies["chain"], x[:1], K, max_rows, capture)
+    cuda_graph.CapturedStrategy(strategies["chain"], x[:1], K, max_rows, capture)
     assert captured == sizes
 
 
