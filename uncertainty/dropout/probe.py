@@ -32,7 +32,10 @@ _RANDOM: dict[Callable[..., Any], str] = {
     torch.native_dropout: "native_dropout",
 }
 # Ways out of torch, by which a pass may decide for the whole batch.
-_EXITS = {Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__, Tensor.item, Tensor.tolist, Tensor.numpy}
+VALUE_EXITS: set[Callable[..., Any]] = {
+    *(Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__, Tensor.__array__, Tensor.__dlpack__),
+    *(Tensor.item, Tensor.tolist, Tensor.numpy),
+}
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class SiteRecorder(DropoutMode):
     def other(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in _RANDOM and kwargs.get("generator") is None:
             self.random.append((self._where(), _RANDOM[func]))
-        self.value_dependent |= func in _EXITS
+        self.value_dependent |= func in VALUE_EXITS
         output = func(*args, **kwargs)
         for tensor in output if isinstance(output, tuple | list) else (output,):
             if isinstance(tensor, Tensor):

@@ -15,6 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
 from dubio.uncertainty.dropout.audit import SamplingPlan
+from dubio.uncertainty.dropout.probe import VALUE_EXITS
 from dubio.uncertainty.execution import masked
 
 Graph = Callable[[Tensor], Tensor]
@@ -23,14 +24,12 @@ aten = ops.aten
 # Operations whose result is new memory that nobody else holds, so that what follows may overwrite it.
 _FRESH = {aten.addmm.default, aten.mm.default, aten.mul.Tensor, aten.add.Tensor, aten.convolution.default}
 _VIEWS = {aten.view.default, aten._unsafe_view.default}
-# Ways out of torch that a trace does not see: the values of the traced batch would be frozen into it.
-_EXITS = {Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__}
 # torch.fx patches nn.Module for the whole process while it traces; overlapping traces would leave it patched for good.
 _one_at_a_time = threading.Lock()
 
 
 class _Sealed(TorchFunctionMode):
-    """Lets no value leave torch."""
+    """Lets no value leave torch: a trace would not see it, and freeze that of the traced batch."""
 
     def __torch_function__(
         self,
@@ -39,7 +38,7 @@ class _Sealed(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        if func in _EXITS:
+        if func in VALUE_EXITS:
             raise RuntimeError(f"{func.__name__} takes values out of torch, so a trace would freeze them.")
         return func(*args, **(kwargs or {}))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -49,6 +50,7 @@ def test_channels_need_one_number_each():
         (lambda self, x: x if x.sum() > 0 else -x, True),
         (lambda self, x: x * x.sum().item(), True),
         (lambda self, x: x * len(x.tolist()), True),
+        (lambda self, x: x * float(np.asarray(x).max()), True),
         (lambda self, x: x if len(x) > 1 else x[:1], False),
         (lambda self, x: torch.where(x > 0, x, -x), False),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -106,8 +107,9 @@ def test_a_trace_follows_the_widths_of_the_models():
         lambda h: h.max().item(),
         lambda h: h.tolist()[0][0],
         lambda h: float(h.detach().numpy().max()),
+        lambda h: float(np.asarray(h.detach()).max()),
     ],
-    ids=["bool", "item", "tolist", "numpy"],
+    ids=["bool", "item", "tolist", "numpy", "array"],
 )
 def test_a_value_that_leaves_torch_cannot_be_traced(exit_):
     network = Net(lambda net, h: net.drop(h * exit_(h))).eval()
