@@ -15,21 +15,10 @@ from torch import Tensor, nn
 from dubio.uncertainty.dropout.function_mode import CHANNELS, Call, DropoutMode
 
 # Randomness that is no dropout call: noise, stochastic depth, hand-written masks.
-_RANDOM: dict[Callable[..., Any], str] = {
-    torch.bernoulli: "bernoulli",
-    Tensor.bernoulli: "bernoulli",
-    Tensor.bernoulli_: "bernoulli_",
-    torch.rand: "rand",
-    torch.rand_like: "rand_like",
-    Tensor.uniform_: "uniform_",
-    torch.randn: "randn",
-    torch.randn_like: "randn_like",
-    torch.normal: "normal",
-    Tensor.normal_: "normal_",
-    torch.randperm: "randperm",
-    torch.randint: "randint",
-    torch.multinomial: "multinomial",
-    torch.native_dropout: "native_dropout",
+_RANDOM: set[Callable[..., Any]] = {
+    *(torch.bernoulli, Tensor.bernoulli, Tensor.bernoulli_, torch.rand, torch.rand_like, Tensor.uniform_, torch.randn),
+    *(torch.randn_like, torch.normal, Tensor.normal_, torch.randperm, torch.randint, torch.multinomial),
+    torch.native_dropout,
 }
 # Ways out of torch, by which a pass may decide for the whole batch.
 VALUE_EXITS: set[Callable[..., Any]] = {
@@ -106,7 +95,7 @@ class SiteRecorder(DropoutMode):
 
     def other(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in _RANDOM and kwargs.get("generator") is None:
-            self.random.append((self._where(), _RANDOM[func]))
+            self.random.append((self._where(), func.__name__))
         self.value_dependent |= func in VALUE_EXITS
         output = func(*args, **kwargs)
         for tensor in output if isinstance(output, tuple | list) else (output,):

@@ -24,30 +24,12 @@ from dubio.uncertainty.errors import StrategyNotApplicable
 RELU: set[Callable[..., Any]] = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
 # Functions of one tensor that act on each number alone, so that they commute with choosing units.
 POINTWISE: set[Callable[..., Any]] = {
-    F.gelu,
-    F.silu,
-    F.elu,
-    F.selu,
-    F.celu,
-    F.mish,
-    F.leaky_relu,
-    F.hardtanh,
-    F.relu6,
-    F.softplus,
-    F.logsigmoid,
-    F.hardswish,
-    torch.tanh,
-    torch.sigmoid,
-    Tensor.tanh,
-    Tensor.sigmoid,
+    *(F.gelu, F.silu, F.elu, F.selu, F.celu, F.mish, F.leaky_relu, F.hardtanh, F.relu6, F.softplus, F.logsigmoid),
+    *(F.hardswish, torch.tanh, torch.sigmoid, Tensor.tanh, Tensor.sigmoid),
 }
 # These keep channels apart, keep a channel of zeros, and commute with multiplying a channel by a positive number.
 POOLS: set[Callable[..., Any]] = {
-    F.max_pool2d,
-    torch.max_pool2d,
-    F.avg_pool2d,
-    F.adaptive_avg_pool2d,
-    F.adaptive_max_pool2d,
+    *(F.max_pool2d, torch.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d),
     torch._C._nn.adaptive_avg_pool2d,
 }
 MEANS: set[Callable[..., Any]] = {torch.mean, Tensor.mean}
