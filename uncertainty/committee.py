@@ -12,8 +12,10 @@ from dubio.uncertainty.dropout.selection import Selection
 from dubio.uncertainty.dropout.sites import Site
 from dubio.uncertainty.errors import NoDropoutFound, UnsupportedNetwork
 from dubio.uncertainty.execution import cuda_graph, masks, strategies
-from dubio.uncertainty.execution.autotune import choose
-from dubio.uncertainty.report import Report, work_before_first_site
+from dubio.uncertainty.execution.autotune import autotune
+from dubio.uncertainty.execution.fallback import Fallbacks
+from dubio.uncertainty.execution.flops import work_before_first_site
+from dubio.uncertainty.report import Report
 
 MAX_SAMPLES = 4096
 
@@ -25,24 +27,38 @@ class Committee:
     predictions may run in other threads at the same time. After construction it is immutable and thread-safe.
 
     Args:
-        network: in eval mode, on the device that serves; maps ``[B, ...]`` to logits ``[B, C]``.
+        network: In eval mode, on the device that serves; maps ``[B, ...]`` to logits ``[B, C]``.
         example_input: ``[B, ...]``, at least one row of what the network takes, numbers or tokens; used to find the
             sites. Where inputs differ in length, one of the longest: shorter ones use the first part of each mask.
         num_samples: K, the number of members, 2 to 4096.
-        seed: of the generator that draws the masks.
-        memory_budget: bytes that the members' intermediate results may take; larger work is done in chunks.
-        sites: names, patterns such as ``head.*``, or kinds of the sites to sample; all by default.
-        rates: rates by name, pattern or kind that override those the network was trained with.
-        strategy: one of :data:`dubio.uncertainty.execution.autotune.NAMES` for batches of every size; by default the
+        seed: Of the generator that draws the masks.
+        memory_budget: Bytes that the members' intermediate results may take; larger work is done in chunks.
+        sites: Names, patterns such as ``head.*``, or kinds of the sites to sample; all by default.
+        rates: Rates by name, pattern or kind that override those the network was trained with.
+        strategy: One of :data:`dubio.uncertainty.execution.autotune.NAMES` for batches of every size; by default the
             fastest for each size is found by measuring.
-        measure_seconds: what measuring, and tracing, may take each, roughly.
+        measure_seconds: What measuring, and tracing, may take each, roughly.
 
     Raises:
-        NoDropoutFound: no site was found, or the members' answers do not vary.
-        UnsupportedSite: a site cannot be sampled faithfully.
-        UnsupportedNetwork: the output is not ``[B, C]``, or ``num_samples`` is out of range, or it cannot be run in the
-            wanted way.
-        NetworkInTrainingMode: the network is in train mode.
+        NoDropoutFound: No site was found, or the members' answers do not vary.
+        UnsupportedSite: A site cannot be sampled faithfully.
+        UnsupportedNetwork: The output is not ``[B, C]``, or ``num_samples`` is out of range, or the wanted strategy
+            cannot run the network.
+        NetworkInTrainingMode: The network is in train mode.
+
+    Example:
+        >>> import torch
+        >>> generator = torch.manual_seed(0)
+        >>> network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 3)).eval()
+        >>> committee = Committee(network, example_input=torch.zeros(1, 4), num_samples=16, seed=0)
+        >>> print(*committee.sites)
+        1: dropout(p=0.5, shape=[8])
+        >>> logits_KBC = committee(torch.randn(5, 4))
+        >>> logits_KBC.shape
+        torch.Size([16, 5, 3])
+        >>> std_BC = logits_KBC.softmax(-1).std(0, correction=0)
+        >>> bool((std_BC > 0).all())
+        True
 
     Source: Gal and Ghahramani, Dropout as a Bayesian Approximation, 2016; masks frozen as in BatchBALD (Kirsch 2019).
     """
@@ -64,60 +80,67 @@ class Committee:
                 f"Expected `num_samples` to be an integer in [2, {MAX_SAMPLES}], but got {num_samples}."
             )
         self.selection = Selection(None if sites is None else tuple(sites), dict(rates or {}))
-        found = audit(network, example_input, self.selection)
-        self.found = found
+        self.plan = audit(network, example_input, self.selection)
         self.network = network
         self.num_samples = num_samples
         self.seed = seed
-        self.sites: tuple[Site, ...] = found.sites
-        self.num_classes = found.num_classes
+        self.sites: tuple[Site, ...] = self.plan.sites
+        self.num_classes = self.plan.num_classes
         keeps = masks.draw(self.sites, num_samples, seed)
         self.fingerprint = masks.fingerprint(self.sites, keeps, named=sites is not None)
         self._banks = [
-            masks.scale(keep, slot.site.p, slot.dtype, example_input.device, slot.kind)
-            for slot, keep in zip((slot for slot in found.slots if slot.site), keeps, strict=True)
-            if slot.site
+            masks.scale(keep, site.p, call.dtype, example_input.device, site.kind)
+            for keep, site, call in zip(keeps, self.sites, self.plan.sampled, strict=True)
         ]
         self._row = example_input[:1].clone()
+        fallbacks = Fallbacks()
         with torch.inference_mode():
-            able = strategies.find(network, found, self._banks, self._row, memory_budget, measure_seconds)
-            runs = able.strategies
+            available = strategies.build(
+                network, self.plan, self._banks, self._row, memory_budget, measure_seconds, fallbacks
+            )
+            runs = available.strategies
             if self._row.is_cuda:
-                most = cuda_graph.RECORDED_BYTES // (found.row_bytes * num_samples)
-                runs = cuda_graph.recordable(runs, self._row, num_samples, most, cuda_graph.cuda_graph)
-            self._strategy = choose(runs, self._row, num_samples, strategy, measure_seconds, able.thinned_from)
+                max_rows = cuda_graph.CAPTURED_BYTES // (self.plan.row_bytes * num_samples)
+                runs = cuda_graph.capture_all(runs, self._row, num_samples, max_rows, cuda_graph.cuda_graph, fallbacks)
+            self._dropped = tuple(fallbacks.dropped)
+            self._autotuner = autotune(
+                runs, self._row, num_samples, strategy, measure_seconds, available.thinned_from, self._dropped
+            )
             self._refuse_constant(self._row)
+        fallbacks.log(type(network).__name__, self.strategy)
 
     @property
     def strategy(self) -> str:
         """How members are run, by the size of the batch; see :mod:`dubio.uncertainty.execution.strategies`."""
-        return str(self._strategy)
+        return str(self._autotuner)
 
     def audit(self) -> Report:
-        """What is sampled and how, as a table: ``print(committee.audit())``."""
-        found = self.found
+        """Say what is sampled and how, as a table: ``print(committee.audit())``."""
         return Report(
-            slots=tuple(slot for slot in found.slots if slot.site),
+            calls=self.plan.sampled,
             num_samples=self.num_samples,
             strategy=self.strategy,
-            before_first_site=work_before_first_site(self.network, self._row, found.slots, found.zeros),
-            mask_bytes=sum(bank.numel() * bank.element_size() for bank in self._banks),
-            left_out=found.left_out,
-            notes=found.notes,
+            in_use=frozenset(self._autotuner.names),
+            strategies=tuple(self._autotuner.strategies),
+            dropped=self._dropped,
+            before_first_site=work_before_first_site(self.network, self.plan, self._row),
+            mask_bytes=sum(bank.nbytes for bank in self._banks),
+            left_out=self.plan.left_out,
+            notes=self.plan.notes,
         )
 
     def __call__(self, x: Tensor, num_samples: int | None = None, first: int = 0) -> Tensor:
-        """Logits of the members ``first`` to ``first + num_samples``, ``[K, B, C]``.
+        """Give the logits of the members ``first`` to ``first + num_samples``, ``[K, B, C]``.
 
         The members are drawn independently, so any run of them is a fair sample of the committee.
 
         Args:
             x: ``[B, ...]``; B may be 0.
-            num_samples: ask only so many members; all from ``first`` on by default.
-            first: the member to begin with.
+            num_samples: How many members are asked; all from ``first`` on by default.
+            first: The member to begin with.
 
         Raises:
-            UnsupportedNetwork: the committee has no such members.
+            UnsupportedNetwork: The committee has no such members.
         """
         if not 0 <= first < self.num_samples:
             raise UnsupportedNetwork(
@@ -130,11 +153,10 @@ class Committee:
             raise UnsupportedNetwork(
                 f"Expected `num_samples` to be an integer in [1, {most}], {size}, but got {asked}."
             )
-        which = slice(first, first + asked)
         with torch.inference_mode():
             if not len(x):
-                return x.new_empty((asked, 0, self.num_classes), dtype=self.found.dtype)
-            return self._strategy(x, which)
+                return x.new_empty((asked, 0, self.num_classes), dtype=self.plan.dtype)
+            return self._autotuner(x, slice(first, first + asked))
 
     def _refuse_constant(self, row: Tensor) -> None:
         """Refuse a committee whose members agree up to rounding, on the example as on noise."""
@@ -142,8 +164,8 @@ class Committee:
         # Not to the last bit: equal rows of one matrix product may round differently.
         rounding = 16 * torch.finfo(logits_KBC.dtype).eps * logits_KBC.abs().amax()
         if bool(((logits_KBC - logits_KBC[:1]).abs() <= rounding).all()):
-            found = ", ".join(map(str, self.sites))
             raise NoDropoutFound(
                 f"All {self.num_samples} members gave the same logits, so their standard deviation would be 0. "
-                f"Sites found: {found}. Check that their rates are between 0 and 1 and that the sites reach the output."
+                f"Sites found: {', '.join(map(str, self.sites))}. "
+                "Check that their rates are between 0 and 1 and that the sites reach the output."
             )

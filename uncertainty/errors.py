@@ -4,7 +4,8 @@ UncertaintyError (ValueError)
 |- NetworkInTrainingMode      the network was handed over in train mode
 |- NoDropoutFound             nothing to sample: no site, or members that do not vary
 |- UnsupportedSite            dropout that cannot be sampled faithfully
-|- UnsupportedNetwork         logits of a wrong shape, or no strategy that agrees with the plain loop
+|- UnsupportedNetwork         logits of a wrong shape, or a strategy was asked for that does not run the network
+|- StrategyNotApplicable      a strategy cannot run this kind of network; others can, and the report says why
 |- NoFeatures                 the network does not end in a linear layer whose input could be read
 |- CalibrationSetTooSmall     fewer calibration scores than the promise needs
 |- NotFitted                  a score or a detector was used before it was fitted
@@ -31,6 +32,10 @@ class UnsupportedSite(UncertaintyError):
 
 class UnsupportedNetwork(UncertaintyError):
     """The network breaks a rule that every member relies on."""
+
+
+class StrategyNotApplicable(UncertaintyError):
+    """A strategy does not apply to this kind of network."""
 
 
 class NoFeatures(UncertaintyError):

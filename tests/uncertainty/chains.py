@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from dubio.models import MLP, ConvNet
 from dubio.uncertainty.dropout.audit import SamplingPlan, audit
-from dubio.uncertainty.execution import chain, masked, masks
-from dubio.uncertainty.execution.batched import Before
+from dubio.uncertainty.execution import chain, masked, masks, strategies
+from dubio.uncertainty.execution.batched import Prefix
+from dubio.uncertainty.execution.fallback import Fallbacks, Strategy
 
 K = 7
 
@@ -187,6 +188,10 @@ THINNABLE: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         ),
         (2, 9, 8),
     ),
+    "a function behind the flattening": (
+        lambda: nn.Sequential(nn.Conv2d(2, 8, 3), nn.Dropout2d(0.4), nn.Flatten(), nn.ReLU(), nn.Linear(8 * 7 * 6, 4)),
+        (2, 9, 8),
+    ),
     "view by the size of the batch": (
         lambda: Net(
             lambda layers, x: layers[2](F.relu(layers[1](layers[0](x))).view(x.size(0), -1)),
@@ -258,7 +263,7 @@ def _skip_over_the_site(layers: nn.ModuleList, x: Tensor) -> Tensor:
     return layers[3](h + layers[2](layers[1](h)))
 
 
-def _aside(layers: nn.ModuleList, x: Tensor) -> Tensor:
+def _read_again(layers: nn.ModuleList, x: Tensor) -> Tensor:
     h = layers[1](layers[0](x))
     layers[2](h)
     return layers[3](h)
@@ -268,7 +273,7 @@ def _aside(layers: nn.ModuleList, x: Tensor) -> Tensor:
 NO_CHAINS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "skip connection": _unchained(_skip),
     "skip over the first site": _unchained(_skip_over_the_site),
-    "a tensor that is read again": _unchained(_aside),
+    "a tensor that is read again": _unchained(_read_again),
     "something behind the head": _unchained(lambda layers, x: 2 * layers[3](layers[1](layers[0](x)))),
     "softmax": _unchained(lambda layers, x: layers[3](layers[1](layers[0](x)).softmax(-1))),
     "a gate": _unchained(lambda layers, x: layers[3](layers[1](layers[0](x)) * layers[2](x))),
@@ -281,35 +286,36 @@ NO_CHAINS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 CHAINS = THINNABLE | NOT_THINNABLE
-EVERYBODY = slice(0, K)
+ALL_MEMBERS = slice(0, K)
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """A network with its chain, if it is one, and frozen members."""
+class Built:
+    """A network with its plan and frozen members."""
 
     network: nn.Module
     shape: tuple[int, ...]
-    found: SamplingPlan
-    chain: chain.Chain | None
+    plan: SamplingPlan
     banks: list[Tensor]
 
-    @property
-    def before(self) -> Before:
-        assert self.chain is not None
-        return Before(self.chain, self.network, self.found.slots, self.found.zeros)
+    def chain(self) -> chain.Chain:
+        with torch.inference_mode():
+            return chain.record(self.network, self.plan, self.inputs(2))
+
+    def prefix(self) -> Prefix:
+        return Prefix(self.chain(), self.network, self.plan)
 
     def inputs(self, rows: int) -> Tensor:
-        return torch.randn(rows, *self.shape, generator=torch.Generator().manual_seed(rows))
+        x = torch.randn(rows, *self.shape, generator=torch.Generator().manual_seed(rows))
+        return x.to(next(self.network.parameters()).dtype)
 
     def loop(self, x: Tensor) -> Tensor:
         """What the plain loop over the members gives, ``[K, B, C]``."""
-        sampled = masked.Sampled(self.network, self.found.slots, self.found.zeros)
-        return masked.loop(sampled, x, self.banks)
+        return masked.loop(self.network, self.plan, x, self.banks)
 
 
-def recorded(build: Callable[[], nn.Module], shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Recorded:
-    """Build, give BatchNorm statistics that are not at their start, and record."""
+def built(build: Callable[[], nn.Module], shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Built:
+    """Build, give BatchNorm statistics that are not at their start, and draw members."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = build().eval().to(dtype)
@@ -319,11 +325,21 @@ def recorded(build: Callable[[], nn.Module], shape: tuple[int, ...], dtype: torc
                 nn.init.uniform_(layer.running_var, 0.5, 2.0)
                 nn.init.normal_(layer.weight)
                 nn.init.normal_(layer.bias)
-    x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1)).to(dtype)
-    found = audit(network, x)
-    keeps = masks.draw(found.sites, K, seed=3)
-    banks = [
-        masks.scale(keep, site.p, dtype, x.device, site.kind) for site, keep in zip(found.sites, keeps, strict=True)
+    plan = audit(network, torch.randn(2, *shape, generator=torch.Generator().manual_seed(1)).to(dtype))
+    return Built(network, shape, plan, banks_of(plan, K))
+
+
+def banks_of(plan: SamplingPlan, num_samples: int) -> list[Tensor]:
+    """Scaled masks, ``[K, *site.shape]`` a site."""
+    keeps = masks.draw(plan.sites, num_samples, seed=3)
+    return [
+        masks.scale(keep, site.p, plan.dtype, torch.device("cpu"), site.kind)
+        for keep, site in zip(keeps, plan.sites, strict=True)
     ]
+
+
+def strategies_of(case: Built, num_samples: int = K) -> dict[str, Strategy]:
+    """Every strategy that agrees with the loop, by name."""
+    banks, row = banks_of(case.plan, num_samples), case.inputs(1)
     with torch.inference_mode():
-        return Recorded(network, shape, found, chain.record(network, x, found.slots, found.zeros), banks)
+        return strategies.build(case.network, case.plan, banks, row, 2**28, 10.0, Fallbacks()).strategies

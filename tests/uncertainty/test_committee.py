@@ -5,6 +5,7 @@ That asking leaves everything else alone is tested in test_isolation.py.
 
 from __future__ import annotations
 
+import doctest
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dubio.uncertainty import Committee
+from dubio.uncertainty import committee as committee_module
 from dubio.uncertainty.errors import NetworkInTrainingMode, NoDropoutFound, UncertaintyError, UnsupportedNetwork
 from dubio.uncertainty.execution import masks
 
@@ -75,7 +77,7 @@ def test_the_same_batch_gives_the_same_bits(drawn):
         assert torch.equal(committee(case.inputs(batch)), committee(case.inputs(batch)))
 
 
-def test_company_does_not_matter(drawn):
+def test_the_other_rows_of_a_batch_do_not_matter(drawn):
     case, committee = drawn
     x = case.inputs(40)
     alone = torch.cat([committee(row[None]) for row in x], dim=1)
@@ -87,7 +89,7 @@ def test_company_does_not_matter(drawn):
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf, 1e30])
-def test_bad_company_does_not_matter_either(drawn, poison):
+def test_bad_rows_beside_them_do_not_matter_either(drawn, poison):
     case, committee = drawn
     x = case.inputs(3)
     x[1] = poison
@@ -381,3 +383,9 @@ def test_skip_connections_keep_what_was_dropped_beside_them():
         expected = torch.stack([network.head(h + h * mask) for mask in _scaled(committee)[0]])
     _close(committee(x), expected)
     _close(committee(x[:1]), expected[:, :1])
+
+
+def test_the_example_of_the_docstring_runs():
+    with torch.random.fork_rng(devices=[]):
+        outcome = doctest.testmod(committee_module)
+    assert (outcome.failed, outcome.attempted) == (0, 9)

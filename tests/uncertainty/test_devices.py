@@ -50,10 +50,10 @@ def test_members_answer_as_the_loop_on_the_cpu_does(name, device):
     assert there.fingerprint == plain.fingerprint
     for rows in (1, 3, 40):
         expected = plain(x[:rows])
-        found = there(x[:rows].to(device))
-        assert found.device.type == device
-        allowed = tolerance(found)
-        torch.testing.assert_close(found.cpu(), expected, rtol=allowed, atol=allowed * float(expected.abs().max()))
+        logits_KBC = there(x[:rows].to(device))
+        assert logits_KBC.device.type == device
+        allowed = tolerance(logits_KBC)
+        torch.testing.assert_close(logits_KBC.cpu(), expected, rtol=allowed, atol=allowed * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -79,7 +79,7 @@ def test_half_precision_is_answered_within_its_rounding(device):
     exact = Committee(network, x[:1], num_samples=K, strategy="loop")(x)
     coarse = copy.deepcopy(network).to(device, torch.bfloat16)
     there = Committee(coarse, x[:1].to(device, torch.bfloat16), num_samples=K)
-    found = there(x.to(device, torch.bfloat16))
-    assert found.dtype == torch.bfloat16
-    allowed = tolerance(found) * float(exact.abs().max().clamp(min=1))
-    assert float((found.cpu().float() - exact).abs().max()) < 2 * allowed
+    logits_KBC = there(x.to(device, torch.bfloat16))
+    assert logits_KBC.dtype == torch.bfloat16
+    allowed = tolerance(logits_KBC) * float(exact.abs().max().clamp(min=1))
+    assert float((logits_KBC.cpu().float() - exact).abs().max()) < 2 * allowed

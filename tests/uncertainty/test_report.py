@@ -2,34 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dubio.uncertainty import Committee
-
-
-def test_the_work_before_the_first_site_is_counted():
-    # Products of 6 x 10, 10 x 20 and 20 x 3 numbers; the site comes after the second.
-    network = nn.Sequential(nn.Linear(6, 10), nn.Linear(10, 20), nn.Dropout(0.5), nn.Linear(20, 3)).eval()
-    report = Committee(network, torch.randn(1, 6), num_samples=4).audit()
-    assert report.before_first_site == pytest.approx((60 + 200) / (60 + 200 + 60))
-    network = nn.Sequential(nn.Dropout(0.5), nn.Linear(6, 3)).eval()
-    assert Committee(network, torch.randn(1, 6), num_samples=4).audit().before_first_site == 0
-
-
-def test_convolutions_count_and_a_site_that_is_left_out_does_not():
-    network = nn.Sequential(
-        nn.Conv2d(1, 4, 3), nn.Dropout2d(0.1), nn.Flatten(), nn.Linear(36, 9), nn.Dropout(0.5), nn.Linear(9, 3)
-    ).eval()
-    example = torch.randn(1, 1, 5, 5)
-    convolution, hidden, head = 9 * 9 * 4, 36 * 9, 9 * 3
-    whole = convolution + hidden + head
-    assert Committee(network, example, num_samples=4).audit().before_first_site == pytest.approx(convolution / whole)
-    last = Committee(network, example, num_samples=4, sites=["4"]).audit()
-    assert last.before_first_site == pytest.approx((convolution + hidden) / whole)
-    assert last.left_out == ("1",)
 
 
 def test_the_table_says_it_all():
@@ -48,6 +25,8 @@ def test_the_table_says_it_all():
     assert lines[1] == ["drop", "dropout", "0.4", "0.2", "8", "activation"]
     assert lines[2] == ["Net", "dropout", "0.3", "in", "train", "mode", "3", "x", "8", "weight", "or", "constant"]
     text = str(committee.audit())
+    assert committee.audit().before_first_site == 6 * 8 / (6 * 8 + 8 * 3)
+    assert "work before first site 66.7% of a pass" in text
     assert f"members                4, strategy: {committee.strategy}" in text
     assert "note                   Net calls randn_like in train mode" in text
     assert "masks                  0.0 MiB" in text
@@ -60,3 +39,22 @@ def test_a_report_changes_nothing():
     committee.audit()
     assert torch.equal(committee(x), before)
     assert torch.equal(network(x), plain)
+
+
+def test_strategies_are_in_use_or_agree_or_are_dropped_with_the_reason():
+    network = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.LayerNorm(8), nn.Linear(8, 3)).eval()
+    report = Committee(network, torch.randn(1, 6), num_samples=4, strategy="vmap").audit()
+    lines = str(report).splitlines()
+    table = lines[lines.index("") + 1 :]
+    assert table[0].split() == ["strategy", "state", "why"]
+    states = {line.split()[0]: line.split()[1] for line in table[1:7]}
+    assert states == {
+        "chain": "agrees",
+        "vmap": "in",
+        "fold": "agrees",
+        "loop": "agrees",
+        "thinned": "not",
+        "traced": "not",
+    }
+    assert table[5] == "thinned   not applicable  what follows site 0 makes something of a dropped unit"
+    assert (report.in_use, report.strategy) == ({"vmap"}, "vmap")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
@@ -12,49 +13,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Positions of the arguments of F.multi_head_attention_forward.
-_DROPOUT_P, _TRAINING = 10, 13
+from dubio.uncertainty.errors import UnsupportedSite
 
 
 @dataclass(frozen=True)
-class Query:
+class AttentionInputs:
     """The arguments of ``F.scaled_dot_product_attention``."""
 
     q: Tensor
     k: Tensor
     v: Tensor
-    mask: Tensor | None
-    p: float
-    is_causal: bool
-    scale: float | None
-    grouped: bool
+    mask: Tensor | None = None
+    p: float = 0.0
+    is_causal: bool = False
+    scale: float | None = None
+    grouped: bool = False
 
     @staticmethod
-    def of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Query:
+    def of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> AttentionInputs:
         """Bind the arguments as torch declares them."""
-        names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
-        bound: dict[str, Any] = {
-            "attn_mask": None,
-            "dropout_p": 0.0,
-            "is_causal": False,
-            "scale": None,
-            "enable_gqa": False,
-        }
-        bound.update(zip(names, args, strict=False))
-        bound.update(kwargs)
-        return Query(
-            bound["query"],
-            bound["key"],
-            bound["value"],
-            bound["attn_mask"],
-            float(bound["dropout_p"]),
-            bool(bound["is_causal"]),
-            bound["scale"],
-            bool(bound["enable_gqa"]),
-        )
+        names = {"query": "q", "key": "k", "value": "v", "attn_mask": "mask", "dropout_p": "p", "enable_gqa": "grouped"}
+        positions = ("q", "k", "v", "mask", "p", "is_causal", "scale", "grouped")
+        named = {names.get(name, name): value for name, value in kwargs.items()}
+        return AttentionInputs(**dict(zip(positions, args, strict=False)), **named)
 
-    def answer(self, drop: Callable[[Tensor], Tensor]) -> Tensor:
-        """The attended values, with ``drop`` between softmax and values, as torch documents it."""
+    def attend(self, drop: Callable[[Tensor], Tensor]) -> Tensor:
+        """Give the attended values, with ``drop`` between softmax and values, as torch documents it."""
         k, v = self.k, self.v
         if self.grouped:
             groups = self.q.shape[-3] // k.shape[-3]
@@ -77,33 +61,47 @@ class Query:
         return drop(weights.to(v.dtype)) @ v
 
 
-def rate(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
-    """The dropout rate in a call of ``F.multi_head_attention_forward``."""
-    return float(args[_DROPOUT_P] if len(args) > _DROPOUT_P else kwargs.get("dropout_p", 0.0))
+@functools.cache
+def _without_dispatch(function: Callable[..., Any]) -> FunctionType:
+    """Copy torch's multi-head attention without the question at its beginning that hides its body from modes.
 
-
-def training(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether such a call would drop out by itself."""
-    return bool(args[_TRAINING] if len(args) > _TRAINING else kwargs.get("training", True))
-
-
-def forward(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Torch's multi-head attention as in training, and such that an active mode meets the calls inside it."""
-    if len(args) > _TRAINING:
-        return _body(*args[:_TRAINING], True, *args[_TRAINING + 1 :], **kwargs)
-    return _body(*args, **{**kwargs, "training": True})
-
-
-def _visible(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A Python function of torch without the question at its beginning that hides its body from modes."""
-    if not isinstance(function, FunctionType) or "has_torch_function" not in function.__code__.co_names:
-        raise ImportError(
-            f"torch {torch.__version__} no longer has the {function!r} that this package was written for."
+    Raises:
+        UnsupportedSite: It is no longer the function that this was written for.
+    """
+    code = function.__code__ if isinstance(function, FunctionType) else None
+    arguments = code.co_varnames[: code.co_argcount] if code else ()
+    if not code or not {"dropout_p", "training"} <= {*arguments} or "has_torch_function" not in code.co_names:
+        raise UnsupportedSite(
+            "Expected torch.nn.functional.multi_head_attention_forward to take `dropout_p` and `training`, and to ask "
+            f"has_torch_function first, but that of torch {torch.__version__} does not, so attention's dropout cannot "
+            "be sampled; install a version of torch that this package was tested with."
         )
     names = {**vars(F), "has_torch_function": lambda tensors: False}
-    body = FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
+    body = FunctionType(code, names, function.__name__, function.__defaults__, function.__closure__)
     body.__kwdefaults__ = function.__kwdefaults__
     return body
 
 
-_body = _visible(F.multi_head_attention_forward)
+def named(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Name the arguments of a call of ``F.multi_head_attention_forward``, ``dropout_p`` and ``training`` among them.
+
+    Args:
+        function: That of torch, as it was called.
+        args: By position.
+        kwargs: By name.
+
+    Raises:
+        UnsupportedSite: Torch has changed the function.
+    """
+    code = _without_dispatch(function).__code__
+    return {"training": True, **dict(zip(code.co_varnames, args, strict=False)), **kwargs}
+
+
+def forward(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """Run torch's multi-head attention as in training, and such that an active mode meets the calls inside it.
+
+    Args:
+        function: That of torch, as it was called.
+        arguments: Of :func:`named`.
+    """
+    return _without_dispatch(function)(**{**arguments, "training": True})

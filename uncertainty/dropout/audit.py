@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from dubio.uncertainty.dropout import batch_axis
-from dubio.uncertainty.dropout.probe import Seen, SiteRecorder
+from dubio.uncertainty.dropout.probe import RecordedCall, SiteRecorder
 from dubio.uncertainty.dropout.selection import Selection
 from dubio.uncertainty.dropout.sites import PlannedCall, Site
-from dubio.uncertainty.dropout.train_probe import TrainProbe, rehearse
+from dubio.uncertainty.dropout.train_probe import TrainProbe, probe_train_mode
 from dubio.uncertainty.errors import NetworkInTrainingMode, NoDropoutFound, UnsupportedNetwork, UnsupportedSite
 
 ALL = Selection()
@@ -19,90 +19,92 @@ ALL = Selection()
 
 @dataclass(frozen=True)
 class SamplingPlan:
-    """What one look at a network found.
+    """What the audit of a network gives: the dropout calls of a pass, and how each is sampled.
 
     Attributes:
-        slots: the calls that a pass makes, in order.
-        zeros: whether calls with a rate of 0 are among the slots.
+        calls: The calls that a pass makes, in order.
+        zero_rates: Whether calls with a rate of 0 are among them.
         num_classes: C, the number of logits an input gets.
-        dtype: of the logits.
-        row_bytes: size of the largest intermediate result for one row, in bytes.
-        decides: whether values leave torch, so that one row's, or one member's, may decide for the whole batch.
-        left_out: sites that are not sampled because they were not chosen.
-        notes: what else a user should know.
+        dtype: Of the logits.
+        row_bytes: Size of the largest intermediate result for one row, in bytes.
+        value_dependent: Whether values leave torch, so that one row's, or one member's, may decide for the whole batch.
+        left_out: Sites that are not sampled because they were not chosen.
+        notes: What else a user should know.
     """
 
-    slots: tuple[PlannedCall, ...]
-    zeros: bool
+    calls: tuple[PlannedCall, ...]
+    zero_rates: bool
     num_classes: int
     dtype: torch.dtype
     row_bytes: int
-    decides: bool = False
+    value_dependent: bool = False
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
+    def sampled(self) -> tuple[PlannedCall, ...]:
+        """The calls at which a mask is applied, in order."""
+        return tuple(call for call in self.calls if call.site is not None)
+
+    @property
     def sites(self) -> tuple[Site, ...]:
         """The sites that are sampled, in call order."""
-        return tuple(slot.site for slot in self.slots if slot.site is not None)
+        return tuple(call.site for call in self.calls if call.site is not None)
 
 
 def audit(network: nn.Module, example_input: Tensor, selection: Selection = ALL) -> SamplingPlan:
     """Find the dropout sites of a network without writing to it.
 
     Args:
-        network: in eval mode; maps ``[B, ...]`` to logits ``[B, C]``.
+        network: In eval mode; maps ``[B, ...]`` to logits ``[B, C]``.
         example_input: ``[B, ...]`` with at least one row, of numbers or of tokens; only its first row is used.
             Where inputs differ in length, one of the longest.
-        selection: which sites to sample, and at which rates.
+        selection: Which sites to sample, and at which rates.
 
     Raises:
-        NetworkInTrainingMode: the network or a module inside it is in train mode.
-        UnsupportedNetwork: the output is not ``[B, C]``, a row's logits depend on the other rows, or the network
+        NetworkInTrainingMode: The network or a module inside it is in train mode.
+        UnsupportedNetwork: The output is not ``[B, C]``, a row's logits depend on the other rows, or the network
             writes to its input, a parameter or a buffer.
-        UnsupportedSite: a site cannot be sampled faithfully, or the selection matches none.
-        NoDropoutFound: there is no site with p > 0.
+        UnsupportedSite: A site cannot be sampled faithfully, or the selection matches none.
+        NoDropoutFound: There is no site with p > 0.
     """
     _check_modules(network)
     if not example_input.ndim or not len(example_input):
         raise UnsupportedNetwork(
             f"Expected `example_input` to have at least one row, but got shape {tuple(example_input.shape)}."
         )
-    before = _versions(network)
-    # Two batch sizes tell the batch axis from a feature axis that has the same length by chance, and other company
-    # tells whether rows keep to themselves.
+    owned, before = _state(network)  # held, so that no other tensor takes the place of one in memory
+    # Two batch sizes tell the batch axis from a feature axis that has the same length by chance, and other rows beside
+    # the first tell whether rows keep to themselves.
     row = example_input[:1]
-    pair, company = torch.cat([row, row]), torch.cat([row, *_company(row)])
-    small, two = _probe(network, pair)
-    mixed, three = _probe(network, company)
-    if not _same(before, _versions(network)):
+    pair, mixed = torch.cat([row, row]), torch.cat([row, *_other_rows(row)])
+    logits_of_pair, two = _probe(network, pair)
+    logits_of_mixed, three = _probe(network, mixed)
+    if _state(network)[1] != before:
         raise UnsupportedNetwork(
             f"Expected a network that only reads in eval mode, but {type(network).__name__} writes to a parameter or "
             "buffer, so concurrent predictions would race; write under `if self.training`."
         )
-    _check_calls(network, two, three)
-    _check_company(network, small[0], mixed[0])
-    _check_fused(network, pair, small)
-    rehearsal = rehearse(network, company, {seen.name: seen.call.p for seen in two.seen})
-    rates = _rates(network, two, rehearsal, selection)
-    calls = list(zip(two.seen, three.seen, strict=True))
-    rehearsed = any(seen.call.p == 0 and seen.name in rates for seen in two.seen)
-    if not rehearsed:
-        calls = [(seen, other) for seen, other in calls if seen.call.p > 0]
-    changed: dict[str, tuple[Seen, Seen]] = {}
-    if any(batch_axis.folded(seen, other) is not None for seen, other in calls):
+    _check_calls(owned, two, three)
+    _check_rows(network, logits_of_pair[0], logits_of_mixed[0])
+    _check_fused(network, pair, logits_of_pair)
+    probed = probe_train_mode(network, mixed, {call.name: call.call.p for call in two.calls})
+    trained = {call.name: call.call.p or probed.rates.get(call.name, 0.0) for call in two.calls}
+    rates = _rates(network, two, trained, probed, selection)
+    zero_rates = any(call.call.p == 0 and call.name in rates for call in two.calls)
+    both = [each for each in zip(two.calls, three.calls, strict=True) if zero_rates or each[0].call.p > 0]
+    changed: dict[str, tuple[RecordedCall, RecordedCall]] = {}
+    if any(batch_axis.merged_axis(*each) is not None for each in both):
         changed = _changed(network, row)
-    slots = tuple(batch_axis.slot(seen, other, changed.get(seen.name), rates.get(seen.name)) for seen, other in calls)
-    left_out = [seen.name for seen in two.seen if seen.call.p > 0 and seen.name not in rates]
     return SamplingPlan(
-        slots,
-        rehearsed,
-        num_classes=small.shape[1],
-        dtype=small.dtype,
+        tuple(batch_axis.plan_call(*each, changed.get(each[0].name), rates.get(each[0].name)) for each in both),
+        zero_rates,
+        num_classes=logits_of_pair.shape[1],
+        dtype=logits_of_pair.dtype,
         row_bytes=max(1, two.largest_output // 2),
-        decides=two.decides or three.decides,
-        left_out=tuple(left_out),
-        notes=_notes(rehearsal),
+        value_dependent=two.value_dependent or three.value_dependent,
+        left_out=tuple(name for name, p in trained.items() if p > 0 and name not in rates),
+        notes=_notes(probed),
     )
 
 
@@ -118,7 +120,7 @@ def noise_like(x: Tensor) -> Tensor:
     return torch.randint(low, high + 1, x.shape, generator=generator).to(x.device, x.dtype)
 
 
-def _company(row: Tensor) -> tuple[Tensor, Tensor]:
+def _other_rows(row: Tensor) -> tuple[Tensor, Tensor]:
     """A quiet row and a loud one; of tokens, other ones."""
     if row.is_floating_point() or row.is_complex():
         return torch.zeros_like(row), torch.full_like(row, 100)
@@ -133,10 +135,10 @@ def _probe(network: nn.Module, x: Tensor) -> tuple[Tensor, SiteRecorder]:
     with torch.inference_mode(), recorder:
         logits = network(x)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        returned = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UnsupportedNetwork(
             f"Expected logits of shape [B, C] for B = {len(x)} rows of shape {tuple(x.shape[1:])}, "
-            f"but {type(network).__name__} returned {found}."
+            f"but {type(network).__name__} returned {returned}."
         )
     if x._version > version:
         raise UnsupportedNetwork(
@@ -146,21 +148,20 @@ def _probe(network: nn.Module, x: Tensor) -> tuple[Tensor, SiteRecorder]:
     return logits, recorder
 
 
-def _changed(network: nn.Module, row: Tensor) -> dict[str, tuple[Seen, Seen]]:
+def _changed(network: nn.Module, row: Tensor) -> dict[str, tuple[RecordedCall, RecordedCall]]:
     """Each call, by name, in two batches of three rows that differ in the second one alone."""
     first, second, third = noise_like(row.expand(3, *row.shape[1:]).contiguous()).split(1)
     batches = (torch.cat([row, each, third]) for each in (first, second))
-    one, other = (_probe(network, batch)[1].seen for batch in batches)
+    one, other = (_probe(network, batch)[1].calls for batch in batches)
     return {before.name: (before, after) for before, after in zip(one, other, strict=True)}
 
 
-def _check_calls(network: nn.Module, two: SiteRecorder, three: SiteRecorder) -> None:
-    if [(seen.name, seen.call.kind, seen.call.p) for seen in two.seen] != [
-        (seen.name, seen.call.kind, seen.call.p) for seen in three.seen
-    ]:
-        found = [sum(seen.call.p > 0 for seen in recorder.seen) for recorder in (two, three)]
+def _check_calls(owned: list[Tensor], two: SiteRecorder, three: SiteRecorder) -> None:
+    one, other = ([(each.name, each.call.kind, each.call.p) for each in recorder.calls] for recorder in (two, three))
+    if one != other:
+        counts = [sum(p > 0 for _, _, p in calls) for calls in (one, other)]
         raise UnsupportedNetwork(
-            f"Expected the same dropout sites for every batch, but found {found[0]} for one and {found[1]} for "
+            f"Expected the same dropout sites for every batch, but found {counts[0]} for one and {counts[1]} for "
             "another, or others; the sites must not depend on the input or on the batch size."
         )
     if two.random:
@@ -169,66 +170,60 @@ def _check_calls(network: nn.Module, two: SiteRecorder, three: SiteRecorder) -> 
             f"Expected a network without randomness in eval mode, but {name} calls {function}, so the deterministic "
             "prediction would be random; call it under `if self.training`."
         )
-    owned = {tensor.untyped_storage().data_ptr() for tensor in [*network.parameters(), *network.buffers()]}
-    for seen in two.seen:
-        if seen.call.training and seen.call.p > 0:
+    storages = {tensor.untyped_storage().data_ptr() for tensor in owned}
+    for recorded in two.calls:
+        call = recorded.call
+        if call.training and call.p > 0:
             raise UnsupportedSite(
-                f"{seen} is called with training=True although the network is in eval mode, so the network's "
+                f"{recorded} is called with training=True although the network is in eval mode, so the network's "
                 "deterministic prediction would be random; pass training=self.training, and to "
                 "scaled_dot_product_attention a dropout_p of 0 in eval mode."
             )
-        if seen.call.inplace and seen.call.x.untyped_storage().data_ptr() in owned:
+        if call.inplace and call.x.untyped_storage().data_ptr() in storages:
             raise UnsupportedSite(
-                f"{seen} works in place on a parameter or buffer, which would be lost; use inplace=False."
+                f"{recorded} works in place on a parameter or buffer, which would be lost; use inplace=False."
             )
 
 
-def _rates(network: nn.Module, recorder: SiteRecorder, rehearsal: TrainProbe, selection: Selection) -> dict[str, float]:
+def _rates(
+    network: nn.Module, recorder: SiteRecorder, trained: dict[str, float], probed: TrainProbe, selection: Selection
+) -> dict[str, float]:
     """The rate of each site to be sampled, by name."""
-    trained = {seen.name: seen.call.p or rehearsal.rates.get(seen.name, 0.0) for seen in recorder.seen}
-    kinds = {seen.name: seen.call.kind for seen in recorder.seen}
-    found = {name: kinds[name] for name, p in trained.items() if p > 0}
-    hidden = {name: rehearsal.kinds[name] for name in rehearsal.unseen}
-    if not found and not hidden:
+    kinds = {call.name: call.call.kind for call in recorder.calls if trained[call.name] > 0}
+    hidden = {name: probed.kinds[name] for name in probed.unseen}
+    if not kinds and not hidden:
         raise NoDropoutFound(
             f"{type(network).__name__} has no dropout site with p > 0, so its samples would not vary and their "
-            f"standard deviation would be 0; train it with dropout.{''.join(' ' + note for note in _notes(rehearsal))}"
+            f"standard deviation would be 0; train it with dropout.{''.join(' ' + note for note in _notes(probed))}"
         )
-    taken, overridden = selection.taken(found | hidden), selection.overridden(found | hidden)
+    selected, overridden = selection.selected(kinds | hidden), selection.overridden(kinds | hidden)
     for name, kind in hidden.items():
-        if name in taken:
+        if name in selected:
             raise UnsupportedSite(
-                f"dropout site {name!r} ({kind}, p={rehearsal.rates[name]:g}) is only called in train mode, so it "
+                f"dropout site {name!r} ({kind}, p={probed.rates[name]:g}) is only called in train mode, so it "
                 "cannot be sampled in eval mode; call it always, with training=self.training, or leave it out "
                 "by `sites`."
             )
-    return {name: overridden.get(name, trained[name]) for name in found if name in taken}
+    return {name: overridden.get(name, trained[name]) for name in kinds if name in selected}
 
 
-def _notes(rehearsal: TrainProbe) -> tuple[str, ...]:
+def _notes(probed: TrainProbe) -> tuple[str, ...]:
     notes = [
         f"{name} calls {function} in train mode, which is no dropout site and is left off."
-        for name, function in rehearsal.random
+        for name, function in probed.random
     ]
-    if rehearsal.failure is not None:
-        notes.append(f"What train mode alone does is not known, for a copy of the network failed: {rehearsal.failure}")
+    if probed.failure is not None:
+        notes.append(f"What train mode alone does is not known, for a copy of the network failed: {probed.failure}")
     return tuple(notes)
 
 
-def _versions(network: nn.Module) -> list[tuple[Tensor, int]]:
-    """Every parameter and buffer with its version: a write changes one or the other."""
+def _state(network: nn.Module) -> tuple[list[Tensor], list[tuple[int, int]]]:
+    """Every parameter and buffer, with its identity and version: a write changes one or the other."""
     tensors = [*network.parameters(), *network.buffers()]
-    return [(tensor, 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
+    return tensors, [(id(tensor), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
 
 
-def _same(before: list[tuple[Tensor, int]], after: list[tuple[Tensor, int]]) -> bool:
-    return len(before) == len(after) and all(
-        old is new and old_version == new_version
-        for (old, old_version), (new, new_version) in zip(before, after, strict=True)
-    )
-
-
-def _check_company(network: nn.Module, alone_C: Tensor, mixed_C: Tensor) -> None:
+def _check_rows(network: nn.Module, alone_C: Tensor, mixed_C: Tensor) -> None:
     """Refuse a network whose answer for a row depends on the other rows of its batch, far beyond rounding."""
     if not _alike(alone_C, mixed_C):
         raise UnsupportedNetwork(

@@ -1,4 +1,4 @@
-"""Layout: which axis of an activation holds the rows, found by running batches of two sizes."""
+"""The batch axis: which axis of an activation holds the rows, found by running batches of two sizes."""
 
 from __future__ import annotations
 
@@ -6,34 +6,36 @@ from collections.abc import Sequence
 
 import torch
 
-from dubio.uncertainty.dropout.function_mode import CHANNELS, rows
-from dubio.uncertainty.dropout.probe import Seen
+from dubio.uncertainty.dropout.function_mode import CHANNELS, without_axis
+from dubio.uncertainty.dropout.probe import RecordedCall
 from dubio.uncertainty.dropout.sites import PlannedCall, Site
 from dubio.uncertainty.errors import UnsupportedSite
 
 
-def folded(two: Seen, three: Seen) -> int | None:
+def merged_axis(two: RecordedCall, three: RecordedCall) -> int | None:
     """The axis that holds the rows together with something else, or None.
 
     Args:
-        two: the call in a batch of two rows.
-        three: the same call in a batch of three.
+        two: The call in a batch of two rows.
+        three: The same call in a batch of three.
     """
     axis = _varying(two, three)
     return axis if axis is not None and two.shape[axis] > 2 else None
 
 
-def slot(two: Seen, three: Seen, changed: tuple[Seen, Seen] | None, p: float | None) -> PlannedCall:
+def plan_call(
+    two: RecordedCall, three: RecordedCall, changed: tuple[RecordedCall, RecordedCall] | None, p: float | None
+) -> PlannedCall:
     """How masks are to be applied at a call.
 
     Args:
-        two: the call in a batch of two rows.
-        three: the same call in a batch of three.
-        changed: the call in two batches of three that differ in the second row; only for a folded axis.
-        p: the rate to sample with; None if nothing is to be sampled.
+        two: The call in a batch of two rows.
+        three: The same call in a batch of three.
+        changed: The call in two batches of three that differ in the second row; only for a merged axis.
+        p: The rate to sample with; None if nothing is to be sampled.
 
     Raises:
-        UnsupportedSite: the rows cannot be told from the other axes.
+        UnsupportedSite: The rows cannot be told from the other axes.
     """
     call = two.call
     if call.steps is not None:
@@ -43,26 +45,26 @@ def slot(two: Seen, three: Seen, changed: tuple[Seen, Seen] | None, p: float | N
         return PlannedCall(call.kind, call.p, site, shape, call.x.dtype, packed=True)
     _check_axes(two)
     axis = _varying(two, three)
-    fold = folded(two, three)
+    merged = merged_axis(two, three)
     full = two.shape
-    if fold is not None and axis is not None:
+    if merged is not None and axis is not None:
         if changed is None:
             raise ValueError("Expected two batches that differ in a row, but got none.")
-        inner = _rows_are_inner(*changed, fold)
+        inner = _rows_are_inner(*changed, merged)
         full = (
-            (*full[:fold], full[fold] // 2, 2, *full[fold + 1 :])
+            (*full[:merged], full[merged] // 2, 2, *full[merged + 1 :])
             if inner
-            else ((*full[:fold], 2, full[fold] // 2, *full[fold + 1 :]))
+            else ((*full[:merged], 2, full[merged] // 2, *full[merged + 1 :]))
         )
-        axis = fold + 1 if inner else fold
+        axis = merged + 1 if inner else merged
     # A kind that drops channels has one entry for each of the first two axes.
-    covered = 2 + (1 if fold in {0, 1} else 0)
+    covered = 2 + (1 if merged in {0, 1} else 0)
     mask = full[:covered] + (1,) * len(full[covered:]) if call.kind in CHANNELS else full
-    site = None if p is None else Site(call.kind, p, rows(mask, axis), two.name, axis)
-    return PlannedCall(call.kind, call.p, site, rows(full, axis), call.x.dtype, fold, inplace=call.inplace)
+    site = None if p is None else Site(call.kind, p, without_axis(mask, axis), two.name, axis)
+    return PlannedCall(call.kind, call.p, site, without_axis(full, axis), call.x.dtype, merged, inplace=call.inplace)
 
 
-def _varying(two: Seen, three: Seen) -> int | None:
+def _varying(two: RecordedCall, three: RecordedCall) -> int | None:
     """The axis whose length grows with the batch; None if the activation knows nothing of the batch."""
     if len(two.shape) == len(three.shape):
         varying = [axis for axis, lengths in enumerate(zip(two.shape, three.shape, strict=True)) if len({*lengths}) > 1]
@@ -77,18 +79,19 @@ def _varying(two: Seen, three: Seen) -> int | None:
     )
 
 
-def _check_axes(seen: Seen) -> None:
-    due = {"dropout1d": {3}, "dropout2d": {3, 4}, "dropout3d": {5}}.get(seen.call.kind)
-    if due is not None and len(seen.shape) not in due:
+def _check_axes(recorded: RecordedCall) -> None:
+    due = {"dropout1d": {3}, "dropout2d": {3, 4}, "dropout3d": {5}}.get(recorded.call.kind)
+    if due is not None and len(recorded.shape) not in due:
         axes = max(due) - 2
         raise UnsupportedSite(
-            f"{seen} sees an activation of shape {seen.shape}; {seen.call.kind} needs [B, C] and {axes} more axes."
+            f"{recorded} sees an activation of shape {recorded.shape}; {recorded.call.kind} needs [B, C] and {axes} "
+            "more axes."
         )
 
 
-def _rows_are_inner(before: Seen, after: Seen, axis: int) -> bool:
+def _rows_are_inner(before: RecordedCall, after: RecordedCall, axis: int) -> bool:
     """Whether the rows vary fastest along an axis that holds 3 of them, by what the second row's change changed."""
-    one, other = (seen.call.x.movedim(axis, 0).flatten(1) for seen in (before, after))
+    one, other = (each.call.x.movedim(axis, 0).flatten(1) for each in (before, after))
     differs = (~torch.isclose(one, other, rtol=1e-3, atol=1e-6, equal_nan=True)).any(1).nonzero().flatten().tolist()
     size = len(one) // 3
     inner: Sequence[int] = [index for index in differs if index % 3 == 1]

@@ -42,13 +42,13 @@ class Call:
     """One call that drops out, whichever way its arguments were passed.
 
     Attributes:
-        kind: what is dropped: a value of :data:`DROPOUTS`, ``attention``, ``lstm``, ``gru`` or ``rnn``.
-        x: the tensor that is dropped from.
-        p: the rate in the call.
-        training: whether the call would drop out by itself.
-        inplace: whether it would overwrite ``x``.
-        part: what tells several calls of one module apart.
-        steps: for packed sequences, how many rows each time step has.
+        kind: What is dropped: a value of :data:`DROPOUTS`, ``attention``, ``lstm``, ``gru`` or ``rnn``.
+        x: The tensor that is dropped from.
+        p: The rate in the call.
+        training: Whether the call would drop out by itself.
+        inplace: Whether it would overwrite ``x``.
+        part: What tells several calls of one module apart.
+        steps: For packed sequences, how many rows each time step has.
     """
 
     kind: str
@@ -76,21 +76,21 @@ class DropoutMode(TorchFunctionMode):
     A ``TorchFunctionMode`` is thread-local, so nobody else's pass is met.
 
     Args:
-        zeros: whether calls with a rate of 0 are met too: some networks pass their rate only in train mode.
+        zero_rates: Whether calls with a rate of 0 are met too: some networks pass their rate only in train mode.
     """
 
-    def __init__(self, zeros: bool = False) -> None:
+    def __init__(self, zero_rates: bool = False) -> None:
         super().__init__()
-        self._zeros = zeros
+        self._zero_rates = zero_rates
         # Inside torch's multi-head attention: whether that would drop out by itself.
         self._attending: bool | None = None
 
     def drop(self, call: Call) -> Tensor:
-        """What takes the place of ``call.x``."""
+        """Return what takes the place of ``call.x``."""
         raise NotImplementedError
 
     def other(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Any function that does not drop out."""
+        """Run any function that does not drop out."""
         return func(*args, **kwargs)
 
     def __torch_function__(
@@ -105,35 +105,37 @@ class DropoutMode(TorchFunctionMode):
             call = Call.of(func, args, kwargs)
             if self._attending is not None:
                 call = Call("attention", call.x, call.p, self._attending)
-            return self.drop(call) if self._zeros or call.p > 0 else call.x
+            return self.drop(call) if self._zero_rates or call.p > 0 else call.x
         if func is F.scaled_dot_product_attention:
-            return self._attend(attention.Query.of(args, kwargs))
-        if func is F.multi_head_attention_forward and attention.rate(args, kwargs) > 0:
-            with self._inside(attention.training(args, kwargs)), self:
-                return attention.forward(args, kwargs)
+            return self._attend(attention.AttentionInputs.of(args, kwargs))
+        if func is F.multi_head_attention_forward:
+            call_args = attention.named(func, args, kwargs)
+            if call_args["dropout_p"] > 0:
+                with self._inside(bool(call_args["training"])), self:
+                    return attention.forward(func, call_args)
         if func in recurrent.KINDS and recurrent.rate(args) > 0:
             return recurrent.forward(func, args, self._between)
         return self.other(func, args, kwargs)
 
-    def _attend(self, query: attention.Query) -> Tensor:
+    def _attend(self, inputs: attention.AttentionInputs) -> Tensor:
         # Torch's own function drops out whenever it gets a rate; it knows no eval mode.
-        training = query.p > 0 if self._attending is None else self._attending
-        if not self._zeros and query.p == 0:
-            return query.answer(lambda weights: weights)
-        return query.answer(lambda weights: self.drop(Call("attention", weights, query.p, training)))
+        training = inputs.p > 0 if self._attending is None else self._attending
+        if not self._zero_rates and inputs.p == 0:
+            return inputs.attend(lambda weights: weights)
+        return inputs.attend(lambda weights: self.drop(Call("attention", weights, inputs.p, training)))
 
     def _between(self, layer: int, kind: str, x: Tensor, p: float, training: bool, steps: Tensor | None) -> Tensor:
         return self.drop(Call(kind, x, p, training, part=f".layer{layer}", steps=steps))
 
     @contextmanager
     def _inside(self, training: bool) -> Iterator[None]:
-        before, self._attending = self._attending, training
+        outer, self._attending = self._attending, training
         try:
             yield
         finally:
-            self._attending = before
+            self._attending = outer
 
 
-def rows(shape: Sequence[int], axis: int | None) -> tuple[int, ...]:
-    """A shape without the axis of the rows."""
+def without_axis(shape: Sequence[int], axis: int | None) -> tuple[int, ...]:
+    """Leave the axis of the rows out of a shape."""
     return tuple(length for index, length in enumerate(shape) if index != axis)

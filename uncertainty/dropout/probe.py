@@ -15,33 +15,25 @@ from torch import Tensor, nn
 from dubio.uncertainty.dropout.function_mode import CHANNELS, Call, DropoutMode
 
 # Randomness that is no dropout call: noise, stochastic depth, hand-written masks.
-_RANDOM: dict[Callable[..., Any], str] = {
-    torch.bernoulli: "bernoulli",
-    Tensor.bernoulli: "bernoulli",
-    Tensor.bernoulli_: "bernoulli_",
-    torch.rand: "rand",
-    torch.rand_like: "rand_like",
-    Tensor.uniform_: "uniform_",
-    torch.randn: "randn",
-    torch.randn_like: "randn_like",
-    torch.normal: "normal",
-    Tensor.normal_: "normal_",
-    torch.randperm: "randperm",
-    torch.randint: "randint",
-    torch.multinomial: "multinomial",
-    torch.native_dropout: "native_dropout",
+_RANDOM: set[Callable[..., Any]] = {
+    *(torch.bernoulli, Tensor.bernoulli, Tensor.bernoulli_, torch.rand, torch.rand_like, Tensor.uniform_, torch.randn),
+    *(torch.randn_like, torch.normal, Tensor.normal_, torch.randperm, torch.randint, torch.multinomial),
+    torch.native_dropout,
 }
 # Ways out of torch, by which a pass may decide for the whole batch.
-_EXITS = {Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__, Tensor.item, Tensor.tolist, Tensor.numpy}
+VALUE_EXITS: set[Callable[..., Any]] = {
+    *(Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__, Tensor.__array__, Tensor.__dlpack__),
+    *(Tensor.item, Tensor.tolist, Tensor.numpy),
+}
 
 
 @dataclass(frozen=True)
-class Seen:
+class RecordedCall:
     """One dropout call.
 
     Attributes:
-        call: what was called; ``call.x`` is kept for its shape and, on request, its values.
-        name: of the module that called, with ``#2`` for its second call.
+        call: What was called; ``call.x`` is kept for its shape and, on request, its values.
+        name: Of the module that called, with ``#2`` for its second call.
     """
 
     call: Call
@@ -67,44 +59,44 @@ class SiteRecorder(DropoutMode):
     """Records every dropout call of one pass; dropout itself stays off.
 
     Args:
-        network: whose modules give the calls their names.
-        spoiled: names of calls whose result is replaced by NaN, to see whether the output depends on it.
+        network: Whose modules give the calls their names.
+        poisoned: Names of calls whose result is replaced by NaN, to see whether the output depends on it.
 
     Attributes:
-        seen: the calls, in order.
-        largest_output: bytes of the largest result of any function.
-        decides: whether values left torch, so that Python may have decided by them.
-        random: other random functions that were called, with their modules' names.
+        calls: The calls, in order.
+        largest_output: Bytes of the largest result of any function.
+        value_dependent: Whether values left torch, so that Python may have decided by them.
+        random: Other random functions that were called, with their modules' names.
     """
 
-    def __init__(self, network: nn.Module, spoiled: frozenset[str] = frozenset()) -> None:
-        super().__init__(zeros=True)
-        self.seen: list[Seen] = []
+    def __init__(self, network: nn.Module, poisoned: frozenset[str] = frozenset()) -> None:
+        super().__init__(zero_rates=True)
+        self.calls: list[RecordedCall] = []
         self.largest_output = 0
-        self.decides = False
+        self.value_dependent = False
         self.random: list[tuple[str, str]] = []
         self._names = names_of(network)
-        self._spoiled = spoiled
-        self._calls: Counter[str] = Counter()
+        self._poisoned = poisoned
+        self._counts: Counter[str] = Counter()
 
     @property
     def mask_numel(self) -> int:
         """Numbers in all masks for the rows of the pass."""
-        return sum(seen.numel for seen in self.seen if seen.call.p > 0)
+        return sum(each.numel for each in self.calls if each.call.p > 0)
 
     def drop(self, call: Call) -> Tensor:
         name = self._where() + call.part
-        self._calls[name] += 1
-        if self._calls[name] > 1:
-            name = f"{name}#{self._calls[name]}"
+        self._counts[name] += 1
+        if self._counts[name] > 1:
+            name = f"{name}#{self._counts[name]}"
         self._measure(call.x)
-        self.seen.append(Seen(call, name))
-        return torch.full_like(call.x, torch.nan) if name in self._spoiled else call.x
+        self.calls.append(RecordedCall(call, name))
+        return torch.full_like(call.x, torch.nan) if name in self._poisoned else call.x
 
     def other(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in _RANDOM and kwargs.get("generator") is None:
-            self.random.append((self._where(), _RANDOM[func]))
-        self.decides |= func in _EXITS
+            self.random.append((self._where(), func.__name__))
+        self.value_dependent |= func in VALUE_EXITS
         output = func(*args, **kwargs)
         for tensor in output if isinstance(output, tuple | list) else (output,):
             if isinstance(tensor, Tensor):

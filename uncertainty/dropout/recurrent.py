@@ -29,9 +29,9 @@ def forward(func: Callable[..., Any], args: tuple[Any, ...], between: Between) -
     """The same as ``func(*args)`` in eval mode, layer by layer, with ``between`` applied between two of them.
 
     Args:
-        func: a key of :data:`KINDS`.
-        args: as nn.LSTM, nn.GRU and nn.RNN pass them, for padded or for packed sequences.
-        between: takes the place of the dropout.
+        func: A key of :data:`KINDS`.
+        args: As nn.LSTM, nn.GRU and nn.RNN pass them, for padded or for packed sequences.
+        between: Takes the place of the dropout.
 
     Returns:
         Output and final states.

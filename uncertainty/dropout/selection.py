@@ -16,8 +16,8 @@ class Selection:
     A pattern is the name of a site; if there is none of that name, a kind, or a shell pattern such as ``head.*``.
 
     Attributes:
-        sites: patterns of the sites to sample; None for all.
-        rates: rates in (0, 1] by pattern; the first that matches a site counts, a name before all others.
+        sites: Patterns of the sites to sample; None for all.
+        rates: Rates in (0, 1] by pattern; the first that matches a site counts, a name before all others.
     """
 
     sites: tuple[str, ...] | None = None
@@ -32,34 +32,34 @@ class Selection:
                     f"Expected `rates` to be in (0, 1], but got {p} for {pattern!r}; leave a site out by `sites`."
                 )
 
-    def taken(self, found: Mapping[str, str]) -> set[str]:
+    def selected(self, kinds: Mapping[str, str]) -> set[str]:
         """The names of the sites to sample.
 
         Args:
-            found: the kind of each site, by name.
+            kinds: The kind of each site, by name.
 
         Raises:
-            UnsupportedSite: a pattern matches no site, which is most likely a mistake.
+            UnsupportedSite: A pattern matches no site, which is most likely a mistake.
         """
         if self.sites is None:
-            return set(found)
-        return set().union(*(_matching(pattern, found, "sites") for pattern in self.sites))
+            return set(kinds)
+        return set().union(*(_matching(pattern, kinds, "sites") for pattern in self.sites))
 
-    def overridden(self, found: Mapping[str, str]) -> dict[str, float]:
-        """The rates that differ from those of the training, by name; arguments and errors as :meth:`taken`."""
+    def overridden(self, kinds: Mapping[str, str]) -> dict[str, float]:
+        """The rates that differ from those of the training, by name; arguments and errors as :meth:`selected`."""
         rates: dict[str, float] = {}
-        for pattern in sorted(self.rates, key=lambda pattern: pattern not in found):
-            for name in _matching(pattern, found, "rates"):
+        for pattern in sorted(self.rates, key=lambda pattern: pattern not in kinds):
+            for name in _matching(pattern, kinds, "rates"):
                 rates.setdefault(name, float(self.rates[pattern]))
         return rates
 
 
-def _matching(pattern: str, found: Mapping[str, str], option: str) -> set[str]:
-    if pattern in found:
+def _matching(pattern: str, kinds: Mapping[str, str], option: str) -> set[str]:
+    if pattern in kinds:
         return {pattern}
-    names = {name for name, kind in found.items() if kind == pattern or fnmatchcase(name, pattern)}
+    names = {name for name, kind in kinds.items() if kind == pattern or fnmatchcase(name, pattern)}
     if not names:
-        known = ", ".join(f"{name} ({kind})" for name, kind in found.items())
+        known = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
         raise UnsupportedSite(
             f"Expected every pattern in `{option}` to match a dropout site, but {pattern!r} matches none of: {known}."
         )

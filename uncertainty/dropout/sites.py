@@ -1,4 +1,4 @@
-"""Slots: the dropout calls of a network in order, and how a member's mask is applied at each."""
+"""Sites: the dropout calls of a network in order, and how a member's mask is applied at each."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from dubio.uncertainty.dropout.function_mode import ALPHA, Call, rows
-from dubio.uncertainty.errors import UnsupportedNetwork
+from dubio.uncertainty.dropout.function_mode import ALPHA, Call, without_axis
+from dubio.uncertainty.errors import StrategyNotApplicable, UnsupportedNetwork
 
 # Minus the value to which SELU saturates (Klambauer 2017).
 SATURATION = 1.7580993408473766
@@ -20,11 +20,11 @@ class Site:
     """One place where dropout is sampled.
 
     Attributes:
-        kind: the function of ``torch.nn.functional`` that is called, or ``attention``, ``lstm``, ``gru``, ``rnn``.
-        p: probability that a unit (or, for the kinds that drop channels, a channel) is dropped.
-        shape: shape of one member's mask, without the axis of the rows.
-        name: of the module that drops out there; a second call of it ends in ``#2``.
-        axis: of the activation that holds the rows; None where one mask serves all rows (a weight is dropped).
+        kind: The function of ``torch.nn.functional`` that is called, or ``attention``, ``lstm``, ``gru``, ``rnn``.
+        p: Probability that a unit (or, for the kinds that drop channels, a channel) is dropped.
+        shape: Shape of one member's mask, without the axis of the rows.
+        name: Of the module that drops out there; a second call of it ends in ``#2``.
+        axis: Of the activation that holds the rows; None where one mask serves all rows (a weight is dropped).
     """
 
     kind: str
@@ -42,14 +42,14 @@ class PlannedCall:
     """One call that a pass makes, and where the mask goes.
 
     Attributes:
-        kind: of the call.
-        p: the rate in the call, which the site's may override.
+        kind: Of the call.
+        p: The rate in the call, which the site's may override.
         site: None where nothing is sampled.
-        shape: of the activation without the rows' axis.
-        dtype: of the activation.
-        folded: axis of the activation that holds the rows together with something else (windows, time steps), or None.
-        packed: whether the activation is a packed sequence.
-        inplace: whether the call overwrites its input.
+        shape: Of the activation without the rows' axis.
+        dtype: Of the activation.
+        merged_axis: Axis that holds the rows together with something else (windows, time steps), or None.
+        packed: Whether the activation is a packed sequence.
+        inplace: Whether the call overwrites its input.
     """
 
     kind: str
@@ -57,7 +57,7 @@ class PlannedCall:
     site: Site | None
     shape: tuple[int, ...]
     dtype: torch.dtype
-    folded: int | None = None
+    merged_axis: int | None = None
     packed: bool = False
     inplace: bool = False
 
@@ -65,22 +65,24 @@ class PlannedCall:
         """The activation with units dropped.
 
         Args:
-            call: that the pass made.
-            mask: scaled, of the site's shape; with a leading axis of members where these are folded into the batch.
-            batch: rows of the pass, without members.
-            num_members: how many are folded into the batch, member by member; None if there is only one.
+            call: That the pass made.
+            mask: Scaled, of the site's shape; with a leading axis of members where these are folded into the batch.
+            batch: Rows of the pass, without members.
+            num_members: How many are folded into the batch, member by member; None if there is only one.
 
         Raises:
-            UnsupportedNetwork: the activation is larger than what was audited.
-            NotFoldable: members cannot be folded into the batch here.
+            UnsupportedNetwork: The activation is larger than what was audited.
+            StrategyNotApplicable: Members cannot be folded into the batch here.
         """
         if self.site is None:
-            raise ValueError("Expected a slot with a site.")
+            raise ValueError("Expected a planned call with a site.")
         x = call.x
         mask = mask if mask.dtype == x.dtype else mask.to(x.dtype)
         if call.steps is not None:
             if num_members is not None:
-                raise NotFoldable("Packing sorts the rows, so members that are folded into the batch mix.")
+                raise StrategyNotApplicable(
+                    "Packing sorts the rows, so members that are folded into the batch would mix."
+                )
             lengths = call.steps.tolist()
             mask = self._fit(mask, (len(lengths), x.shape[1]))
             times = torch.arange(len(lengths)).repeat_interleave(call.steps.cpu())
@@ -88,19 +90,19 @@ class PlannedCall:
         axis = self.site.axis
         if axis is None:
             if num_members is not None:
-                raise NotFoldable("One mask serves all rows, so members cannot be folded into the batch.")
+                raise StrategyNotApplicable("One mask serves all rows, so members cannot be folded into the batch.")
             return self._drop(x, self._fit(mask, tuple(x.shape)))
-        if self.folded is not None:
+        if self.merged_axis is not None:
             total = batch * (num_members or 1)
-            x = x.unflatten(self.folded, (total, -1) if axis == self.folded else (-1, total))
-        mask = self._fit(mask, rows(x.shape, axis))
+            x = x.unflatten(self.merged_axis, (total, -1) if axis == self.merged_axis else (-1, total))
+        mask = self._fit(mask, without_axis(x.shape, axis))
         if num_members is not None:
             dropped = self._drop(
                 x.unflatten(axis, (num_members, -1)), mask.movedim(0, axis).unsqueeze(axis + 1)
             ).flatten(axis, axis + 1)
         else:
             dropped = self._drop(x, mask.unsqueeze(axis) if axis else mask)
-        return dropped if self.folded is None else dropped.flatten(self.folded, self.folded + 1)
+        return dropped if self.merged_axis is None else dropped.flatten(self.merged_axis, self.merged_axis + 1)
 
     def _drop(self, x: Tensor, mask: Tensor) -> Tensor:
         if self.kind not in ALPHA:
@@ -122,10 +124,6 @@ class PlannedCall:
             if own > 1:  # 1 broadcasts, or is as long as the activation
                 mask = mask.narrow(index - len(shape), 0, min(now, own))
         return mask
-
-
-class NotFoldable(RuntimeError):
-    """Members cannot be folded into the batch; they can still be run one after the other."""
 
 
 def alpha_scale(p: float) -> float:

@@ -1,4 +1,4 @@
-"""The rehearsal: what a copy of the network would drop in training, where eval mode does not show it.
+"""The train probe: what a copy of the network would drop in training, where eval mode does not show it.
 
 Attention that is written ``dropout_p=self.p if self.training else 0.0`` shows its rate only in train mode, and dropout
 behind ``if self.training`` does not show at all. The copy shares the parameters and owns everything else.
@@ -25,11 +25,11 @@ class TrainProbe:
     """What train mode showed.
 
     Attributes:
-        rates: of each call, by name.
-        kinds: of each call, by name.
-        unseen: names of calls that eval mode does not make and the logits depend on.
+        rates: Of each call, by name.
+        kinds: Of each call, by name.
+        unseen: Names of calls that eval mode does not make and the logits depend on.
         random: (module, function) of other randomness in train mode.
-        failure: why there was no rehearsal, or None.
+        failure: Why the probe failed, or None.
     """
 
     rates: dict[str, float] = field(default_factory=dict)
@@ -39,38 +39,36 @@ class TrainProbe:
     failure: str | None = None
 
 
-def rehearse(network: nn.Module, x: Tensor, expected: dict[str, float]) -> TrainProbe:
+def probe_train_mode(network: nn.Module, x: Tensor, expected: dict[str, float]) -> TrainProbe:
     """Run a copy of the network in train mode, with dropout off.
 
     The global random state is left as it was.
 
     Args:
-        network: in eval mode.
-        x: a batch of at least two rows.
-        expected: the calls that eval mode makes, with their rates.
+        network: In eval mode.
+        x: A batch of at least two rows.
+        expected: The calls that eval mode makes, with their rates.
     """
     state = random.getstate()
     devices = [x.device] if x.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=devices), torch.no_grad():
-            return _rehearse(network, x, expected)
-    except (
-        Exception
-    ) as error:  # a copy of the user's network in train mode may fail in any way; eval mode is what counts
+            return _probe(network, x, expected)
+    except Exception as error:  # a copy of the user's network may fail in any way; eval mode is what counts
         return TrainProbe(failure=f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}")
     finally:
         random.setstate(state)
 
 
-def _rehearse(network: nn.Module, x: Tensor, expected: dict[str, float]) -> TrainProbe:
+def _probe(network: nn.Module, x: Tensor, expected: dict[str, float]) -> TrainProbe:
     rates: dict[str, float] = {}
     kinds: dict[str, str] = {}
     noise: dict[tuple[str, str], None] = {}
     for _ in range(_PASSES):
         recorder, _ = _pass(network, x)
-        for seen in recorder.seen:
-            rates[seen.name] = max(seen.call.p, rates.get(seen.name, 0.0))
-            kinds[seen.name] = seen.call.kind
+        for recorded in recorder.calls:
+            rates[recorded.name] = max(recorded.call.p, rates.get(recorded.name, 0.0))
+            kinds[recorded.name] = recorded.call.kind
         noise.update(dict.fromkeys(recorder.random))
         if expected.keys() <= rates.keys():
             break
@@ -84,12 +82,12 @@ def _matters(network: nn.Module, x: Tensor, name: str) -> bool:
     return any(bool(torch.isnan(_pass(network, x, name)[1]).any()) for _ in range(_PASSES))
 
 
-def _pass(network: nn.Module, x: Tensor, spoiled: str | None = None) -> tuple[SiteRecorder, Tensor]:
+def _pass(network: nn.Module, x: Tensor, poisoned: str | None = None) -> tuple[SiteRecorder, Tensor]:
     # Parameters are shared: they are large, and a pass does not write to them.
-    understudy = copy.deepcopy(network, {id(parameter): parameter for parameter in network.parameters()}).train()
-    recorder = SiteRecorder(understudy, frozenset() if spoiled is None else frozenset({spoiled}))
+    clone = copy.deepcopy(network, {id(parameter): parameter for parameter in network.parameters()}).train()
+    recorder = SiteRecorder(clone, frozenset() if poisoned is None else frozenset({poisoned}))
     with recorder:
-        output = understudy(x.clone())
+        output = clone(x.clone())
     return recorder, _logits(output)
 
 

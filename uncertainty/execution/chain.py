@@ -1,6 +1,6 @@
 """Chains: what a network computes, as a list of layers, where every layer reads the one before and nothing else.
 
-A chain is run without the network: without module calls, with BatchNorm folded into the layer before it, and with what
+A chain is run without the network: without module calls, with BatchNorm fused into the layer before it, and with what
 the members share computed once. A skip connection, or anything unknown behind the first site, is no chain.
 """
 
@@ -16,36 +16,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dubio.uncertainty.dropout.audit import SamplingPlan
 from dubio.uncertainty.dropout.function_mode import Call, DropoutMode
-from dubio.uncertainty.dropout.sites import PlannedCall
+from dubio.uncertainty.dropout.sites import Site
+from dubio.uncertainty.errors import StrategyNotApplicable
 
 RELU: set[Callable[..., Any]] = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
 # Functions of one tensor that act on each number alone, so that they commute with choosing units.
 POINTWISE: set[Callable[..., Any]] = {
-    F.gelu,
-    F.silu,
-    F.elu,
-    F.selu,
-    F.celu,
-    F.mish,
-    F.leaky_relu,
-    F.hardtanh,
-    F.relu6,
-    F.softplus,
-    F.logsigmoid,
-    F.hardswish,
-    torch.tanh,
-    torch.sigmoid,
-    Tensor.tanh,
-    Tensor.sigmoid,
+    *(F.gelu, F.silu, F.elu, F.selu, F.celu, F.mish, F.leaky_relu, F.hardtanh, F.relu6, F.softplus, F.logsigmoid),
+    *(F.hardswish, torch.tanh, torch.sigmoid, Tensor.tanh, Tensor.sigmoid),
 }
 # These keep channels apart, keep a channel of zeros, and commute with multiplying a channel by a positive number.
 POOLS: set[Callable[..., Any]] = {
-    F.max_pool2d,
-    torch.max_pool2d,
-    F.avg_pool2d,
-    F.adaptive_avg_pool2d,
-    F.adaptive_max_pool2d,
+    *(F.max_pool2d, torch.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d),
     torch._C._nn.adaptive_avg_pool2d,
 }
 MEANS: set[Callable[..., Any]] = {torch.mean, Tensor.mean}
@@ -79,10 +63,10 @@ class Function:
     """Anything without weights.
 
     Attributes:
-        call: from ``[rows, ...]`` to ``[rows, ...]``; it leaves its argument alone.
-        separate: whether each channel's result depends on that channel alone, and in the same way.
-        homogeneous: whether also a channel of zeros stays zero and f(s * x) = s * f(x) for s > 0.
-        columns: where it flattens, how many columns a channel becomes; otherwise None.
+        call: From ``[rows, ...]`` to ``[rows, ...]``; it leaves its argument alone.
+        separate: Whether each channel's result depends on that channel alone, and in the same way.
+        homogeneous: Whether also a channel of zeros stays zero and f(s * x) = s * f(x) for s > 0.
+        columns: Where it flattens, how many columns a channel becomes; otherwise None.
     """
 
     call: Callable[[Tensor], Tensor]
@@ -107,51 +91,57 @@ class Chain:
     """A network as a list of layers.
 
     Attributes:
-        before: the layers before the first site; None where that part is no chain, so that the network runs it.
-        after: the first site and what follows.
-        row_numel: numbers in the largest activation behind the first site, for one row.
+        prefix: The layers before the first site; None where that part is no chain, so that the network runs it.
+        layers: The first site and what follows.
+        row_numel: Numbers in the largest activation behind the first site, for one row.
     """
 
-    before: tuple[Layer, ...] | None
-    after: tuple[Layer, ...]
+    prefix: tuple[Layer, ...] | None
+    layers: tuple[Layer, ...]
     row_numel: int
 
+    @property
+    def num_weights(self) -> int:
+        """Numbers in all weights."""
+        layers = (*(self.prefix or ()), *self.layers)
+        return sum(layer.weight.numel() for layer in layers if isinstance(layer, Linear | Conv))
 
-def record(network: nn.Module, x: Tensor, slots: Sequence[PlannedCall], zeros: bool) -> Chain | None:
+
+def record(network: nn.Module, plan: SamplingPlan, x: Tensor) -> Chain:
     """Follow one pass through a network.
 
     Args:
-        network: in eval mode.
-        x: at least two rows, ``[B, ...]``; another batch size is another pass of the same chain.
-        slots: as audited.
-        zeros: whether calls with a rate of 0 are among the slots.
+        network: In eval mode.
+        plan: Of its audit.
+        x: At least two rows, ``[B, ...]``; another batch size is another pass of the same chain.
 
-    Returns:
-        None where the network from its first site on is not a chain.
+    Raises:
+        StrategyNotApplicable: The network from its first site on is not a chain.
     """
-    recorder = _Recorder(x, slots, zeros)
+    recorder = _Recorder(plan, x)
     with recorder:
         logits = network(x)
-    complete = recorder.met == len(slots) and logits is recorder.last and logits.ndim == 2
-    if recorder.broken or not complete or not recorder.seen_site:
-        return None
-    return Chain(recorder.before, tuple(recorder.layers), recorder.row_numel)
+    if logits is not recorder.last or logits.ndim != 2:
+        recorder.stop("the logits are not what the last layer gives")
+    if recorder.obstacle is not None:
+        raise StrategyNotApplicable(f"the network is no chain of layers: {recorder.obstacle}")
+    return Chain(recorder.prefix, tuple(recorder.layers), recorder.row_numel)
 
 
 class FirstSite(DropoutMode):
     """Runs a network up to its first sampled site."""
 
-    def __init__(self, slots: Sequence[PlannedCall], zeros: bool) -> None:
-        super().__init__(zeros)
-        self._slots = iter(slots)
+    def __init__(self, plan: SamplingPlan) -> None:
+        super().__init__(plan.zero_rates)
+        self._planned = iter(plan.calls)
 
     def drop(self, call: Call) -> Tensor:
-        if next(self._slots).site is not None:
+        if next(self._planned).site is not None:
             raise _Reached(call.x)
         return call.x
 
     def activation(self, network: nn.Module, x: Tensor) -> Tensor:
-        """What the first site sees for ``[B, ...]``."""
+        """Give what the first site sees for ``[B, ...]``."""
         try:
             with self:
                 network(x)
@@ -167,66 +157,79 @@ class _Reached(Exception):
 
 
 class _Recorder(DropoutMode):
-    """Follows the activation as long as it runs through one chain of known layers."""
+    """Follows the activation as long as it runs through one chain of known layers.
 
-    def __init__(self, x: Tensor, slots: Sequence[PlannedCall], zeros: bool) -> None:
-        super().__init__(zeros)
+    Attributes:
+        layers: Since the first site, if there was one already.
+        prefix: Those before it.
+        last: The activation.
+        obstacle: Why what was followed is no chain, or None.
+        row_numel: Numbers in the largest activation behind the first site, for one row.
+    """
+
+    def __init__(self, plan: SamplingPlan, x: Tensor) -> None:
+        super().__init__(plan.zero_rates)
         self.layers: list[Layer] = []
-        self.before: tuple[Layer, ...] | None = None
+        self.prefix: tuple[Layer, ...] | None = None
         self.last: Any = x
-        self.broken = False
-        self.seen_site = False
-        self.met = 0
+        self.obstacle: str | None = None
         self.row_numel = 0
-        self._slots = slots
-        self._sites = 0
+        self._planned = iter(plan.calls)
+        self._num_sites = 0
+
+    def stop(self, obstacle: str) -> None:
+        """Note the first thing that is not as in a chain."""
+        self.obstacle = self.obstacle or obstacle
 
     def drop(self, call: Call) -> Tensor:
-        slot = self._slots[self.met] if self.met < len(self._slots) else None
-        self.met += 1
-        if slot is None:
-            self.broken = True
-        elif slot.site is not None:
-            self._site(call, slot)
+        planned = next(self._planned)
+        if planned.site is not None:
+            self._site(call, planned.site, merged=planned.merged_axis is not None)
         return call.x
 
     def other(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         output = func(*args, **kwargs)
+        name = getattr(func, "__name__", str(func))
+        if name == "__get__":  # of an attribute, such as Tensor.T
+            name = func.__self__.__name__  # type: ignore[attr-defined]
         if isinstance(output, Tensor):
-            layer = self._layer(func, args, kwargs, output) if args and args[0] is self.last else None
-            if layer is None:
-                self.broken = True
+            if not args or args[0] is not self.last:
+                self.stop(f"{name} reads something else than what the layer before it gives")
+            elif (layer := self._layer(func, args, kwargs, output)) is None:
+                self.stop(f"{name} is no layer of a chain")
             else:
                 self._append(layer, output)
             self.last = output
         elif not isinstance(output, int | torch.Size | torch.dtype | torch.device | bool | None):
-            self.broken = True  # several tensors, or values
+            self.stop(f"{name} gives several tensors, or values")
         return output
 
-    def _site(self, call: Call, slot: PlannedCall) -> None:
-        if slot.site is None:
-            raise ValueError("Expected a slot with a site.")
-        if not self.seen_site:
+    def _site(self, call: Call, site: Site, merged: bool) -> None:
+        if not self._num_sites:
             # A network that is no chain before its first site may be one behind it.
-            self.before = None if self.broken or call.x is not self.last else tuple(self.layers)
-            self.seen_site, self.broken, self.layers, self.last = True, False, [], call.x
+            self.prefix = None if self.obstacle or call.x is not self.last else tuple(self.layers)
+            self.obstacle, self.layers, self.last = None, [], call.x
             self.row_numel = call.x[0].numel()
-        shape = slot.site.shape
-        known = slot.kind in {"dropout", "dropout1d", "dropout2d", "feature_dropout"} and slot.folded is None
-        plain = known and slot.site.axis == 0 and call.steps is None and len(shape) == call.x.ndim - 1
-        self.broken |= not plain or call.x is not self.last or call.x.ndim not in {2, 4}
-        self.layers.append(Mask(self._sites, channels=math.prod(shape) == shape[0] == call.x.shape[1]))
-        self._sites += 1
+        known = site.kind in {"dropout", "dropout1d", "dropout2d", "feature_dropout"} and not merged
+        row_first = site.axis == 0 and call.steps is None and len(site.shape) == call.x.ndim - 1
+        if not known or not row_first or call.x.ndim not in {2, 4}:
+            self.stop(f"the site {site} does not multiply rows of features or of channels")
+        if call.x is not self.last:
+            self.stop(f"the site {site} reads something else than what the layer before it gives")
+        if self.obstacle is None:
+            channels = math.prod(site.shape) == site.shape[0] == call.x.shape[1]
+            self.layers.append(Mask(self._num_sites, channels))
+        self._num_sites += 1
 
     def _append(self, layer: Layer, output: Tensor) -> None:
         self.row_numel = max(self.row_numel, output[:1].numel())
-        before = self.layers[-1] if self.layers else None
-        if isinstance(layer, Function) and isinstance(before, Linear | Conv) and not before.relu:
+        previous = self.layers[-1] if self.layers else None
+        if isinstance(layer, Function) and isinstance(previous, Linear | Conv) and not previous.relu:
             if layer.call is torch.relu:
-                self.layers[-1] = replace(before, relu=True)
+                self.layers[-1] = replace(previous, relu=True)
                 return
             if isinstance(layer.call, _BatchNorm):
-                self.layers[-1] = layer.call.folded(before)
+                self.layers[-1] = layer.call.fused_into(previous)
                 return
         self.layers.append(layer)
 
@@ -290,8 +293,8 @@ def _conv(
 ) -> Layer:
     if groups != 1 or isinstance(padding, str):
         return Function(partial(_call, F.conv2d, (weight, bias, stride, padding, dilation, groups), {}))
-    plain = None if bias is None else bias.detach()
-    return Conv(weight.detach(), plain, _pair(stride), _pair(padding), _pair(dilation), (x.shape[2], x.shape[3]))
+    detached = None if bias is None else bias.detach()
+    return Conv(weight.detach(), detached, _pair(stride), _pair(padding), _pair(dilation), (x.shape[2], x.shape[3]))
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:
@@ -310,8 +313,8 @@ class _BatchNorm:
         axes = (-1, *[1] * (x.ndim - 2))
         return x * self.factor.view(axes) + self.shift.view(axes)
 
-    def folded(self, layer: Linear | Conv) -> Linear | Conv:
-        """The layer with BatchNorm behind it, as one."""
+    def fused_into(self, layer: Linear | Conv) -> Linear | Conv:
+        """Give the layer with BatchNorm behind it, as one."""
         weight = layer.weight * self.factor.view(-1, *[1] * (layer.weight.ndim - 1))
         bias = self.shift if layer.bias is None else layer.bias * self.factor + self.shift
         return replace(layer, weight=weight, bias=bias)
@@ -328,7 +331,7 @@ def _batch_norm(
 ) -> Function | None:
     if training or running_mean is None or running_var is None:
         return None
-    # In double precision, so that folding costs no more than one rounding.
+    # In double precision, so that fusing costs no more than one rounding.
     factor = (running_var.double() + eps).rsqrt() * (1.0 if weight is None else weight.detach().double())
     shift = (0.0 if bias is None else bias.detach().double()) - running_mean.double() * factor
     return Function(_BatchNorm(factor.to(running_mean.dtype), shift.to(running_mean.dtype)))

@@ -1,6 +1,6 @@
-"""Replay: a way whose kernels are launched as one graph, for GPUs, which small batches leave waiting for Python.
+"""CUDA graphs: a strategy whose kernels are launched as one, for GPUs, which small batches leave waiting for Python.
 
-A CUDA graph is recorded once for a batch size, with all members, and then launched by a single call. It reads and
+A CUDA graph is captured once for a batch size, with all members, and then launched by a single call. It reads and
 writes memory of its own, so whoever launches it holds a lock from copying the inputs in to copying the logits out; all
 of that is only queued on the GPU, which takes microseconds.
 """
@@ -9,94 +9,68 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from dubio.uncertainty.dropout.audit import noise_like
-from dubio.uncertainty.execution.tolerance import agree
+from dubio.uncertainty.execution.fallback import Fallbacks, Strategy
+from dubio.uncertainty.execution.tolerance import require_agreement
 
-# Batch sizes that are recorded; a batch is padded to the next one. Beyond the last, arithmetic dominates.
-RECORDED_BATCHES = (1, 2, 4, 8, 16, 32)
-# What the members' largest activation may take in a recording: each recording keeps its memory.
-RECORDED_BYTES = 2**24
+# Batch sizes that are captured; a batch is padded to the next one. Beyond the last, arithmetic dominates.
+CAPTURED_BATCHES = (1, 2, 4, 8, 16, 32)
+# What the members' largest activation may take in a graph: each graph keeps its memory.
+CAPTURED_BYTES = 2**24
 WARM_UP = 3
 
-Strategy = Callable[[Tensor, slice], Tensor]
-# Records a function without arguments: gives what launches it again, and where its result then lies.
-Record = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
+# Captures a function without arguments: gives what launches it again, and where its result then lies.
+Capture = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
 
 
-@dataclass(frozen=True)
-class Recording:
-    """One batch size.
-
-    Attributes:
-        inputs: memory that it reads, ``[B, ...]``.
-        launch: runs it.
-        logits: memory that it writes, ``[K, B, C]``.
-    """
-
-    inputs: Tensor
-    launch: Callable[[], None]
-    logits: Tensor
-
-
-class Replayed:
-    """A way, recorded for a few batch sizes; thread-safe.
+class CapturedStrategy:
+    """A strategy, captured for a few batch sizes; thread-safe.
 
     Args:
-        way: answers whatever was not recorded.
-        recordings: by batch size, smallest first.
-        num_samples: K; recordings are of all members.
-    """
-
-    def __init__(self, way: Strategy, recordings: Mapping[int, Recording], num_samples: int) -> None:
-        self._way, self._recordings, self._num_samples = way, recordings, num_samples
-        # One for all sizes: they may share memory.
-        self._lock = threading.Lock()
-
-    def __call__(self, x: Tensor, which: slice) -> Tensor:
-        """Logits ``[K, B, C]`` of some members for a batch of any size ``[B, ...]``."""
-        recording = next((self._recordings[batch] for batch in self._recordings if batch >= len(x)), None)
-        if recording is None or which != slice(0, self._num_samples) or x.shape[1:] != recording.inputs.shape[1:]:
-            return self._way(x, which)
-        with self._lock:
-            # Rows beyond the batch keep what was there; no row's logits depend on another row.
-            recording.inputs[: len(x)].copy_(x)
-            recording.launch()
-            return recording.logits[:, : len(x)].clone()
-
-
-def replayed(way: Strategy, row: Tensor, num_samples: int, most: int, record: Record) -> Replayed:
-    """Record a way.
-
-    Args:
-        way: gives logits ``[K, B, C]`` and does nothing that a recording would miss.
-        row: an input, ``[1, ...]``.
-        num_samples: K.
-        most: rows of the largest batch to record.
-        record: makes the recordings, see :func:`cuda_graph`.
+        strategy: Gives logits ``[K, B, C]`` and does nothing that a graph would miss; answers what was not captured.
+        row: An input, ``[1, ...]``.
+        num_samples: K; all members are captured.
+        max_rows: Rows of the largest batch to capture.
+        capture: Makes the graphs, see :func:`cuda_graph`.
 
     Raises:
-        RuntimeError: the way waits for the GPU, or does something else that cannot be recorded.
+        RuntimeError: The strategy waits for the GPU, or does something else that cannot be captured.
     """
-    everybody = slice(0, num_samples)
-    recordings = {}
-    for batch in RECORDED_BATCHES:
-        if batch > most:
-            break
-        inputs = torch.cat([row, noise_like(row.expand(batch - 1, *row.shape[1:]))])
-        launch, logits = record(lambda inputs=inputs: way(inputs, everybody))  # type: ignore[misc]
-        recordings[batch] = Recording(inputs, launch, logits)
-    return Replayed(way, recordings, num_samples)
+
+    def __init__(self, strategy: Strategy, row: Tensor, num_samples: int, max_rows: int, capture: Capture) -> None:
+        self._strategy, self._members = strategy, slice(0, num_samples)
+        # One for all sizes: they may share memory.
+        self._lock = threading.Lock()
+        # By batch size, smallest first: memory that is read, ``[B, ...]``, what launches, and memory that is written.
+        self._captured: dict[int, tuple[Tensor, Callable[[], None], Tensor]] = {}
+        for batch in CAPTURED_BATCHES:
+            if batch > max_rows:
+                break
+            inputs = torch.cat([row, noise_like(row.expand(batch - 1, *row.shape[1:]))])
+            self._captured[batch] = (inputs, *capture(partial(strategy, inputs, self._members)))
+
+    def __call__(self, x: Tensor, members: slice) -> Tensor:
+        """Give logits ``[K, B, C]`` of some members for a batch of any size ``[B, ...]``."""
+        batch = next((batch for batch in self._captured if batch >= len(x)), None)
+        if batch is None or members != self._members or x.shape[1:] != self._captured[batch][0].shape[1:]:
+            return self._strategy(x, members)
+        inputs, launch, logits = self._captured[batch]
+        with self._lock:
+            # Rows beyond the batch keep what was there; no row's logits depend on another row.
+            inputs[: len(x)].copy_(x)
+            launch()
+            return logits[:, : len(x)].clone()
 
 
 def cuda_graph(function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-    """Record a function's kernels as a CUDA graph.
+    """Capture a function's kernels as a CUDA graph.
 
-    Source: the PyTorch documentation on CUDA graphs; first runs on a stream of their own let libraries settle.
+    Source: The PyTorch documentation on CUDA graphs; first runs on a stream of their own let libraries settle.
     """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -105,32 +79,38 @@ def cuda_graph(function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tens
             function()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    # Other threads may use the GPU meanwhile: only this one's calls are recorded.
+    # Other threads may use the GPU meanwhile: only this one's calls are captured.
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         logits = function()
     return graph.replay, logits
 
 
-def recordable(
-    strategies: Mapping[str, Strategy], row: Tensor, num_samples: int, most: int, record: Record
+def capture_all(
+    strategies: Mapping[str, Strategy],
+    row: Tensor,
+    num_samples: int,
+    max_rows: int,
+    capture: Capture,
+    fallbacks: Fallbacks,
 ) -> dict[str, Strategy]:
-    """The strategies, each recorded where that is possible and gives the same; the plain loop stays as it is.
+    """Capture each strategy where that is possible and gives the same; the plain loop stays as it is.
 
     Args:
-        strategies: by name.
-        row: as for :func:`replayed`, as are the rest.
+        strategies: By name.
+        row: An input, ``[1, ...]``.
+        num_samples: K.
+        max_rows: Rows of the largest batch to capture.
+        capture: Makes the graphs, see :func:`cuda_graph`.
+        fallbacks: Are told which could not be captured.
     """
-    found = dict(strategies)
-    everybody = slice(0, num_samples)
-    for name, way in strategies.items():
-        if name == "loop":
-            continue
-        try:
-            quick = replayed(way, row, num_samples, most, record)
-            # Another batch than those that were recorded, and padded.
-            batches = [torch.cat([noise_like(row.expand(rows, *row.shape[1:])), row]) for rows in (0, 2)]
-            if all(agree(quick(x, everybody), way(x, everybody)) for x in batches):
-                found[name] = quick
-        except Exception:  # the user's network may do anything between its kernels; the way itself stays
-            continue
-    return found
+    fastest = dict(strategies)
+    members = slice(0, num_samples)
+    # Another batch than those that were captured, and padded.
+    batches = [torch.cat([noise_like(row.expand(rows, *row.shape[1:])), row]) for rows in (0, 2)]
+    for name in (name for name in strategies if name != "loop"):
+        with fallbacks.attempt(f"{name} as a CUDA graph"):
+            captured = CapturedStrategy(strategies[name], row, num_samples, max_rows, capture)
+            for x in batches:
+                require_agreement(captured(x, members), strategies[name](x, members))
+            fastest[name] = captured
+    return fastest

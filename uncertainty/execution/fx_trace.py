@@ -14,6 +14,8 @@ from torch import Tensor, fx, nn, ops
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
+from dubio.uncertainty.dropout.audit import SamplingPlan
+from dubio.uncertainty.dropout.probe import VALUE_EXITS
 from dubio.uncertainty.execution import masked
 
 Graph = Callable[[Tensor], Tensor]
@@ -22,14 +24,12 @@ aten = ops.aten
 # Operations whose result is new memory that nobody else holds, so that what follows may overwrite it.
 _FRESH = {aten.addmm.default, aten.mm.default, aten.mul.Tensor, aten.add.Tensor, aten.convolution.default}
 _VIEWS = {aten.view.default, aten._unsafe_view.default}
-# Ways out of torch that a trace does not see: the values of the traced batch would be frozen into it.
-_EXITS = {Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__}
 # torch.fx patches nn.Module for the whole process while it traces; overlapping traces would leave it patched for good.
 _one_at_a_time = threading.Lock()
 
 
 class _Sealed(TorchFunctionMode):
-    """Lets no value leave torch."""
+    """Lets no value leave torch: a trace would not see it, and freeze that of the traced batch."""
 
     def __torch_function__(
         self,
@@ -38,23 +38,29 @@ class _Sealed(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        if func in _EXITS:
+        if func in VALUE_EXITS:
             raise RuntimeError(f"{func.__name__} takes values out of torch, so a trace would freeze them.")
         return func(*args, **(kwargs or {}))
 
 
-def trace(network: nn.Module, x: Tensor, banks: Sequence[Tensor]) -> Graph:
+def trace(network: nn.Module, plan: SamplingPlan, x: Tensor, banks: Sequence[Tensor]) -> Graph:
     """Trace all members over a batch of exactly ``x``'s shape.
+
+    Args:
+        network: In eval mode.
+        plan: Of its audit.
+        x: ``[B, ...]``.
+        banks: Scaled masks, ``[K, *site.shape]`` a site.
 
     Returns:
         A function from ``[B, ...]`` to logits ``[K, B, C]``; it shares the network's parameters.
 
     Raises:
-        Exception: whatever the network raises that cannot be traced (say, a branch on a tensor's value).
+        Exception: Whatever the network raises that cannot be traced (say, a branch on a tensor's value).
     """
     with _one_at_a_time, _Sealed():
-        module = make_fx(lambda x: masked.vmap(network, x, banks))(x)
-    constants = _fold_constants(module)
+        module = make_fx(lambda x: masked.vmap(network, plan, x, banks))(x)
+    constants = _precompute_constants(module)
     _fuse_bias(module.graph, constants)
     _reuse_memory(module.graph, constants)
     module.graph.eliminate_dead_code()
@@ -64,7 +70,7 @@ def trace(network: nn.Module, x: Tensor, banks: Sequence[Tensor]) -> Graph:
     return forward
 
 
-def _fold_constants(module: fx.GraphModule) -> dict[fx.Node, Tensor]:
+def _precompute_constants(module: fx.GraphModule) -> dict[fx.Node, Tensor]:
     """Evaluate once what depends on parameters and masks alone (transposed weights, reshaped masks)."""
     constants: dict[fx.Node, Tensor] = {}
     for node in list(module.graph.nodes):
@@ -74,12 +80,12 @@ def _fold_constants(module: fx.GraphModule) -> dict[fx.Node, Tensor]:
             args = fx.node.map_arg(node.args, constants.__getitem__)
             value = node.target(*args, **fx.node.map_arg(node.kwargs, constants.__getitem__))
             if isinstance(value, Tensor):
-                name = f"folded_{len(constants)}"
+                name = f"constant_{len(constants)}"
                 module.register_buffer(name, value)
                 with module.graph.inserting_before(node):
-                    folded = module.graph.get_attr(name)
-                constants[node] = constants[folded] = value
-                node.replace_all_uses_with(folded)
+                    constant = module.graph.get_attr(name)
+                constants[node] = constants[constant] = value
+                node.replace_all_uses_with(constant)
     return constants
 
 

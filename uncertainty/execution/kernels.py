@@ -24,18 +24,22 @@ TYPICAL_ROWS = 32
 
 
 def has_onednn(weight: Tensor) -> bool:
-    """Whether oneDNN's operators run on this tensor."""
-    return (
-        weight.device.type == "cpu"
-        and weight.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-    )
+    """Say whether oneDNN's operators run on this tensor."""
+    return missing_onednn(weight) is None
 
 
-def prepared(layer: Layer) -> Kernel:
-    """Any layer but a site."""
+def missing_onednn(weight: Tensor) -> str | None:
+    """Say why oneDNN's operators do not run on this tensor; None where they do."""
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        return f"oneDNN's operators are for float32 on a CPU, not for {str(weight.dtype)[6:]} on {weight.device.type}"
+    names = ("_linear_pointwise", "_convolution_pointwise")
+    if torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names):
+        return None
+    return f"torch {torch.__version__} has no such operators here"
+
+
+def prepare(layer: Layer) -> Kernel:
+    """Prepare any layer but a site."""
     if isinstance(layer, Linear):
         return linear(layer)
     if isinstance(layer, Conv):
@@ -53,9 +57,7 @@ def linear(layer: Linear) -> Kernel:
         packed = torch.ops.mkldnn._reorder_linear_weight(weight_OI.contiguous(), None)
         after = "relu" if layer.relu else "none"
         return lambda x: call(x, packed, bias_O, after, [], "")
-    if layer.relu:
-        return lambda x: F.linear(x, weight_OI, bias_O).relu_()
-    return lambda x: F.linear(x, weight_OI, bias_O)
+    return _then_relu(lambda x: F.linear(x, weight_OI, bias_O), layer.relu)
 
 
 def conv(layer: Conv) -> Kernel:
@@ -68,9 +70,7 @@ def conv(layer: Conv) -> Kernel:
         packed = torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, dilation, 1, size)
         after = "relu" if layer.relu else "none"
         return lambda x: call(_channels_last(x), packed, bias_O, padding, stride, dilation, 1, after, [], "")
-    if layer.relu:
-        return lambda x: F.conv2d(_channels_last(x), weight, bias_O, stride, padding, dilation).relu_()
-    return lambda x: F.conv2d(_channels_last(x), weight, bias_O, stride, padding, dilation)
+    return _then_relu(lambda x: F.conv2d(_channels_last(x), weight, bias_O, stride, padding, dilation), layer.relu)
 
 
 def members_linear(weight_KOI: Tensor, bias_KO: Tensor, relu: bool) -> Kernel:
@@ -92,20 +92,19 @@ def members_linear(weight_KOI: Tensor, bias_KO: Tensor, relu: bool) -> Kernel:
 
         return grouped
     bias_K1O, weight_KIO = bias_KO.unsqueeze(1), weight_KOI.transpose(1, 2)
+    return _then_relu(lambda x: torch.baddbmm(bias_K1O, x.transpose(0, 1), weight_KIO).transpose(0, 1), relu)
 
-    def batched(x_BKI: Tensor) -> Tensor:
-        out_KBO = torch.baddbmm(bias_K1O, x_BKI.transpose(0, 1), weight_KIO)
-        return (out_KBO.relu_() if relu else out_KBO).transpose(0, 1)
 
-    return batched
+def _then_relu(kernel: Kernel, relu: bool) -> Kernel:
+    return (lambda x: kernel(x).relu_()) if relu else kernel
 
 
 def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-class Fast(TorchFunctionMode):
-    """Linear layers of any network through oneDNN, in this thread, while it is active."""
+class OneDNNLinear(TorchFunctionMode):
+    """Runs linear layers of any network through oneDNN, in this thread, while it is active."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

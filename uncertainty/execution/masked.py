@@ -11,152 +11,136 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from dubio.uncertainty.dropout.audit import SamplingPlan
 from dubio.uncertainty.dropout.function_mode import Call, DropoutMode
-from dubio.uncertainty.dropout.sites import PlannedCall
 from dubio.uncertainty.errors import UnsupportedNetwork
 
 
-class Sampled(nn.Module):
-    """A network and the slots that its audit found; takes the place of the network below.
-
-    Args:
-        network: in eval mode.
-        slots: the calls that a pass makes, in order.
-        zeros: whether calls with a rate of 0 are among them.
-    """
-
-    def __init__(self, network: nn.Module, slots: Sequence[PlannedCall], zeros: bool = False) -> None:
-        super().__init__()
-        self.network = network
-        self.slots = tuple(slots)
-        self.zeros = zeros
-        self.overwrites = any(slot.inplace and slot.site for slot in slots)
-
-
 class Masking(DropoutMode):
-    """Applies the i-th mask at the i-th dropout site.
+    """Applies a member's masks at the dropout sites of one pass.
 
     Args:
-        masks: one scaled mask a site, in call order, each of the site's shape.
-        sampled: says where masks go; without it every dropout call with p > 0 takes one and multiplies by it.
-        batch: rows of the pass, without members.
-        num_members: how many members are folded into the batch, if so.
-        overwrite: whether a call that works in place does.
+        plan: Says where masks go.
+        masks: One scaled mask a site, in call order, each of the site's shape.
+        batch: Rows of the pass, without members.
+        num_members: How many members are folded into the batch, if so.
+        overwrite: Whether a call that works in place does.
     """
 
     def __init__(
         self,
+        plan: SamplingPlan,
         masks: Sequence[Tensor],
-        sampled: Sampled | None = None,
-        batch: int = 0,
+        batch: int,
         num_members: int | None = None,
         overwrite: bool = True,
     ) -> None:
-        super().__init__(zeros=sampled is not None and sampled.zeros)
-        self._masks = masks
-        self._slots = None if sampled is None else sampled.slots
+        super().__init__(plan.zero_rates)
+        self._planned = plan.calls
+        self._masks = iter(masks)
         self._batch = batch
         self._num_members = num_members
         self._overwrite = overwrite
-        self._used = 0
         self._met = 0
 
     def drop(self, call: Call) -> Tensor:
-        slot = self._next(call)
-        if slot is None or slot.site is not None:
-            mask = self._masks[self._used]
-            self._used += 1
-            if slot is None:
-                return call.x * mask
-            dropped = slot.apply(call, mask, self._batch, self._num_members)
-            # Whoever holds the input sees what was dropped from it, as in training.
-            return call.x.copy_(dropped) if slot.inplace and self._overwrite else dropped
-        return call.x
-
-    def finish(self) -> None:
-        """Refuse a pass that met fewer sites than there are masks.
-
-        Raises:
-            UnsupportedNetwork: the sites depend on the input.
-        """
-        if self._used != len(self._masks) or (self._slots is not None and self._met != len(self._slots)):
+        """Drop units where the plan has a site."""
+        if self._met == len(self._planned):
+            raise self._differs("one more")
+        planned = self._planned[self._met]
+        if (planned.kind, planned.p) != (call.kind, call.p):
             raise UnsupportedNetwork(
-                f"Expected {self._due} dropout sites, as when the network was audited, but met {self._met}; "
-                "the sites must not depend on the input."
-            )
-
-    @property
-    def _due(self) -> int:
-        return len(self._masks) if self._slots is None else len(self._slots)
-
-    def _next(self, call: Call) -> PlannedCall | None:
-        if self._met == self._due:
-            raise UnsupportedNetwork(
-                f"Expected {self._due} dropout sites, as when the network was audited, but met one more; "
-                "the sites must not depend on the input."
-            )
-        slot = None if self._slots is None else self._slots[self._met]
-        if slot is not None and (slot.kind, slot.p) != (call.kind, call.p):
-            raise UnsupportedNetwork(
-                f"Expected dropout site {self._met} to be {slot.kind} with p={slot.p:g}, as when the network was "
+                f"Expected dropout site {self._met} to be {planned.kind} with p={planned.p:g}, as when the network was "
                 f"audited, but met {call.kind} with p={call.p:g}; the sites must not depend on the input."
             )
         self._met += 1
-        return slot
+        if planned.site is None:
+            return call.x
+        dropped = planned.apply(call, next(self._masks), self._batch, self._num_members)
+        # Whoever holds the input sees what was dropped from it, as in training.
+        return call.x.copy_(dropped) if planned.inplace and self._overwrite else dropped
+
+    def finish(self) -> None:
+        """Refuse a pass that met fewer calls than were planned.
+
+        Raises:
+            UnsupportedNetwork: The sites depend on the input.
+        """
+        if self._met != len(self._planned):
+            raise self._differs(str(self._met))
+
+    def _differs(self, met: str) -> UnsupportedNetwork:
+        return UnsupportedNetwork(
+            f"Expected {len(self._planned)} dropout sites, as when the network was audited, but met {met}; "
+            "the sites must not depend on the input."
+        )
 
 
-def run(network: nn.Module, x: Tensor, masks: Sequence[Tensor], overwrite: bool = True) -> Tensor:
-    """Logits ``[B, C]`` of one member.
+def run(network: nn.Module, plan: SamplingPlan, x: Tensor, masks: Sequence[Tensor], overwrite: bool = True) -> Tensor:
+    """Run one member.
 
     Args:
-        network: in eval mode; plain, or :class:`Sampled`.
+        network: In eval mode.
+        plan: Of its audit.
         x: ``[B, ...]``, left alone.
-        masks: one a site.
-        overwrite: whether a dropout call that works in place does, within the pass.
+        masks: One a site.
+        overwrite: Whether a dropout call that works in place does, within the pass.
+
+    Returns:
+        Logits ``[B, C]``.
 
     Raises:
-        UnsupportedNetwork: the pass met other sites than the audit.
+        UnsupportedNetwork: The pass met other sites than the audit.
     """
-    return _pass(network, x, masks, len(x), None, overwrite)
+    return _pass(network, plan, x, Masking(plan, masks, len(x), overwrite=overwrite), overwrite)
 
 
-def loop(network: nn.Module, x: Tensor, banks: Sequence[Tensor]) -> Tensor:
-    """Logits ``[K, B, C]``, one member after the other: the reference that every faster way is held against."""
-    num_samples = banks[0].shape[0]
-    return torch.stack([run(network, x, [bank[k] for bank in banks]) for k in range(num_samples)])
+def loop(network: nn.Module, plan: SamplingPlan, x: Tensor, banks: Sequence[Tensor]) -> Tensor:
+    """Run one member after the other: the reference that every faster strategy is held against.
+
+    Args:
+        network: In eval mode.
+        plan: Of its audit.
+        x: ``[B, ...]``.
+        banks: Scaled masks, ``[K, *site.shape]`` a site.
+
+    Returns:
+        Logits ``[K, B, C]``.
+    """
+    return torch.stack([run(network, plan, x, masks) for masks in zip(*banks, strict=True)])
 
 
-def vmap(network: nn.Module, x: Tensor, banks: Sequence[Tensor]) -> Tensor:
-    """Logits ``[K, B, C]``, all members at once.
+def vmap(network: nn.Module, plan: SamplingPlan, x: Tensor, banks: Sequence[Tensor]) -> Tensor:
+    """Run all members at once; arguments and result as those of :func:`loop`.
 
     Only the masks carry the K axis, so everything before the first site is computed once for the batch.
     """
 
     def member(*masks: Tensor) -> Tensor:
         # What all members share cannot be overwritten with what differs between them.
-        return run(network, x, masks, overwrite=False)
+        return run(network, plan, x, masks, overwrite=False)
 
     logits_KBC: Tensor = torch.vmap(member)(*banks)
     return logits_KBC
 
 
-def fold(network: nn.Module, x: Tensor, banks: Sequence[Tensor]) -> Tensor:
-    """Logits ``[K, B, C]``, all members as one batch of K times B rows: for what vmap cannot do, such as an LSTM."""
-    num_samples = banks[0].shape[0]
+def fold(network: nn.Module, plan: SamplingPlan, x: Tensor, banks: Sequence[Tensor]) -> Tensor:
+    """Run all members as one batch of K times B rows: for what vmap cannot do, such as an LSTM.
+
+    Arguments and result as those of :func:`loop`.
+
+    Raises:
+        StrategyNotApplicable: A site does not let members be told apart within the batch.
+    """
+    num_samples = len(banks[0])
     repeated = x.repeat(num_samples, *[1] * (x.ndim - 1))
-    logits = _pass(network, repeated, banks, len(x), num_samples, True)
+    logits = _pass(network, plan, repeated, Masking(plan, banks, len(x), num_samples), True)
     return logits.view(num_samples, len(x), -1)
 
 
-def _pass(
-    network: nn.Module, x: Tensor, masks: Sequence[Tensor], batch: int, num_members: int | None, overwrite: bool
-) -> Tensor:
-    sampled = network if isinstance(network, Sampled) else None
-    if sampled is not None:
-        network = sampled.network
-        if sampled.overwrites and overwrite:
-            x = x.clone()  # the caller's; the first site may be on the input itself
-    masking = Masking(masks, sampled, batch, num_members, overwrite)
+def _pass(network: nn.Module, plan: SamplingPlan, x: Tensor, masking: Masking, overwrite: bool) -> Tensor:
+    if overwrite and any(call.inplace and call.site for call in plan.calls):
+        x = x.clone()  # the caller's; the first site may be on the input itself
     with masking:
         logits: Tensor = network(x)
     masking.finish()

@@ -41,9 +41,9 @@ def fingerprint(sites: Sequence[Site], keeps: Sequence[Tensor], named: bool = Fa
     """SHA-256 over the sites and every member's mask: two committees agree if and only if these do.
 
     Args:
-        sites: as audited.
-        keeps: as drawn.
-        named: whether the names count: where only some sites were chosen, two alike ones are still different.
+        sites: As audited.
+        keeps: As drawn.
+        named: Whether the names count: where only some sites were chosen, two alike ones are still different.
     """
     digest = hashlib.sha256()
     for site, keep in zip(sites, keeps, strict=True):

@@ -1,4 +1,4 @@
-"""Rounding: how far two ways of computing the same logits may lie apart."""
+"""Rounding: how far two strategies' logits may lie apart."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ STEPS = 4
 TF32 = 2.0**-10
 
 
+class Disagreement(RuntimeError):
+    """A strategy does not give what the plain loop gives."""
+
+
 def tolerance(x: Tensor) -> float:
-    """Relative to the largest value, for a tensor of this type on this device."""
+    """Give the tolerance for a tensor of this type on this device, relative to its largest value."""
     eps = torch.finfo(x.dtype).eps
     if x.is_cuda and x.dtype == torch.float32:
         eps = TF32
@@ -22,6 +26,19 @@ def tolerance(x: Tensor) -> float:
 
 
 def agree(actual: Tensor, expected: Tensor) -> bool:
-    """Whether two strategies give the same logits up to rounding."""
+    """Say whether two strategies give the same logits up to rounding."""
     allowed = tolerance(expected)
     return torch.allclose(actual, expected, rtol=allowed, atol=allowed * float(expected.abs().max().clamp(min=1)))
+
+
+def require_agreement(actual: Tensor, expected: Tensor) -> None:
+    """Refuse logits that are not the expected ones up to rounding.
+
+    Raises:
+        Disagreement: They differ by more.
+    """
+    if not agree(actual, expected):
+        raise Disagreement(
+            f"its logits lie up to {float((actual - expected).abs().max()):.2g} from the expected ones, the largest of "
+            f"which is {float(expected.abs().max()):.2g}"
+        )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -37,8 +39,14 @@ def test_attention_in_the_open_is_torchs(mask):
     }[mask]
     if mask == "grouped":
         k, v = k[:, :2], v[:, :2]
-    mine = attention.Query.of((q, k, v), options).answer(lambda weights: weights)
+    mine = attention.AttentionInputs.of((q, k, v), options).attend(lambda weights: weights)
     _close(mine, F.scaled_dot_product_attention(q, k, v, **options))
+
+
+def test_the_causal_mask_lies_on_the_device_of_the_queries():
+    q = torch.zeros(1, 2, 4, 8, device="meta")
+    inputs = attention.AttentionInputs.of((q, q, q), {"is_causal": True})
+    assert inputs.attend(lambda weights: weights).is_meta
 
 
 @pytest.mark.parametrize("need_weights", [True, False])
@@ -50,7 +58,10 @@ def test_multi_head_attention_with_its_body_in_the_open_is_torchs(need_weights):
     weights = (layer.in_proj_weight, layer.in_proj_bias, layer.bias_k, layer.bias_v, True, 0.0)
     args = (x, x, x, E, H, *weights, layer.out_proj.weight, layer.out_proj.bias)
     options = {"training": False, "key_padding_mask": padded, "need_weights": need_weights}
-    mine, theirs = attention.forward(args, options), F.multi_head_attention_forward(*args, **options)
+    mine = attention.forward(
+        F.multi_head_attention_forward, attention.named(F.multi_head_attention_forward, args, options)
+    )
+    theirs = F.multi_head_attention_forward(*args, **options)
     assert torch.equal(mine[0], theirs[0])
     assert (mine[1] is None and theirs[1] is None) or torch.equal(mine[1], theirs[1])
 
@@ -263,3 +274,54 @@ def test_a_fused_kernel_that_answers_otherwise_than_the_layers_is_refused():
     with pytest.raises(UnsupportedNetwork, match="enable_nested_tensor=False"):
         Committee(Padded(True).eval(), tokens)
     assert Committee(Padded(False).eval(), tokens, num_samples=3)(tokens).shape == (3, 1, 3)
+
+
+CHANGED = """
+import inspect, sys
+import torch.nn.functional as F
+from torch import nn, randn
+
+source = inspect.getsource(F.multi_head_attention_forward)
+exec(source.replace("dropout_p", "drop_rate"), vars(F))  # as if a torch to come called it otherwise
+
+from dubio.uncertainty import Committee
+from dubio.uncertainty.errors import UnsupportedSite
+
+class Attending(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attend, self.head = nn.MultiheadAttention(8, 2, dropout=0.3, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.attend(x, x, x)[0].mean(1))
+
+plain = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 3)).eval()
+print(Committee(plain, randn(1, 8), num_samples=4)(randn(2, 8)).shape)
+try:
+    Committee(Attending().eval(), randn(1, 5, 8), num_samples=4)
+except UnsupportedSite as error:
+    print(error)
+"""
+
+
+def test_a_torch_that_changed_attention_is_refused_upon_use_and_harms_nothing_else():
+    outcome = subprocess.run([sys.executable, "-c", CHANGED], capture_output=True, text=True, timeout=120, check=False)
+    assert outcome.returncode == 0, outcome.stderr
+    shape, error = outcome.stdout.splitlines()
+    assert shape == "torch.Size([4, 2, 3])"
+    assert "Expected torch.nn.functional.multi_head_attention_forward to take `dropout_p` and `training`" in error
+    assert f"torch {torch.__version__} does not" in error
+
+
+def _without_the_question(query, key, value, dropout_p=0.0, training=True):
+    return query
+
+
+def _without_the_rate(query, key, value, training=True):
+    return query if F.has_torch_function((query,)) else key
+
+
+@pytest.mark.parametrize("function", [_without_the_question, _without_the_rate, torch.relu, len])
+def test_a_function_that_is_not_torchs_attention_is_refused(function):
+    with pytest.raises(UnsupportedSite, match="has_torch_function first, but that of torch"):
+        attention.named(function, (), {})

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dubio.uncertainty.dropout.audit import audit
+from dubio.uncertainty import Committee
+from dubio.uncertainty.dropout.audit import audit, noise_like
+from dubio.uncertainty.dropout.selection import Selection
 from dubio.uncertainty.dropout.sites import Site
 from dubio.uncertainty.errors import NetworkInTrainingMode, NoDropoutFound, UnsupportedNetwork, UnsupportedSite
 
@@ -31,13 +33,13 @@ def _audit(between: Callable[[nn.Module, Tensor], Tensor], inner: nn.Module | No
 
 
 def test_every_kind_is_found_in_call_order(case):
-    found = audit(case.network, case.inputs(1))
+    plan = audit(case.network, case.inputs(1))
     axes = len(case.shape) - 1
     if axes == 0:
-        assert found.sites == (Site("dropout", 0.4, (16,)), Site("dropout", 0.4, (12,)))
+        assert plan.sites == (Site("dropout", 0.4, (16,)), Site("dropout", 0.4, (12,)))
     else:
-        assert found.sites == (Site(f"dropout{axes}d", 0.4, (4, *[1] * axes)),) * 2
-    assert found.num_classes == 3
+        assert plan.sites == (Site(f"dropout{axes}d", 0.4, (4, *[1] * axes)),) * 2
+    assert plan.num_classes == 3
 
 
 def test_elementwise_dropout_has_a_unit_for_every_pixel():
@@ -168,7 +170,7 @@ def test_attention_without_dropout_is_fine():
 
 
 @pytest.mark.parametrize(
-    ("output", "found"),
+    ("output", "returned"),
     [
         (lambda h: h.sum(1), r"\(2,\)"),
         (lambda h: h[:, None], r"\(2, 1, 3\)"),
@@ -177,12 +179,12 @@ def test_attention_without_dropout_is_fine():
         (lambda h: {"logits": h}, "dict"),
     ],
 )
-def test_an_output_that_is_not_logits_is_refused(output, found):
+def test_an_output_that_is_not_logits_is_refused(output, returned):
     class Odd(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
             return output(super().forward(x))
 
-    with pytest.raises(UnsupportedNetwork, match=rf"\[B, C\].*returned {found}"):
+    with pytest.raises(UnsupportedNetwork, match=rf"\[B, C\].*returned {returned}"):
         audit(Odd(nn.Linear(6, 3), nn.Dropout(0.5)).eval(), torch.randn(1, 6))
 
 
@@ -238,3 +240,68 @@ def test_the_example_is_not_written():
     before = example.clone()
     audit(nn.Sequential(nn.Linear(6, 3), nn.Dropout(0.5)).eval(), example)
     assert torch.equal(example, before)
+
+
+def test_a_site_of_rate_zero_is_not_left_out_for_there_is_nothing_to_leave():
+    network = nn.Sequential(
+        nn.Linear(6, 8), nn.Dropout(0.0), nn.Dropout(0.3), nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 3)
+    ).eval()
+    plan = audit(network, torch.randn(1, 6), Selection(("4",)))
+    assert ([site.name for site in plan.sites], plan.left_out) == (["4"], ("2",))
+    assert audit(network, torch.randn(1, 6)).left_out == ()
+
+
+def test_a_site_whose_rate_only_train_mode_shows_can_be_left_out():
+    def between(self: nn.Module, h: Tensor) -> Tensor:
+        return self.inner(F.dropout(h, 0.3 if self.training else 0.0, self.training))
+
+    network = Net(between, nn.Dropout(0.5)).eval()
+    plan = audit(network, torch.randn(1, 6), Selection(("inner",)))
+    # The call with a rate of 0 is not even met.
+    assert [call.site and call.site.name for call in plan.calls] == ["inner"]
+    assert plan.left_out == ("Net",)
+
+
+@pytest.mark.parametrize(
+    ("example", "low", "high"),
+    [
+        (torch.zeros(1, 50, dtype=torch.long), 0, 1),
+        (torch.full((1, 50), 6, dtype=torch.int32), 0, 6),
+        (torch.tensor([[-2, 3] * 25]), -2, 3),
+        (torch.ones(1, 50, dtype=torch.bool), False, True),
+    ],
+)
+def test_noise_among_tokens_takes_every_value_up_to_the_examples(example, low, high):
+    noise = noise_like(example.expand(20, -1))
+    assert (noise.shape, noise.dtype) == ((20, 50), example.dtype)
+    assert (noise.min(), noise.max()) == (low, high)
+    assert torch.equal(noise, noise_like(example.expand(20, -1)))
+
+
+def test_noise_is_standard_normal_on_the_device_of_the_example():
+    noise = noise_like(torch.zeros(2000, 5, dtype=torch.float64))
+    assert noise.dtype == torch.float64
+    assert abs(float(noise.mean())) < 5 / 100
+    assert abs(float(noise.var()) - 1) < 5 * 2**0.5 / 100
+    assert noise_like(torch.zeros(2, 5, device="meta")).is_meta
+    assert noise_like(torch.zeros(0, 5, dtype=torch.long)).shape == (0, 5)
+
+
+class Embedded(nn.Module):
+    """Padding, token 0, is embedded as zeros, so that an example of padding alone varies nowhere."""
+
+    def __init__(self, mixes_rows: bool = False) -> None:
+        super().__init__()
+        self.embed, self.drop, self.head = nn.Embedding(4, 6, padding_idx=0), nn.Dropout(0.5), nn.Linear(6, 3)
+        self.mixes_rows = mixes_rows
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.embed(x)
+        return self.head(self.drop(h - h.mean(0) if self.mixes_rows else h).sum(1))
+
+
+def test_an_example_of_padding_alone_hides_neither_variation_nor_mixed_rows():
+    padding = torch.zeros(1, 5, dtype=torch.long)
+    assert Committee(Embedded().eval(), padding, num_samples=4).sites == (Site("dropout", 0.5, (5, 6)),)
+    with pytest.raises(UnsupportedNetwork, match="whatever shares its batch"):
+        audit(Embedded(mixes_rows=True).eval(), padding)

@@ -13,13 +13,12 @@ from dubio.uncertainty import Committee
 from dubio.uncertainty.dropout import batch_axis
 from dubio.uncertainty.dropout.audit import audit
 from dubio.uncertainty.dropout.function_mode import Call
-from dubio.uncertainty.dropout.probe import Seen
+from dubio.uncertainty.dropout.probe import RecordedCall
 from dubio.uncertainty.errors import UnsupportedSite
-from dubio.uncertainty.execution import masked
 
 
 class Net(nn.Module):
-    """Two linear layers around a dropout that sees the activation in another layout."""
+    """Two linear layers around a dropout that sees the activation with its axes in another order."""
 
     def __init__(
         self, there: Callable[[Tensor], Tensor], back: Callable[[Tensor, int], Tensor], drop: nn.Module
@@ -34,19 +33,19 @@ class Net(nn.Module):
         return self.head(self.back(self.drop(self.there(h)), len(x)).flatten(1))
 
 
-# How the activation [B, 3, 4] is seen, the way back, the axis of the rows after unfolding, and the mask's axes.
-LAYOUTS = {
+# How the activation [B, 3, 4] is seen, the way back, the rows' axis once the axes are parted, and the mask's axes.
+AXES = {
     "first": (lambda h: h, lambda h, b: h, 0, lambda m: m),
     "second": (lambda h: h.transpose(0, 1), lambda h, b: h.transpose(0, 1), 1, lambda m: m),
     "last": (lambda h: h.movedim(0, 2), lambda h, b: h.movedim(2, 0), 2, lambda m: m),
-    "folded, rows outer": (lambda h: h.flatten(0, 1), lambda h, b: h.view(b, 3, 4), 0, lambda m: m),
-    "folded, rows inner": (
+    "merged, rows outer": (lambda h: h.flatten(0, 1), lambda h, b: h.view(b, 3, 4), 0, lambda m: m),
+    "merged, rows inner": (
         lambda h: h.transpose(0, 1).flatten(0, 1),
         lambda h, b: h.view(3, b, 4).transpose(0, 1),
         1,
         lambda m: m,
     ),
-    "folded behind another axis": (
+    "merged behind another axis": (
         lambda h: h.movedim(2, 0).flatten(1, 2),
         lambda h, b: h.view(4, b, 3).movedim(0, 2),
         1,
@@ -55,7 +54,7 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize(("there", "back", "axis", "order"), LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize(("there", "back", "axis", "order"), AXES.values(), ids=AXES)
 def test_each_row_gets_the_members_mask(there, back, axis, order, keeps):
     network, x = Net(there, back, nn.Dropout(0.5)).eval(), torch.randn(5, 6)
     committee = Committee(network, x[:1], num_samples=6)
@@ -66,9 +65,8 @@ def test_each_row_gets_the_members_mask(there, back, axis, order, keeps):
         expected = torch.stack([network.head((h * each).flatten(1)) for each in factors])
     for rows in (slice(0, 1), slice(0, 2), slice(0, 5)):
         torch.testing.assert_close(committee(x[rows]), expected[:, rows], rtol=1e-5, atol=1e-5)
-    with torch.inference_mode():
-        folded = masked.fold(masked.Sampled(network, committee.found.slots, committee.found.zeros), x, committee._banks)
-    torch.testing.assert_close(folded, expected, rtol=1e-5, atol=1e-5)
+    by_fold = Committee(network, x[:1], num_samples=6, strategy="fold")
+    torch.testing.assert_close(by_fold(x), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("inner", [False, True])
@@ -104,16 +102,16 @@ def test_an_order_that_cannot_be_told_is_refused():
         audit(network.eval(), torch.randn(1, 6))
 
 
-def _seen(*shape: int) -> Seen:
-    return Seen(Call("dropout", torch.zeros(shape), 0.5), "drop")
+def _recorded(*shape: int) -> RecordedCall:
+    return RecordedCall(Call("dropout", torch.zeros(shape), 0.5), "drop")
 
 
 @pytest.mark.parametrize(
     ("two", "three", "axis"),
     [((2, 4), (3, 4), None), ((4, 4), (6, 4), 0), ((3, 8), (3, 12), 1), ((1, 5), (1, 5), None)],
 )
-def test_a_folded_axis_is_one_that_grows_by_more_than_a_row(two, three, axis):
-    assert batch_axis.folded(_seen(*two), _seen(*three)) == axis
+def test_a_merged_axis_is_one_that_grows_by_more_than_a_row(two, three, axis):
+    assert batch_axis.merged_axis(_recorded(*two), _recorded(*three)) == axis
 
 
 def test_scaled_by_the_mask_alone_where_the_activation_knows_nothing_of_the_batch(keeps):

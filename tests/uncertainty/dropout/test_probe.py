@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -33,7 +34,7 @@ def test_a_pass_is_the_plain_one_and_calls_with_no_rate_are_seen():
         plain = network(x)
         with recorder:
             assert torch.equal(network(x), plain)
-    assert [(seen.name, seen.call.p) for seen in recorder.seen] == [("1", 0.5), ("2", 0.0)]
+    assert [(each.name, each.call.p) for each in recorder.calls] == [("1", 0.5), ("2", 0.0)]
     # Masks are only drawn where there is a rate.
     assert recorder.mask_numel == 8
 
@@ -44,17 +45,18 @@ def test_channels_need_one_number_each():
 
 
 @pytest.mark.parametrize(
-    ("function", "decides"),
+    ("function", "expected"),
     [
         (lambda self, x: x if x.sum() > 0 else -x, True),
         (lambda self, x: x * x.sum().item(), True),
         (lambda self, x: x * len(x.tolist()), True),
+        (lambda self, x: x * float(np.asarray(x).max()), True),
         (lambda self, x: x if len(x) > 1 else x[:1], False),
         (lambda self, x: torch.where(x > 0, x, -x), False),
     ],
 )
-def test_values_that_leave_torch_are_noticed(function, decides):
-    assert _record(Net(function), torch.ones(2, 3)).decides is decides
+def test_values_that_leave_torch_are_noticed(function, expected):
+    assert _record(Net(function), torch.ones(2, 3)).value_dependent is expected
 
 
 def test_randomness_is_noticed_unless_it_has_a_generator_of_its_own():
@@ -68,7 +70,7 @@ def test_what_attention_weights_take_is_measured():
     assert _record(network, torch.ones(1, 100, 2)).largest_output == 100 * 100 * 4
 
 
-def test_spoiled_calls_show_what_depends_on_them():
+def test_poisoned_calls_show_what_depends_on_them():
     network = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 2)).eval()
     with torch.inference_mode(), SiteRecorder(network, frozenset({"0"})):
         assert network(torch.ones(1, 3)).isnan().all()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dubio.uncertainty.dropout.audit import audit
 from dubio.uncertainty.dropout.selection import Selection
-from dubio.uncertainty.dropout.train_probe import rehearse
+from dubio.uncertainty.dropout.train_probe import probe_train_mode
 from dubio.uncertainty.errors import NoDropoutFound, UnsupportedSite
 
 
@@ -81,9 +81,9 @@ class Block(nn.Module):
 
 def test_stochastic_depth_is_left_off_and_said():
     network = nn.Sequential(nn.Linear(6, 8), nn.Sequential(Block(), Block()), nn.Linear(8, 3)).eval()
-    found = audit(network, torch.randn(1, 6))
-    assert [site.name for site in found.sites] == ["1.0.drop", "1.0.drop#2", "1.1.drop", "1.1.drop#2"]
-    assert found.notes[0] == "1.0.drop_path calls bernoulli_ in train mode, which is no dropout site and is left off."
+    plan = audit(network, torch.randn(1, 6))
+    assert [site.name for site in plan.sites] == ["1.0.drop", "1.0.drop#2", "1.1.drop", "1.1.drop#2"]
+    assert plan.notes[0] == "1.0.drop_path calls bernoulli_ in train mode, which is no dropout site and is left off."
     with pytest.raises(NoDropoutFound, match=r"no dropout site with p > 0.*calls bernoulli_ in train mode"):
         audit(nn.Sequential(nn.Linear(6, 3), DropPath()).eval(), torch.randn(1, 6))
 
@@ -100,12 +100,12 @@ def test_a_rate_is_found_although_blocks_are_skipped_at_random():
     assert [site.p for site in audit(network, torch.randn(1, 6)).sites] == [0.3, 0.3]
 
 
-def test_a_rehearsal_leaves_no_trace():
+def test_the_probe_leaves_no_trace():
     network = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), Block(), nn.Linear(8, 3)).eval()
     before = copy.deepcopy(network.state_dict())
     states = random.getstate(), torch.get_rng_state()
-    rehearsal = rehearse(network, torch.randn(3, 6, generator=torch.Generator().manual_seed(0)), {})
-    assert rehearsal.rates == {"2.drop": 0.1, "2.drop#2": 0.1}
+    probed = probe_train_mode(network, torch.randn(3, 6, generator=torch.Generator().manual_seed(0)), {})
+    assert probed.rates == {"2.drop": 0.1, "2.drop#2": 0.1}
     assert not any(module.training for module in network.modules())
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     assert random.getstate() == states[0]
@@ -118,6 +118,6 @@ def test_a_network_that_fails_in_train_mode_is_judged_by_eval_mode_alone():
             raise KeyError("no labels")
         return F.dropout(h, 0.5, self.training)
 
-    found = audit(Net(fails).eval(), torch.randn(1, 6))
-    assert len(found.sites) == 1
-    assert "a copy of the network failed: KeyError: 'no labels'" in found.notes[0]
+    plan = audit(Net(fails).eval(), torch.randn(1, 6))
+    assert len(plan.sites) == 1
+    assert "a copy of the network failed: KeyError: 'no labels'" in plan.notes[0]

@@ -7,23 +7,39 @@ import torch
 from torch import nn
 
 from dubio.uncertainty.dropout.audit import audit
+from dubio.uncertainty.dropout.selection import Selection
+from dubio.uncertainty.errors import StrategyNotApplicable
 from dubio.uncertainty.execution import chain
 from dubio.uncertainty.execution.chain import Conv, Function, Linear, Mask
-from tests.uncertainty.chains import CHAINS, NO_CHAINS, recorded
+from tests.uncertainty.chains import CHAINS, NO_CHAINS, built
 
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_a_chain_has_every_site_in_order(name):
-    case = recorded(*CHAINS[name])
-    assert case.chain is not None
-    sites = [layer.site for layer in case.chain.after if isinstance(layer, Mask)]
-    assert sites == list(range(len(case.found.sites)))
-    assert isinstance(case.chain.after[0], Mask)
+    case = built(*CHAINS[name])
+    layers = case.chain().layers
+    sites = [layer.site for layer in layers if isinstance(layer, Mask)]
+    assert sites == list(range(len(case.plan.sites)))
+    assert isinstance(layers[0], Mask)
+
+
+REASONS = {
+    "skip connection": "add reads something else",
+    "skip over the first site": "add reads something else",
+    "a tensor that is read again": "linear reads something else",
+    "something behind the head": "mul is no layer",
+    "softmax": "softmax is no layer",
+    "a gate": "linear reads something else",
+    "a bias by hand": "T reads something else",
+    "alpha dropout": "the site 1: alpha_dropout.* does not multiply",
+    "steps of a sequence": "the site 1: dropout.* does not multiply",
+}
 
 
 @pytest.mark.parametrize("name", NO_CHAINS)
-def test_what_is_no_chain_is_not_recorded(name):
-    assert recorded(*NO_CHAINS[name]).chain is None
+def test_what_is_no_chain_is_refused_with_the_reason(name):
+    with pytest.raises(StrategyNotApplicable, match=rf"no chain of layers: .*({REASONS[name]})"):
+        built(*NO_CHAINS[name]).chain()
 
 
 def test_layers_are_what_was_built():
@@ -41,13 +57,12 @@ def test_layers_are_what_was_built():
     ).eval()
     x = torch.randn(2, 2, 8, 8)
     with torch.inference_mode():
-        seen = chain.record(network, x, audit(network, x).slots, False)
-    assert seen is not None
-    assert seen.before is not None
-    (conv,) = seen.before
+        recorded = chain.record(network, audit(network, x), x)
+    assert recorded.prefix is not None
+    (conv,) = recorded.prefix
     assert isinstance(conv, Conv)
     assert (conv.stride, conv.padding, conv.size, conv.relu) == ((2, 1), (1, 1), (8, 8), True)
-    first, pool, flatten, linear, tanh, second, head = seen.after
+    first, pool, flatten, linear, tanh, second, head = recorded.layers
     assert first == Mask(0, channels=True)
     assert isinstance(pool, Function)
     assert pool.homogeneous
@@ -61,10 +76,11 @@ def test_layers_are_what_was_built():
     assert second == Mask(1, channels=True)
     assert isinstance(head, Linear)
     assert head.weight.shape == (3, 5)
-    assert seen.row_numel == 8 * 4 * 8
+    assert recorded.row_numel == 8 * 4 * 8
+    assert recorded.num_weights == 8 * 2 * 9 + 8 * 2 * 4 * 5 + 5 * 3
 
 
-def test_batch_norm_is_folded_into_the_layer_before_it():
+def test_batch_norm_is_fused_into_the_layer_before_it():
     # By hand: y = gamma (w x + b - mean) / sqrt(var + eps) + beta.
     layer, norm = nn.Linear(1, 1), nn.BatchNorm1d(1, eps=0.5)
     with torch.no_grad():
@@ -80,24 +96,19 @@ def test_batch_norm_is_folded_into_the_layer_before_it():
     network = nn.Sequential(nn.Dropout(0.5), layer, norm).eval()
     x = torch.randn(2, 1)
     with torch.inference_mode():
-        seen = chain.record(network, x, audit(network, x).slots, False)
-    assert seen is not None
-    _, folded = seen.after
-    assert isinstance(folded, Linear)
-    assert folded.bias is not None
-    assert (folded.weight.item(), folded.bias.item()) == (4 * 3 / 2, 4 * (1 - 2) / 2 + 5)
+        recorded = chain.record(network, audit(network, x), x)
+    _, fused = recorded.layers
+    assert isinstance(fused, Linear)
+    assert fused.bias is not None
+    assert (fused.weight.item(), fused.bias.item()) == (4 * 3 / 2, 4 * (1 - 2) / 2 + 5)
 
 
 def test_sites_that_are_left_out_are_not_in_the_chain():
-    from dubio.uncertainty.dropout.selection import Selection
-
     network = nn.Sequential(
         nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3)
     ).eval()
     x = torch.randn(2, 4)
-    slots = audit(network, x, Selection(("4",))).slots
     with torch.inference_mode():
-        seen = chain.record(network, x, slots, False)
-    assert seen is not None
-    assert [type(layer) for layer in seen.before or ()] == [Linear, Linear]
-    assert [type(layer) for layer in seen.after] == [Mask, Linear]
+        recorded = chain.record(network, audit(network, x, Selection(("4",))), x)
+    assert [type(layer) for layer in recorded.prefix or ()] == [Linear, Linear]
+    assert [type(layer) for layer in recorded.layers] == [Mask, Linear]

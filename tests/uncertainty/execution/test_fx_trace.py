@@ -4,35 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dubio.uncertainty.dropout.audit import audit
-from dubio.uncertainty.execution import fx_trace, masked, masks
-
-
-def _banks(network: nn.Module, example: Tensor, num_samples: int = 5) -> list[Tensor]:
-    sites = audit(network, example).sites
-    keeps = masks.draw(sites, num_samples, seed=2)
-    cpu = torch.device("cpu")
-    return [masks.scale(keep, site.p, torch.float32, cpu) for keep, site in zip(keeps, sites, strict=True)]
+from dubio.uncertainty.execution import fx_trace, masked
+from tests.uncertainty.chains import banks_of
 
 
 def _trace_and_compare(network: nn.Module, shape: tuple[int, ...]) -> None:
-    banks = _banks(network, torch.randn(1, *shape))
+    plan = audit(network, torch.randn(1, *shape))
+    banks = banks_of(plan, 5)
     weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with torch.inference_mode():
         for batch in (1, 4):
-            graph = fx_trace.trace(network, torch.randn(batch, *shape), banks)
+            graph = fx_trace.trace(network, plan, torch.randn(batch, *shape), banks)
             for scale in (1.0, 100.0, -1.0):
                 x = scale * torch.randn(batch, *shape)
-                before, expected = x.clone(), masked.loop(network, x, banks)
+                before, expected = x.clone(), masked.loop(network, plan, x, banks)
                 first, again = graph(x), graph(x)
                 tolerance = 1e-5 * float(expected.abs().max().clamp(min=1))
                 torch.testing.assert_close(first, expected, rtol=1e-5, atol=tolerance)
-                # Neither its input, nor the weights, nor what it folded may be overwritten by a first run.
+                # Neither its input, nor the weights, nor what it computed beforehand may be overwritten by a first run.
                 assert torch.equal(first, again)
                 assert torch.equal(x, before)
     assert all(torch.equal(tensor, weights[name]) for name, tensor in network.state_dict().items())
@@ -111,10 +107,12 @@ def test_a_trace_follows_the_widths_of_the_models():
         lambda h: h.max().item(),
         lambda h: h.tolist()[0][0],
         lambda h: float(h.detach().numpy().max()),
+        lambda h: float(np.asarray(h.detach()).max()),
     ],
-    ids=["bool", "item", "tolist", "numpy"],
+    ids=["bool", "item", "tolist", "numpy", "array"],
 )
 def test_a_value_that_leaves_torch_cannot_be_traced(exit_):
     network = Net(lambda net, h: net.drop(h * exit_(h))).eval()
+    plan = audit(Net(lambda net, h: net.drop(h)).eval(), torch.randn(2, 6))
     with torch.inference_mode(), pytest.raises(RuntimeError):
-        fx_trace.trace(network, torch.randn(2, 6), [torch.ones(5, 8)])
+        fx_trace.trace(network, plan, torch.randn(2, 6), banks_of(plan, 5))

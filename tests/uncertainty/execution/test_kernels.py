@@ -73,7 +73,7 @@ def test_fast_linear_layers_of_any_network():
         expected = F.linear(
             F.gelu(F.linear(x, network[0].weight.double(), network[0].bias.double())), network[2].weight.double()
         )
-        with torch.inference_mode(), kernels.Fast():
+        with torch.inference_mode(), kernels.OneDNNLinear():
             _close(network(x.float()), expected)
-    with torch.inference_mode(), kernels.Fast():
+    with torch.inference_mode(), kernels.OneDNNLinear():
         torch.testing.assert_close(network.double()(x), expected)

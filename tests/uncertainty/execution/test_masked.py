@@ -8,49 +8,50 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from dubio.uncertainty.dropout.audit import audit
 from dubio.uncertainty.errors import UnsupportedNetwork
-from dubio.uncertainty.execution import masked, masks
-
-
-def _banks(case, num_samples: int = 6) -> list[Tensor]:
-    sites = audit(case.network, case.inputs(1)).sites
-    keeps = masks.draw(sites, num_samples, seed=1)
-    cpu = torch.device("cpu")
-    return [masks.scale(keep, site.p, torch.float32, cpu) for keep, site in zip(keeps, sites, strict=True)]
+from dubio.uncertainty.execution import masked
+from tests.uncertainty.chains import banks_of
 
 
 @torch.inference_mode()
 def test_all_at_once_is_one_after_the_other(case):
-    banks = _banks(case)
+    plan = audit(case.network, case.inputs(1))
+    banks = banks_of(plan, 6)
     for batch in (1, 4, 17):
         x = case.inputs(batch)
-        torch.testing.assert_close(masked.vmap(case.network, x, banks), masked.loop(case.network, x, banks))
+        expected = masked.loop(case.network, plan, x, banks)
+        torch.testing.assert_close(masked.vmap(case.network, plan, x, banks), expected)
+        torch.testing.assert_close(masked.fold(case.network, plan, x, banks), expected)
 
 
 @torch.inference_mode()
 def test_the_loop_runs_each_member_with_its_own_masks(case):
-    banks = _banks(case)
-    x = case.inputs(3)
-    logits_KBC = masked.loop(case.network, x, banks)
+    plan, x = audit(case.network, case.inputs(1)), case.inputs(3)
+    banks = banks_of(plan, 6)
+    logits_KBC = masked.loop(case.network, plan, x, banks)
     for k in range(6):
-        assert torch.equal(logits_KBC[k], masked.run(case.network, x, [bank[k] for bank in banks]))
+        assert torch.equal(logits_KBC[k], masked.run(case.network, plan, x, [bank[k] for bank in banks]))
 
 
 @torch.inference_mode()
 def test_masks_of_one_give_the_deterministic_answer(case):
-    ones = [torch.ones_like(bank[0]) for bank in _banks(case)]
-    x = case.inputs(5)
-    assert torch.equal(masked.run(case.network, x, ones), case.network(x))
+    plan, x = audit(case.network, case.inputs(1)), case.inputs(5)
+    ones = [torch.ones(site.shape) for site in plan.sites]
+    assert torch.equal(masked.run(case.network, plan, x, ones), case.network(x))
+
+
+# Three calls, of which the second has no rate and takes no mask.
+DROPOUTS = nn.Sequential(nn.Dropout(0.5), nn.Dropout(0.0), nn.Dropout(0.5)).eval()
 
 
 def test_a_mask_multiplies_at_its_site():
     x = torch.tensor([[1.0, 2.0, 3.0]])
-    masking = masked.Masking([torch.tensor([0.0, 2.0, 4.0]), torch.tensor([5.0, 6.0, 7.0])])
+    masking = masked.Masking(audit(DROPOUTS, x), [torch.tensor([0.0, 2.0, 4.0]), torch.tensor([5.0, 6.0, 7.0])], 1)
     with masking:
         assert F.dropout(x, 0.5, False).tolist() == [[0.0, 4.0, 12.0]]
-        # A site with p = 0 takes no mask.
         assert F.dropout(x, 0.0, False).tolist() == x.tolist()
         assert F.dropout(x, p=0.5, training=False).tolist() == [[5.0, 12.0, 21.0]]
     assert F.dropout(x, 0.5, False).tolist() == x.tolist()
@@ -58,7 +59,7 @@ def test_a_mask_multiplies_at_its_site():
 
 def test_only_the_thread_that_masks_is_masked():
     x, seen = torch.ones(1, 3), []
-    with masked.Masking([torch.zeros(3)]):
+    with masked.Masking(audit(DROPOUTS, x), [torch.zeros(3)] * 2, 1):
         other = threading.Thread(target=lambda: seen.append(F.dropout(x, 0.5, False)))
         other.start()
         other.join()
@@ -71,30 +72,26 @@ def test_masking_ends_when_the_network_fails():
         def forward(self, x: Tensor) -> Tensor:
             raise KeyError("broken")
 
+    x = torch.ones(1, 3)
     with pytest.raises(KeyError, match="broken"):
-        masked.run(Broken().eval(), torch.ones(1, 3), [torch.zeros(3)])
-    assert F.dropout(torch.ones(1, 3), 0.5, False).tolist() == [[1.0, 1.0, 1.0]]
+        masked.run(Broken().eval(), audit(DROPOUTS, x), x, [torch.zeros(3)] * 2)
+    assert F.dropout(x, 0.5, False).tolist() == [[1.0, 1.0, 1.0]]
 
 
-@pytest.mark.parametrize(("given", "found"), [(0, "met one more"), (2, "but met 1")])
-def test_other_sites_than_masks_are_refused(given, found):
-    network = nn.Sequential(nn.Linear(6, 3), nn.Dropout(0.5)).eval()
-    with pytest.raises(UnsupportedNetwork, match=rf"Expected {given} dropout sites.*{found}"):
-        masked.run(network, torch.randn(1, 6), [torch.ones(3)] * given)
+@pytest.mark.parametrize(("sites", "match"), [(1, "but met 1;"), (3, "met one more"), (0, "but met 0;")])
+def test_other_sites_than_planned_are_refused(sites, match):
+    x = torch.ones(1, 3)
+    other = nn.Sequential(nn.Identity(), *[nn.Dropout(0.5)] * sites).eval()
+    with pytest.raises(UnsupportedNetwork, match=rf"Expected 2 dropout sites.*{match}"):
+        masked.run(other, audit(DROPOUTS, x), x, [torch.ones(3)] * 2)
 
 
 def test_what_comes_before_the_first_site_runs_once_for_all_members():
-    class Counting(nn.Linear):
-        rows = 0
-
-        def forward(self, x: Tensor) -> Tensor:
-            # A tensor that vmap carries has the members' axis below the surface.
-            carried = torch._C._functorch.is_batchedtensor(x)
-            self.rows += 6 if carried else 1
-            return super().forward(x)
-
-    before, after = Counting(6, 8), Counting(8, 3)
-    network = nn.Sequential(before, nn.Dropout(0.5), after).eval()
-    with torch.inference_mode():
-        masked.vmap(network, torch.randn(2, 6), [torch.ones(6, 8)])
-    assert (before.rows, after.rows) == (1, 6)
+    network = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 3)).eval()
+    x = torch.randn(2, 6)
+    plan = audit(network, x)
+    before, after = 2 * 2 * 6 * 8, 2 * 2 * 8 * 3  # two operations a product, for two rows
+    for run, due in ((masked.vmap, before + 6 * after), (masked.loop, 6 * before + 6 * after)):
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            run(network, plan, x, banks_of(plan, 6))
+        assert counter.get_total_flops() == due

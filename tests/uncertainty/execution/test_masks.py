@@ -90,3 +90,10 @@ def test_a_seed_draws_the_same_committee_for_ever():
     sites = [Site("dropout", 0.5, (16,)), Site("dropout2d", 0.25, (3, 1, 1))]
     golden = "ad3b7ad8e5133ea634aaa94ea5ce36b4f865317ea481d486e8f20262c96dd7a0"
     assert masks.fingerprint(sites, masks.draw(sites, num_samples=8, seed=42)) == golden
+
+
+def test_factors_lie_on_the_device_that_serves():
+    # The meta device holds no numbers, but says where a tensor lies.
+    (keep,) = masks.draw([Site("dropout", 0.5, (4,))], 2, seed=0)
+    assert keep.device == CPU
+    assert masks.scale(keep, 0.5, torch.float32, torch.device("meta")).is_meta

@@ -1,32 +1,35 @@
-"""Ways: whichever runs the members, the answer is that of the plain loop."""
+"""Strategies: whichever runs the members, the answer is that of the plain loop."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from dubio.models import MLP
 from dubio.uncertainty import Committee
+from dubio.uncertainty.dropout.audit import audit
 from dubio.uncertainty.execution import strategies
-from dubio.uncertainty.execution.strategies import Masked
-from tests.uncertainty.chains import NO_CHAINS, THINNABLE, recorded
+from dubio.uncertainty.execution.fallback import Fallbacks
+from dubio.uncertainty.execution.strategies import StrategySet
+from tests.uncertainty.chains import ALL_MEMBERS, NO_CHAINS, THINNABLE, K, banks_of, built, strategies_of
 
 
 @pytest.mark.parametrize("name", ["mlp", "the network of the models", "dropout behind a flattening"])
-def test_all_ways_of_a_chain_agree(name):
+def test_all_strategies_of_a_chain_agree(name):
     _all_agree(THINNABLE[name], ("chain", "thinned", "vmap", "fold", "loop"))
 
 
 @pytest.mark.parametrize("name", ["skip connection", "alpha dropout"])
-def test_all_ways_of_another_network_agree(name):
+def test_all_strategies_of_another_network_agree(name):
     _all_agree(NO_CHAINS[name], ("traced", "vmap", "fold", "loop"))
 
 
 def _all_agree(case, expected_names):
-    network, shape = recorded(*case).network, case[1]
+    network, shape = built(*case).network, case[1]
     x = torch.randn(20, *shape)
     plain = Committee(network, x[:1], num_samples=6, strategy="loop")
-    assert tuple(plain._strategy.strategies) == expected_names
+    assert plain.audit().strategies == expected_names
     for name in expected_names:
         committee = Committee(network, x[:1], num_samples=6, strategy=name)
         assert committee.strategy == name
@@ -36,19 +39,21 @@ def _all_agree(case, expected_names):
 
 
 @pytest.mark.parametrize("name", ["mlp", "pools", "global pooling"])
-def test_a_way_that_disagrees_is_not_taken(name, monkeypatch):
+def test_a_strategy_that_disagrees_is_not_taken(name, monkeypatch):
     case = THINNABLE[name]
-    network, x = recorded(*case).network, torch.randn(3, *case[1])
+    network, x = built(*case).network, torch.randn(3, *case[1])
     right = Committee(network, x[:1], num_samples=6, strategy="chain")(x)
-    monkeypatch.setattr(strategies.Folded, "__call__", lambda self, x, which: torch.zeros(6, len(x), 4))
+    monkeypatch.setattr(strategies.BatchedChain, "__call__", lambda self, x, members: torch.zeros(6, len(x), 4))
     committee = Committee(network, x[:1], num_samples=6)
-    assert "chain" not in committee._strategy.strategies
+    assert "chain" not in committee.audit().strategies
+    (chain,) = [each for each in committee.audit().dropped if each.name == "chain"]
+    assert chain.failed
     torch.testing.assert_close(committee(x), right, rtol=1e-5, atol=1e-5)
 
 
 def test_inputs_of_another_shape_are_answered_too():
     # What was recorded holds for one shape; a network that pools takes any.
-    case = recorded(*THINNABLE["global pooling"])
+    case = built(*THINNABLE["global pooling"])
     x = torch.randn(3, 2, 11, 7)
     answers = []
     for name in ("chain", "thinned", "loop"):
@@ -81,15 +86,58 @@ def test_what_is_mostly_done_before_the_first_site_is_done_once():
     order = []
     for first, second in ((4, 1), (0, 5)):
         committee = Committee(Wide(first, second).eval(), x, num_samples=40, measure_seconds=0.0)
-        order.append(next(iter(committee._strategy.strategies)))
+        order.append(committee.audit().strategies[0])
     assert order == ["vmap", "fold"]
 
 
-def test_traces_are_for_small_work():
-    network, shape = recorded(*NO_CHAINS["skip connection"]).network, (12,)
-    committee = Committee(network, torch.randn(1, *shape), num_samples=6)
-    traced = committee._strategy.strategies["traced"]
-    assert isinstance(traced, Masked)
-    assert tuple(traced._graphs) == strategies.TRACED_BATCHES
-    few = Committee(network, torch.randn(1, *shape), num_samples=6, measure_seconds=0.0)._strategy.strategies
-    assert "traced" not in few  # no time to trace in
+def _build(network: nn.Module, x: Tensor, budget: int = 2**28, seconds: float = 10.0) -> tuple[StrategySet, Fallbacks]:
+    plan, fallbacks = audit(network, x), Fallbacks()
+    with torch.inference_mode():
+        return strategies.build(network, plan, banks_of(plan, K), x[:1], budget, seconds, fallbacks), fallbacks
+
+
+def test_a_trace_runs_no_module_and_other_batches_do():
+    case = built(*NO_CHAINS["skip connection"])
+    traced = strategies_of(case)["traced"]
+    rows: list[int] = []
+    case.network.layers[0].register_forward_hook(lambda module, args, output: rows.append(len(args[0])))
+    largest = strategies.TRACED_BATCHES[-1]
+    with torch.inference_mode():
+        for batch in (1, 3, 5, largest):
+            torch.testing.assert_close(traced(case.inputs(batch), ALL_MEMBERS), case.loop(case.inputs(batch)))
+            del rows[-K:]  # the loop's own
+        assert rows == []
+        traced(case.inputs(largest + 1), ALL_MEMBERS)
+        traced(case.inputs(1), slice(0, K - 1))
+    assert rows == [largest + 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("budget", "seconds", "reason"),
+    [(2**28, -1.0, "no time was left"), (1, 10.0, "arithmetic for one row outweighs")],
+)
+def test_traces_are_for_small_work_and_take_limited_time(budget, seconds, reason):
+    case = built(*NO_CHAINS["skip connection"])
+    available, fallbacks = _build(case.network, case.inputs(1), budget, seconds)
+    assert "traced" not in available.strategies
+    (traced,) = [each for each in fallbacks.dropped if each.name == "traced"]
+    assert not traced.failed
+    assert reason in traced.reason
+
+
+def test_weights_beyond_the_budget_are_not_copied():
+    # Numbers of 4 bytes; behind the first site, seven thinned members have weights of their own, at half of the units.
+    network = MLP(in_features=12, widths=(40, 30), num_classes=4, rates=(0.5, 0.5)).eval()
+    x, weights = torch.randn(1, 12), 4 * (12 * 40 + 40 * 30 + 30 * 4)
+    for budget, expected in ((weights - 1, set()), (weights, {"chain"}), (2**20, {"chain", "thinned"})):
+        available, fallbacks = _build(network, x, budget)
+        assert available.strategies.keys() & {"chain", "thinned"} == expected
+        reasons = {each.name: each.reason for each in fallbacks.dropped}
+        assert ("budget" in reasons.get("chain", "")) == ("chain" not in expected)
+        assert ("thinned" in reasons) == ("thinned" not in expected)
+
+
+def test_thinned_is_preferred_from_so_many_rows_that_multiplications_weigh_more():
+    network = MLP(in_features=12, widths=(1000,), num_classes=4, rates=(0.5,)).eval()
+    available, _ = _build(network, torch.randn(1, 12))
+    assert (available.thinned_from - 1) * 1000 < strategies.THINNED_NUMBERS <= available.thinned_from * 1000

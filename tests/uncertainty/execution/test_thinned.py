@@ -6,73 +6,69 @@ import pytest
 import torch
 
 from dubio.models import MLP
+from dubio.uncertainty.errors import StrategyNotApplicable
 from dubio.uncertainty.execution import thinned
-from dubio.uncertainty.execution.thinned import Thinned, thin
-from tests.uncertainty.chains import EVERYBODY, NOT_THINNABLE, THINNABLE, K, Recorded, recorded
+from dubio.uncertainty.execution.thinned import ThinnedChain, thin
+from tests.uncertainty.chains import ALL_MEMBERS, NOT_THINNABLE, THINNABLE, Built, K, built
 
 
-def _thin(case: Recorded, max_weights: int = 10**8, max_numbers: int = 2**24) -> Thinned | None:
-    assert case.chain is not None
+def _thin(case: Built, max_weights: int = 10**8, max_numbers: int = 2**24) -> ThinnedChain:
     with torch.inference_mode():
-        return thin(case.before, case.chain, case.banks, max_weights, max_numbers)
+        return thin(case.prefix(), case.chain(), case.banks, max_weights, max_numbers)
 
 
 @pytest.mark.parametrize("name", THINNABLE)
 @pytest.mark.parametrize("rows", [1, 2, 33])
 def test_thinned_members_are_the_loop(name, rows):
-    case = recorded(*THINNABLE[name])
+    case = built(*THINNABLE[name])
     thinned, x = _thin(case), case.inputs(rows)
-    assert thinned is not None
     with torch.inference_mode():
         kept = x.clone()
-        torch.testing.assert_close(thinned(x, EVERYBODY), case.loop(x), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(thinned(x, ALL_MEMBERS), case.loop(x), rtol=1e-5, atol=1e-5)
     assert torch.equal(x, kept)
 
 
 @pytest.mark.parametrize("name", NOT_THINNABLE)
 def test_a_site_where_units_cannot_be_left_out_is_not_thinned(name):
-    assert _thin(recorded(*NOT_THINNABLE[name])) is None
+    with pytest.raises(StrategyNotApplicable, match=r"site [01]"):
+        _thin(built(*NOT_THINNABLE[name]))
 
 
 @pytest.mark.parametrize("name", ["mlp", "the network of the models"])
 @pytest.mark.parametrize("block", [1, 3, 64])
 def test_blocks_chunks_and_parts_of_the_members_do_not_matter(name, block, monkeypatch):
     monkeypatch.setattr(thinned, "BLOCK", block)
-    case = recorded(*THINNABLE[name])
-    way, x = _thin(case, max_numbers=2000), case.inputs(9)
-    assert way is not None
+    case = built(*THINNABLE[name])
+    strategy, x = _thin(case, max_numbers=2000), case.inputs(9)
     with torch.inference_mode():
         expected = case.loop(x)
-        for which in (EVERYBODY, slice(0, 1), slice(2, 5), slice(K - 1, K)):
-            torch.testing.assert_close(way(x, which), expected[which], rtol=1e-5, atol=1e-5)
+        for members in (ALL_MEMBERS, slice(0, 1), slice(2, 5), slice(K - 1, K)):
+            torch.testing.assert_close(strategy(x, members), expected[members], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["mlp", "padding, stride and dilation"])
 def test_without_onednn_the_members_are_the_same(name, monkeypatch):
     monkeypatch.setattr("dubio.uncertainty.execution.kernels.has_onednn", lambda weight: False)
-    case = recorded(*THINNABLE[name])
+    case = built(*THINNABLE[name])
     thinned, x = _thin(case), case.inputs(9)
-    assert thinned is not None
     with torch.inference_mode():
-        torch.testing.assert_close(thinned(x, EVERYBODY), case.loop(x), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(thinned(x, ALL_MEMBERS), case.loop(x), rtol=1e-5, atol=1e-5)
 
 
-def _kept(case: Recorded, site: int) -> list[int]:
+def _kept(case: Built, site: int) -> list[int]:
     return [int((mask != 0).sum()) for mask in case.banks[site]]
 
 
 def test_a_member_holds_only_what_it_keeps():
-    case = recorded(lambda: MLP(in_features=12, widths=(40, 30), num_classes=4, rates=(0.5, 0.5)), (12,))
+    case = built(lambda: MLP(in_features=12, widths=(40, 30), num_classes=4, rates=(0.5, 0.5)), (12,))
     thinned = _thin(case)
-    assert thinned is not None
     first, second = _kept(case, 0), _kept(case, 1)
     assert thinned.num_weights == sum(i * o + o * 4 for i, o in zip(first, second, strict=True))
 
 
 def test_a_dropped_channel_takes_its_columns_with_it():
-    case = recorded(*THINNABLE["the network of the models"])
+    case = built(*THINNABLE["the network of the models"])
     thinned = _thin(case)
-    assert thinned is not None
     first, second, dense = _kept(case, 0), _kept(case, 1), _kept(case, 2)
     # Two 3x3 convolutions, the first of which nothing stands behind; 2 x 2 pixels are left; a dense layer and the head.
     assert thinned.num_weights == sum(
@@ -81,18 +77,17 @@ def test_a_dropped_channel_takes_its_columns_with_it():
 
 
 def test_too_many_weights_are_not_gathered():
-    case = recorded(*THINNABLE["mlp"])
+    case = built(*THINNABLE["mlp"])
     thinned = _thin(case)
-    assert thinned is not None
-    assert _thin(case, max_weights=thinned.num_weights) is not None
-    assert _thin(case, max_weights=thinned.num_weights - 1) is None
+    assert _thin(case, max_weights=thinned.num_weights).num_weights == thinned.num_weights
+    with pytest.raises(StrategyNotApplicable, match=f"{thinned.num_weights} numbers, more than the"):
+        _thin(case, max_weights=thinned.num_weights - 1)
 
 
 def test_the_network_is_not_written():
-    case = recorded(*THINNABLE["padding, stride and dilation"])
+    case = built(*THINNABLE["padding, stride and dilation"])
     before = {name: tensor.clone() for name, tensor in case.network.state_dict().items()}
     thinned = _thin(case)
-    assert thinned is not None
     with torch.inference_mode():
-        thinned(case.inputs(5), EVERYBODY)
+        thinned(case.inputs(5), ALL_MEMBERS)
     assert all(torch.equal(before[name], tensor) for name, tensor in case.network.state_dict().items())
