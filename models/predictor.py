@@ -241,7 +241,7 @@ class Predictor:
             return None
         calibration = self.detector.calibration
         return {
-            "scores": [part.name for part in self.detector.parts],
+            "scores": [score.name for score in self.detector.scores],
             "alpha": calibration.alpha,
             "delta": calibration.delta,
             "n": len(calibration.scores_N),
