@@ -285,7 +285,7 @@ def test_a_stopping_rule_comes_back_bit_exactly_from_a_file(trained, detector, s
     asked = trained.held_out.deterministic
     before, after = (rule.run(detector, asked, recorded(trained.held_out.probs_KBC)) for rule in (stopping, loaded))
     assert torch.equal(before.samples_B, after.samples_B)
-    assert torch.equal(before.ranks_PB, after.ranks_PB)
+    assert torch.equal(before.ranks_SB, after.ranks_SB)
 
 
 def test_only_a_calibrated_stopping_rule_is_dumped(trained, detector):
