@@ -123,8 +123,8 @@ def test_values_beyond_the_training_range_are_flagged_as_out_of_range(trained: P
 
 
 def test_inputs_on_which_members_disagree_are_flagged_as_uncertain(trained: Predictor, rows: Tensor):
-    (uncertainty,) = [part for part in trained.detector.parts if part.name == "mutual_information"]
-    detector = dataclasses.replace(trained.detector, parts=(uncertainty,), calibration=None)
+    (uncertainty,) = [score for score in trained.detector.scores if score.name == "mutual_information"]
+    detector = dataclasses.replace(trained.detector, scores=(uncertainty,), calibration=None)
     scores_N = detector.score(trained.outputs(rows))
     calibration = Calibration.fit(torch.linspace(-5, float(scores_N.median()), 50), alpha=0.1, delta=0.1)
     predictor = dataclasses.replace(trained, detector=dataclasses.replace(detector, calibration=calibration))
@@ -247,6 +247,16 @@ def test_values_that_overflow_the_network_are_refused_by_row(trained: Predictor,
     x[4] = -3e38
     with pytest.raises(InvalidInput, match=r"input 4 .*overflow .*magnitude 3e\+38; training values lay in"):
         trained.predict(x)
+
+
+@pytest.mark.parametrize("work", [Work.MC, Work.FLAG])
+@pytest.mark.parametrize("samples", [None, 2, "auto"])
+def test_values_that_overflow_the_members_alone_are_refused_by_row(fragile: Predictor, samples: Any, work: Work):
+    x = torch.tensor([[1.0, 1.0], [1e38, 1.0]])
+    # The network itself can process them: only members, whose kept units count ten times as much, cannot.
+    assert np.isfinite(fragile.predict(x, work=Work.DETERMINISTIC).probabilities).all()
+    with pytest.raises(InvalidInput, match=r"input 1 .*overflow .*magnitude 1e\+38"):
+        fragile.predict(x, samples=samples, work=work)
 
 
 @pytest.mark.parametrize("factor", [1e9, 1e18, 1e30, 1e36])
