@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 MAX_LIST = 256
 MAX_DEPTH = 4
 MAX_STRING = 256
-MAX_INPUT = 2**24  # numbers in one input
 
 Name = Annotated[str, Field(min_length=1, max_length=MAX_STRING)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -18,13 +17,28 @@ Rate = Annotated[float, Field(gt=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Plain(BaseModel):
+class StrictModel(BaseModel):
     """Base of every part of a spec: immutable, no unknown key, no coercion of one type into another."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class NetworkSpec(Plain):
+def describe_validation_error(error: ValidationError, prefix: str = "") -> str:
+    """The first thing that is wrong, for a reader: the field with its dots, and the rule.
+
+    Args:
+        error: As pydantic raises it.
+        prefix: Keys that lead to what was validated, such as ``model.init_args``.
+
+    Returns:
+        Text such as "`dubio.committee.seed`: Input should be greater than or equal to 0".
+    """
+    first = error.errors(include_url=False, include_input=False)[0]
+    field = ".".join(map(str, ((prefix,) if prefix else ()) + first["loc"]))
+    return f"`{field}`: {first['msg']}"
+
+
+class NetworkSpec(StrictModel):
     """Which network, with which arguments.
 
     Attributes:
@@ -45,7 +59,7 @@ class NetworkSpec(Plain):
         return init_args
 
 
-class SiteSpec(Plain):
+class SiteSpec(StrictModel):
     """One dropout site, see :class:`dubio.uncertainty.Site`."""
 
     kind: Name
@@ -53,13 +67,13 @@ class SiteSpec(Plain):
     shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(max_length=8)]
 
 
-class CommitteeSpec(Plain):
+class CommitteeSpec(StrictModel):
     """How to draw the committee again, and how to know that it is the same one.
 
     Attributes:
         num_samples: K.
         seed: of the mask generator.
-        sites: what was found when the checkpoint was calibrated.
+        sites: Those that the network had when the checkpoint was calibrated.
         fingerprint: SHA-256 over sites and masks.
         mc_sites: names, patterns or kinds of the sites that were chosen; None for all.
         mc_rates: rates by name, pattern or kind that override those of the training; None for no other.
@@ -73,7 +87,7 @@ class CommitteeSpec(Plain):
     mc_rates: Annotated[dict[Name, Rate], Field(min_length=1, max_length=MAX_LIST)] | None = None
 
 
-class Temperature(Plain):
+class Temperature(StrictModel):
     """Temperatures that divide the logits before softmax; 1 changes nothing.
 
     Attributes:
@@ -85,7 +99,7 @@ class Temperature(Plain):
     mc: Annotated[Finite, Field(gt=0)] = 1.0
 
 
-class Tuning(Plain):
+class Tuning(StrictModel):
     """How the committee's rates were tuned.
 
     Attributes:
@@ -105,7 +119,7 @@ class Tuning(Plain):
     date: Name
 
 
-class Provenance(Plain):
+class Provenance(StrictModel):
     """Where a model comes from.
 
     Attributes:

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from dubio.models.inputs.reader import Reader
 from dubio.models.inputs.tabular import MAX_COLUMNS, Column, Table, width
 from dubio.models.inputs.text import TokenizerSpec, Tokens
-from dubio.models.spec import Finite, Plain
+from dubio.models.spec import Finite, StrictModel
 
 MAX_INPUT = 2**24  # numbers in one input
 
@@ -19,7 +19,7 @@ MAX_INPUT = 2**24  # numbers in one input
 _AXES = {"image": 3, "numbers": 1, "table": 1, "text": 1}
 
 
-class InputSpec(Plain):
+class InputSpec(StrictModel):
     """What one input is.
 
     A *raw* input is always an array of numbers: pixels, a row, the encoded columns of a table's row, or the tokens of a

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from dubio.models.errors import InvalidInput
-from dubio.models.spec import Finite, Name, Plain
+from dubio.models.spec import Finite, Name, StrictModel
 
 MAX_COLUMNS = 4096
 MAX_CATEGORIES = 1024
@@ -29,7 +29,7 @@ Where = Callable[[int], str]
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-class NumericColumn(Plain):
+class NumericColumn(StrictModel):
     """A column of numbers.
 
     Attributes:
@@ -91,7 +91,7 @@ class NumericColumn(Plain):
         return (numbers_BF[:, 0] < self.low) | (numbers_BF[:, 0] > self.high)
 
 
-class CategoricalColumn(Plain):
+class CategoricalColumn(StrictModel):
     """A column of names.
 
     Attributes:

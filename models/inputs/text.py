@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from dubio.models.errors import InvalidInput
-from dubio.models.spec import MAX_STRING, Plain
+from dubio.models.spec import MAX_STRING, StrictModel
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -32,7 +32,7 @@ MAX_CHARACTERS = 2**16
 Word = Annotated[str, Field(min_length=1, max_length=MAX_STRING)]
 
 
-class TokenizerSpec(Plain):
+class TokenizerSpec(StrictModel):
     """A tokenizer.
 
     A text is brought into Unicode's form NFKC, if so wanted into lower case, and divided into words and signs; each is

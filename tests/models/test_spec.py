@@ -12,11 +12,11 @@ from dubio.models.spec import (
     Finite,
     Name,
     NetworkSpec,
-    Plain,
     Provenance,
     Rate,
     Sha256,
     SiteSpec,
+    StrictModel,
     Temperature,
 )
 
@@ -161,7 +161,7 @@ def test_arguments_are_not_too_many():
         NetworkSpec(class_path="dubio.models.MLP", init_args={f"a{index}": 1 for index in range(MAX_LIST + 1)})
 
 
-class Part(Plain):
+class Part(StrictModel):
     name: Name = "a"
     number: Finite = 0.0
     rate: Rate = 0.5

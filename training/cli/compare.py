@@ -79,7 +79,7 @@ class Rival(CLI):
     def after_fit(self) -> None:
         path = self.best()
         network = self.model.network
-        network.load_state_dict(file.network_weights(path, file.read_plain(path)))
+        network.load_state_dict(file.network_weights(path, file.read_content(path)))
         self.found = self.measure(network.eval().cpu())
 
     def measure(self, network: nn.Module) -> dict[str, Quality]:

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from dubio.models.checkpoint.sanitize import MAX_DEPTH, MAX_LENGTH, MAX_VALUES, Copier, check_tensor
+from dubio.models.checkpoint.sanitize import MAX_DEPTH, MAX_LENGTH, MAX_VALUES, Sanitizer, check_tensor
 from dubio.models.errors import ModelError
 
 
 def _copy(value: object, max_bytes: int = 10**6) -> Any:
-    return Copier(max_bytes).copy(value, "dubio")
+    return Sanitizer(max_bytes).copy(value, "dubio")
 
 
 def _deep(depth: int) -> list[Any]:
