@@ -18,7 +18,6 @@ from dubio.models.checkpoint.state_dict import sha256
 from dubio.models.errors import ModelError, UnreadableCheckpoint
 from dubio.models.inputs import encoding
 from dubio.models.inputs.spec import InputSpec
-from dubio.models.prediction import AUTO
 from dubio.models.predictor import Predictor
 from dubio.models.spec import CommitteeSpec, Provenance, SiteSpec
 from dubio.uncertainty import Calibration
@@ -142,8 +141,7 @@ def _assemble(read: Checkpoint, device: torch.device, trusted: Sequence[str], st
     calibrated = predictor.calibrated(metadata.temperature, detector, metadata.provenance, stopping)
     # One prediction: a detector that was fitted to another network's features shows here, not in a request.
     with _blame("detector, input or temperature"):
-        for samples in (None, AUTO):
-            calibrated.predict(encoding.noise(predictor.input, 1), samples=samples)
+        calibrated.predict(encoding.noise(predictor.input, 1))
     return calibrated
 
 

@@ -226,15 +226,6 @@ def test_bad_rows_are_refused(ensemble: Ensemble):
         ensemble.predict(torch.full((1, *SHAPE), -3e38))
 
 
-@pytest.mark.parametrize("samples", [None, 2, "auto"])
-def test_values_that_overflow_members_alone_are_refused_by_row(fragile: Predictor, samples: object):
-    x = torch.tensor([[1.0, 1.0], [1e38, 1.0]])
-    pair = Ensemble.build([fragile, dataclasses.replace(fragile)])
-    assert np.isfinite(pair.predict(x, work=Work.DETERMINISTIC).probabilities).all()
-    with pytest.raises(InvalidInput, match=r"input 1 .*overflow .*magnitude 1e\+38"):
-        pair.predict(x, samples=samples)
-
-
 def test_the_description_is_plain_and_complete(ensemble: Ensemble, predictors: list[Predictor], trained: Predictor):
     card = json.loads(json.dumps(ensemble.describe()))
     assert set(card) >= set(trained.describe())

@@ -176,7 +176,7 @@ def test_a_users_class_loads_where_it_is_trusted(
 def test_the_choice_of_sites_and_rates_is_kept(trained: Predictor, tmp_path: Path, lightning_file: Path, rows: Tensor):
     name = trained.committee.sites[-1].name
     chosen = Predictor.build(
-        trained.network, trained.network_spec, trained.input, trained.classes, 16, sites=[name], rates={"dropout": 0.3}
+        trained.network, trained.network_spec, trained.input, trained.classes, 16, sites=[name], rates={"dropout": 0.4}
     )
     detector, provenance = trained.detector, trained.provenance
     assert detector is not None
@@ -184,9 +184,9 @@ def test_the_choice_of_sites_and_rates_is_kept(trained: Predictor, tmp_path: Pat
     calibrated = chosen.calibrated(trained.temperature, detector, provenance, trained.stopping)
     save(calibrated, lightning_file, tmp_path / "chosen.ckpt")
     section = torch.load(tmp_path / "chosen.ckpt", weights_only=True)[KEY]
-    assert (section["committee"]["mc_sites"], section["committee"]["mc_rates"]) == ([name], {"dropout": 0.3})
+    assert (section["committee"]["mc_sites"], section["committee"]["mc_rates"]) == ([name], {"dropout": 0.4})
     loaded = load(tmp_path / "chosen.ckpt")
-    assert [(site.name, site.p) for site in loaded.committee.sites] == [(name, 0.3)]
+    assert [(site.name, site.p) for site in loaded.committee.sites] == [(name, 0.4)]
     assert loaded.describe()["committee"]["mc_sites"] == [name]
     assert torch.equal(loaded.member_logits(rows), chosen.member_logits(rows))
 

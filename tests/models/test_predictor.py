@@ -249,16 +249,6 @@ def test_values_that_overflow_the_network_are_refused_by_row(trained: Predictor,
         trained.predict(x)
 
 
-@pytest.mark.parametrize("work", [Work.MC, Work.FLAG])
-@pytest.mark.parametrize("samples", [None, 2, "auto"])
-def test_values_that_overflow_the_members_alone_are_refused_by_row(fragile: Predictor, samples: Any, work: Work):
-    x = torch.tensor([[1.0, 1.0], [1e38, 1.0]])
-    # The network itself can process them: only members, whose kept units count ten times as much, cannot.
-    assert np.isfinite(fragile.predict(x, work=Work.DETERMINISTIC).probabilities).all()
-    with pytest.raises(InvalidInput, match=r"input 1 .*overflow .*magnitude 1e\+38"):
-        fragile.predict(x, samples=samples, work=work)
-
-
 @pytest.mark.parametrize("factor", [1e9, 1e18, 1e30, 1e36])
 def test_large_values_that_do_not_overflow_are_answered_with_finite_numbers(
     trained: Predictor, rows: Tensor, factor: float

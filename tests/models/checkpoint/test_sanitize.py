@@ -70,6 +70,13 @@ def test_what_is_not_plain_is_refused_by_field(value: object, field: str):
         _copy(value)
 
 
+def test_the_longest_string_key_and_integer_are_just_taken():
+    value = {"k" * MAX_LENGTH: "x" * MAX_LENGTH, "largest": 2**63 - 1, "smallest": -(2**63)}
+    assert _copy(value) == value
+    with pytest.raises(ModelError, match="keys to be names"):
+        _copy({"k" * (MAX_LENGTH + 1): 1})
+
+
 def test_depth_is_bounded_and_so_is_a_list_that_holds_itself():
     loop: list[Any] = []
     loop.append(loop)

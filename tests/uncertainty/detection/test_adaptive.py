@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dubio.uncertainty import AdaptiveSampling, Calibration, Detector, DeterministicPass, Outputs
 from dubio.uncertainty.detection.adaptive import LEAST_CLEARANCE, Stopped, clearance, recorded
+from dubio.uncertainty.detection.conformal import level
 from dubio.uncertainty.detection.ecdf import Ranks
 from dubio.uncertainty.detection.measures import summarise
 from dubio.uncertainty.detection.scores import UNFAMILIAR
@@ -218,6 +219,44 @@ def test_the_rules_hold_on_the_select_rows_they_were_learned_from(trained, detec
         few_label_N = select.probs_KBC[: stage.members].mean(0).argmax(-1)
         assert torch.equal(few_label_N[settled_N], label_N[settled_N])
         assert stage.clearance >= LEAST_CLEARANCE
+
+
+def test_of_many_select_rows_a_thousandth_may_be_wrong_and_the_thresholds_lie_around_the_level(trained):
+    select, rows = _rows(trained.held_out, slice(0, 3000)), 800
+    detector = Detector.fit(trained.train, trained.train_labels_N, select)
+    fitted = AdaptiveSampling.fit(detector, select, rows, alpha=0.1, delta=0.2, stages=STAGES)
+    # Two standard errors of the logarithm of a share, from both splits, to either side of the level.
+    share = level(rows, 0.1, 0.2)
+    spread = math.exp(2 * math.sqrt(1 / (share * rows) + 1 / (share * 3000)))
+    lowest, highest = np.quantile(detector.score(select).numpy(), [1 - share * spread, 1 - share / spread])
+    assert lowest < highest
+    assert fitted.decided == pytest.approx(highest, rel=1e-12)
+    full_N = detector.rank(select)[0].numpy()
+    label_N = select.probs_KBC.mean(0).argmax(-1)
+    for stage in fitted.stages:
+        few_N = stage.ranks[MI](_disagreement(select.probs_KBC[: stage.members])).numpy()
+        turned_N = select.probs_KBC[: stage.members].mean(0).argmax(-1) != label_N
+        clear_N = clearance(select.probs_KBC[: stage.members], 16)[turned_N].sort(descending=True).values
+        # Three of 3,000 rows lie beyond each bound; the fourth is the bound.
+        assert stage.below == np.sort(few_N[full_N >= lowest])[3]
+        assert stage.above == np.sort(few_N[full_N <= highest])[-4]
+        assert stage.clearance == max(LEAST_CLEARANCE, float(clear_N[3]))
+        assert float(clear_N[0]) > stage.clearance or float(clear_N[0]) <= LEAST_CLEARANCE
+
+
+@pytest.mark.parametrize(("rows", "wrong"), [(999, 0), (1000, 1)])
+def test_below_a_thousand_select_rows_none_may_be_wrong(trained, rows, wrong):
+    select = _rows(trained.held_out, slice(0, rows))
+    detector = Detector.fit(trained.train, trained.train_labels_N, select, [MI])
+    (stage,) = AdaptiveSampling.fit(detector, select, N, stages=(4,)).stages
+    few_N = stage.ranks[MI](_disagreement(select.probs_KBC[:4]))
+    assert int((few_N[detector.rank(select)[0] <= _highest(detector, select)] > stage.above).sum()) == wrong
+
+
+def _highest(detector: Detector, select: Outputs) -> float:
+    share, n = level(N, 0.05, 0.05), select.probs_KBC.shape[1]
+    spread = math.exp(2 * math.sqrt(1 / (share * N) + 1 / (share * n)))
+    return float(np.quantile(detector.score(select).numpy(), 1 - share / spread))
 
 
 def test_without_stages_it_is_the_detector(trained, detector):
