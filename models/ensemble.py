@@ -30,7 +30,7 @@ class JointCommittee:
     """The members of all committees as one committee.
 
     Attributes:
-        num_samples: of all committees together.
+        num_samples: Of all committees together.
         fingerprint: SHA-256 over the committees' fingerprints, in their order.
     """
 
@@ -47,11 +47,11 @@ class Ensemble:
     predictor's p-value is at or below the level of its share of the promise, see :class:`JointCalibration`.
 
     Attributes:
-        predictors: two or more, of the same input and classes.
-        committee: all their members.
-        joint: the common promise; None where there is none.
-        no_promise: why there is none, one of a prediction's reasons.
-        hint: the same for a reader; None where there is a promise.
+        predictors: Two or more, of the same input and classes.
+        committee: All their members.
+        joint: The common promise; None where there is none.
+        no_promise: Why there is none, one of a prediction's reasons.
+        hint: The same for a reader; None where there is a promise.
     """
 
     predictors: tuple[Predictor, ...]
@@ -65,7 +65,7 @@ class Ensemble:
         """One model out of several.
 
         Raises:
-            MismatchedCheckpoints: fewer than two, one of them twice, or they differ in input or classes.
+            MismatchedCheckpoints: If they are fewer than two, one is there twice, or input or classes differ.
         """
         _check(predictors)
         fingerprints = "".join(predictor.committee.fingerprint for predictor in predictors)
@@ -221,8 +221,8 @@ def shares(sizes: Sequence[int], asked: int) -> list[int]:
     """How many members of each committee answer when one after the other gives its next member, ``asked`` in all.
 
     Args:
-        sizes: of the committees.
-        asked: at most their sum.
+        sizes: Of the committees.
+        asked: At most their sum.
     """
     given = [0] * len(sizes)
     while asked:
@@ -246,11 +246,11 @@ def _check(predictors: Sequence[Predictor]) -> None:
                 f"has {list(first.classes[:20])} and checkpoint {number} has {list(predictor.classes[:20])}."
             )
         for name in type(first.input).model_fields:
-            expected, found = getattr(first.input, name), getattr(predictor.input, name)
-            if found != expected:
+            expected, other = getattr(first.input, name), getattr(predictor.input, name)
+            if other != expected:
                 raise MismatchedCheckpoints(
                     f"Expected all checkpoints of an ensemble to take the same input, but `input.{name}` is "
-                    f"{expected!r:.200} in checkpoint 1 and {found!r:.200} in checkpoint {number}; train them on the "
+                    f"{expected!r:.200} in checkpoint 1 and {other!r:.200} in checkpoint {number}; train them on the "
                     "same split."
                 )
         if predictor.provenance is not None:

@@ -42,8 +42,8 @@ class NetworkSpec(StrictModel):
     """Which network, with which arguments.
 
     Attributes:
-        class_path: a name of the registry, or a class of a module that the operator trusts.
-        init_args: numbers, booleans, short strings, and short lists of them; never a path, a URL or a class.
+        class_path: A name of the registry, or a class of a module that the operator trusts.
+        init_args: Numbers, booleans, short strings, and short lists of them; never a path, a URL or a class.
     """
 
     class_path: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", max_length=MAX_STRING)]
@@ -72,11 +72,11 @@ class CommitteeSpec(StrictModel):
 
     Attributes:
         num_samples: K.
-        seed: of the mask generator.
+        seed: Of the mask generator.
         sites: Those that the network had when the checkpoint was calibrated.
         fingerprint: SHA-256 over sites and masks.
-        mc_sites: names, patterns or kinds of the sites that were chosen; None for all.
-        mc_rates: rates by name, pattern or kind that override those of the training; None for no other.
+        mc_sites: Names, patterns or kinds of the sites that were chosen; None for all.
+        mc_rates: Rates by name, pattern or kind that override those of the training; None for no other.
     """
 
     num_samples: Annotated[int, Field(ge=2, le=4096)]
@@ -91,8 +91,8 @@ class Temperature(StrictModel):
     """Temperatures that divide the logits before softmax; 1 changes nothing.
 
     Attributes:
-        deterministic: for the deterministic prediction.
-        mc: for every member.
+        deterministic: For the deterministic prediction.
+        mc: For every member.
     """
 
     deterministic: Annotated[Finite, Field(gt=0)] = 1.0
@@ -103,11 +103,11 @@ class Tuning(StrictModel):
     """How the committee's rates were tuned.
 
     Attributes:
-        factor: that all rates were multiplied by.
-        factors: that were tried.
-        nll: mean negative log-likelihood of each, in nats, at its best temperature.
-        rows: how many rows judged.
-        split: which they are from.
+        factor: That all rates were multiplied by.
+        factors: That were tried.
+        nll: Mean negative log-likelihood of each, in nats, at its best temperature.
+        rows: How many rows judged.
+        split: Which they are from.
         date: ISO 8601 in UTC.
     """
 
@@ -123,12 +123,12 @@ class Provenance(StrictModel):
     """Where a model comes from.
 
     Attributes:
-        data: name of the data set.
-        data_sha256: over the calibration rows.
-        weights_sha256: over the parameters and buffers, see :func:`dubio.models.checkpoint.state_dict.sha256`.
-        date: of the calibration, ISO 8601 in UTC.
-        versions: of dubio, torch, pytorch-lightning and Python.
-        tuning: how the committee's rates were tuned; None if they were not.
+        data: Name of the data set.
+        data_sha256: Over the calibration rows.
+        weights_sha256: Over the parameters and buffers, see :func:`dubio.models.checkpoint.state_dict.sha256`.
+        date: Of the calibration, ISO 8601 in UTC.
+        versions: Of dubio, torch, pytorch-lightning and Python.
+        tuning: How the committee's rates were tuned; None if they were not.
     """
 
     data: Name

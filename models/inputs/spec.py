@@ -27,14 +27,14 @@ class InputSpec(StrictModel):
 
     Attributes:
         kind: ``image`` (channels first), ``numbers`` (one row), ``table`` (named columns) or ``text``.
-        shape: of one raw input, without the batch axis.
-        mean: subtracted, one a channel (image), one a number or encoded column, and 0 for text; fitted on the training
+        shape: Of one raw input, without the batch axis.
+        mean: Subtracted, one a channel (image), one a number or encoded column, and 0 for text; fitted on the training
             split.
-        std: divided by, as ``mean``; positive, and 1 for text.
-        low: smallest raw value in the training split; for text the first token.
-        high: largest raw value in the training split; for text the last token.
-        columns: of a table; None for everything else.
-        tokenizer: of a text; None for everything else.
+        std: Divided by, as ``mean``; positive, and 1 for text.
+        low: Smallest raw value in the training split; for text the first token.
+        high: Largest raw value in the training split; for text the last token.
+        columns: Of a table; None for everything else.
+        tokenizer: Of a text; None for everything else.
     """
 
     kind: Literal["image", "numbers", "table", "text"]

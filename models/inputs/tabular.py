@@ -34,11 +34,11 @@ class NumericColumn(StrictModel):
 
     Attributes:
         kind: ``numeric``.
-        name: of the column.
-        low: smallest value in the training rows.
-        high: largest value in the training rows.
-        fill: stands for a missing value; the median of the training rows.
-        missing: whether training rows had holes in it; if not, a row must have a value.
+        name: Of the column.
+        low: Smallest value in the training rows.
+        high: Largest value in the training rows.
+        fill: Stands for a missing value; the median of the training rows.
+        missing: Whether training rows had holes in it; if not, a row must have a value.
     """
 
     kind: Literal["numeric"]
@@ -73,7 +73,7 @@ class NumericColumn(StrictModel):
         """The numbers ``[N, 1 or 2]`` of a value for each row.
 
         Raises:
-            InvalidInput: a value is no finite number, or missing where no training row had a hole.
+            InvalidInput: If a value is no finite number, or missing where no training row had a hole.
         """
         for row, value in enumerate(values):
             if type(value) in (int, float) and abs(value) <= _LARGEST:  # type: ignore[arg-type]
@@ -96,9 +96,9 @@ class CategoricalColumn(StrictModel):
 
     Attributes:
         kind: ``categorical``.
-        name: of the column.
-        categories: that occurred in the training rows.
-        missing: as for :class:`NumericColumn`.
+        name: Of the column.
+        categories: That occurred in the training rows.
+        missing: As for :class:`NumericColumn`.
     """
 
     kind: Literal["categorical"]
@@ -133,7 +133,7 @@ class CategoricalColumn(StrictModel):
         their names.
 
         Raises:
-            InvalidInput: a value is no name, or missing where no training row had a hole.
+            InvalidInput: If a value is no name, or missing where no training row had a hole.
         """
         width = len(self.features)
         place: dict[str | None, int] = {name: index for index, name in enumerate(self.categories)}
@@ -161,7 +161,7 @@ class Table:
     """Reads rows of named columns.
 
     Args:
-        columns: in the order of their numbers.
+        columns: In the order of their numbers.
     """
 
     def __init__(self, columns: Sequence[NumericColumn | CategoricalColumn]) -> None:
@@ -176,7 +176,7 @@ class Table:
         """Numbers ``[N, F]`` of rows.
 
         Raises:
-            InvalidInput: a row is no mapping, lacks a column, has one that is unknown, or a value does not fit.
+            InvalidInput: If a row is no mapping, lacks a column, has one that is unknown, or a value does not fit.
         """
         for index, instance in enumerate(instances):
             self._check(instance, f"instances[{index}]")
@@ -187,11 +187,11 @@ class Table:
         """Numbers ``[N, F]`` of rows that are given column by column.
 
         Args:
-            values: of every column, one a row.
-            where: names a row and a column in messages.
+            values: Of every column, one a row.
+            where: Names a row and a column in messages.
 
         Raises:
-            InvalidInput: a value does not fit.
+            InvalidInput: If a value does not fit.
         """
         parts = [
             column.encode(values[name], lambda row, name=name: where(row, name))  # type: ignore[misc]
@@ -207,7 +207,7 @@ class Table:
         """Whether a row has a value that lies beyond those of the training rows, or that none of them had, ``[B]``.
 
         Args:
-            raw: numbers ``[B, F]``.
+            raw: Numbers ``[B, F]``.
         """
         widths = [len(column.features) for column in self.columns.values()]
         parts = raw.split(widths, dim=1)

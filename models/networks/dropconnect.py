@@ -16,10 +16,10 @@ class DropConnectLinear(nn.Linear):
     In training one mask serves the whole batch, as drawing one an example would take a weight matrix for each.
 
     Args:
-        in_features: of the input.
-        out_features: of the output.
-        rate: share of the weights that is dropped.
-        bias: whether there is one; it is not dropped.
+        in_features: Of the input.
+        out_features: Of the output.
+        rate: Share of the weights that is dropped.
+        bias: Whether there is one; it is not dropped.
     """
 
     def __init__(self, in_features: int, out_features: int, rate: float = 0.5, bias: bool = True) -> None:
@@ -40,13 +40,13 @@ class DropConnectMLP(nn.Module):
     """A multi-layer perceptron whose hidden layers drop connections.
 
     Args:
-        in_features: numbers in an input, whatever its shape.
-        widths: units of each hidden layer.
-        rates: share of dropped weights of each hidden layer, one a layer.
+        in_features: Numbers in an input, whatever its shape.
+        widths: Units of each hidden layer.
+        rates: Share of dropped weights of each hidden layer, one a layer.
         num_classes: C.
 
     Raises:
-        ValueError: a size is not positive, a rate not in [0, 1], or there is not one rate a layer.
+        ValueError: If a size is not positive, a rate not in [0, 1], or there is not one rate a layer.
     """
 
     def __init__(

@@ -13,13 +13,13 @@ class MLP(nn.Module):
     """Linear, ReLU and dropout for each hidden layer, then a linear head (Srivastava 2014).
 
     Args:
-        in_features: numbers in one input, whatever its shape; the input is flattened.
-        widths: units of each hidden layer.
+        in_features: Numbers in one input, whatever its shape; the input is flattened.
+        widths: Units of each hidden layer.
         num_classes: C.
-        rates: dropout rate after each hidden layer, one a layer.
+        rates: Dropout rate after each hidden layer, one a layer.
 
     Raises:
-        ValueError: a size is not positive, a rate not in [0, 1], or there is not one rate a layer.
+        ValueError: If a size is not positive, a rate not in [0, 1], or there is not one rate a layer.
     """
 
     def __init__(

@@ -17,19 +17,19 @@ class TimmNet(nn.Module):
     checkpoint.
 
     Args:
-        architecture: a name of `timm.list_models()`, such as ``resnet18`` or ``vit_tiny_patch16_224``.
-        in_channels: channels of an image.
-        image_size: height and width of an image in pixels, for architectures that are built for one size.
-        attention_rate: dropout rate on attention weights, for architectures that have attention.
-        projection_rate: dropout rate behind each sub-layer, for the same ones.
-        depth_rate: rate at which whole blocks are skipped in training (Huang 2016); no dropout site.
-        head_rate: dropout rate before the head.
+        architecture: A name of `timm.list_models()`, such as ``resnet18`` or ``vit_tiny_patch16_224``.
+        in_channels: Channels of an image.
+        image_size: Height and width of an image in pixels, for architectures that are built for one size.
+        attention_rate: Dropout rate on attention weights, for architectures that have attention.
+        projection_rate: Dropout rate behind each sub-layer, for the same ones.
+        depth_rate: Rate at which whole blocks are skipped in training (Huang 2016); no dropout site.
+        head_rate: Dropout rate before the head.
         num_classes: C.
 
     Raises:
-        ValueError: a size is not positive, a rate not in [0, 1], or timm has no such architecture.
-        ModuleNotFoundError: timm is not installed.
-        TypeError: the architecture does not have what an argument asks for.
+        ValueError: If a size is not positive, a rate not in [0, 1], or timm has no such architecture.
+        ModuleNotFoundError: If timm is not installed.
+        TypeError: If the architecture does not have what an argument asks for.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ def check_sizes(**sizes: Sequence[int]) -> None:
     """Refuse an empty list of sizes, or a size below 1.
 
     Raises:
-        ValueError: names the argument, its value and the rule.
+        ValueError: Names the argument, its value and the rule.
     """
     for name, values in sizes.items():
         if not values or any(value < 1 for value in values):
@@ -20,7 +20,7 @@ def check_rates(rates: Sequence[float], layers: int, name: str = "rates") -> Non
     """Refuse rates outside [0, 1], or not one a layer.
 
     Raises:
-        ValueError: names the argument, its value and the rule.
+        ValueError: Names the argument, its value and the rule.
     """
     if len(rates) != layers:
         raise ValueError(f"Expected `{name}` to have one rate for each of {layers} layers, but got {list(rates)}.")

@@ -15,7 +15,7 @@ class Summary:
     """What K members say about B inputs with C classes.
 
     Attributes:
-        mean_BC: mean_K p, the mean probabilities.
+        mean_BC: Mean_K p, the mean probabilities.
         std_BC: Standard deviation over the K members, with divisor K (correction 0): the committee is frozen, so it is
             the whole population that is averaged, not a sample of one.
         predictive_entropy_B: Total uncertainty H(mean_K p), in [0, ln C].
