@@ -40,15 +40,9 @@ class ConvNet(nn.Module):
         num_classes: int = 10,
     ) -> None:
         super().__init__()
-        check_sizes(
-            in_channels=[in_channels],
-            image_size=[image_size],
-            widths=widths,
-            dense=[dense],
-            num_classes=[num_classes],
-        )
-        check_rates(rates, layers=len(widths))
-        check_rates([dense_rate], layers=1, name="dense_rate")
+        check_sizes(in_channels=in_channels, image_size=image_size, widths=widths, dense=dense, num_classes=num_classes)
+        check_rates(layers=len(widths), rates=rates)
+        check_rates(dense_rate=dense_rate)
         pooled = image_size >> len(widths)
         if pooled < 1:
             raise ValueError(

@@ -24,7 +24,7 @@ class DropConnectLinear(nn.Linear):
 
     def __init__(self, in_features: int, out_features: int, rate: float = 0.5, bias: bool = True) -> None:
         super().__init__(in_features, out_features, bias)
-        check_rates([rate], layers=1, name="rate")
+        check_rates(rate=rate)
         self.rate = rate
 
     def forward(self, input: Tensor) -> Tensor:
@@ -57,8 +57,8 @@ class DropConnectMLP(nn.Module):
         num_classes: int = 10,
     ) -> None:
         super().__init__()
-        check_sizes(in_features=[in_features], widths=widths, num_classes=[num_classes])
-        check_rates(rates, layers=len(widths))
+        check_sizes(in_features=in_features, widths=widths, num_classes=num_classes)
+        check_rates(layers=len(widths), rates=rates)
         layers: list[nn.Module] = [nn.Flatten()]
         for incoming, width, rate in zip([in_features, *widths], widths, rates, strict=False):
             layers += [DropConnectLinear(incoming, width, rate), nn.ReLU()]

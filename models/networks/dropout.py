@@ -12,7 +12,7 @@ from dubio.models.networks.validation import check_rates
 class _Dropout(nn.Module):
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        check_rates([p], layers=1, name="p")
+        check_rates(p=p)
         self.p = p
 
     def extra_repr(self) -> str:

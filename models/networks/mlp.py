@@ -30,8 +30,8 @@ class MLP(nn.Module):
         rates: Sequence[float] = (0.5, 0.4, 0.3),
     ) -> None:
         super().__init__()
-        check_sizes(in_features=[in_features], widths=widths, num_classes=[num_classes])
-        check_rates(rates, layers=len(widths))
+        check_sizes(in_features=in_features, widths=widths, num_classes=num_classes)
+        check_rates(layers=len(widths), rates=rates)
         layers: list[nn.Module] = [nn.Flatten()]
         for incoming, width, rate in zip([in_features, *widths], widths, rates, strict=False):
             layers += [nn.Linear(incoming, width), nn.ReLU(), nn.Dropout(rate)]

@@ -53,9 +53,8 @@ class RecurrentNet(nn.Module):
         num_classes: int = 10,
     ) -> None:
         super().__init__()
-        check_sizes(width=[width], layers=[layers], num_classes=[num_classes])
-        for name, rate in (("input", input_rate), ("recurrent", recurrent_rate), ("output", output_rate)):
-            check_rates([rate], layers=1, name=f"{name}_rate")
+        check_sizes(width=width, layers=layers, num_classes=num_classes)
+        check_rates(input_rate=input_rate, recurrent_rate=recurrent_rate, output_rate=output_rate)
         if cell not in GATES:
             raise ValueError(f"Expected `cell` to be one of {sorted(GATES)}, but got {cell!r}.")
         self.output_rate = output_rate

@@ -38,9 +38,8 @@ class ResNet(nn.Module):
         num_classes: int = 10,
     ) -> None:
         super().__init__()
-        check_sizes(in_channels=[in_channels], widths=widths, blocks=[blocks], num_classes=[num_classes])
-        check_rates([rate], layers=1, name="rate")
-        check_rates([head_rate], layers=1, name="head_rate")
+        check_sizes(in_channels=in_channels, widths=widths, blocks=blocks, num_classes=num_classes)
+        check_rates(rate=rate, head_rate=head_rate)
         layers: list[nn.Module] = [nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)]
         incoming = widths[0]
         for stage, width in enumerate(widths):

@@ -23,7 +23,7 @@ class InputEmbedding(nn.Module):
 
     def __init__(self, features: int, vocabulary: int = 0, padding: float | None = None) -> None:
         super().__init__()
-        check_sizes(features=[features])
+        check_sizes(features=features)
         if vocabulary < 0:
             raise ValueError(
                 f"Expected `vocabulary` to be a number of tokens, or 0 for rows of numbers, but got {vocabulary}."

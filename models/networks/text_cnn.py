@@ -43,9 +43,8 @@ class TextCNN(nn.Module):
         num_classes: int = 10,
     ) -> None:
         super().__init__()
-        check_sizes(vocabulary=[vocabulary], windows=windows, width=[width], num_classes=[num_classes])
-        for name, rate in (("word", word_rate), ("embedding", embedding_rate), ("head", head_rate)):
-            check_rates([rate], layers=1, name=f"{name}_rate")
+        check_sizes(vocabulary=vocabulary, windows=windows, width=width, num_classes=num_classes)
+        check_rates(word_rate=word_rate, embedding_rate=embedding_rate, head_rate=head_rate)
         self.steps = InputEmbedding(features, vocabulary, padding)
         self.drop_words = nn.Dropout1d(word_rate)
         self.drop_numbers = nn.Dropout(embedding_rate)

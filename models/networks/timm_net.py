@@ -44,13 +44,13 @@ class TimmNet(nn.Module):
         num_classes: int = 10,
     ) -> None:
         super().__init__()
-        check_sizes(in_channels=[in_channels], num_classes=[num_classes])
-        if image_size is not None:
-            check_sizes(image_size=[image_size])
+        check_sizes(
+            in_channels=in_channels, num_classes=num_classes, image_size=1 if image_size is None else image_size
+        )
+        check_rates(
+            attention_rate=attention_rate, projection_rate=projection_rate, depth_rate=depth_rate, head_rate=head_rate
+        )
         rates = {"attn_drop_rate": attention_rate, "proj_drop_rate": projection_rate, "drop_path_rate": depth_rate}
-        names = ("attention_rate", "projection_rate", "depth_rate", "head_rate")
-        for name, rate in zip(names, (*rates.values(), head_rate), strict=True):
-            check_rates([rate], layers=1, name=name)
         timm = _timm()
         # Only what timm itself defines: it would download the networks that other names stand for.
         if not timm.is_model(architecture) or ":" in architecture:

@@ -61,13 +61,10 @@ class TransformerNet(nn.Module):
         num_classes: int = 10,
     ) -> None:
         super().__init__()
-        sizes = {"features": features, "length": length, "width": width, "layers": layers, "heads": heads}
-        check_sizes(**{name: [size] for name, size in sizes.items()})
-        check_sizes(feedforward=[feedforward], num_classes=[num_classes])
+        check_sizes(features=features, length=length, width=width, layers=layers, heads=heads)
+        check_sizes(feedforward=feedforward, num_classes=num_classes)
         attention_rate = rate if attention_rate is None else attention_rate
-        rates = {"": rate, "attention_": attention_rate, "embedding_": embedding_rate, "head_": head_rate}
-        for name, each in rates.items():
-            check_rates([each], layers=1, name=f"{name}rate")
+        check_rates(rate=rate, attention_rate=attention_rate, embedding_rate=embedding_rate, head_rate=head_rate)
         if width % heads:
             raise ValueError(f"Expected `heads` to divide `width`, but {heads} does not divide {width}.")
         for name, value, known in (("positions", positions, POSITIONS), ("pooling", pooling, POOLINGS)):

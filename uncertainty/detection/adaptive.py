@@ -198,6 +198,7 @@ class AdaptiveSampling:
             for score in detector.scores
             if not score.asks_members
         }
+        asking = [score for score in detector.scores if score.asks_members]
         open_B = torch.arange(probs_KBC.shape[1], device=probs_KBC.device)
         decided_B = torch.stack(list(fixed.values())).amax(0) > self.decided if fixed else open_B < 0
         done: list[tuple[Tensor, Stopped]] = []
@@ -206,20 +207,16 @@ class AdaptiveSampling:
             more_KBC = sample(open_B, len(probs_KBC), members - len(probs_KBC))
             probs_KBC = torch.cat([probs_KBC, more_KBC]) if len(probs_KBC) else more_KBC
             seen = Outputs(deterministic, probs_KBC)
-            ranks_SB = torch.stack(
-                [
-                    stage_ranks[score.name](score.score(seen)) if score.asks_members else fixed[score.name][open_B]
-                    for score in detector.scores
-                ]
-            )
+            asked = {score.name: stage_ranks[score.name](score.score(seen)) for score in asking}
             settled_B = torch.ones_like(open_B, dtype=torch.bool)
             if stage:
-                rank_B = ranks_SB[[score.asks_members for score in detector.scores]].amax(0) if stage.ranks else None
+                rank_B = torch.stack(list(asked.values())).amax(0) if asked else None
                 settled_B = stage.settled(probs_KBC, rank_B, decided_B[open_B], self.committee)
             rows = open_B[settled_B]
             if len(rows):
-                samples_B = torch.full_like(rows, members)
-                done.append((rows, Stopped(samples_B, seen.summary.rows(settled_B), ranks_SB[:, settled_B])))
+                known = asked | {name: rank_B[open_B] for name, rank_B in fixed.items()}
+                ranks_SB = torch.stack([known[score.name] for score in detector.scores])[:, settled_B]
+                done.append((rows, Stopped(torch.full_like(rows, members), seen.summary.rows(settled_B), ranks_SB)))
             open_B, probs_KBC = open_B[~settled_B], probs_KBC[:, ~settled_B]
             if not len(open_B):
                 break

@@ -60,7 +60,6 @@ class MaxSoftmax(Score):
     name = "max_softmax"
 
     def score(self, outputs: Outputs) -> Tensor:
-        """The scores, ``[B]``."""
         return 1 - outputs.deterministic.logits_BC.softmax(-1).amax(-1)
 
 
@@ -73,7 +72,6 @@ class Energy(Score):
     name = "energy"
 
     def score(self, outputs: Outputs) -> Tensor:
-        """The scores, ``[B]``."""
         return -outputs.deterministic.logits_BC.logsumexp(-1)
 
 
@@ -84,7 +82,6 @@ class MutualInformation(Score):
     asks_members = True
 
     def score(self, outputs: Outputs) -> Tensor:
-        """The scores, ``[B]``."""
         return outputs.summary.mutual_information_B
 
 
@@ -95,7 +92,6 @@ class PredictiveEntropy(Score):
     asks_members = True
 
     def score(self, outputs: Outputs) -> Tensor:
-        """The scores, ``[B]``."""
         return outputs.summary.predictive_entropy_B
 
 
