@@ -41,17 +41,15 @@ def load(kind: type[Fitted], state: object, where: str) -> Fitted:
         UncertaintyError: If a field is missing, unknown, of the wrong type or number of axes, or not finite.
     """
     names = {field.name: str(field.type) for field in fields(kind)}  # type: ignore[arg-type]
-    if not isinstance(state, Mapping) or set(state) != set(names):
-        got = sorted(map(_describe, state)) if isinstance(state, Mapping) else _describe(state)
-        raise UncertaintyError(f"Expected `{where}` to be a dict with the keys {sorted(names)}, but got {got}.")
+    values = _mapping(state, set(names), where)
     for name, kind_name in names.items():
-        _check(state[name], kind_name, name, f"{where}.{name}")
-    return kind(**state)
+        _check(values[name], kind_name, f"{where}.{name}")
+    return kind(**values)
 
 
-def _check(value: object, kind_name: str, name: str, where: str) -> None:
+def _check(value: object, kind_name: str, where: str) -> None:
     if kind_name == "Tensor":
-        axes = len(name.rsplit("_", 1)[-1])
+        axes = len(where.rsplit("_", 1)[-1])
         if not isinstance(value, Tensor) or not _is_stored(value) or value.ndim != axes or not value.numel():
             raise UncertaintyError(
                 f"Expected `{where}` to be a dense float32 or float64 tensor with {axes} axes, but got "
@@ -63,6 +61,8 @@ def _check(value: object, kind_name: str, name: str, where: str) -> None:
         raise UncertaintyError(f"Expected `{where}` to be of type {kind_name}, but got {_describe(value)}.")
     elif isinstance(value, int) and value.bit_length() > 63:
         raise UncertaintyError(f"Expected `{where}` to fit into 64 bits, but it has {value.bit_length()}.")
+    elif value != value:
+        raise UncertaintyError(f"Expected `{where}` to be a number, but got NaN.")
 
 
 def _is_stored(tensor: Tensor) -> bool:
@@ -165,8 +165,8 @@ def load_stopping(state: object, detector: Detector, where: str = "auto") -> Ada
         )
     if not isinstance(keyed["stages"], list):
         raise UncertaintyError(f"Expected `{where}.stages` to be a list, but got {_describe(keyed['stages'])}.")
-    _check_number(keyed["committee"], "int", f"{where}.committee")
-    _check_number(keyed["decided"], "float", f"{where}.decided")
+    _check(keyed["committee"], "int", f"{where}.committee")
+    _check(keyed["decided"], "float", f"{where}.decided")
     asking = [score.name for score in detector.scores if score.asks_members]
     stages = tuple(
         _load_stage(stage, asking, f"{where}.stages[{index}]") for index, stage in enumerate(keyed["stages"])
@@ -193,7 +193,7 @@ def _load_stage(state: object, asking: Sequence[str], where: str) -> Stage:
             f"the members, but got {_describe(ranks)}."
         )
     for name in _NUMBERS:
-        _check_number(keyed[name], "int" if name == "members" else "float", f"{where}.{name}")
+        _check(keyed[name], "int" if name == "members" else "float", f"{where}.{name}")
     loaded = {
         name: load(Ranks, each, f"{where}.ranks[{index}]")
         for index, (name, each) in enumerate(zip(asking, ranks, strict=True))
@@ -203,11 +203,6 @@ def _load_stage(state: object, asking: Sequence[str], where: str) -> Stage:
 
 def _mapping(state: object, keys: set[str], where: str) -> Mapping[str, Any]:
     if not isinstance(state, Mapping) or set(state) != keys:
-        raise UncertaintyError(f"Expected `{where}` to be a dict with the keys {sorted(keys)}.")
+        got = sorted(map(_describe, state)) if isinstance(state, Mapping) else _describe(state)
+        raise UncertaintyError(f"Expected `{where}` to be a dict with the keys {sorted(keys)}, but got {got}.")
     return state
-
-
-def _check_number(value: object, kind_name: str, where: str) -> None:
-    _check(value, kind_name, "", where)
-    if value != value:  # NaN: no rank would be below or above it
-        raise UncertaintyError(f"Expected `{where}` to be a number, but got NaN.")
