@@ -244,6 +244,18 @@ def test_of_many_select_rows_a_thousandth_may_be_wrong_and_the_thresholds_lie_ar
         assert float(clear_N[0]) > stage.clearance or float(clear_N[0]) <= LEAST_CLEARANCE
 
 
+def test_where_few_members_never_give_another_label_the_least_clearance_is_asked_for():
+    # Every member gives the first class .55 to .95, so no number of members turns a label.
+    share_KB = 0.55 + 0.4 * torch.rand((16, 200), generator=torch.Generator().manual_seed(0))
+    probs_KBC = torch.stack([share_KB, 1 - share_KB], dim=-1)
+    seen = DeterministicPass(torch.zeros(200, 1), probs_KBC[0], None)
+    sure = Outputs(seen, probs_KBC)
+    detector = Detector.fit(seen, torch.zeros(200, dtype=torch.int64), sure, [MI])
+    fitted = AdaptiveSampling.fit(detector, sure, N, stages=STAGES)
+    assert [stage.clearance for stage in fitted.stages] == [LEAST_CLEARANCE] * 2
+    assert fitted.describe() == {"stages": [4, 8, 16]}
+
+
 @pytest.mark.parametrize(("rows", "wrong"), [(999, 0), (1000, 1)])
 def test_below_a_thousand_select_rows_none_may_be_wrong(trained, rows, wrong):
     select = _rows(trained.held_out, slice(0, rows))
