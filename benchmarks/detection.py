@@ -93,12 +93,12 @@ def main() -> None:
     print(f"{RESPLITS} resplits: false-alarm rate {rates.mean():.2%} on average, {rates.max():.2%} at most; ", end="")
     print(f"within alpha in {within:.1%} of them (promised: {1 - detector.calibration.delta:.0%})\n")
 
-    header = ["strangers", "flagged", "AUROC", *(part.name for part in detector.parts)]
+    header = ["strangers", "flagged", "AUROC", *(score.name for score in detector.scores)]
     print("| " + " | ".join(header) + " |\n|" + " --- |" * len(header))
     for name, rows in track(strangers(predictor, x, arguments.mnist).items(), "Measuring", transient=True):
         strange = outputs(predictor, rows)
         flagged = float(detector.judge(strange).flagged_B.double().mean())
-        alone = [replace(detector, parts=(part,)) for part in detector.parts]
+        alone = [replace(detector, scores=(score,)) for score in detector.scores]
         aurocs = [auroc(variant.score(seen), variant.score(strange)) for variant in (detector, *alone)]
         print(f"| {name} | {flagged:.1%} | " + " | ".join(f"{value:.3f}" for value in aurocs) + " |")
 

@@ -41,7 +41,7 @@ from rich.progress import Progress
 from dubio import models
 from dubio.models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Temperature
 from dubio.models.checkpoint.state_dict import sha256
-from dubio.uncertainty import Detector
+from dubio.uncertainty import AdaptiveSampling, Detector
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = 100
@@ -122,14 +122,16 @@ def checkpoint(folder: Path) -> Path:
     predictor = Predictor.build(network, spec, inputs, tuple("0123456789"), num_samples=SAMPLES)
     rows = [torch.randn(2000, 784).clamp(-3, 3) for _ in range(3)]
     labels = torch.arange(2000) % 10
-    detector = Detector.fit(predictor.deterministic(rows[0]), labels, predictor.outputs(rows[1][:500]))
-    detector = detector.calibrate(predictor.outputs(rows[2][:500]))
+    select, calibration = predictor.outputs(rows[1][:500]), predictor.outputs(rows[2][:500])
+    fitted = Detector.fit(predictor.deterministic(rows[0]), labels, select)
+    detector = fitted.calibrate(calibration)
+    stopping = AdaptiveSampling.fit(fitted, select, 500).calibrate(fitted, calibration)
     provenance = Provenance(
         data="noise", data_sha256="0" * 64, weights_sha256=sha256(network.state_dict()), date="2026-01-01", versions={}
     )
     source = folder / "source.ckpt"
     torch.save({"state_dict": {f"network.{name}": value for name, value in network.state_dict().items()}}, source)
-    models.save(predictor.calibrated(Temperature(), detector, provenance), source, folder / "model.ckpt")
+    models.save(predictor.calibrated(Temperature(), detector, provenance, stopping), source, folder / "model.ckpt")
     return folder / "model.ckpt"
 
 

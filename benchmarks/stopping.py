@@ -74,7 +74,7 @@ def resplits(predictor: Predictor, seen: list[Outputs]) -> None:
     scores = {
         "all members": torch.cat([detector.score(each) for each in seen]),
         AUTO: torch.cat(
-            [stopping.run(detector, each.deterministic, recorded(each.probs_KBC)).ranks_PB.amax(0) for each in seen]
+            [stopping.run(detector, each.deterministic, recorded(each.probs_KBC)).ranks_SB.amax(0) for each in seen]
         ),
     }
     for name, scores_N in scores.items():

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from dubio.models.errors import InvalidInput, MismatchedCheckpoints
-from dubio.models.inputs import encoding
+from dubio.models.answer import Sampled, answer
+from dubio.models.errors import MismatchedCheckpoints
 from dubio.models.inputs.spec import InputSpec
-from dubio.models.prediction import AUTO, NOT_CALIBRATED, NOT_CALIBRATED_FOR_SAMPLES, Flags, Prediction, Samples, Work
-from dubio.models.predictor import Predictor, judged, summed_up
+from dubio.models.prediction import NOT_CALIBRATED, Prediction, Samples, Work
+from dubio.models.predictor import Predictor
 from dubio.uncertainty import DeterministicPass, Outputs
 from dubio.uncertainty.detection.conformal import JointCalibration
 from dubio.uncertainty.detection.detector import Verdict
-from dubio.uncertainty.detection.measures import pool, softmax, summarise
-from dubio.uncertainty.errors import CalibrationSetTooSmall
+from dubio.uncertainty.detection.measures import pool, summarise
+from dubio.uncertainty.errors import CalibrationSetTooSmall, NotFitted
 
 CALIBRATION_TOO_SMALL = "calibration_too_small"  # for this checkpoint's share of the promise
 
@@ -30,7 +30,7 @@ class JointCommittee:
     """The members of all committees as one committee.
 
     Attributes:
-        num_samples: of all committees together.
+        num_samples: Of all committees together.
         fingerprint: SHA-256 over the committees' fingerprints, in their order.
     """
 
@@ -47,11 +47,11 @@ class Ensemble:
     predictor's p-value is at or below the level of its share of the promise, see :class:`JointCalibration`.
 
     Attributes:
-        predictors: two or more, of the same input and classes.
-        committee: all their members.
-        joint: the common promise; None where there is none.
-        no_promise: why there is none, one of a prediction's reasons.
-        hint: the same for a reader; None where there is a promise.
+        predictors: Two or more, of the same input and classes.
+        committee: All their members.
+        joint: The common promise; None where there is none.
+        no_promise: Why there is none, one of a prediction's reasons.
+        hint: The same for a reader; None where there is a promise.
     """
 
     predictors: tuple[Predictor, ...]
@@ -65,7 +65,7 @@ class Ensemble:
         """One model out of several.
 
         Raises:
-            MismatchedCheckpoints: fewer than two, one of them twice, or they differ in input or classes.
+            MismatchedCheckpoints: If they are fewer than two, one is there twice, or input or classes differ.
         """
         _check(predictors)
         fingerprints = "".join(predictor.committee.fingerprint for predictor in predictors)
@@ -102,47 +102,59 @@ class Ensemble:
         """Both answers and the flag.
 
         Args:
-            x: raw inputs ``[B, *input.shape]``.
-            samples: ask so many members, in [2, K], taken in turn from the committees; all by default. The flag was
+            x: Raw inputs ``[B, *input.shape]``.
+            samples: Ask so many members, in [2, K], taken in turn from the committees; all by default. The flag was
                 calibrated for all members, so with fewer there is none. ``"auto"`` lets each predictor ask as many as
                 it takes it; what they say is weighted by the size of their committees.
-            work: how much to compute: all by default.
+            work: How much to compute: all by default.
 
         Raises:
-            InvalidInput: as :meth:`Predictor.predict`.
+            InvalidInput: As :meth:`Predictor.predict`.
         """
-        total = self.committee.num_samples
-        auto = isinstance(samples, str) and samples == AUTO
-        asked = total if samples is None or auto else samples
-        if type(asked) is not int or not 2 <= asked <= total:
-            raise InvalidInput(
-                f"Expected `samples` to be an integer in [2, {total}], the size of all committees together, but got "
-                f"{asked!r:.80}."
-            )
-        raw = encoding.check(self.input, x)
-        with torch.inference_mode():
-            encoded = self.predictors[0].encode(raw)
-            passes = [
-                DeterministicPass(encoded.flatten(1).float(), *predictor.tap(encoded)) for predictor in self.predictors
-            ]
-            probs_BC = self._mean_probs(passes)
-            encoding.refuse_overflow(self.input, raw, probs_BC)
-            prediction = Prediction(
-                samples=0 if work == Work.DETERMINISTIC else asked,
-                label=probs_BC.argmax(-1).cpu().numpy(),
-                probabilities=probs_BC.cpu().numpy(),
-                monte_carlo=None,
-                flags=None,
-            )
-            if work == Work.DETERMINISTIC:
-                return prediction
-            if auto:
-                return self._auto(raw, encoded, passes, prediction, work)
-            probs_MKBC = self._member_probs(encoded, asked)
-            summary = summarise(torch.cat([probs_KBC for probs_KBC in probs_MKBC if len(probs_KBC)]))
-            encoding.refuse_overflow(self.input, raw, summary.mean_BC)
-            flags = self._flags(raw, passes, probs_MKBC) if work == Work.FLAG else None
-            return replace(prediction, monte_carlo=summed_up(summary), flags=flags)
+        return answer(self, x, samples, work)
+
+    def encode(self, raw: Tensor) -> Tensor:
+        """What the networks eat of checked raw inputs ``[B, *input.shape]``, on their device."""
+        return self.predictors[0].encode(raw)
+
+    def forward(self, x: Tensor) -> list[DeterministicPass]:
+        """The deterministic pass of each predictor over encoded inputs."""
+        return [predictor.forward(x) for predictor in self.predictors]
+
+    def classify(self, forwarded: list[DeterministicPass]) -> tuple[Tensor, Tensor]:
+        """The class indices ``[B]`` and the mean of the predictors' deterministic probabilities, ``[B, C]``."""
+        pairs = zip(self.predictors, forwarded, strict=True)
+        probs_BC = torch.stack([predictor.classify(each)[1] for predictor, each in pairs]).mean(0)
+        return probs_BC.argmax(-1), probs_BC
+
+    def sample(self, x: Tensor, forwarded: list[DeterministicPass], count: int) -> Sampled:
+        """Ask so many members about encoded inputs, taken in turn from the committees."""
+        counts = shares([predictor.committee.num_samples for predictor in self.predictors], count)
+        probs_MKBC = [
+            predictor.member_probs(x, share) for predictor, share in zip(self.predictors, counts, strict=True) if share
+        ]
+
+        def judge() -> Verdict:
+            parts = zip(self.predictors, forwarded, probs_MKBC, strict=True)
+            return self._joint_verdict([predictor.judge(Outputs(seen, probs)) for predictor, seen, probs in parts])
+
+        return Sampled(count, summarise(torch.cat(probs_MKBC)), judge)
+
+    def sample_adaptively(self, x: Tensor, forwarded: list[DeterministicPass]) -> Sampled:
+        """Let each predictor ask about each encoded input as many of its members as it takes it.
+
+        Raises:
+            InvalidInput: If one of them was never calibrated.
+        """
+        pairs = zip(self.predictors, forwarded, strict=True)
+        sampled = [predictor.sample_adaptively(x, seen) for predictor, seen in pairs]
+        sizes = [predictor.committee.num_samples for predictor in self.predictors]
+        return Sampled(
+            samples=torch.stack([torch.as_tensor(each.samples) for each in sampled]).sum(0),
+            summary=pool([each.summary for each in sampled], sizes),
+            # The rule's calibration makes the detector's promise, so the shares of the joint one are the same.
+            judge=lambda: self._joint_verdict([each.judge() for each in sampled]),
+        )
 
     def describe(self) -> dict[str, Any]:
         """Everything a user may want to know about this model, as plain data; each checkpoint under its own key."""
@@ -191,75 +203,26 @@ class Ensemble:
             ),
         }
 
-    def _mean_probs(self, passes: Sequence[DeterministicPass]) -> Tensor:
-        return torch.stack(
-            [
-                (each.logits_BC / predictor.temperature.deterministic).softmax(-1)
-                for predictor, each in zip(self.predictors, passes, strict=True)
-            ]
-        ).mean(0)
-
-    def _member_probs(self, x: Tensor, asked: int) -> list[Tensor]:
-        """The probabilities of each predictor's members, ``[K, B, C]``; K may be 0."""
-        sizes = [predictor.committee.num_samples for predictor in self.predictors]
-        return [
-            softmax(predictor.committee(x, share) / predictor.temperature.mc)
-            if share
-            else x.new_empty((0, len(x), len(self.classes)))
-            for predictor, share in zip(self.predictors, shares(sizes, asked), strict=True)
-        ]
-
-    def _flags(self, raw: Tensor, passes: Sequence[DeterministicPass], probs_MKBC: Sequence[Tensor]) -> Flags:
+    def _joint_verdict(self, verdicts: Sequence[Verdict]) -> Verdict:
         if self.joint is None:
-            return self._no_flags(raw)
-        if sum(map(len, probs_MKBC)) != self.committee.num_samples:
-            return Flags(None, None, None, [NOT_CALIBRATED_FOR_SAMPLES] * len(raw))
-        verdicts = [
-            predictor.detector.judge(Outputs(each, probs_KBC))
-            for predictor, each, probs_KBC in zip(self.predictors, passes, probs_MKBC, strict=True)
-            if predictor.detector is not None  # a joint promise has one of each
-        ]
-        return self._judged(self.joint, raw, verdicts)
-
-    def _auto(
-        self, raw: Tensor, x: Tensor, passes: Sequence[DeterministicPass], prediction: Prediction, work: Work
-    ) -> Prediction:
-        """What each predictor says when it asks as many of its members as it takes it."""
-        stopped, verdicts = zip(
-            *(predictor.stop(x, each) for predictor, each in zip(self.predictors, passes, strict=True)), strict=True
-        )
-        sizes = [predictor.committee.num_samples for predictor in self.predictors]
-        summary = pool([each.summary for each in stopped], sizes)
-        encoding.refuse_overflow(self.input, raw, summary.mean_BC)
-        flags = None
-        if work == Work.FLAG:
-            # The rule's calibration makes the detector's promise, so the shares of the joint one are the same.
-            flags = self._judged(self.joint, raw, verdicts) if self.joint else self._no_flags(raw)
-        samples_MB = torch.stack([each.samples_B for each in stopped])
-        return replace(prediction, samples=samples_MB.sum(0).cpu().numpy(), monte_carlo=summed_up(summary), flags=flags)
-
-    def _no_flags(self, raw: Tensor) -> Flags:
-        return Flags(None, None, None, [self.no_promise] * len(raw))
-
-    def _judged(self, joint: JointCalibration, raw: Tensor, verdicts: Sequence[Verdict]) -> Flags:
+            raise NotFitted(f"Expected an ensemble with a common promise, but {self.hint}.")
         p_values_MB = torch.stack([verdict.p_value_B for verdict in verdicts])
-        p_value_B = joint.p_value(p_values_MB)
-        loudest = joint.loudest(p_values_MB).tolist()
-        together = Verdict(
+        p_value_B = self.joint.p_value(p_values_MB)
+        loudest = self.joint.loudest(p_values_MB).tolist()
+        return Verdict(
             p_value_B=p_value_B,
-            flagged_B=p_value_B <= joint.level,
-            level=joint.level,
+            flagged_B=p_value_B <= self.joint.level,
+            level=self.joint.level,
             reasons=[verdicts[which].reasons[row] for row, which in enumerate(loudest)],
         )
-        return judged(together, encoding.outside(self.input, raw))
 
 
 def shares(sizes: Sequence[int], asked: int) -> list[int]:
     """How many members of each committee answer when one after the other gives its next member, ``asked`` in all.
 
     Args:
-        sizes: of the committees.
-        asked: at most their sum.
+        sizes: Of the committees.
+        asked: At most their sum.
     """
     given = [0] * len(sizes)
     while asked:
@@ -283,11 +246,11 @@ def _check(predictors: Sequence[Predictor]) -> None:
                 f"has {list(first.classes[:20])} and checkpoint {number} has {list(predictor.classes[:20])}."
             )
         for name in type(first.input).model_fields:
-            expected, found = getattr(first.input, name), getattr(predictor.input, name)
-            if found != expected:
+            expected, other = getattr(first.input, name), getattr(predictor.input, name)
+            if other != expected:
                 raise MismatchedCheckpoints(
                     f"Expected all checkpoints of an ensemble to take the same input, but `input.{name}` is "
-                    f"{expected!r:.200} in checkpoint 1 and {found!r:.200} in checkpoint {number}; train them on the "
+                    f"{expected!r:.200} in checkpoint 1 and {other!r:.200} in checkpoint {number}; train them on the "
                     "same split."
                 )
         if predictor.provenance is not None:

@@ -12,20 +12,22 @@ from torch import nn
 
 from dubio.models import registry
 from dubio.models.checkpoint import file
-from dubio.models.checkpoint import state_dict as weights
 from dubio.models.checkpoint.file import Checkpoint
-from dubio.models.checkpoint.schema import KEY, Section
+from dubio.models.checkpoint.schema import KEY, Metadata
+from dubio.models.checkpoint.state_dict import sha256
 from dubio.models.errors import ModelError, UnreadableCheckpoint
 from dubio.models.inputs import encoding
 from dubio.models.inputs.spec import InputSpec
-from dubio.models.prediction import AUTO
 from dubio.models.predictor import Predictor
-from dubio.models.spec import CommitteeSpec, SiteSpec
+from dubio.models.spec import CommitteeSpec, Provenance, SiteSpec
 from dubio.uncertainty import Calibration
 from dubio.uncertainty.detection.serialization import dump, dump_detector, dump_stopping, load_detector, load_stopping
 from dubio.uncertainty.detection.serialization import load as load_state
 from dubio.uncertainty.dropout.probe import SiteRecorder
 from dubio.uncertainty.errors import NotFitted
+
+MAX_BANK = 2**28  # numbers in the masks of all members: 1 GiB in float32
+MAX_ROW = 2**28  # bytes of the largest intermediate result for one input: 256 MiB
 
 
 def load(
@@ -34,14 +36,14 @@ def load(
     """Load a calibrated checkpoint without running anything that it names.
 
     Args:
-        path: of the file.
+        path: Of the file.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
-        trusted: module prefixes whose classes the file may name beside the registry's.
-        strategy: how members are run, see :class:`dubio.uncertainty.Committee`; by default found by measuring.
+        trusted: Module prefixes whose classes the file may name beside the registry's.
+        strategy: How members are run, see :class:`dubio.uncertainty.Committee`; by default found by measuring.
 
     Raises:
-        UnreadableCheckpoint: the file is missing, damaged or refused, or its parts do not belong together.
-        RuntimeError: torch cannot use the device.
+        UnreadableCheckpoint: If the file is missing, damaged or refused, or its parts do not belong together.
+        RuntimeError: If torch cannot use the device.
     """
     place = torch.empty(0, device=device).device  # a device that is not there is not the file's fault
     read = file.read(path)
@@ -55,103 +57,91 @@ def save(predictor: Predictor, source: str | Path | None, destination: str | Pat
     """Write a Lightning checkpoint with the calibrated predictor beside the weights.
 
     Args:
-        predictor: calibrated, with provenance.
+        predictor: Calibrated, with provenance.
         source: Lightning checkpoint that holds the predictor's weights; everything else in it is kept. Without one
             the file holds the weights alone: it can be served and tested, but no fit can go on from it.
-        destination: may be ``source``.
+        destination: May be ``source``.
 
     Raises:
-        NotFitted: the predictor is not calibrated.
-        UnreadableCheckpoint: the source cannot be read, or holds other weights.
+        NotFitted: If the predictor is not calibrated.
+        UnreadableCheckpoint: If the source cannot be read, or holds other weights.
     """
-    if predictor.detector is None or predictor.detector.calibration is None or predictor.provenance is None:
+    detector, stopping, provenance = predictor.detector, predictor.stopping, predictor.provenance
+    if detector is None or detector.calibration is None or stopping is None or provenance is None:
         raise NotFitted("Expected a calibrated predictor with provenance; run the calibration first.")
-    content = _weights_alone(predictor) if source is None else file.read_plain(source)
+    content = _weights_alone(predictor, provenance) if source is None else file.read_content(source)
     held = predictor.network.state_dict() if source is None else file.network_weights(source, content)
-    if weights.sha256(held) != predictor.provenance.weights_sha256:
+    if sha256(held) != provenance.weights_sha256:
         where = destination if source is None else source
         raise UnreadableCheckpoint(where, "holds other weights than the predictor was calibrated with.")
-    section = Section(
+    metadata = Metadata(
         format_version=1,
         network=predictor.network_spec,
         input=predictor.input,
         classes=list(predictor.classes),
         temperature=predictor.temperature,
         committee=_committee_spec(predictor),
-        detector=dump_detector(predictor.detector),
-        calibration=dump(predictor.detector.calibration),
-        provenance=predictor.provenance,
-        auto=dump_stopping(predictor.stopping) if predictor.stopping else None,
+        detector=dump_detector(detector),
+        calibration=dump(detector.calibration),
+        provenance=provenance,
+        auto=dump_stopping(stopping),
     )
-    # Without the key, a reader from before there was one reads the file too.
-    plain = section.model_dump(exclude={"auto"} if section.auto is None else None)
-    optional = {"input": ("columns", "tokenizer"), "committee": ("mc_sites", "mc_rates"), "provenance": ("tuning",)}
-    for part, key in ((part, key) for part, keys in optional.items() for key in keys):
-        if plain[part][key] is None:
-            del plain[part][key]
-    file.write({**content, KEY: plain}, destination)
+    file.write({**content, KEY: metadata.model_dump()}, destination)
 
 
-def _weights_alone(predictor: Predictor) -> dict[str, object]:
+def _weights_alone(predictor: Predictor, provenance: Provenance) -> dict[str, object]:
     state = {f"{file.PREFIX}{name}": tensor.cpu() for name, tensor in predictor.network.state_dict().items()}
     content: dict[str, object] = {"state_dict": state}
-    made = predictor.provenance.versions if predictor.provenance else {}
-    if "pytorch-lightning" in made:  # which reads no file that does not say it
-        content["pytorch-lightning_version"] = made["pytorch-lightning"]
+    if "pytorch-lightning" in provenance.versions:  # which reads no file that does not say it
+        content["pytorch-lightning_version"] = provenance.versions["pytorch-lightning"]
     return content
 
 
 def _assemble(read: Checkpoint, device: torch.device, trusted: Sequence[str], strategy: str | None) -> Predictor:
-    section = read.section
-    found = weights.sha256(read.weights)
-    if found != section.provenance.weights_sha256:
+    metadata, committee = read.metadata, read.metadata.committee
+    digest = sha256(read.weights)
+    if digest != metadata.provenance.weights_sha256:
         raise ModelError(
-            f"field `{KEY}.provenance.weights_sha256`: the weights in the file have the SHA-256 {found}, so they are "
+            f"field `{KEY}.provenance.weights_sha256`: the weights in the file have the SHA-256 {digest}, so they are "
             "not the ones that were calibrated; calibrate again."
         )
     with _blame("calibration"):
-        calibration = load_state(Calibration, section.calibration, f"{KEY}.calibration")
+        calibration = load_state(Calibration, metadata.calibration, f"{KEY}.calibration")
     with _blame("detector"):
-        detector = replace(load_detector(section.detector, f"{KEY}.detector"), calibration=calibration).to(device)
-    stopping = None
-    if section.auto is not None:
-        with _blame("auto"):
-            stopping = load_stopping(section.auto, detector, f"{KEY}.auto").to(device)
+        detector = replace(load_detector(metadata.detector, f"{KEY}.detector"), calibration=calibration).to(device)
+    with _blame("auto"):
+        stopping = load_stopping(metadata.auto, detector, f"{KEY}.auto").to(device)
     with _blame("network or input"):
-        outline = registry.outline(section.network, read.weights, trusted)
-        if section.network.class_path in registry.NETWORKS:  # code that the operator trusts sets its own bounds
-            check_cost(outline, section.input, section.committee)
-        network = registry.build(section.network, read.weights, trusted).to(device)
+        outline = registry.outline(metadata.network, read.weights, trusted)
+        if metadata.network.class_path in registry.NETWORKS:  # code that the operator trusts sets its own bounds
+            check_cost(outline, metadata.input, committee)
+        network = registry.build(metadata.network, read.weights, trusted).to(device)
     with _blame("network, input, classes or committee"):
         predictor = Predictor.build(
             network,
-            section.network,
-            section.input,
-            tuple(section.classes),
-            num_samples=section.committee.num_samples,
-            seed=section.committee.seed,
-            sites=section.committee.mc_sites,
-            rates=section.committee.mc_rates,
+            metadata.network,
+            metadata.input,
+            tuple(metadata.classes),
+            num_samples=committee.num_samples,
+            seed=committee.seed,
+            sites=committee.mc_sites,
+            rates=committee.mc_rates,
             strategy=strategy,
         )
-    if _committee_spec(predictor) != section.committee:
+    if _committee_spec(predictor) != committee:
         raise ModelError(
-            f"field `{KEY}.committee`: the committee that this network and seed {section.committee.seed} give has "
-            "other sites or another fingerprint than the one that was calibrated, so its promise would not hold; "
-            "calibrate again."
+            f"field `{KEY}.committee`: the committee that this network and seed {committee.seed} give has other sites "
+            "or another fingerprint than the one that was calibrated, so its promise would not hold; calibrate again."
         )
-    if stopping is not None and stopping.committee != predictor.committee.num_samples:
+    if stopping.committee != committee.num_samples:
         raise ModelError(
-            f"field `{KEY}.auto.committee`: expected the committee's {predictor.committee.num_samples} members, but "
-            f"got {stopping.committee}; calibrate again."
+            f"field `{KEY}.auto.committee`: expected the committee's {committee.num_samples} members, but got "
+            f"{stopping.committee}; calibrate again."
         )
-    calibrated = predictor.calibrated(section.temperature, detector, section.provenance, stopping)
+    calibrated = predictor.calibrated(metadata.temperature, detector, metadata.provenance, stopping)
     # One prediction: a detector that was fitted to another network's features shows here, not in a request.
     with _blame("detector, input or temperature"):
-        trial = encoding.noise(predictor.input, 1)
-        calibrated.predict(trial)
-        if stopping is not None:
-            calibrated.predict(trial, samples=AUTO)
+        calibrated.predict(encoding.noise(predictor.input, 1))
     return calibrated
 
 
@@ -176,21 +166,17 @@ def _committee_spec(predictor: Predictor) -> CommitteeSpec:
     )
 
 
-MAX_BANK = 2**28  # numbers in the masks of all members: 1 GiB in float32
-MAX_ROW = 2**28  # bytes of the largest intermediate result for one input: 256 MiB
-
-
 def check_cost(outline: nn.Module, input_spec: InputSpec, committee: CommitteeSpec) -> None:
     """Refuse what would fill the memory although the file is small: huge images, or many masks of many units.
 
     Args:
-        outline: the network in eval mode on the meta device, where a pass computes shapes alone.
-        input_spec: what one input is.
-        committee: how many members there would be.
+        outline: The network in eval mode on the meta device, where a pass computes shapes alone.
+        input_spec: What one input is.
+        committee: How many members there would be.
 
     Raises:
-        ModelError: an intermediate result or the masks would be too large.
-        RuntimeError: the network does not take such inputs.
+        ModelError: If an intermediate result or the masks would be too large.
+        RuntimeError: If the network does not take such inputs.
     """
     recorder = SiteRecorder(outline)
     with torch.inference_mode(), recorder:

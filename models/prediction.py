@@ -57,7 +57,7 @@ class Prediction:
     """What a predictor says about B inputs with C classes.
 
     Attributes:
-        samples: how many members answered; 0 if none was asked. ``[B]`` where each input asked for as many as it took.
+        samples: How many members answered; 0 if none was asked. ``[B]`` where each input asked for as many as it took.
         label: ``[B]``, class index of the deterministic prediction.
         probabilities: ``[B, C]``, deterministic.
         monte_carlo: None if only the deterministic prediction was asked for.
@@ -78,47 +78,47 @@ class Prediction:
     @property
     def mc_label(self) -> NDArray[np.int64]:
         """``[B]``, class index of the largest mean."""
-        return _asked(self.monte_carlo).label
+        return _require(self.monte_carlo).label
 
     @property
     def mc_mean(self) -> NDArray[np.float32]:
         """``[B, C]``, mean probabilities over the members."""
-        return _asked(self.monte_carlo).mean
+        return _require(self.monte_carlo).mean
 
     @property
     def mc_std(self) -> NDArray[np.float32]:
         """``[B, C]``, standard deviation over the members (divisor K)."""
-        return _asked(self.monte_carlo).std
+        return _require(self.monte_carlo).std
 
     @property
     def predictive_entropy(self) -> NDArray[np.float32]:
         """``[B]``, total uncertainty in nats."""
-        return _asked(self.monte_carlo).predictive_entropy
+        return _require(self.monte_carlo).predictive_entropy
 
     @property
     def expected_entropy(self) -> NDArray[np.float32]:
         """``[B]``, aleatoric part in nats."""
-        return _asked(self.monte_carlo).expected_entropy
+        return _require(self.monte_carlo).expected_entropy
 
     @property
     def mutual_information(self) -> NDArray[np.float32]:
         """``[B]``, epistemic part in nats."""
-        return _asked(self.monte_carlo).mutual_information
+        return _require(self.monte_carlo).mutual_information
 
     @property
     def p_value(self) -> NDArray[np.float64] | None:
         """``[B]``, conformal; None without a calibration that applies."""
-        return _asked(self.flags).p_value
+        return _require(self.flags).p_value
 
     @property
     def flagged(self) -> NDArray[np.bool_] | None:
         """``[B]``, p-value at or below the level; None without a calibration that applies."""
-        return _asked(self.flags).flagged
+        return _require(self.flags).flagged
 
     @property
     def level(self) -> float | None:
         """The largest p-value that is flagged; None without a calibration that applies."""
-        return _asked(self.flags).level
+        return _require(self.flags).level
 
     @property
     def reasons(self) -> list[str | None]:
@@ -126,7 +126,7 @@ class Prediction:
 
         Without a calibration that applies, ``not_calibrated`` or ``not_calibrated_for_these_samples``.
         """
-        return _asked(self.flags).reasons
+        return _require(self.flags).reasons
 
     def rows(self, start: int, stop: int) -> Prediction:
         """The prediction of some of the inputs."""
@@ -146,7 +146,7 @@ def _slice(part: Part, start: int, stop: int) -> Part:
     return type(part)(**sliced)
 
 
-def _asked(part: Part | None) -> Part:
+def _require(part: Part | None) -> Part:
     if part is None:
         raise ModelError("Expected a part of the prediction that was asked for; call predict() with more `work`.")
     return part

@@ -41,15 +41,15 @@ def outline(spec: NetworkSpec, weights: Mapping[str, Tensor], trusted: Sequence[
     Its tensors are held against the weights: a spec cannot make the process allocate more than the file holds.
 
     Args:
-        spec: validated.
-        weights: parameters and buffers by name, without a prefix.
-        trusted: module prefixes, such as ``acme.networks``, whose classes may be imported beside the registry's.
+        spec: Validated.
+        weights: Parameters and buffers by name, without a prefix.
+        trusted: Module prefixes, such as ``acme.networks``, whose classes may be imported beside the registry's.
 
     Returns:
         The network in eval mode, without values.
 
     Raises:
-        ModelError: unknown class, wrong arguments, or weights that do not fit.
+        ModelError: If the class is unknown, its arguments are wrong, or the weights do not fit.
     """
     network_class = _resolve(spec.class_path, trusted)
     try:
@@ -68,15 +68,15 @@ def build(spec: NetworkSpec, weights: Mapping[str, Tensor], trusted: Sequence[st
     """Build the network of a spec and load its weights.
 
     Args:
-        spec: validated.
-        weights: as for :func:`outline`, which is built first.
-        trusted: as for :func:`outline`.
+        spec: Validated.
+        weights: As for :func:`outline`, which is built first.
+        trusted: As for :func:`outline`.
 
     Returns:
         The network in eval mode, without gradients.
 
     Raises:
-        ModelError: unknown class, wrong arguments, or weights that do not fit.
+        ModelError: If the class is unknown, its arguments are wrong, or the weights do not fit.
     """
     outline(spec, weights, trusted)
     # Layers draw initial weights, which are then replaced: the caller's random numbers stay as they were.
@@ -101,12 +101,12 @@ def _resolve(path: str, trusted: Sequence[str]) -> type[nn.Module]:
             f"module {list(trusted)}; nothing was imported. If you know where the file comes from, trust the module."
         )
     try:
-        found = getattr(importlib.import_module(module), name, None)
+        named = getattr(importlib.import_module(module), name, None)
     except ImportError as error:
         raise ModelError(f"`network.class_path` is {path!r}, whose module cannot be imported: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+    if not (isinstance(named, type) and issubclass(named, nn.Module)):
         raise ModelError(f"`network.class_path` is {path!r}, which is not a torch.nn.Module class.")
-    return found
+    return named
 
 
 def _check_arguments(network_class: type[nn.Module], spec: NetworkSpec) -> None:
@@ -121,12 +121,12 @@ def _check_arguments(network_class: type[nn.Module], spec: NetworkSpec) -> None:
 
 def _check_tensors(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     expected = {name: _say(tensor) for name, tensor in network.state_dict().items()}
-    found = {name: _say(tensor) for name, tensor in weights.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
+    given = {name: _say(tensor) for name, tensor in weights.items()}
+    for name in sorted(expected.keys() | given.keys()):
+        if expected.get(name) != given.get(name):
             raise ModelError(
                 f"the weights do not fit the network: {name[:200]!r} should be {expected.get(name, 'absent')}, but the "
-                f"file has {found.get(name, 'none')}."
+                f"file has {given.get(name, 'none')}."
             )
 
 

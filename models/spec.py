@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 MAX_LIST = 256
 MAX_DEPTH = 4
 MAX_STRING = 256
-MAX_INPUT = 2**24  # numbers in one input
 
 Name = Annotated[str, Field(min_length=1, max_length=MAX_STRING)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -18,18 +17,33 @@ Rate = Annotated[float, Field(gt=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Plain(BaseModel):
+class StrictModel(BaseModel):
     """Base of every part of a spec: immutable, no unknown key, no coercion of one type into another."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class NetworkSpec(Plain):
+def describe_validation_error(error: ValidationError, prefix: str = "") -> str:
+    """The first thing that is wrong, for a reader: the field with its dots, and the rule.
+
+    Args:
+        error: As pydantic raises it.
+        prefix: Keys that lead to what was validated, such as ``model.init_args``.
+
+    Returns:
+        Text such as "`dubio.committee.seed`: Input should be greater than or equal to 0".
+    """
+    first = error.errors(include_url=False, include_input=False)[0]
+    field = ".".join(map(str, ((prefix,) if prefix else ()) + first["loc"]))
+    return f"`{field}`: {first['msg']}"
+
+
+class NetworkSpec(StrictModel):
     """Which network, with which arguments.
 
     Attributes:
-        class_path: a name of the registry, or a class of a module that the operator trusts.
-        init_args: numbers, booleans, short strings, and short lists of them; never a path, a URL or a class.
+        class_path: A name of the registry, or a class of a module that the operator trusts.
+        init_args: Numbers, booleans, short strings, and short lists of them; never a path, a URL or a class.
     """
 
     class_path: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", max_length=MAX_STRING)]
@@ -45,7 +59,7 @@ class NetworkSpec(Plain):
         return init_args
 
 
-class SiteSpec(Plain):
+class SiteSpec(StrictModel):
     """One dropout site, see :class:`dubio.uncertainty.Site`."""
 
     kind: Name
@@ -53,16 +67,16 @@ class SiteSpec(Plain):
     shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(max_length=8)]
 
 
-class CommitteeSpec(Plain):
+class CommitteeSpec(StrictModel):
     """How to draw the committee again, and how to know that it is the same one.
 
     Attributes:
         num_samples: K.
-        seed: of the mask generator.
-        sites: what was found when the checkpoint was calibrated.
+        seed: Of the mask generator.
+        sites: Those that the network had when the checkpoint was calibrated.
         fingerprint: SHA-256 over sites and masks.
-        mc_sites: names, patterns or kinds of the sites that were chosen; None for all.
-        mc_rates: rates by name, pattern or kind that override those of the training; None for no other.
+        mc_sites: Names, patterns or kinds of the sites that were chosen; None for all.
+        mc_rates: Rates by name, pattern or kind that override those of the training; None for no other.
     """
 
     num_samples: Annotated[int, Field(ge=2, le=4096)]
@@ -73,27 +87,27 @@ class CommitteeSpec(Plain):
     mc_rates: Annotated[dict[Name, Rate], Field(min_length=1, max_length=MAX_LIST)] | None = None
 
 
-class Temperature(Plain):
+class Temperature(StrictModel):
     """Temperatures that divide the logits before softmax; 1 changes nothing.
 
     Attributes:
-        deterministic: for the deterministic prediction.
-        mc: for every member.
+        deterministic: For the deterministic prediction.
+        mc: For every member.
     """
 
     deterministic: Annotated[Finite, Field(gt=0)] = 1.0
     mc: Annotated[Finite, Field(gt=0)] = 1.0
 
 
-class Tuning(Plain):
+class Tuning(StrictModel):
     """How the committee's rates were tuned.
 
     Attributes:
-        factor: that all rates were multiplied by.
-        factors: that were tried.
-        nll: mean negative log-likelihood of each, in nats, at its best temperature.
-        rows: how many rows judged.
-        split: which they are from.
+        factor: That all rates were multiplied by.
+        factors: That were tried.
+        nll: Mean negative log-likelihood of each, in nats, at its best temperature.
+        rows: How many rows judged.
+        split: Which they are from.
         date: ISO 8601 in UTC.
     """
 
@@ -105,16 +119,16 @@ class Tuning(Plain):
     date: Name
 
 
-class Provenance(Plain):
+class Provenance(StrictModel):
     """Where a model comes from.
 
     Attributes:
-        data: name of the data set.
-        data_sha256: over the calibration rows.
-        weights_sha256: over the parameters and buffers, see :func:`dubio.models.checkpoint.state_dict.sha256`.
-        date: of the calibration, ISO 8601 in UTC.
-        versions: of dubio, torch, pytorch-lightning and Python.
-        tuning: how the committee's rates were tuned; None if they were not.
+        data: Name of the data set.
+        data_sha256: Over the calibration rows.
+        weights_sha256: Over the parameters and buffers, see :func:`dubio.models.checkpoint.state_dict.sha256`.
+        date: Of the calibration, ISO 8601 in UTC.
+        versions: Of dubio, torch, pytorch-lightning and Python.
+        tuning: How the committee's rates were tuned; None if they were not.
     """
 
     data: Name

@@ -56,7 +56,7 @@ class Trainer(pl.Trainer):
             raise TrainingError(f"Expected `ckpt_path` and `output`, but got {ckpt_path} and {output}.")
         check_fit(model.network, datamodule)
         spec = network_spec(model)
-        content = file.read_plain(ckpt_path)
+        content = file.read_content(ckpt_path)
         weights = state_dict.find(ckpt_path, content, model.network, key_prefix)
         # The configuration is the user's own, so the module of the network that it names may be imported.
         network = registry.build(spec, weights, trusted=[type(model.network).__module__])

@@ -14,22 +14,23 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from dubio.models.checkpoint import pickle_scan, sanitize
-from dubio.models.checkpoint.schema import KEY, Section
+from dubio.models.checkpoint.schema import KEY, Metadata
 from dubio.models.errors import ModelError, UnreadableCheckpoint
+from dubio.models.spec import describe_validation_error
 
 PREFIX = "network."  # of the network's weights among those of the Lightning module
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A servable checkpoint as read from disk, its section validated, nothing built yet.
+    """A servable checkpoint as read from disk, its metadata validated, nothing built yet.
 
     Attributes:
-        section: the ``dubio`` key.
-        weights: parameters and buffers of the network, without the prefix.
+        metadata: The ``dubio`` key.
+        weights: Parameters and buffers of the network, without the prefix.
     """
 
-    section: Section
+    metadata: Metadata
     weights: dict[str, Tensor]
 
 
@@ -37,29 +38,27 @@ def read(path: str | Path) -> Checkpoint:
     """Read and validate a servable checkpoint.
 
     Raises:
-        UnreadableCheckpoint: the file is missing, damaged, not a Dubio checkpoint, or holds what is not plain data.
+        UnreadableCheckpoint: If the file is missing, damaged, not a Dubio checkpoint, or holds what is not plain data.
     """
-    content = read_plain(path)
+    content = read_content(path)
     if KEY not in content:
         raise UnreadableCheckpoint(
             path, f"has no {KEY!r} section, so it is not calibrated; run `dubio-train calibrate` on it first."
         )
     try:
-        section = Section.model_validate(sanitize.Copier(os.path.getsize(path)).copy(content[KEY], KEY))
+        metadata = Metadata.model_validate(sanitize.Sanitizer(os.path.getsize(path)).copy(content[KEY], KEY))
     except ModelError as error:
         raise UnreadableCheckpoint(path, str(error)) from error
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(map(str, (KEY, *first["loc"])))
-        raise UnreadableCheckpoint(path, f"field `{field}`: {first['msg']}") from error
-    return Checkpoint(section, network_weights(path, content))
+        raise UnreadableCheckpoint(path, f"field {describe_validation_error(error, KEY)}") from error
+    return Checkpoint(metadata, network_weights(path, content))
 
 
-def read_plain(path: str | Path) -> dict[str, Any]:
+def read_content(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint of plain types and tensors, mapped into memory, on the CPU.
 
     Raises:
-        UnreadableCheckpoint: the file is missing or damaged, or unpickling it would run code.
+        UnreadableCheckpoint: If the file is missing or damaged, or unpickling it would run code.
     """
     try:
         pickle_scan.check(path)
@@ -84,7 +83,7 @@ def network_weights(path: str | Path, content: Mapping[str, Any]) -> dict[str, T
     """The network's parameters and buffers, without the Lightning module's prefix.
 
     Raises:
-        UnreadableCheckpoint: there are none, or the tensors claim more bytes than the file has.
+        UnreadableCheckpoint: If there are none, or the tensors claim more bytes than the file has.
     """
     state = content.get("state_dict")
     if not isinstance(state, dict) or not all(
@@ -92,21 +91,9 @@ def network_weights(path: str | Path, content: Mapping[str, Any]) -> dict[str, T
     ):
         raise UnreadableCheckpoint(path, "field `state_dict`: should be a dict of tensors by name.")
     weights = {name.removeprefix(PREFIX): tensor for name, tensor in sanitize.items(state) if name.startswith(PREFIX)}
-    try:
-        for name, tensor in weights.items():
-            sanitize.check_tensor(tensor, f"state_dict.{PREFIX}{name[:100]!r}")
-    except ModelError as error:
-        raise UnreadableCheckpoint(path, str(error)) from error
     if not weights:
         raise UnreadableCheckpoint(path, f"field `state_dict`: has no key that starts with {PREFIX!r}.")
-    claimed, size = (
-        sum(tensor.numel() * tensor.element_size() for tensor in weights.values()),
-        os.path.getsize(path),
-    )
-    if claimed > size:  # a stride of 0 turns four bytes into a matrix of any size
-        raise UnreadableCheckpoint(
-            path, f"field `state_dict`: the tensors claim {claimed} bytes, but the file has {size}."
-        )
+    sanitize.check_state(path, weights, f"state_dict.{PREFIX}")
     return weights
 
 
@@ -114,7 +101,7 @@ def write(content: dict[str, Any], destination: str | Path) -> None:
     """Write a checkpoint so that ``destination`` is at any time either the old file or the whole new one.
 
     Raises:
-        UnreadableCheckpoint: what was written could not be read back; the old file is still there.
+        UnreadableCheckpoint: If what was written could not be read back; the old file is still there.
     """
     destination = Path(destination)
     destination.parent.mkdir(parents=True, exist_ok=True)

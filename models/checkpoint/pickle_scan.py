@@ -30,8 +30,8 @@ def check(path: str | Path) -> None:
     """Refuse a file that ``torch.save`` did not write, or that names anything but plain data and tensors.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        UnreadableCheckpoint: names what is wrong with it.
+        FileNotFoundError: If there is no such file.
+        UnreadableCheckpoint: Names what is wrong with it.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -1,28 +1,30 @@
-"""Plain values: what a section is made of, checked and copied out of the file."""
+"""Sanitizing: plain data and tensors of a checkpoint, checked and copied out of the file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dubio.models.errors import ModelError
+from dubio.models.errors import ModelError, UnreadableCheckpoint
 
-MAX_VALUES = 2**19  # in one section, shared ones counted every time: a row of many numbers has a mean for each
+MAX_VALUES = 2**19  # in the metadata, shared ones counted every time: a row of many numbers has a mean for each
 MAX_DEPTH = 12
 MAX_LENGTH = 256  # characters of a string or a key
 
 
-class Copier:
+class Sanitizer:
     """Copies nested dicts, lists, strings, numbers and tensors, and refuses everything else.
 
     The copy shares nothing with the file, which is mapped into memory and may be written over while the copy is in
     use, and nothing with itself: a few bytes can otherwise describe a list of a billion references.
 
     Args:
-        max_bytes: that all tensors together may take, the size of the file.
+        max_bytes: What all tensors together may take, the size of the file.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -33,7 +35,7 @@ class Copier:
         """A copy of ``value``.
 
         Raises:
-            ModelError: names the field ``where`` and the rule.
+            ModelError: If it is anything else; names the field ``where`` and the rule.
         """
         self._values -= 1
         if self._values < 0 or depth == 0:
@@ -73,12 +75,35 @@ def check_tensor(tensor: Tensor, where: str) -> None:
     """Refuse a tensor that is not dense and in memory, or that carries attributes which could shadow its methods.
 
     Raises:
-        ModelError: names the field ``where`` and the rule.
+        ModelError: If it is such a tensor; names the field ``where`` and the rule.
     """
     if type(tensor) not in (Tensor, nn.Parameter) or vars(tensor):
         raise ModelError(f"field `{where}`: expected a tensor without attributes, but got {type(tensor).__name__}.")
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested or tensor.device.type != "cpu":
         raise ModelError(f"field `{where}`: expected a dense tensor that the file holds, but got {tensor.layout}.")
+
+
+def check_state(path: str | Path, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse a state dict with a tensor that :func:`check_tensor` refuses, or with more bytes than its file has.
+
+    Args:
+        path: Of the file.
+        tensors: By name.
+        where: What stands before the names in messages.
+
+    Raises:
+        UnreadableCheckpoint: Names the file, the field and the rule.
+    """
+    try:
+        for name, tensor in tensors.items():
+            check_tensor(tensor, ascii(f"{where}{name}"[:200])[1:-1])
+    except ModelError as error:
+        raise UnreadableCheckpoint(path, str(error)) from error
+    claimed, size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()), os.path.getsize(path)
+    if claimed > size:  # a stride of 0 turns four bytes into a matrix of any size
+        raise UnreadableCheckpoint(
+            path, f"field `state_dict`: the tensors claim {claimed} bytes, but the file has {size}."
+        )
 
 
 def _key(key: object, where: str) -> str:

@@ -1,4 +1,4 @@
-"""The section: what the ``dubio`` key of a checkpoint holds, validated."""
+"""The schema: what the ``dubio`` key of a checkpoint holds, validated."""
 
 from __future__ import annotations
 
@@ -7,27 +7,25 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from dubio.models.inputs.spec import InputSpec
-from dubio.models.spec import CommitteeSpec, Name, NetworkSpec, Plain, Provenance, Temperature
+from dubio.models.spec import CommitteeSpec, Name, NetworkSpec, Provenance, StrictModel, Temperature
 
 KEY = "dubio"
-FORMAT_VERSION = 1
 
 
-class Section(Plain):
-    """Everything that makes a Lightning checkpoint servable.
+class Metadata(StrictModel):
+    """The ``dubio`` key: everything that makes a Lightning checkpoint servable.
 
     Attributes:
-        format_version: of this section.
-        network: how to build the network.
-        input: what one input is.
-        classes: names, in the order of the logits.
-        temperature: divides the logits.
-        committee: how to draw the members again.
-        detector: fitted parts, see :mod:`dubio.uncertainty.detection.serialization`.
-        calibration: sorted scores, alpha, delta and level, see :class:`dubio.uncertainty.Calibration`.
-        provenance: where the model comes from.
-        auto: when fewer members are enough, see :func:`dubio.uncertainty.detection.serialization.dump_stopping`; older
-            files have none.
+        format_version: Of this schema.
+        network: How to build the network.
+        input: What one input is.
+        classes: Names, in the order of the logits.
+        temperature: Divides the logits.
+        committee: How to draw the members again.
+        detector: Fitted scores, see :mod:`dubio.uncertainty.detection.serialization`.
+        calibration: Sorted scores, alpha, delta and level, see :class:`dubio.uncertainty.Calibration`.
+        provenance: Where the model comes from.
+        auto: When fewer members are enough, see :func:`dubio.uncertainty.detection.serialization.dump_stopping`.
     """
 
     format_version: Literal[1]
@@ -39,7 +37,7 @@ class Section(Plain):
     detector: dict[str, Any]
     calibration: dict[str, Any]
     provenance: Provenance
-    auto: dict[str, Any] | None = None
+    auto: dict[str, Any]
 
     @field_validator("classes")
     @classmethod

@@ -1,9 +1,8 @@
-"""State dicts: the weights of a known network, found in a checkpoint that somebody else's code wrote."""
+"""State dicts: a network's weights by name, found in a checkpoint that somebody else's code wrote, and hashed."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dubio.models.checkpoint import sanitize
-from dubio.models.errors import ModelError, UnreadableCheckpoint
+from dubio.models.errors import UnreadableCheckpoint
 
 MAX_DEPTH = 4  # {"checkpoint": {"model": {"state_dict": ...}}} is as deep as anyone nests
 MAX_PREFIXES = 16  # that are tried in one dict, the likeliest first
@@ -42,17 +41,18 @@ def find(
     """The network's parameters and buffers, wherever the content has them and whatever stands before their names.
 
     Args:
-        path: of the file, for messages and for its size.
-        content: of the file, as :func:`dubio.models.checkpoint.read_plain` gives it: a state dict, or dicts around one.
-        network: says which names and shapes are wanted; its values do not matter.
-        prefix: what stands before the network's names, such as ``backbone.``, with or without the keys that lead
+        path: Of the file, for messages and for its size.
+        content: Of the file, as :func:`dubio.models.checkpoint.file.read_content` gives it: a state dict, or dicts
+            around one.
+        network: Says which names and shapes are wanted; its values do not matter.
+        prefix: What stands before the network's names, such as ``backbone.``, with or without the keys that lead
             there; by default the only one that fits.
 
     Returns:
         The tensors under the network's names, their floats in the network's precision.
 
     Raises:
-        UnreadableCheckpoint: nothing fits, more than one does, or a tensor is not dense data that the file holds.
+        UnreadableCheckpoint: If nothing fits, more than one does, or a tensor is not dense data that the file holds.
     """
     expected = network.state_dict()
     dicts = list(_dicts(dict(content)))
@@ -66,16 +66,9 @@ def find(
     if not whole:
         names = [where + name for where, state in dicts for name in state]
         raise UnreadableCheckpoint(path, _refusal(network, prefix, asked, fits, names))
-    (found,) = whole
-    try:
-        for name, tensor in found.weights.items():
-            sanitize.check_tensor(tensor, f"{found.where}{found.prefix}{name}"[:200])
-    except ModelError as error:
-        raise UnreadableCheckpoint(path, str(error)) from error
-    claimed, size = sum(each.numel() * each.element_size() for each in found.weights.values()), os.path.getsize(path)
-    if claimed > size:  # a stride of 0 turns four bytes into a matrix of any size
-        raise UnreadableCheckpoint(path, f"its tensors claim {claimed} bytes, but the file has {size}.")
-    return {name: tensor.to(expected[name].dtype) for name, tensor in found.weights.items()}
+    (fit,) = whole
+    sanitize.check_state(path, fit.weights, fit.where + fit.prefix)
+    return {name: tensor.to(expected[name].dtype) for name, tensor in fit.weights.items()}
 
 
 def _dicts(content: dict[str, Any], where: str = "", depth: int = MAX_DEPTH) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -102,22 +95,22 @@ def _prefixes(expected: Iterable[str], state: Iterable[str]) -> list[str]:
 
 
 def _fit(expected: Mapping[str, Tensor], where: str, state: Mapping[str, Tensor], prefix: str) -> _Fit:
-    found = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    misshapen = [name for name in expected if name in found and not _alike(expected[name], found[name])]
+    own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    misshapen = [name for name in expected if name in own and not _alike(expected[name], own[name])]
     kinds = {
-        "missing": [repr(name) for name in expected if name not in found],
-        "unexpected": [repr(name[:100]) for name in found if name not in expected],
-        "misshapen": [f"{name!r} should be {_say(expected[name])}, but is {_say(found[name])}" for name in misshapen],
+        "missing": [repr(name) for name in expected if name not in own],
+        "unexpected": [repr(name[:100]) for name in own if name not in expected],
+        "misshapen": [f"{name!r} should be {_say(expected[name])}, but is {_say(own[name])}" for name in misshapen],
     }
     wrong = tuple(f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names)
-    weights = {name: found[name] for name in expected if name in found and name not in misshapen}
+    weights = {name: own[name] for name in expected if name in own and name not in misshapen}
     return _Fit(where, prefix, weights, wrong)
 
 
-def _alike(expected: Tensor, found: Tensor) -> bool:
+def _alike(expected: Tensor, actual: Tensor) -> bool:
     # Another precision is no other network: torch would convert it, too.
-    same = expected.dtype == found.dtype or (expected.is_floating_point() and found.is_floating_point())
-    return same and expected.shape == found.shape
+    same = expected.dtype == actual.dtype or (expected.is_floating_point() and actual.is_floating_point())
+    return same and expected.shape == actual.shape
 
 
 def _refusal(network: nn.Module, prefix: str | None, asked: list[_Fit], fits: list[_Fit], names: list[str]) -> str:

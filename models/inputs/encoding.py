@@ -23,11 +23,11 @@ def check(spec: InputSpec, x: ArrayLike | Tensor) -> Tensor:
     """Raw inputs as a float32 tensor ``[B, *shape]`` on the CPU.
 
     Args:
-        spec: of one input.
-        x: raw inputs; or, for a table, a list of rows by column, and a list of texts for text.
+        spec: Of one input.
+        x: Raw inputs; or, for a table, a list of rows by column, and a list of texts for text.
 
     Raises:
-        InvalidInput: not numbers, no rows, a wrong shape, a value that is not finite, or no token.
+        InvalidInput: Not numbers, no rows, a wrong shape, a value that is not finite, or no token.
     """
     if isinstance(x, list | tuple) and x and isinstance(x[0], str | Mapping):
         x = _read(spec, x)
@@ -61,7 +61,7 @@ class Normalisation:
 
     Attributes:
         mean: ``[C, 1, ...]``, to be broadcast over raw inputs ``[B, C, ...]``.
-        std: like ``mean``.
+        std: Like ``mean``.
     """
 
     mean: Tensor
@@ -117,7 +117,7 @@ def refuse_overflow(spec: InputSpec, raw: Tensor, probs_BC: Tensor) -> None:
     """Refuse inputs so large that a network's probabilities for them are not finite.
 
     Raises:
-        InvalidInput: names the first such input.
+        InvalidInput: Names the first such input.
     """
     fine_BC = torch.isfinite(probs_BC)
     if not bool(fine_BC.all()):

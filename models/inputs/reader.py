@@ -17,7 +17,7 @@ class Reader(Protocol):
         """Raw inputs ``[N, *shape]``.
 
         Raises:
-            InvalidInput: an instance is not what the model takes.
+            InvalidInput: If an instance is not what the model takes.
         """
 
     def example(self) -> Any:

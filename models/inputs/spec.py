@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from dubio.models.inputs.reader import Reader
 from dubio.models.inputs.tabular import MAX_COLUMNS, Column, Table, width
 from dubio.models.inputs.text import TokenizerSpec, Tokens
-from dubio.models.spec import Finite, Plain
+from dubio.models.spec import Finite, StrictModel
 
 MAX_INPUT = 2**24  # numbers in one input
 
@@ -19,7 +19,7 @@ MAX_INPUT = 2**24  # numbers in one input
 _AXES = {"image": 3, "numbers": 1, "table": 1, "text": 1}
 
 
-class InputSpec(Plain):
+class InputSpec(StrictModel):
     """What one input is.
 
     A *raw* input is always an array of numbers: pixels, a row, the encoded columns of a table's row, or the tokens of a
@@ -27,14 +27,14 @@ class InputSpec(Plain):
 
     Attributes:
         kind: ``image`` (channels first), ``numbers`` (one row), ``table`` (named columns) or ``text``.
-        shape: of one raw input, without the batch axis.
-        mean: subtracted, one a channel (image), one a number or encoded column, and 0 for text; fitted on the training
+        shape: Of one raw input, without the batch axis.
+        mean: Subtracted, one a channel (image), one a number or encoded column, and 0 for text; fitted on the training
             split.
-        std: divided by, as ``mean``; positive, and 1 for text.
-        low: smallest raw value in the training split; for text the first token.
-        high: largest raw value in the training split; for text the last token.
-        columns: of a table; None for everything else.
-        tokenizer: of a text; None for everything else.
+        std: Divided by, as ``mean``; positive, and 1 for text.
+        low: Smallest raw value in the training split; for text the first token.
+        high: Largest raw value in the training split; for text the last token.
+        columns: Of a table; None for everything else.
+        tokenizer: Of a text; None for everything else.
     """
 
     kind: Literal["image", "numbers", "table", "text"]

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from dubio.models.errors import InvalidInput, did_you_mean
-from dubio.models.spec import Finite, Name, Plain
+from dubio.models.spec import Finite, Name, StrictModel
 
 MAX_COLUMNS = 4096
 MAX_CATEGORIES = 1024
@@ -28,16 +28,16 @@ Where = Callable[[int], str]
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-class NumericColumn(Plain):
+class NumericColumn(StrictModel):
     """A column of numbers.
 
     Attributes:
         kind: ``numeric``.
-        name: of the column.
-        low: smallest value in the training rows.
-        high: largest value in the training rows.
-        fill: stands for a missing value; the median of the training rows.
-        missing: whether training rows had holes in it; if not, a row must have a value.
+        name: Of the column.
+        low: Smallest value in the training rows.
+        high: Largest value in the training rows.
+        fill: Stands for a missing value; the median of the training rows.
+        missing: Whether training rows had holes in it; if not, a row must have a value.
     """
 
     kind: Literal["numeric"]
@@ -72,7 +72,7 @@ class NumericColumn(Plain):
         """The numbers ``[N, 1 or 2]`` of a value for each row.
 
         Raises:
-            InvalidInput: a value is no finite number, or missing where no training row had a hole.
+            InvalidInput: If a value is no finite number, or missing where no training row had a hole.
         """
         for row, value in enumerate(values):
             if type(value) in (int, float) and abs(value) <= _LARGEST:  # type: ignore[arg-type]
@@ -90,14 +90,14 @@ class NumericColumn(Plain):
         return (numbers_BF[:, 0] < self.low) | (numbers_BF[:, 0] > self.high)
 
 
-class CategoricalColumn(Plain):
+class CategoricalColumn(StrictModel):
     """A column of names.
 
     Attributes:
         kind: ``categorical``.
-        name: of the column.
-        categories: that occurred in the training rows.
-        missing: as for :class:`NumericColumn`.
+        name: Of the column.
+        categories: That occurred in the training rows.
+        missing: As for :class:`NumericColumn`.
     """
 
     kind: Literal["categorical"]
@@ -132,7 +132,7 @@ class CategoricalColumn(Plain):
         their names.
 
         Raises:
-            InvalidInput: a value is no name, or missing where no training row had a hole.
+            InvalidInput: If a value is no name, or missing where no training row had a hole.
         """
         width = len(self.features)
         place: dict[str | None, int] = {name: index for index, name in enumerate(self.categories)}
@@ -160,7 +160,7 @@ class Table:
     """Reads rows of named columns.
 
     Args:
-        columns: in the order of their numbers.
+        columns: In the order of their numbers.
     """
 
     def __init__(self, columns: Sequence[NumericColumn | CategoricalColumn]) -> None:
@@ -175,7 +175,7 @@ class Table:
         """Numbers ``[N, F]`` of rows.
 
         Raises:
-            InvalidInput: a row is no mapping, lacks a column, has one that is unknown, or a value does not fit.
+            InvalidInput: If a row is no mapping, lacks a column, has one that is unknown, or a value does not fit.
         """
         for index, instance in enumerate(instances):
             self._check(instance, f"instances[{index}]")
@@ -186,11 +186,11 @@ class Table:
         """Numbers ``[N, F]`` of rows that are given column by column.
 
         Args:
-            values: of every column, one a row.
-            where: names a row and a column in messages.
+            values: Of every column, one a row.
+            where: Names a row and a column in messages.
 
         Raises:
-            InvalidInput: a value does not fit.
+            InvalidInput: If a value does not fit.
         """
         parts = [
             column.encode(values[name], lambda row, name=name: where(row, name))  # type: ignore[misc]
@@ -206,7 +206,7 @@ class Table:
         """Whether a row has a value that lies beyond those of the training rows, or that none of them had, ``[B]``.
 
         Args:
-            raw: numbers ``[B, F]``.
+            raw: Numbers ``[B, F]``.
         """
         widths = [len(column.features) for column in self.columns.values()]
         parts = raw.split(widths, dim=1)

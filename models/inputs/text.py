@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from dubio.models.errors import InvalidInput
-from dubio.models.spec import MAX_STRING, Plain
+from dubio.models.spec import MAX_STRING, StrictModel
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -32,7 +32,7 @@ MAX_CHARACTERS = 2**16
 Word = Annotated[str, Field(min_length=1, max_length=MAX_STRING)]
 
 
-class TokenizerSpec(Plain):
+class TokenizerSpec(StrictModel):
     """A tokenizer.
 
     A text is brought into Unicode's form NFKC, if so wanted into lower case, and divided into words and signs; each is
@@ -40,10 +40,10 @@ class TokenizerSpec(Plain):
 
     Attributes:
         kind: ``word`` or ``bpe``.
-        vocabulary: words or parts in the order of their tokens; the first two are :data:`SPECIAL`.
-        merges: of ``bpe``: pairs of parts that become one, most frequent first, each with a space between.
-        lowercase: whether capitals count as small letters.
-        length: tokens of an input; longer texts are cut, shorter ones filled up with token 0.
+        vocabulary: Words or parts in the order of their tokens; the first two are :data:`SPECIAL`.
+        merges: Of ``bpe``: pairs of parts that become one, most frequent first, each with a space between.
+        lowercase: Whether capitals count as small letters.
+        length: Tokens of an input; longer texts are cut, shorter ones filled up with token 0.
     """
 
     kind: Literal["word", "bpe"]
@@ -70,7 +70,7 @@ class Tokens:
     """Reads texts.
 
     Args:
-        spec: of the tokenizer.
+        spec: Of the tokenizer.
     """
 
     def __init__(self, spec: TokenizerSpec) -> None:
@@ -80,7 +80,7 @@ class Tokens:
         """Tokens ``[N, L]`` of texts, filled up with 0.
 
         Raises:
-            InvalidInput: an instance is no text, or has no words.
+            InvalidInput: If an instance is no text, or has no words.
         """
         tokens_NL = np.zeros((len(instances), self.spec.length), dtype=np.float32)
         for row, instance in enumerate(instances):
@@ -100,7 +100,7 @@ class Tokens:
         """Whether a text has no word that the vocabulary knows, ``[B]``.
 
         Args:
-            raw: tokens ``[B, L]``.
+            raw: Tokens ``[B, L]``.
         """
         return torch.isin(raw, torch.tensor([PADDING, UNKNOWN], dtype=raw.dtype)).all(1)
 

@@ -16,16 +16,16 @@ class ConvNet(nn.Module):
     neighbouring pixels are so alike that dropping single ones removes nothing.
 
     Args:
-        in_channels: channels of an image.
-        image_size: height and width of an image in pixels.
-        widths: channels of each block; each block halves height and width.
-        rates: spatial dropout rate after each block, one a block.
-        dense: units of the dense layer.
-        dense_rate: dropout rate after the dense layer.
+        in_channels: Channels of an image.
+        image_size: Height and width of an image in pixels.
+        widths: Channels of each block; each block halves height and width.
+        rates: Spatial dropout rate after each block, one a block.
+        dense: Units of the dense layer.
+        dense_rate: Dropout rate after the dense layer.
         num_classes: C.
 
     Raises:
-        ValueError: a size is not positive, a rate not in [0, 1], there is not one rate a block, or the image is too
+        ValueError: If a size is not positive, a rate not in [0, 1], there is not one rate a block, or the image is too
             small for that many blocks.
     """
 
@@ -40,15 +40,9 @@ class ConvNet(nn.Module):
         num_classes: int = 10,
     ) -> None:
         super().__init__()
-        check_sizes(
-            in_channels=[in_channels],
-            image_size=[image_size],
-            widths=widths,
-            dense=[dense],
-            num_classes=[num_classes],
-        )
-        check_rates(rates, layers=len(widths))
-        check_rates([dense_rate], layers=1, name="dense_rate")
+        check_sizes(in_channels=in_channels, image_size=image_size, widths=widths, dense=dense, num_classes=num_classes)
+        check_rates(layers=len(widths), rates=rates)
+        check_rates(dense_rate=dense_rate)
         pooled = image_size >> len(widths)
         if pooled < 1:
             raise ValueError(

@@ -16,15 +16,15 @@ class DropConnectLinear(nn.Linear):
     In training one mask serves the whole batch, as drawing one an example would take a weight matrix for each.
 
     Args:
-        in_features: of the input.
-        out_features: of the output.
-        rate: share of the weights that is dropped.
-        bias: whether there is one; it is not dropped.
+        in_features: Of the input.
+        out_features: Of the output.
+        rate: Share of the weights that is dropped.
+        bias: Whether there is one; it is not dropped.
     """
 
     def __init__(self, in_features: int, out_features: int, rate: float = 0.5, bias: bool = True) -> None:
         super().__init__(in_features, out_features, bias)
-        check_rates([rate], layers=1, name="rate")
+        check_rates(rate=rate)
         self.rate = rate
 
     def forward(self, input: Tensor) -> Tensor:
@@ -40,13 +40,13 @@ class DropConnectMLP(nn.Module):
     """A multi-layer perceptron whose hidden layers drop connections.
 
     Args:
-        in_features: numbers in an input, whatever its shape.
-        widths: units of each hidden layer.
-        rates: share of dropped weights of each hidden layer, one a layer.
+        in_features: Numbers in an input, whatever its shape.
+        widths: Units of each hidden layer.
+        rates: Share of dropped weights of each hidden layer, one a layer.
         num_classes: C.
 
     Raises:
-        ValueError: a size is not positive, a rate not in [0, 1], or there is not one rate a layer.
+        ValueError: If a size is not positive, a rate not in [0, 1], or there is not one rate a layer.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class DropConnectMLP(nn.Module):
         num_classes: int = 10,
     ) -> None:
         super().__init__()
-        check_sizes(in_features=[in_features], widths=widths, num_classes=[num_classes])
-        check_rates(rates, layers=len(widths))
+        check_sizes(in_features=in_features, widths=widths, num_classes=num_classes)
+        check_rates(layers=len(widths), rates=rates)
         layers: list[nn.Module] = [nn.Flatten()]
         for incoming, width, rate in zip([in_features, *widths], widths, rates, strict=False):
             layers += [DropConnectLinear(incoming, width, rate), nn.ReLU()]

@@ -13,13 +13,13 @@ class MLP(nn.Module):
     """Linear, ReLU and dropout for each hidden layer, then a linear head (Srivastava 2014).
 
     Args:
-        in_features: numbers in one input, whatever its shape; the input is flattened.
-        widths: units of each hidden layer.
+        in_features: Numbers in one input, whatever its shape; the input is flattened.
+        widths: Units of each hidden layer.
         num_classes: C.
-        rates: dropout rate after each hidden layer, one a layer.
+        rates: Dropout rate after each hidden layer, one a layer.
 
     Raises:
-        ValueError: a size is not positive, a rate not in [0, 1], or there is not one rate a layer.
+        ValueError: If a size is not positive, a rate not in [0, 1], or there is not one rate a layer.
     """
 
     def __init__(
@@ -30,8 +30,8 @@ class MLP(nn.Module):
         rates: Sequence[float] = (0.5, 0.4, 0.3),
     ) -> None:
         super().__init__()
-        check_sizes(in_features=[in_features], widths=widths, num_classes=[num_classes])
-        check_rates(rates, layers=len(widths))
+        check_sizes(in_features=in_features, widths=widths, num_classes=num_classes)
+        check_rates(layers=len(widths), rates=rates)
         layers: list[nn.Module] = [nn.Flatten()]
         for incoming, width, rate in zip([in_features, *widths], widths, rates, strict=False):
             layers += [nn.Linear(incoming, width), nn.ReLU(), nn.Dropout(rate)]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dubio.models.networks.dropout import LockedDropout
-from dubio.models.networks.sequences import Steps
+from dubio.models.networks.sequences import InputEmbedding
 from dubio.models.networks.validation import check_rates, check_sizes
 
 
@@ -21,21 +21,21 @@ class RecurrentNet(nn.Module):
     sequence and kept over all its time steps. Torch's own layers drop anew at each step, and never what is fed back.
 
     Args:
-        features: numbers in each time step; of a token, the size of its embedding.
-        width: units of the state.
+        features: Numbers in each time step; of a token, the size of its embedding.
+        width: Units of the state.
         cell: ``lstm`` or ``gru``.
-        layers: cells on top of each other.
-        bidirectional: whether a second stack reads from the end.
-        vocabulary: how many tokens there are; 0 for rows of numbers.
-        padding: what fills up shorter sequences, see :class:`dubio.models.networks.sequences.Steps`;
+        layers: Cells on top of each other.
+        bidirectional: Whether a second stack reads from the end.
+        vocabulary: How many tokens there are; 0 for rows of numbers.
+        padding: What fills up shorter sequences, see :class:`dubio.models.networks.sequences.InputEmbedding`;
             a padded step changes nothing.
-        input_rate: share of the features that a sequence does without.
-        recurrent_rate: share of the state that is not fed back.
-        output_rate: share of the state that is dropped between layers and before the head.
+        input_rate: Share of the features that a sequence does without.
+        recurrent_rate: Share of the state that is not fed back.
+        output_rate: Share of the state that is dropped between layers and before the head.
         num_classes: C.
 
     Raises:
-        ValueError: a size is not positive, a rate not in [0, 1], or the cell is unknown.
+        ValueError: If a size is not positive, a rate not in [0, 1], or the cell is unknown.
     """
 
     def __init__(
@@ -53,18 +53,17 @@ class RecurrentNet(nn.Module):
         num_classes: int = 10,
     ) -> None:
         super().__init__()
-        check_sizes(width=[width], layers=[layers], num_classes=[num_classes])
-        for name, rate in (("input", input_rate), ("recurrent", recurrent_rate), ("output", output_rate)):
-            check_rates([rate], layers=1, name=f"{name}_rate")
+        check_sizes(width=width, layers=layers, num_classes=num_classes)
+        check_rates(input_rate=input_rate, recurrent_rate=recurrent_rate, output_rate=output_rate)
         if cell not in GATES:
             raise ValueError(f"Expected `cell` to be one of {sorted(GATES)}, but got {cell!r}.")
         self.output_rate = output_rate
-        self.steps = Steps(features, vocabulary, padding)
+        self.steps = InputEmbedding(features, vocabulary, padding)
         directions = (False, True) if bidirectional else (False,)
         both = len(directions) * width
         self.layers = nn.ModuleList(
             nn.ModuleList(
-                Reader(both if layer else features, width, cell, backward, rate, recurrent_rate)
+                RecurrentLayer(both if layer else features, width, cell, backward, rate, recurrent_rate)
                 for backward in directions
             )
             for layer, rate in enumerate([input_rate] + [output_rate] * (layers - 1))
@@ -75,24 +74,24 @@ class RecurrentNet(nn.Module):
         """Logits ``[B, C]`` of sequences ``[B, L, features]``, the rows of images ``[B, channels, H, features]``, or
         tokens ``[B, L]``."""
         states_BLH, present_BL = self.steps(x)
-        for readers in cast("Iterable[Iterable[Reader]]", self.layers):
-            read = [reader(states_BLH, present_BL) for reader in readers]
+        for both_ways in cast("Iterable[Iterable[RecurrentLayer]]", self.layers):
+            read = [layer(states_BLH, present_BL) for layer in both_ways]
             states_BLH = torch.cat([states for states, _ in read], dim=-1)
         last_BH = torch.cat([last for _, last in read], dim=-1)
         logits_BC: Tensor = self.head(F.dropout(last_BH, self.output_rate, self.training))
         return logits_BC
 
 
-class Reader(nn.Module):
+class RecurrentLayer(nn.Module):
     """One layer in one direction; see :class:`RecurrentNet`.
 
     Args:
-        features: numbers in each time step.
-        width: units of the state.
+        features: Numbers in each time step.
+        width: Units of the state.
         cell: ``lstm`` or ``gru``.
-        backward: whether it reads from the end.
-        input_rate: share of the features that a sequence does without.
-        recurrent_rate: share of the state that is not fed back.
+        backward: Whether it reads from the end.
+        input_rate: Share of the features that a sequence does without.
+        recurrent_rate: Share of the state that is not fed back.
     """
 
     def __init__(

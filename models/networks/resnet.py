@@ -17,15 +17,15 @@ class ResNet(nn.Module):
     which changes the shape, brings its input into the new one by a 1x1 convolution.
 
     Args:
-        in_channels: channels of an image.
-        widths: channels of each stage.
-        blocks: residual blocks of each stage.
-        rate: spatial dropout rate within the blocks.
-        head_rate: dropout rate before the head.
+        in_channels: Channels of an image.
+        widths: Channels of each stage.
+        blocks: Residual blocks of each stage.
+        rate: Spatial dropout rate within the blocks.
+        head_rate: Dropout rate before the head.
         num_classes: C.
 
     Raises:
-        ValueError: a size is not positive, or a rate not in [0, 1].
+        ValueError: If a size is not positive, or a rate not in [0, 1].
     """
 
     def __init__(
@@ -38,9 +38,8 @@ class ResNet(nn.Module):
         num_classes: int = 10,
     ) -> None:
         super().__init__()
-        check_sizes(in_channels=[in_channels], widths=widths, blocks=[blocks], num_classes=[num_classes])
-        check_rates([rate], layers=1, name="rate")
-        check_rates([head_rate], layers=1, name="head_rate")
+        check_sizes(in_channels=in_channels, widths=widths, blocks=blocks, num_classes=num_classes)
+        check_rates(rate=rate, head_rate=head_rate)
         layers: list[nn.Module] = [nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)]
         incoming = widths[0]
         for stage, width in enumerate(widths):
@@ -61,10 +60,10 @@ class Block(nn.Module):
     """One residual block; see :class:`ResNet`.
 
     Args:
-        incoming: channels of the input.
-        width: channels of the output.
-        stride: of the first convolution.
-        rate: spatial dropout rate before the second one.
+        incoming: Channels of the input.
+        width: Channels of the output.
+        stride: Of the first convolution.
+        rate: Spatial dropout rate before the second one.
     """
 
     def __init__(self, incoming: int, width: int, stride: int, rate: float) -> None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dubio.models.networks.sequences import Steps
+from dubio.models.networks.sequences import InputEmbedding
 from dubio.models.networks.validation import check_rates, check_sizes
 
 
@@ -16,18 +16,18 @@ class TextCNN(nn.Module):
     """Convolutions over windows of several sizes, the largest value of each over the text, and a head (Kim 2014).
 
     Args:
-        vocabulary: how many tokens there are.
-        features: size of a token's embedding.
-        windows: tokens that a convolution sees at a time, one convolution each.
-        width: channels of each convolution.
-        padding: token that fills up shorter texts, see :class:`dubio.models.networks.sequences.Steps`.
-        word_rate: share of tokens that a text does without, as wholes (Gal and Ghahramani 2016).
-        embedding_rate: dropout rate on the numbers of the embeddings.
-        head_rate: dropout rate before the head.
+        vocabulary: How many tokens there are.
+        features: Size of a token's embedding.
+        windows: Tokens that a convolution sees at a time, one convolution each.
+        width: Channels of each convolution.
+        padding: Token that fills up shorter texts, see :class:`dubio.models.networks.sequences.InputEmbedding`.
+        word_rate: Share of tokens that a text does without, as wholes (Gal and Ghahramani 2016).
+        embedding_rate: Dropout rate on the numbers of the embeddings.
+        head_rate: Dropout rate before the head.
         num_classes: C.
 
     Raises:
-        ValueError: a size is not positive, or a rate not in [0, 1].
+        ValueError: If a size is not positive, or a rate not in [0, 1].
     """
 
     def __init__(
@@ -43,10 +43,9 @@ class TextCNN(nn.Module):
         num_classes: int = 10,
     ) -> None:
         super().__init__()
-        check_sizes(vocabulary=[vocabulary], windows=windows, width=[width], num_classes=[num_classes])
-        for name, rate in (("word", word_rate), ("embedding", embedding_rate), ("head", head_rate)):
-            check_rates([rate], layers=1, name=f"{name}_rate")
-        self.steps = Steps(features, vocabulary, padding)
+        check_sizes(vocabulary=vocabulary, windows=windows, width=width, num_classes=num_classes)
+        check_rates(word_rate=word_rate, embedding_rate=embedding_rate, head_rate=head_rate)
+        self.steps = InputEmbedding(features, vocabulary, padding)
         self.drop_words = nn.Dropout1d(word_rate)
         self.drop_numbers = nn.Dropout(embedding_rate)
         self.windows = nn.ModuleList(nn.Conv1d(features, width, window, padding=window - 1) for window in windows)
@@ -60,6 +59,6 @@ class TextCNN(nn.Module):
         if present_BL is not None:
             # Zeros, as beyond the ends: how far a text is filled up changes nothing.
             steps_BLF = steps_BLF * present_BL.unsqueeze(-1)
-        found = [F.relu(window(steps_BLF.transpose(1, 2))).amax(-1) for window in self.windows]
-        logits_BC: Tensor = self.head(self.drop(torch.cat(found, dim=-1)))
+        pooled = [F.relu(window(steps_BLF.transpose(1, 2))).amax(-1) for window in self.windows]
+        logits_BC: Tensor = self.head(self.drop(torch.cat(pooled, dim=-1)))
         return logits_BC

@@ -17,19 +17,19 @@ class TimmNet(nn.Module):
     checkpoint.
 
     Args:
-        architecture: a name of `timm.list_models()`, such as ``resnet18`` or ``vit_tiny_patch16_224``.
-        in_channels: channels of an image.
-        image_size: height and width of an image in pixels, for architectures that are built for one size.
-        attention_rate: dropout rate on attention weights, for architectures that have attention.
-        projection_rate: dropout rate behind each sub-layer, for the same ones.
-        depth_rate: rate at which whole blocks are skipped in training (Huang 2016); no dropout site.
-        head_rate: dropout rate before the head.
+        architecture: A name of `timm.list_models()`, such as ``resnet18`` or ``vit_tiny_patch16_224``.
+        in_channels: Channels of an image.
+        image_size: Height and width of an image in pixels, for architectures that are built for one size.
+        attention_rate: Dropout rate on attention weights, for architectures that have attention.
+        projection_rate: Dropout rate behind each sub-layer, for the same ones.
+        depth_rate: Rate at which whole blocks are skipped in training (Huang 2016); no dropout site.
+        head_rate: Dropout rate before the head.
         num_classes: C.
 
     Raises:
-        ValueError: a size is not positive, a rate not in [0, 1], or timm has no such architecture.
-        ModuleNotFoundError: timm is not installed.
-        TypeError: the architecture does not have what an argument asks for.
+        ValueError: If a size is not positive, a rate not in [0, 1], or timm has no such architecture.
+        ModuleNotFoundError: If timm is not installed.
+        TypeError: If the architecture does not have what an argument asks for.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class TimmNet(nn.Module):
         num_classes: int = 10,
     ) -> None:
         super().__init__()
-        check_sizes(in_channels=[in_channels], num_classes=[num_classes])
-        if image_size is not None:
-            check_sizes(image_size=[image_size])
+        check_sizes(
+            in_channels=in_channels, num_classes=num_classes, image_size=1 if image_size is None else image_size
+        )
+        check_rates(
+            attention_rate=attention_rate, projection_rate=projection_rate, depth_rate=depth_rate, head_rate=head_rate
+        )
         rates = {"attn_drop_rate": attention_rate, "proj_drop_rate": projection_rate, "drop_path_rate": depth_rate}
-        names = ("attention_rate", "projection_rate", "depth_rate", "head_rate")
-        for name, rate in zip(names, (*rates.values(), head_rate), strict=True):
-            check_rates([rate], layers=1, name=name)
         timm = _timm()
         # Only what timm itself defines: it would download the networks that other names stand for.
         if not timm.is_model(architecture) or ":" in architecture:

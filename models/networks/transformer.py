@@ -20,25 +20,25 @@ class TransformerNet(nn.Module):
     each sub-layer (Xiong 2020), which trains without a warm-up.
 
     Args:
-        features: numbers in each row; unused for tokens.
-        length: rows or tokens of an input, at most.
-        width: of the representation.
-        layers: encoder layers.
-        heads: attention heads; their number divides the width.
-        feedforward: units between the two linear layers of a sub-layer.
-        vocabulary: how many tokens there are; 0 for rows of numbers.
-        padding: what fills up shorter sequences, see :class:`dubio.models.networks.sequences.Steps`;
+        features: Numbers in each row; unused for tokens.
+        length: Rows or tokens of an input, at most.
+        width: Of the representation.
+        layers: Encoder layers.
+        heads: Attention heads; their number divides the width.
+        feedforward: Units between the two linear layers of a sub-layer.
+        vocabulary: How many tokens there are; 0 for rows of numbers.
+        padding: What fills up shorter sequences, see :class:`dubio.models.networks.sequences.InputEmbedding`;
             nothing attends to a padded step.
         positions: ``learned``, or ``sinusoidal`` as in the paper.
         pooling: ``mean`` over the steps, or ``cls``: a learned first step, whose representation is taken.
-        rate: dropout rate behind and within each sub-layer.
-        attention_rate: dropout rate on attention weights; that of the sub-layers by default.
-        embedding_rate: dropout rate on the sum of embedding and position.
-        head_rate: dropout rate before the head.
+        rate: Dropout rate behind and within each sub-layer.
+        attention_rate: Dropout rate on attention weights; that of the sub-layers by default.
+        embedding_rate: Dropout rate on the sum of embedding and position.
+        head_rate: Dropout rate before the head.
         num_classes: C.
 
     Raises:
-        ValueError: a size is not positive, a rate not in [0, 1], the heads do not divide the width, or a choice is
+        ValueError: If a size is not positive, a rate not in [0, 1], the heads do not divide the width, or a choice is
             unknown.
     """
 
@@ -61,25 +61,22 @@ class TransformerNet(nn.Module):
         num_classes: int = 10,
     ) -> None:
         super().__init__()
-        sizes = {"features": features, "length": length, "width": width, "layers": layers, "heads": heads}
-        check_sizes(**{name: [size] for name, size in sizes.items()})
-        check_sizes(feedforward=[feedforward], num_classes=[num_classes])
+        check_sizes(features=features, length=length, width=width, layers=layers, heads=heads)
+        check_sizes(feedforward=feedforward, num_classes=num_classes)
         attention_rate = rate if attention_rate is None else attention_rate
-        rates = {"": rate, "attention_": attention_rate, "embedding_": embedding_rate, "head_": head_rate}
-        for name, each in rates.items():
-            check_rates([each], layers=1, name=f"{name}rate")
+        check_rates(rate=rate, attention_rate=attention_rate, embedding_rate=embedding_rate, head_rate=head_rate)
         if width % heads:
             raise ValueError(f"Expected `heads` to divide `width`, but {heads} does not divide {width}.")
         for name, value, known in (("positions", positions, POSITIONS), ("pooling", pooling, POOLINGS)):
             if value not in known:
                 raise ValueError(f"Expected `{name}` to be one of {list(known)}, but got {value!r}.")
         self.pooling, self.embedding_rate = pooling, embedding_rate
-        self.steps = sequences.Steps(width if vocabulary else features, vocabulary, padding)
+        self.steps = sequences.InputEmbedding(width if vocabulary else features, vocabulary, padding)
         self.embed = nn.Identity() if vocabulary else nn.Linear(features, width)
         if positions == "learned":
             self.position = nn.Parameter(0.02 * torch.randn(length, width))
         else:
-            self.register_buffer("position", sequences.waves(length, width), persistent=False)
+            self.register_buffer("position", sequences.sinusoidal_positions(length, width), persistent=False)
         if pooling == "cls":
             self.cls = nn.Parameter(0.02 * torch.randn(1, width))
         layer = nn.TransformerEncoderLayer(width, heads, feedforward, rate, "gelu", batch_first=True, norm_first=True)
@@ -93,20 +90,20 @@ class TransformerNet(nn.Module):
         tokens ``[B, L]``.
 
         Raises:
-            ValueError: the sequences are too long.
+            ValueError: If the sequences are too long.
         """
         rows_BLF, present_BL = self.steps(x)
-        found, most = rows_BLF.shape[1], self.position.shape[0]
-        if found > most:
-            raise ValueError(f"Expected at most `length` = {most} rows, but got {found}.")
-        embedded_BLW = self.embed(rows_BLF) + self.position[:found]
+        length, most = rows_BLF.shape[1], self.position.shape[0]
+        if length > most:
+            raise ValueError(f"Expected at most `length` = {most} rows, but got {length}.")
+        embedded_BLW = self.embed(rows_BLF) + self.position[:length]
         if self.pooling == "cls":
             embedded_BLW = torch.cat([self.cls.expand(len(x), 1, -1), embedded_BLW], dim=1)
             if present_BL is not None:
                 present_BL = F.pad(present_BL, (1, 0), value=True)
         embedded_BLW = F.dropout(embedded_BLW, self.embedding_rate, self.training)
         encoded_BLW = self.encoder(embedded_BLW, src_key_padding_mask=_unattended(present_BL))
-        pooled_BW = encoded_BLW[:, 0] if self.pooling == "cls" else sequences.mean(encoded_BLW, present_BL)
+        pooled_BW = encoded_BLW[:, 0] if self.pooling == "cls" else sequences.masked_mean(encoded_BLW, present_BL)
         logits_BC: Tensor = self.head(self.drop(pooled_BW))
         return logits_BC
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dubio.models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Temperature, load, save
-from dubio.models.checkpoint import state_dict as weights
+from dubio.models.checkpoint.state_dict import sha256
 from dubio.uncertainty import AdaptiveSampling, Detector
 
 INIT_ARGS = {"in_features": 16, "widths": [24, 20], "num_classes": 3, "rates": [0.5, 0.3]}
@@ -64,7 +64,7 @@ def train() -> Predictor:
     provenance = Provenance(
         data="blobs",
         data_sha256="0" * 64,
-        weights_sha256=weights.sha256(network.state_dict()),
+        weights_sha256=sha256(network.state_dict()),
         date="2026-01-01T00:00:00+00:00",
         versions={"torch": str(torch.__version__)},
     )
@@ -114,6 +114,27 @@ def edit(model_file: Path) -> Callable[[Callable[[dict[str, Any]], object]], Pat
 @pytest.fixture(scope="session")
 def loaded(saved: Path) -> Predictor:
     return load(saved)
+
+
+@pytest.fixture(scope="session")
+def fragile() -> Predictor:
+    """A rate of .9, and weights of 1: what a member keeps counts ten times as much, so it overflows first."""
+    arguments = {"in_features": 2, "widths": [24], "num_classes": 2, "rates": [0.9]}
+    network = MLP(**arguments).eval().requires_grad_(False)
+    for name, parameter in network.named_parameters():
+        parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+    network.head.weight[1] = -0.1
+    network.head.weight[0] = 0.1
+    spec = InputSpec(kind="numbers", shape=(2,), mean=(0.0, 0.0), std=(1.0, 1.0), low=0.0, high=1.0)
+    built = Predictor.build(
+        network, NetworkSpec(class_path="dubio.models.MLP", init_args=arguments), spec, ("a", "b"), num_samples=16
+    )
+    x = torch.rand((100, 2), generator=torch.Generator().manual_seed(0))
+    outputs = built.outputs(x)
+    detector = Detector.fit(outputs.deterministic, torch.arange(100) % 2, outputs, ["mutual_information"])
+    detector = detector.calibrate(outputs)
+    stopping = AdaptiveSampling.fit(detector, outputs, 100, stages=(4,)).calibrate(detector, outputs)
+    return built.calibrated(Temperature(), detector, None, stopping)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dubio.models import MLP, Ensemble, InputSpec, Predictor, Temperature, Work
-from dubio.models.checkpoint import state_dict as weights
+from dubio.models.checkpoint.state_dict import sha256
 from dubio.models.ensemble import CALIBRATION_TOO_SMALL, shares
 from dubio.models.errors import InvalidInput, MismatchedCheckpoints
 from dubio.models.prediction import NOT_CALIBRATED, NOT_CALIBRATED_FOR_SAMPLES, OUT_OF_RANGE
@@ -55,7 +55,7 @@ def sibling(trained: Predictor, seed: int, num_samples: int, calibration_rows: i
     detector = Detector.fit(built.deterministic(x), labels, select, k=10).calibrate(calibration, **PROMISE)
     stopping = AdaptiveSampling.fit(detector, select, calibration_rows, **PROMISE, stages=(4, 8))
     stopping = stopping.calibrate(detector, calibration, **PROMISE)
-    provenance = trained.provenance.model_copy(update={"weights_sha256": weights.sha256(network.state_dict())})
+    provenance = trained.provenance.model_copy(update={"weights_sha256": sha256(network.state_dict())})
     return built.calibrated(temperature, detector, provenance, stopping)
 
 
@@ -286,7 +286,7 @@ def test_the_promise_holds_when_each_asks_as_many_as_it_takes(predictors: list[P
     for predictor in predictors:
         outputs = predictor.outputs(fresh)
         stopped = predictor.stopping.run(predictor.detector, outputs.deterministic, recorded(outputs.probs_KBC))
-        scores_MN.append(stopped.ranks_PB.amax(0))
+        scores_MN.append(stopped.ranks_SB.amax(0))
     generator = torch.Generator().manual_seed(0)
     kept = []
     for _ in range(200):

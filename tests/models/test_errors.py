@@ -2,22 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from dubio.models.errors import (
-    InvalidInput,
-    MismatchedCheckpoints,
-    ModelError,
-    UnreadableCheckpoint,
-    did_you_mean,
-    nearest,
-)
-
-
-@pytest.mark.parametrize("error", [UnreadableCheckpoint, InvalidInput, MismatchedCheckpoints])
-def test_every_error_is_a_model_error_and_a_value_error(error: type[Exception]):
-    assert issubclass(error, ModelError)
-    assert issubclass(error, ValueError)
+from dubio.models.errors import UnreadableCheckpoint, did_you_mean, nearest
 
 
 def test_an_unreadable_checkpoint_names_the_file_and_why():

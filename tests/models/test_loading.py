@@ -15,12 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from dubio.models import MLP, ConvNet, InputSpec, Predictor, RecurrentNet, load, save
-from dubio.models.checkpoint import state_dict as weights
+from dubio.models import MLP, ConvNet, InputSpec, NetworkSpec, Predictor, Provenance, RecurrentNet, load, save
 from dubio.models.checkpoint.schema import KEY
-from dubio.models.errors import InvalidInput, ModelError, UnreadableCheckpoint
+from dubio.models.checkpoint.state_dict import sha256
+from dubio.models.errors import ModelError, UnreadableCheckpoint
 from dubio.models.loading import check_cost
 from dubio.models.spec import CommitteeSpec, SiteSpec
+from dubio.uncertainty import AdaptiveSampling, Detector
 from dubio.uncertainty.errors import NotFitted
 
 Content = dict[str, Any]
@@ -69,19 +70,6 @@ def test_a_saved_stopping_rule_stops_as_before_to_the_last_bit(trained: Predicto
     assert loaded.describe()["auto"] == {"stages": [4, 8, 16]}
 
 
-def test_a_file_from_before_there_were_stopping_rules_loads_and_is_written_as_it_was(
-    loaded: Predictor, rows: Tensor, tmp_path: Path, edit: Edit
-):
-    old = edit(lambda content: content[KEY].pop("auto"))
-    predictor = load(old)
-    _assert_same_answers(predictor, loaded, rows)
-    assert predictor.stopping is None
-    with pytest.raises(InvalidInput, match="dubio-train calibrate"):
-        predictor.predict(rows, samples="auto")
-    save(predictor, old, tmp_path / "again.ckpt")
-    assert "auto" not in torch.load(tmp_path / "again.ckpt", weights_only=True)[KEY]
-
-
 def test_a_second_round_trip_changes_nothing(loaded: Predictor, saved: Path, rows: Tensor, tmp_path: Path):
     save(loaded, saved, tmp_path / "again.ckpt")
     _assert_same_answers(loaded, load(tmp_path / "again.ckpt"), rows)
@@ -109,7 +97,7 @@ def test_paths_may_be_strings(trained: Predictor, lightning_file: Path, tmp_path
 
 def test_only_a_calibrated_predictor_can_be_saved(trained: Predictor, lightning_file: Path, tmp_path: Path):
     bare = dataclasses.replace(trained.detector, calibration=None)
-    for change in ({"detector": None}, {"detector": bare}, {"provenance": None}):
+    for change in ({"detector": None}, {"detector": bare}, {"stopping": None}, {"provenance": None}):
         with pytest.raises(NotFitted, match="calibrated predictor with provenance"):
             save(dataclasses.replace(trained, **change), lightning_file, tmp_path / "model.ckpt")
     assert os.listdir(tmp_path) == []
@@ -159,9 +147,6 @@ class Net(nn.Module):
 def test_a_users_class_loads_where_it_is_trusted(
     saved: Path, trained: Predictor, rows: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from dubio.models import NetworkSpec, Provenance
-    from dubio.uncertainty import Detector
-
     (tmp_path / "acme_nets.py").write_text(ACME)
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
@@ -172,10 +157,9 @@ def test_a_users_class_loads_where_it_is_trusted(
     outputs = predictor.outputs(many)
     labels = torch.arange(len(many)) % 3
     detector = Detector.fit(outputs.deterministic, labels, outputs, k=3).calibrate(outputs, alpha=0.2, delta=0.2)
-    provenance = Provenance(
-        **{**trained.provenance.model_dump(), "weights_sha256": weights.sha256(network.state_dict())}
-    )
-    predictor = predictor.calibrated(trained.temperature, detector, provenance)
+    provenance = Provenance(**{**trained.provenance.model_dump(), "weights_sha256": sha256(network.state_dict())})
+    stopping = AdaptiveSampling((), 4, 1.0).calibrate(detector, outputs, alpha=0.2, delta=0.2)
+    predictor = predictor.calibrated(trained.temperature, detector, provenance, stopping)
     state = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     torch.save({"state_dict": state}, tmp_path / "last.ckpt")
     save(predictor, tmp_path / "last.ckpt", tmp_path / "model.ckpt")
@@ -192,16 +176,17 @@ def test_a_users_class_loads_where_it_is_trusted(
 def test_the_choice_of_sites_and_rates_is_kept(trained: Predictor, tmp_path: Path, lightning_file: Path, rows: Tensor):
     name = trained.committee.sites[-1].name
     chosen = Predictor.build(
-        trained.network, trained.network_spec, trained.input, trained.classes, 16, sites=[name], rates={"dropout": 0.3}
+        trained.network, trained.network_spec, trained.input, trained.classes, 16, sites=[name], rates={"dropout": 0.4}
     )
     detector, provenance = trained.detector, trained.provenance
     assert detector is not None
     assert provenance is not None
-    save(chosen.calibrated(trained.temperature, detector, provenance), lightning_file, tmp_path / "chosen.ckpt")
+    calibrated = chosen.calibrated(trained.temperature, detector, provenance, trained.stopping)
+    save(calibrated, lightning_file, tmp_path / "chosen.ckpt")
     section = torch.load(tmp_path / "chosen.ckpt", weights_only=True)[KEY]
-    assert (section["committee"]["mc_sites"], section["committee"]["mc_rates"]) == ([name], {"dropout": 0.3})
+    assert (section["committee"]["mc_sites"], section["committee"]["mc_rates"]) == ([name], {"dropout": 0.4})
     loaded = load(tmp_path / "chosen.ckpt")
-    assert [(site.name, site.p) for site in loaded.committee.sites] == [(name, 0.3)]
+    assert [(site.name, site.p) for site in loaded.committee.sites] == [(name, 0.4)]
     assert loaded.describe()["committee"]["mc_sites"] == [name]
     assert torch.equal(loaded.member_logits(rows), chosen.member_logits(rows))
 
@@ -209,12 +194,6 @@ def test_the_choice_of_sites_and_rates_is_kept(trained: Predictor, tmp_path: Pat
     torch.save(torch.load(tmp_path / "chosen.ckpt", weights_only=True) | {KEY: section}, tmp_path / "forged.ckpt")
     with pytest.raises(UnreadableCheckpoint, match="other sites or another fingerprint"):
         load(tmp_path / "forged.ckpt")
-
-
-def test_a_file_without_a_choice_is_written_as_before_there_was_one(saved: Path):
-    section = torch.load(saved, weights_only=True)[KEY]
-    assert set(section["committee"]) == {"num_samples", "seed", "sites", "fingerprint"}
-    assert "tuning" not in section["provenance"]
 
 
 def _committee(num_samples: int) -> CommitteeSpec:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dubio.models import MLP, InputSpec, load
-from dubio.models.checkpoint import state_dict as weights
 from dubio.models.checkpoint.schema import KEY
+from dubio.models.checkpoint.state_dict import sha256
 from dubio.models.errors import UnreadableCheckpoint
 from dubio.uncertainty.detection.conformal import level
 
@@ -90,13 +90,13 @@ def test_other_dropout_rates_are_another_committee(edit: Edit):
         ("scores_N", lambda scores: scores.to(torch.complex64), "float32 or float64 tensor"),
         ("scores_N", lambda scores: scores[:1].expand(2**40), "claim more bytes"),
         ("level", lambda level: level * 2, "`level` to be"),
-        ("level", lambda level: math.nan, "`level` to be"),
+        ("level", lambda level: math.nan, "calibration.level` to be a number, but got NaN"),
         ("level", lambda level: 1, "of type float"),
         ("alpha", lambda alpha: 0.5, "`level` to be"),
         ("alpha", lambda alpha: 0.0, r"`alpha` to be a number in \(0, 1\)"),
         ("alpha", lambda alpha: 5e-324, "calibration"),
         ("alpha", lambda alpha: 10**300, "64 bits"),
-        ("delta", lambda delta: math.nan, r"`delta` to be a number in \(0, 1\)"),
+        ("delta", lambda delta: math.nan, "calibration.delta` to be a number, but got NaN"),
         ("delta", lambda delta: "0.1", "of type float"),
     ],
 )
@@ -262,7 +262,7 @@ def test_many_members_of_a_wide_network_are_refused_before_their_masks_are_drawn
     ).model_dump()
     content[KEY]["classes"] = ["a", "b"]
     content[KEY]["committee"]["num_samples"] = 4096
-    content[KEY]["provenance"]["weights_sha256"] = weights.sha256(state)
+    content[KEY]["provenance"]["weights_sha256"] = sha256(state)
     torch.save(content, tmp_path / "model.ckpt")
     before = psutil.Process().memory_info().rss
     with pytest.raises(UnreadableCheckpoint, match="masks of 4096 members would hold 4294967296 numbers"):
@@ -297,7 +297,7 @@ def test_weights_that_are_not_numbers_are_refused(edit: Edit):
             for name, tensor in content["state_dict"].items()
             if name.startswith("network.")
         }
-        content[KEY]["provenance"]["weights_sha256"] = weights.sha256(state)
+        content[KEY]["provenance"]["weights_sha256"] = sha256(state)
 
     with pytest.raises(UnreadableCheckpoint, match=r"model\.ckpt"):
         load(edit(spoil))

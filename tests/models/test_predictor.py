@@ -123,8 +123,8 @@ def test_values_beyond_the_training_range_are_flagged_as_out_of_range(trained: P
 
 
 def test_inputs_on_which_members_disagree_are_flagged_as_uncertain(trained: Predictor, rows: Tensor):
-    (uncertainty,) = [part for part in trained.detector.parts if part.name == "mutual_information"]
-    detector = dataclasses.replace(trained.detector, parts=(uncertainty,), calibration=None)
+    (uncertainty,) = [score for score in trained.detector.scores if score.name == "mutual_information"]
+    detector = dataclasses.replace(trained.detector, scores=(uncertainty,), calibration=None)
     scores_N = detector.score(trained.outputs(rows))
     calibration = Calibration.fit(torch.linspace(-5, float(scores_N.median()), 50), alpha=0.1, delta=0.1)
     predictor = dataclasses.replace(trained, detector=dataclasses.replace(detector, calibration=calibration))

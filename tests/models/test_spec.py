@@ -12,12 +12,13 @@ from dubio.models.spec import (
     Finite,
     Name,
     NetworkSpec,
-    Plain,
     Provenance,
     Rate,
     Sha256,
     SiteSpec,
+    StrictModel,
     Temperature,
+    describe_validation_error,
 )
 
 SITE: dict[str, Any] = {"kind": "dropout", "p": 0.5, "shape": [4]}
@@ -109,6 +110,7 @@ def test_a_class_path_is_a_dotted_name(class_path: str):
         "mean",
         "batch_norm",
         "pre-norm",
+        "a" * 256,
         [512, 256],
         (0.5, 0.4),
         [[1, 2], [3, [4, [5]]]],
@@ -161,7 +163,7 @@ def test_arguments_are_not_too_many():
         NetworkSpec(class_path="dubio.models.MLP", init_args={f"a{index}": 1 for index in range(MAX_LIST + 1)})
 
 
-class Part(Plain):
+class Part(StrictModel):
     name: Name = "a"
     number: Finite = 0.0
     rate: Rate = 0.5
@@ -186,6 +188,26 @@ class Part(Plain):
 def test_nothing_is_coerced_and_every_field_is_bounded(values: dict[str, Any], message: str):
     with pytest.raises(ValidationError, match=message):
         Part.model_validate(values)
+
+
+def test_the_longest_name_and_the_largest_rate_are_just_taken():
+    assert Part(name="a" * 256, rate=1.0).name == "a" * 256
+    assert len(NetworkSpec(class_path="a" * 256, init_args={f"a{index}": 1 for index in range(MAX_LIST)}).init_args)
+
+
+@pytest.mark.parametrize(
+    ("values", "prefix", "text"),
+    [
+        ({"name": ""}, "", "`name`: String should have at least 1 character"),
+        ({"name": "", "rate": 2.0}, "dubio.part", "`dubio.part.name`: String should have at least 1 character"),
+        ({"other": 1}, "dubio", "`dubio.other`: Extra inputs are not permitted"),
+        (None, "dubio", "`dubio`: Input should be a valid dictionary or instance of Part"),
+    ],
+)
+def test_a_validation_error_is_told_in_one_line_with_the_field_and_the_rule(values: object, prefix: str, text: str):
+    with pytest.raises(ValidationError) as caught:
+        Part.model_validate(values)
+    assert describe_validation_error(caught.value, prefix) == text
 
 
 def test_a_part_cannot_be_changed():

@@ -13,7 +13,7 @@ from dubio.models.checkpoint import state_dict as weights
 from dubio.training import CalibrationSettings, Digits, calibrate
 from dubio.training.calibration import ScoreName, default_scores
 from dubio.training.errors import TrainingError
-from dubio.uncertainty.detection.detector import DEFAULT_SCORES, DISTANCES, OUTPUT_SCORES
+from dubio.uncertainty.detection.detector import DEFAULT_SCORES, SCORES
 from dubio.uncertainty.errors import CalibrationSetTooSmall
 
 QUICK = CalibrationSettings(num_samples=8)
@@ -119,7 +119,7 @@ def test_the_committee_is_the_one_that_was_asked_for(trained: nn.Module, predict
     other = calibrate(trained, spec(), digits, CalibrationSettings(num_samples=6, seed=1, scores=("energy",)))
     assert (other.committee.num_samples, other.committee.seed) == (6, 1)
     assert other.committee.fingerprint != predictor.committee.fingerprint
-    assert [part.name for part in other.detector.parts] == ["energy"]
+    assert [score.name for score in other.detector.scores] == ["energy"]
 
 
 def test_a_promise_that_the_split_cannot_carry_is_refused(trained: nn.Module, digits: Digits):
@@ -128,7 +128,7 @@ def test_a_promise_that_the_split_cannot_carry_is_refused(trained: nn.Module, di
 
 
 def test_the_scores_that_can_be_asked_for_are_those_of_the_detector():
-    assert set(get_args(ScoreName)) == {*DISTANCES, *OUTPUT_SCORES}
+    assert set(get_args(ScoreName)) == set(SCORES)
     assert default_scores(InputSpec.model_construct(kind="image")) == DEFAULT_SCORES
     assert default_scores(InputSpec.model_construct(kind="text")) == DEFAULT_SCORES[:-1]
     assert DEFAULT_SCORES[-1] == "input_mahalanobis"

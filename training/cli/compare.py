@@ -94,7 +94,7 @@ class MeasuredFit(CLI):
         """Measure the best epoch's weights."""
         path = self.best()
         network = self.model.network
-        network.load_state_dict(file.network_weights(path, file.read_plain(path)))
+        network.load_state_dict(file.network_weights(path, file.read_content(path)))
         self.quality = self.measure(network.eval().cpu())
 
     def measure(self, network: nn.Module) -> dict[str, Quality]:

@@ -21,7 +21,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
 from rich.console import Console
 
-from dubio.models.checkpoint.file import read_plain
+from dubio.models.checkpoint.file import read_content
 from dubio.training import evaluation, network_sizes
 from dubio.training.calibration import CalibrationSettings
 from dubio.training.classifier import Classifier
@@ -236,7 +236,7 @@ class CLI(LightningCLI):
         """
         output = output or str(self.servable)
         source = ckpt_path or self._existing()
-        if getattr(datamodule, "scale", None) is None and not is_own(read_plain(source), model):
+        if getattr(datamodule, "scale", None) is None and not is_own(read_content(source), model):
             # The wrong scale breaks nothing that a program could see; the measured accuracy shows it.
             print(
                 "dubio-train: note: the weights come from elsewhere; inputs are normalised by mean and std of the "
@@ -285,7 +285,7 @@ class CLI(LightningCLI):
             kwargs["ckpt_path"] = kwargs["ckpt_path"] or self._existing()
         if kwargs["ckpt_path"] not in {None, *LIGHTNINGS_OWN}:
             # Lightning's own errors for a file that is damaged, or that would run code, fill a screen.
-            content = read_plain(kwargs["ckpt_path"])
+            content = read_content(kwargs["ckpt_path"])
             if subcommand == "fit" and "optimizer_states" not in content:
                 raise TrainingError(
                     f"Expected a checkpoint that a fit can go on from, but {kwargs['ckpt_path']} holds weights alone; "

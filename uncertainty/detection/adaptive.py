@@ -10,7 +10,7 @@ all members.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 
@@ -18,40 +18,12 @@ import torch
 from torch import Tensor
 
 from dubio.uncertainty.detection.conformal import Calibration, level
-from dubio.uncertainty.detection.detector import MEMBER_SCORES, Detector, Verdict, move
+from dubio.uncertainty.detection.detector import Detector, Verdict
 from dubio.uncertainty.detection.ecdf import Ranks
-from dubio.uncertainty.detection.measures import Summary, summarise
+from dubio.uncertainty.detection.measures import Summary
 from dubio.uncertainty.detection.outputs import DeterministicPass, Outputs
+from dubio.uncertainty.detection.scores import move
 from dubio.uncertainty.errors import CalibrationSetTooSmall, NotFitted, UncertaintyError
-
-
-def clearance(probs_KBC: Tensor, committee: int) -> Tensor:
-    """How many standard errors the most probable class leads by, ``[B]``; infinity where it cannot be overtaken.
-
-    The members of a committee are finitely many, and k of them are known. The mean lead over another class among all
-    then differs from that among the known ones with standard error s sqrt((1 - k / K) / k), where s is the standard
-    deviation of the lead with divisor k - 1 (Cochran 1977, section 2.6). The class with the smallest ratio counts.
-
-    No lead changes by more than 1 from member to member. So a lead whose sum over the known members is larger than
-    the number of the others is final, whatever they say.
-
-    Args:
-        probs_KBC: of the first k members, at least two.
-        committee: K, the number of all members.
-    """
-    known = len(probs_KBC)
-    mean_BC = probs_KBC.mean(0)
-    top_B1 = mean_BC.argmax(-1, keepdim=True)
-    lead_BC = mean_BC.gather(-1, top_B1) - mean_BC
-    leads_KBC = probs_KBC.gather(-1, top_B1.expand(known, -1, -1)) - probs_KBC
-    variance_BC = (leads_KBC - lead_BC).square().sum(0) / (known - 1)
-    error_BC = (variance_BC * (1 - known / committee) / known).sqrt()
-    # Members that agree to the last bit leave no doubt, unless what they agree on is a tie.
-    ratio_BC = torch.where(lead_BC > 0, lead_BC / error_BC, 0.0)
-    final_BC = known * lead_BC > committee - known
-    ratio_BC = ratio_BC.masked_fill(final_BC, torch.inf).scatter(-1, top_B1, torch.inf)
-    return ratio_BC.amin(-1)
-
 
 STAGES = (8, 16, 32)
 # A label is never settled with fewer standard errors, even if no select row asked for more.
@@ -62,8 +34,8 @@ WRONG_SHARE = 0.001
 # The flag's threshold is set by the calibration split and only guessed here: so many standard errors either way.
 THRESHOLD_ERRORS = 2.0
 
-# Asks about some rows (by index) the members from a first one on: probabilities ``[K, B, C]``.
-Ask = Callable[[Tensor, int, int], Tensor]
+# Probabilities ``[K, B, C]`` of some rows (by index) from the members from a first one on, so many.
+SampleMembers = Callable[[Tensor, int, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -71,16 +43,16 @@ class Stage:
     """When so many members are enough.
 
     Attributes:
-        members: how many have answered.
-        ranks: of each part of the detector that looks at the members, among the select scores of that many members:
-            few members disagree less on average than many.
-        below: members' ranks below this leave the flag to the parts that do not look at the members.
-        above: members' ranks above this raise the flag.
-        clearance: standard errors by which the label must lead.
+        members: How many have answered.
+        ranks: Of each score that asks members, by its name, among the select scores of that many members: few members
+            disagree less on average than many.
+        below: Members' ranks below this leave the flag to the scores that do not ask members.
+        above: Members' ranks above this raise the flag.
+        clearance: Standard errors by which the label must lead.
     """
 
     members: int
-    ranks: tuple[Ranks, ...]
+    ranks: Mapping[str, Ranks]
     below: float
     above: float
     clearance: float
@@ -89,13 +61,11 @@ class Stage:
         """Which rows may stop, ``[B]``.
 
         Args:
-            probs_KBC: of the members so far.
-            rank_B: the members' largest rank; None if no part looks at them.
-            decided_B: rows that are flagged whatever the members say.
+            probs_KBC: Of the members so far.
+            rank_B: The members' largest rank; None if no score asks them.
+            decided_B: Rows that are flagged whatever the members say.
             committee: K, the number of all members.
         """
-        if self.members == committee:
-            return torch.ones(probs_KBC.shape[1], dtype=torch.bool, device=probs_KBC.device)
         label_B = clearance(probs_KBC, committee) > self.clearance
         if rank_B is None:
             return label_B
@@ -107,14 +77,14 @@ class Stopped:
     """What the members that were asked say about B inputs.
 
     Attributes:
-        samples_B: how many members were asked about each.
-        summary: of what they said.
-        ranks_PB: of the detector's parts at the stage where the row stopped.
+        samples_B: How many members were asked about each.
+        summary: Of what they said.
+        ranks_SB: Of the detector's scores at the stage where the row stopped.
     """
 
     samples_B: Tensor
     summary: Summary
-    ranks_PB: Tensor
+    ranks_SB: Tensor
 
     @staticmethod
     def gather(parts: Sequence[tuple[Tensor, Stopped]]) -> Stopped:
@@ -127,7 +97,7 @@ class Stopped:
         return Stopped(
             samples_B=torch.cat([stopped.samples_B for _, stopped in parts])[order_B],
             summary=Summary(*measures),
-            ranks_PB=torch.cat([stopped.ranks_PB for _, stopped in parts], dim=1)[:, order_B],
+            ranks_SB=torch.cat([stopped.ranks_SB for _, stopped in parts], dim=1)[:, order_B],
         )
 
 
@@ -136,10 +106,10 @@ class AdaptiveSampling:
     """A calibrated rule for asking no more members than it takes. Immutable.
 
     Attributes:
-        stages: before the last one, at which all members have answered; may be empty.
+        stages: Before the last one, at which all members have answered; may be empty.
         committee: K, the number of all members.
-        decided: ranks above this flag an input, whatever the members say.
-        calibration: of the procedure's own scores; None until :meth:`calibrate`.
+        decided: Ranks above this flag an input, whatever the members say.
+        calibration: Of the procedure's own scores; None until :meth:`calibrate`.
     """
 
     stages: tuple[Stage, ...]
@@ -164,43 +134,41 @@ class AdaptiveSampling:
         """Learn on the select split when few members say what all of them would.
 
         Args:
-            detector: its ranks were fitted on the same split.
-            select: what all members say about it.
-            rows: how many the calibration split will have; nothing else about it is looked at.
-            alpha: the promise to come.
-            delta: the promise to come.
-            stages: how many members to ask at first, and then; those that are not fewer than all are left out.
+            detector: Its ranks were fitted on the same split.
+            select: What all members say about it.
+            rows: How many the calibration split will have; nothing else about it is looked at.
+            alpha: The promise to come.
+            delta: The promise to come.
+            stages: How many members to ask at first, and then; those that are not fewer than all are left out.
 
         Raises:
-            UncertaintyError: the stages do not rise.
-            CalibrationSetTooSmall: too few rows for alpha and delta.
+            UncertaintyError: If the stages do not rise.
+            CalibrationSetTooSmall: If there are too few rows for alpha and delta.
         """
         committee, n = len(select.probs_KBC), select.probs_KBC.shape[1]
         stages = [members for members in stages if members < committee]
         _refuse_unless_rising(stages, committee)
-        ranks_PN = torch.stack([part.rank(select) for part in detector.parts])
-        asking = [index for index, part in enumerate(detector.parts) if part.asks_members]
-        lowest, highest = _thresholds(ranks_PN.amax(0), level(rows, alpha, delta), rows)
-        full_N = ranks_PN[asking].amax(0) if asking else None
-        names = [detector.parts[index].name for index in asking]
-        label_N = select.probs_KBC.mean(0).argmax(-1)
+        ranks_SN = detector.rank(select)
+        lowest, highest = _thresholds(ranks_SN.amax(0), level(rows, alpha, delta), rows)
+        asking = [score for score in detector.scores if score.asks_members]
+        full_N = ranks_SN[[score.asks_members for score in detector.scores]].amax(0) if asking else None
+        label_N = select.summary.mean_BC.argmax(-1)
         wrong = math.floor(WRONG_SHARE * n)
         fitted = []
         for members in stages:
-            probs_KNC = select.probs_KBC[:members]
-            few = summarise(probs_KNC)
-            scores = [MEMBER_SCORES[name](few) for name in names]
+            few = Outputs(select.deterministic, select.probs_KBC[:members])
+            scores = {score.name: score.score(few) for score in asking}
             try:
-                ranks = tuple(Ranks.fit(score_N) for score_N in scores)
+                ranks = {name: Ranks.fit(score_N) for name, score_N in scores.items()}
             except CalibrationSetTooSmall:  # so few members all say the same: the next stage may tell rows apart
                 continue
             below, above = -math.inf, math.inf
             if full_N is not None:
-                few_N = torch.stack([rank(score_N) for rank, score_N in zip(ranks, scores, strict=True)]).amax(0)
+                few_N = torch.stack([ranks[name](score_N) for name, score_N in scores.items()]).amax(0)
                 below = -_bound(-few_N[full_N >= lowest], wrong)
                 above = _bound(few_N[full_N <= highest], wrong) if bool((full_N > highest).any()) else math.inf
-            turned_N = probs_KNC.mean(0).argmax(-1) != label_N
-            clear = _bound(clearance(probs_KNC, committee)[turned_N], wrong)
+            turned_N = few.summary.mean_BC.argmax(-1) != label_N
+            clear = _bound(clearance(few.probs_KBC, committee)[turned_N], wrong)
             fitted.append(Stage(members, ranks, below, above, max(clear, LEAST_CLEARANCE)))
         return cls(tuple(fitted), committee, highest)
 
@@ -210,44 +178,45 @@ class AdaptiveSampling:
         """The same rule with a level of its own: the very procedure is run over the calibration split.
 
         Args:
-            detector: as fitted with.
-            outputs: what all members say about the calibration split; each row is shown no more than it asks for.
-            alpha: promised upper bound on the false-alarm rate.
-            delta: one minus the confidence of the promise.
+            detector: As fitted with.
+            outputs: What all members say about the calibration split; each row is shown no more than it asks for.
+            alpha: Promised upper bound on the false-alarm rate.
+            delta: One minus the confidence of the promise.
 
         Raises:
-            CalibrationSetTooSmall: too few rows for alpha and delta.
+            CalibrationSetTooSmall: If there are too few rows for alpha and delta.
         """
         stopped = self.run(detector, outputs.deterministic, recorded(outputs.probs_KBC))
-        return replace(self, calibration=Calibration.fit(stopped.ranks_PB.amax(0), alpha, delta))
+        return replace(self, calibration=Calibration.fit(stopped.ranks_SB.amax(0), alpha, delta))
 
-    def run(self, detector: Detector, deterministic: DeterministicPass, ask: Ask) -> Stopped:
+    def run(self, detector: Detector, deterministic: DeterministicPass, sample: SampleMembers) -> Stopped:
         """Ask stage by stage, until every row has stopped."""
         probs_KBC = deterministic.logits_BC.new_empty((0, *deterministic.logits_BC.shape))
-        seen = Outputs(deterministic, probs_KBC)
-        fixed = {part.name: part.rank(seen) for part in detector.parts if not part.asks_members}
+        # A score looks at the deterministic pass or asks members, so each sees all that it needs.
+        fixed = {
+            score.name: score.discount(detector.ranks[score.name](score.score(Outputs(deterministic, probs_KBC))))
+            for score in detector.scores
+            if not score.asks_members
+        }
+        asking = [score for score in detector.scores if score.asks_members]
         open_B = torch.arange(probs_KBC.shape[1], device=probs_KBC.device)
         decided_B = torch.stack(list(fixed.values())).amax(0) > self.decided if fixed else open_B < 0
         done: list[tuple[Tensor, Stopped]] = []
-        for stage in (*self.stages, self._last(detector)):
-            more_KBC = ask(open_B, len(probs_KBC), stage.members - len(probs_KBC))
+        for stage in (*self.stages, None):  # at last all members
+            members, stage_ranks = (stage.members, stage.ranks) if stage else (self.committee, detector.ranks)
+            more_KBC = sample(open_B, len(probs_KBC), members - len(probs_KBC))
             probs_KBC = torch.cat([probs_KBC, more_KBC]) if len(probs_KBC) else more_KBC
-            summary = summarise(probs_KBC)
-            mine = iter(stage.ranks)
-            ranks = {
-                part.name: next(mine)(MEMBER_SCORES[part.name](summary))
-                if part.asks_members
-                else fixed[part.name][open_B]
-                for part in detector.parts
-            }
-            members = [ranks[name] for name in ranks if name not in fixed]
-            rank_B = torch.stack(members).amax(0) if members else None
-            settled_B = stage.settled(probs_KBC, rank_B, decided_B[open_B], self.committee)
+            seen = Outputs(deterministic, probs_KBC)
+            asked = {score.name: stage_ranks[score.name](score.score(seen)) for score in asking}
+            settled_B = torch.ones_like(open_B, dtype=torch.bool)
+            if stage:
+                rank_B = torch.stack(list(asked.values())).amax(0) if asked else None
+                settled_B = stage.settled(probs_KBC, rank_B, decided_B[open_B], self.committee)
             rows = open_B[settled_B]
             if len(rows):
-                ranks_PB = torch.stack(list(ranks.values()))[:, settled_B]
-                samples_B = torch.full_like(rows, stage.members)
-                done.append((rows, Stopped(samples_B, summary.rows(settled_B), ranks_PB)))
+                known = asked | {name: rank_B[open_B] for name, rank_B in fixed.items()}
+                ranks_SB = torch.stack([known[score.name] for score in detector.scores])[:, settled_B]
+                done.append((rows, Stopped(torch.full_like(rows, members), seen.summary.rows(settled_B), ranks_SB)))
             open_B, probs_KBC = open_B[~settled_B], probs_KBC[:, ~settled_B]
             if not len(open_B):
                 break
@@ -257,11 +226,11 @@ class AdaptiveSampling:
         """P-values, flags and reasons.
 
         Raises:
-            NotFitted: the rule is not calibrated.
+            NotFitted: If the rule is not calibrated.
         """
         if self.calibration is None:
             raise NotFitted("Expected a calibrated stopping rule; call calibrate() with the calibration split first.")
-        return detector.verdict(stopped.ranks_PB, self.calibration)
+        return detector.verdict(stopped.ranks_SB, self.calibration)
 
     def describe(self) -> dict[str, list[int]]:
         """At which numbers of members a row may stop, as plain data."""
@@ -270,18 +239,45 @@ class AdaptiveSampling:
     def to(self, device: torch.device) -> AdaptiveSampling:
         """The same rule with its tensors on a device."""
         stages = tuple(
-            replace(stage, ranks=tuple(move(ranks, device) for ranks in stage.ranks)) for stage in self.stages
+            replace(stage, ranks={name: move(ranks, device) for name, ranks in stage.ranks.items()})
+            for stage in self.stages
         )
         return replace(self, stages=stages, calibration=self.calibration and move(self.calibration, device))
 
-    def _last(self, detector: Detector) -> Stage:
-        ranks = tuple(part.ranks for part in detector.parts if part.asks_members)
-        return Stage(self.committee, ranks, math.inf, -math.inf, -math.inf)
 
-
-def recorded(probs_KBC: Tensor) -> Ask:
+def recorded(probs_KBC: Tensor) -> SampleMembers:
     """Ask members whose answers are known already."""
     return lambda rows, first, count: probs_KBC[first : first + count, rows]
+
+
+def clearance(probs_KBC: Tensor, committee: int) -> Tensor:
+    """How many standard errors the most probable class leads by, ``[B]``; infinity where it cannot be overtaken.
+
+    The members of a committee are finitely many, and k of them are known. The mean lead over another class among all
+    then differs from that among the known ones with standard error s sqrt((1 - k / K) / k), where s is the standard
+    deviation of the lead with divisor k - 1. The class with the smallest ratio counts.
+
+    No lead changes by more than 1 from member to member. So a lead whose sum over the known members is larger than
+    the number of the others is final, whatever they say.
+
+    Args:
+        probs_KBC: Of the first k members, at least two.
+        committee: K, the number of all members.
+
+    Source: Cochran 1977, section 2.6.
+    """
+    known = len(probs_KBC)
+    mean_BC = probs_KBC.mean(0)
+    top_B1 = mean_BC.argmax(-1, keepdim=True)
+    lead_BC = mean_BC.gather(-1, top_B1) - mean_BC
+    leads_KBC = probs_KBC.gather(-1, top_B1.expand(known, -1, -1)) - probs_KBC
+    variance_BC = (leads_KBC - lead_BC).square().sum(0) / (known - 1)
+    error_BC = (variance_BC * (1 - known / committee) / known).sqrt()
+    # Members that agree to the last bit leave no doubt, unless what they agree on is a tie.
+    ratio_BC = torch.where(lead_BC > 0, lead_BC / error_BC, 0.0)
+    final_BC = known * lead_BC > committee - known
+    ratio_BC = ratio_BC.masked_fill(final_BC, torch.inf).scatter(-1, top_B1, torch.inf)
+    return ratio_BC.amin(-1)
 
 
 def _refuse_unless_rising(members: Sequence[int], committee: int) -> None:
@@ -296,8 +292,9 @@ def _thresholds(score_N: Tensor, flagged: float, rows: int) -> tuple[float, floa
     """Between which scores the calibration will put the flag's threshold, as far as the select split can tell.
 
     Args:
-        score_N: the composite scores of the select split.
-        flagged: the level that `rows` calibration scores will get.
+        score_N: The composite scores of the select split.
+        flagged: The level that `rows` calibration scores will get.
+        rows: How many the calibration split will have.
     """
     spread = math.exp(THRESHOLD_ERRORS * math.sqrt(1 / (flagged * rows) + 1 / (flagged * len(score_N))))
     shares = torch.tensor([1 - min(1.0, flagged * spread), 1 - flagged / spread], dtype=score_N.dtype)

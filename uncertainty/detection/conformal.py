@@ -17,10 +17,10 @@ class Calibration:
     """A calibrated promise: P(flagged given in-distribution) <= alpha, with confidence 1 - delta.
 
     Attributes:
-        scores_N: calibration scores, ascending, float64.
-        alpha: promised upper bound on the false-alarm rate.
-        delta: probability, over the draw of the calibration set, that the bound does not hold.
-        level: an input is flagged if and only if its p-value is at or below this.
+        scores_N: Calibration scores, ascending, float64.
+        alpha: Promised upper bound on the false-alarm rate.
+        delta: Probability, over the draw of the calibration set, that the bound does not hold.
+        level: An input is flagged if and only if its p-value is at or below this.
     """
 
     scores_N: Tensor
@@ -44,13 +44,13 @@ class Calibration:
         """Sort the calibration scores and find the level.
 
         Args:
-            scores_N: scores of held-out in-distribution data that was used for nothing else.
-            alpha: in (0, 1).
-            delta: in (0, 1).
+            scores_N: Scores of held-out in-distribution data that was used for nothing else.
+            alpha: In (0, 1).
+            delta: In (0, 1).
 
         Raises:
-            CalibrationSetTooSmall: no level keeps the promise with so few scores.
-            UncertaintyError: a score is not finite, or alpha or delta out of range.
+            CalibrationSetTooSmall: If no level keeps the promise with so few scores.
+            UncertaintyError: If a score is not finite, or alpha or delta out of range.
         """
         if not bool(torch.isfinite(scores_N).all()):
             raise UncertaintyError("Expected finite calibration scores, but got NaN or infinity; check the data.")
@@ -72,8 +72,8 @@ def level(n: int, alpha: float, delta: float) -> float:
     (n + 1 - k) / (n + 1).
 
     Raises:
-        CalibrationSetTooSmall: not even k = n keeps the promise; the error says how many scores would.
-        UncertaintyError: alpha or delta is not in (0, 1).
+        CalibrationSetTooSmall: Not even k = n keeps the promise; the error says how many scores would.
+        UncertaintyError: If alpha or delta is not in (0, 1).
     """
     for name, value in (("alpha", alpha), ("delta", delta)):
         if not 0 < value < 1:
@@ -109,9 +109,9 @@ class JointCalibration:
     how they depend on each other, so they may all be fitted on the same rows.
 
     Attributes:
-        alpha: promised upper bound on the joint false-alarm rate.
-        delta: probability, over the draw of the calibration rows, that the bound does not hold.
-        levels: of each calibration, for alpha / M and delta / M.
+        alpha: Promised upper bound on the joint false-alarm rate.
+        delta: Probability, over the draw of the calibration rows, that the bound does not hold.
+        levels: Of each calibration, for alpha / M and delta / M.
     """
 
     alpha: float
@@ -123,8 +123,8 @@ class JointCalibration:
         """Split the strictest of the promises over all of them.
 
         Raises:
-            CalibrationSetTooSmall: one has too few scores for its share.
-            UncertaintyError: there are none.
+            CalibrationSetTooSmall: If one has too few scores for its share.
+            UncertaintyError: If there are none.
         """
         if not calibrations:
             raise UncertaintyError("Expected at least one calibration, but got none.")

@@ -22,7 +22,7 @@ class Ranks:
     a larger rank than a near one, however far both are.
 
     Attributes:
-        scores_N: distinct select scores, ascending, float64.
+        scores_N: Distinct select scores, ascending, float64.
     """
 
     scores_N: Tensor
@@ -40,7 +40,7 @@ class Ranks:
         """Sort the select scores; equal ones are kept once.
 
         Raises:
-            CalibrationSetTooSmall: fewer than two different scores.
+            CalibrationSetTooSmall: If there are fewer than two different scores.
         """
         return cls(torch.unique(scores_N.double()))
 
@@ -58,9 +58,9 @@ class RankTable:
     """The ranks of P scores side by side: as many operations for all as for one.
 
     Attributes:
-        scores_PN: their select scores, ascending, each row padded with infinity to the longest.
-        last_P1: where each row ends.
-        spread_P1: from the middle select score to the largest.
+        scores_PN: Their select scores, ascending, each row padded with infinity to the longest.
+        last_P1: Where each row ends.
+        spread_P1: From the middle select score to the largest.
     """
 
     scores_PN: Tensor

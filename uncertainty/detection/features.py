@@ -18,11 +18,11 @@ class FeatureTap:
     The head gets one forward pre-hook, here and once; a pass through the tap is bit-identical to a plain one.
 
     Args:
-        network: in eval mode, ``[B, ...]`` to logits ``[B, C]``.
+        network: In eval mode, ``[B, ...]`` to logits ``[B, C]``.
         example_input: ``[B, ...]``, used to find the head.
 
     Attributes:
-        head: dotted name of the head, or None where the network has none.
+        head: Dotted name of the head, or None where the network has none.
     """
 
     def __init__(self, network: nn.Module, example_input: Tensor) -> None:

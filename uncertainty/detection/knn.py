@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from dubio.uncertainty.detection.outputs import DeterministicPass, Outputs
+from dubio.uncertainty.detection.scores import UNFAMILIAR, Score
 from dubio.uncertainty.errors import CalibrationSetTooSmall
 
 
 @dataclass(frozen=True)
-class NearestNeighbours:
-    """Distance to the k-th nearest training row among L2-normalised features (Sun 2022).
+class NearestNeighbours(Score):
+    """Distance to the k-th nearest training row among L2-normalised penultimate features.
 
     Attributes:
         bank_NF: L2-normalised features of training rows.
-        k: which neighbour; 50 is the paper's and OpenOOD's default.
+        k: Which neighbour; 50 is the paper's and OpenOOD's default.
+
+    Source: Sun 2022.
     """
+
+    name = "neighbours"
+    reason = UNFAMILIAR
 
     bank_NF: Tensor
     k: int
@@ -31,22 +39,24 @@ class NearestNeighbours:
             )
 
     @classmethod
-    def fit(cls, features_NF: Tensor, k: int = 50, bank_size: int = 5000, seed: int = 0) -> NearestNeighbours:
-        """Keep at most ``bank_size`` training rows, chosen by a generator of their own.
+    def fit(cls, train: DeterministicPass, labels_N: Tensor, k: int = 50, bank_size: int = 5000, seed: int = 0) -> Self:
+        """Keep at most ``bank_size`` training rows, chosen by a generator of their own; their labels do not matter.
 
         Raises:
-            CalibrationSetTooSmall: there are fewer than k rows.
+            NoFeatures: If the network offers none.
+            CalibrationSetTooSmall: If there are fewer than k rows.
         """
+        features_NF = train.features()
         if len(features_NF) > bank_size:
             generator = torch.Generator(device="cpu").manual_seed(seed)
             chosen = torch.randperm(len(features_NF), generator=generator)[: max(bank_size, k)]
             features_NF = features_NF[chosen.to(features_NF.device)]
         return cls(_normalise(features_NF), k)
 
-    def __call__(self, features_BF: Tensor) -> Tensor:
+    def score(self, outputs: Outputs) -> Tensor:
         """Distance to the k-th neighbour, ``[B]``, in [0, 2]."""
         # Unit vectors: |a - b|^2 = 2 - 2 a.b, so the k-th smallest distance is the k-th largest cosine.
-        cosine_BN = _normalise(features_BF) @ self.bank_NF.T
+        cosine_BN = _normalise(outputs.deterministic.features()) @ self.bank_NF.T
         kth_B = cosine_BN.topk(self.k, dim=-1).values[:, -1]
         return (2 - 2 * kth_B).clamp(min=0).sqrt()
 

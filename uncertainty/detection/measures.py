@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
-
-from dubio.uncertainty.errors import UncertaintyError
 
 
 @dataclass(frozen=True)
@@ -16,11 +15,14 @@ class Summary:
     """What K members say about B inputs with C classes.
 
     Attributes:
-        mean_BC: mean probabilities.
-        std_BC: standard deviation over the committee, see :func:`std`.
-        predictive_entropy_B: total uncertainty.
-        expected_entropy_B: aleatoric part.
-        mutual_information_B: epistemic part; total = aleatoric + epistemic.
+        mean_BC: Mean_K p, the mean probabilities.
+        std_BC: Standard deviation over the K members, with divisor K (correction 0): the committee is frozen, so it is
+            the whole population that is averaged, not a sample of one.
+        predictive_entropy_B: Total uncertainty H(mean_K p), in [0, ln C].
+        expected_entropy_B: Aleatoric part mean_K H(p).
+        mutual_information_B: Epistemic part H(mean_K p) - mean_K H(p), never negative.
+
+    Source: Houlsby 2011 (BALD).
     """
 
     mean_BC: Tensor
@@ -44,13 +46,14 @@ def softmax(logits_KBC: Tensor) -> Tensor:
 
 
 def summarise(probs_KBC: Tensor) -> Summary:
-    """All measures of ``probs_KBC`` in one pass, without checking that rows sum to one."""
+    """All measures of the members' probabilities ``[K, B, C]`` in one pass."""
     mean_BC = probs_KBC.mean(0)
     total_B = _entropy(mean_BC)
     aleatoric_B = _entropy(probs_KBC).mean(0)
     return Summary(
         mean_BC=mean_BC,
-        std_BC=std(probs_KBC),
+        # torch's own std warns about an empty batch.
+        std_BC=(probs_KBC - mean_BC).square().mean(0).sqrt(),
         predictive_entropy_B=total_B,
         expected_entropy_B=aleatoric_B,
         mutual_information_B=_difference(total_B, aleatoric_B),
@@ -64,8 +67,8 @@ def pool(summaries: Sequence[Summary], weights: Sequence[float]) -> Summary:
     answered, its own summary stands for the rest.
 
     Args:
-        summaries: at least one, of the same inputs.
-        weights: one a group, positive; only their ratios count.
+        summaries: At least one, of the same inputs.
+        weights: One a group, positive; only their ratios count.
     """
     shares = [weight / sum(weights) for weight in weights]
     mean_BC = _mixed([summary.mean_BC for summary in summaries], shares)
@@ -82,56 +85,14 @@ def pool(summaries: Sequence[Summary], weights: Sequence[float]) -> Summary:
     )
 
 
-def predictive_entropy(probs_KBC: Tensor) -> Tensor:
-    """Total uncertainty H(mean_K p), ``[B]``, in [0, ln C].
-
-    Raises:
-        UncertaintyError: the last axis is not a distribution.
-    """
-    return _entropy(_distributions(probs_KBC).mean(0))
+def log_mean_softmax(logits_KBC: Tensor) -> Tensor:
+    """log mean_K softmax(logits), ``[B, C]`` in float64: what the members say together, without underflow."""
+    return logits_KBC.double().log_softmax(-1).logsumexp(0) - math.log(len(logits_KBC))
 
 
-def expected_entropy(probs_KBC: Tensor) -> Tensor:
-    """Aleatoric uncertainty mean_K H(p), ``[B]``.
-
-    Raises:
-        UncertaintyError: the last axis is not a distribution.
-    """
-    return _entropy(_distributions(probs_KBC)).mean(0)
-
-
-def mutual_information(probs_KBC: Tensor) -> Tensor:
-    """Epistemic uncertainty H(mean_K p) - mean_K H(p), ``[B]``, never negative (BALD; Houlsby 2011).
-
-    Raises:
-        UncertaintyError: the last axis is not a distribution.
-    """
-    return _difference(predictive_entropy(probs_KBC), expected_entropy(probs_KBC))
-
-
-def variation_ratio(probs_KBC: Tensor) -> Tensor:
-    """Share of members that do not vote for the most voted class, ``[B]`` (Gal 2016, section 3.3.1).
-
-    Raises:
-        UncertaintyError: the last axis is not a distribution.
-    """
-    votes_KB = _distributions(probs_KBC).argmax(-1)
-    counts_BC = torch.nn.functional.one_hot(votes_KB, probs_KBC.shape[-1]).sum(0)
-    return 1 - counts_BC.amax(-1) / probs_KBC.shape[0]
-
-
-def mean(probs_KBC: Tensor) -> Tensor:
-    """Mean probabilities over the committee, ``[B, C]``."""
-    return probs_KBC.mean(0)
-
-
-def std(probs_KBC: Tensor) -> Tensor:
-    """Standard deviation over the K members, ``[B, C]``, with divisor K (correction 0).
-
-    The committee is frozen, so it is the whole population that is averaged, not a sample of one.
-    """
-    # torch's own std warns about an empty batch.
-    return (probs_KBC - probs_KBC.mean(0)).square().mean(0).sqrt()
+def negative_log_likelihood(log_probs_BC: Tensor, labels_B: Tensor) -> Tensor:
+    """-log p of the true class, ``[B]`` in nats."""
+    return -log_probs_BC.gather(-1, labels_B.unsqueeze(-1)).squeeze(-1)
 
 
 def _mixed(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
@@ -146,15 +107,3 @@ def _entropy(probs: Tensor) -> Tensor:
 def _difference(total_B: Tensor, aleatoric_B: Tensor) -> Tensor:
     # Jensen's inequality makes it non-negative; rounding alone can break that.
     return (total_B - aleatoric_B).clamp(min=0)
-
-
-def _distributions(probs: Tensor) -> Tensor:
-    sums = probs.sum(-1)
-    # Asked this way round, NaN is refused too: it compares false with everything.
-    if not (bool((probs >= 0).all()) and bool(((sums - 1).abs() <= 1e-3).all())):
-        raise UncertaintyError(
-            f"Expected probabilities, non-negative and with rows that sum to 1, but got values from "
-            f"{float(probs.min()):g} and sums from {float(sums.min()):g} to {float(sums.max()):g}; "
-            "apply softmax to logits first."
-        )
-    return probs

@@ -18,9 +18,9 @@ class DeterministicPass:
     """One eval-mode pass.
 
     Attributes:
-        inputs_BF: what the network ate, flattened.
-        logits_BC: deterministic logits.
-        features_BF: penultimate features; None where the network offers none.
+        inputs_BF: What the network ate, flattened.
+        logits_BC: Deterministic logits.
+        features_BF: Penultimate features; None where the network offers none.
     """
 
     inputs_BF: Tensor
@@ -31,7 +31,7 @@ class DeterministicPass:
         """The penultimate features.
 
         Raises:
-            NoFeatures: the network offers none.
+            NoFeatures: If the network offers none.
         """
         if self.features_BF is None:
             raise NoFeatures(
@@ -56,8 +56,8 @@ class Outputs:
     """One batch as the predictor saw it.
 
     Attributes:
-        deterministic: the eval-mode pass.
-        probs_KBC: the members' probabilities.
+        deterministic: The eval-mode pass.
+        probs_KBC: The members' probabilities.
     """
 
     deterministic: DeterministicPass

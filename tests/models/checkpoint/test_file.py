@@ -40,7 +40,7 @@ def _first(content: dict[str, Any]) -> str:
 
 def test_reading_gives_section_and_weights_without_the_prefix(saved: Path, trained: Predictor):
     read = file.read(saved)
-    assert read.section.classes == ["left", "middle", "right"]
+    assert read.metadata.classes == ["left", "middle", "right"]
     state = trained.network.state_dict()
     assert read.weights.keys() == state.keys()
     assert all(torch.equal(read.weights[name], state[name]) for name in state)
@@ -191,10 +191,9 @@ def test_what_was_read_does_not_change_with_the_file(model_file: Path, saved: Pa
     read, other = file.read(model_file), file.read(saved)
     with model_file.open("r+b") as opened:
         opened.write(b"\xff" * model_file.stat().st_size)
-    assert torch.equal(read.section.calibration["scores_N"], other.section.calibration["scores_N"])
-    assert torch.equal(
-        read.section.detector["parts"][1]["fitted"]["bank_NF"], other.section.detector["parts"][1]["fitted"]["bank_NF"]
-    )
+    assert torch.equal(read.metadata.calibration["scores_N"], other.metadata.calibration["scores_N"])
+    mine, theirs = (each.metadata.detector["parts"][1]["fitted"]["bank_NF"] for each in (read, other))
+    assert torch.equal(mine, theirs)
 
 
 def test_writing_that_cannot_be_read_back_leaves_the_old_file_and_no_other(model_file: Path):
@@ -209,8 +208,8 @@ def test_writing_that_cannot_be_read_back_leaves_the_old_file_and_no_other(model
 
 def test_writing_creates_the_folder(saved: Path, tmp_path: Path):
     destination = tmp_path / "runs" / "new" / "model.ckpt"
-    file.write(file.read_plain(saved), destination)
-    assert file.read(destination).section.provenance == file.read(saved).section.provenance
+    file.write(file.read_content(saved), destination)
+    assert file.read(destination).metadata.provenance == file.read(saved).metadata.provenance
     assert os.listdir(destination.parent) == ["model.ckpt"]
 
 
@@ -218,7 +217,7 @@ SAVE_FOR_EVER = """
 import sys, itertools
 import torch
 from dubio.models.checkpoint import file
-content = file.read_plain(sys.argv[1])
+content = file.read_content(sys.argv[1])
 for epoch in itertools.count():
     content["epoch"] = epoch
     content["padding"] = torch.zeros(500_000)
@@ -243,4 +242,4 @@ def test_a_process_killed_while_saving_leaves_the_old_or_the_new_file(model_file
             child.stdout.close()
             child.wait()
         file.read(destination)
-        assert file.read_plain(destination)["epoch"] in (written, written + 1)
+        assert file.read_content(destination)["epoch"] in (written, written + 1)

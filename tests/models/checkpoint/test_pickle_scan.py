@@ -110,8 +110,14 @@ def test_a_description_without_end_is_refused(tmp_path: Path):
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize(
     "names",
-    [["archive/data.pkl"] * 2, ["archive/data.pkl", "other/data.pkl"], ["archive/code.py"], []],
-    ids=["twice", "two folders", "none", "empty"],
+    [
+        ["archive/data.pkl"] * 2,
+        ["archive/data.pkl", "archive/data/0", "archive/data/0"],
+        ["archive/data.pkl", "other/data.pkl"],
+        ["archive/code.py"],
+        [],
+    ],
+    ids=["twice", "another twice", "two folders", "none", "empty"],
 )
 def test_there_is_one_description_and_no_entry_twice(names: list[str], tmp_path: Path):
     path = _zip(tmp_path / "model.ckpt", *[(name, _pickle()) for name in names])
@@ -126,3 +132,25 @@ def test_a_broken_description_is_refused(pickled: bytes, tmp_path: Path):
     path = _zip(tmp_path / "model.ckpt", ("archive/data.pkl", pickled))
     with pytest.raises(UnreadableCheckpoint, match="damaged"):
         pickle_scan.check(path)
+
+
+@pytest.mark.parametrize("name", ["archive/data.pkl", "archive/data/0"])
+def test_a_stored_entry_whose_sizes_differ_is_refused(name: str, tmp_path: Path):
+    path = _zip(tmp_path / "model.ckpt", ("archive/data.pkl", _pickle()), ("archive/data/0", b"1234"))
+    pickle_scan.check(path)
+    data = bytearray(path.read_bytes())
+    entry = data.index(name.encode(), data.index(b"PK\x01\x02")) - 46  # of the central directory
+    (size,) = struct.unpack_from("<I", data, entry + 24)
+    struct.pack_into("<I", data, entry + 24, size + 2**30)
+    path.write_bytes(data)
+    with pytest.raises(UnreadableCheckpoint, match="compressed entries"):
+        pickle_scan.check(path)
+
+
+def test_the_largest_description_is_just_taken(tmp_path: Path):
+    ends = len(b"\x80\x02") + len(b"]0") + len(b"}.")
+    body = b"\x80\x02" + b"K\x010" * ((pickle_scan.MAX_PICKLE - ends) // 3)
+    body += b"N0" * ((pickle_scan.MAX_PICKLE - len(body) - len(b"}.")) // 2) + b"}."
+    body = body.ljust(pickle_scan.MAX_PICKLE, b" ")  # nothing behind the end of a pickle is read
+    assert len(body) == pickle_scan.MAX_PICKLE
+    pickle_scan.check(_zip(tmp_path / "model.ckpt", ("archive/data.pkl", body)))

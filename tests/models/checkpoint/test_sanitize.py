@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from dubio.models.checkpoint.sanitize import MAX_DEPTH, MAX_LENGTH, MAX_VALUES, Copier, check_tensor
+from dubio.models.checkpoint.sanitize import MAX_DEPTH, MAX_LENGTH, MAX_VALUES, Sanitizer, check_tensor
 from dubio.models.errors import ModelError
 
 
 def _copy(value: object, max_bytes: int = 10**6) -> Any:
-    return Copier(max_bytes).copy(value, "dubio")
+    return Sanitizer(max_bytes).copy(value, "dubio")
 
 
 def _deep(depth: int) -> list[Any]:
@@ -68,6 +68,13 @@ def test_an_ordered_dict_whose_methods_are_shadowed_is_copied():
 def test_what_is_not_plain_is_refused_by_field(value: object, field: str):
     with pytest.raises(ModelError, match=f"^field `{field}`: expected"):
         _copy(value)
+
+
+def test_the_longest_string_key_and_integer_are_just_taken():
+    value = {"k" * MAX_LENGTH: "x" * MAX_LENGTH, "largest": 2**63 - 1, "smallest": -(2**63)}
+    assert _copy(value) == value
+    with pytest.raises(ModelError, match="keys to be names"):
+        _copy({"k" * (MAX_LENGTH + 1): 1})
 
 
 def test_depth_is_bounded_and_so_is_a_list_that_holds_itself():

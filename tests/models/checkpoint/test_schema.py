@@ -7,7 +7,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from dubio.models.checkpoint.schema import FORMAT_VERSION, KEY, Section
+from dubio.models.checkpoint.schema import KEY, Metadata
 
 
 @pytest.fixture(scope="module")
@@ -15,24 +15,20 @@ def content(saved: Path) -> dict[str, Any]:
     return torch.load(saved, weights_only=True)[KEY]
 
 
-def test_a_saved_section_is_valid_and_of_the_current_version(content: dict[str, Any]):
-    assert Section.model_validate(content).format_version == FORMAT_VERSION == 1
+def test_what_was_saved_is_valid_and_of_the_current_version(content: dict[str, Any]):
+    assert Metadata.model_validate(content).format_version == 1
 
 
-def test_what_was_calibrated_before_there_were_stopping_rules_is_valid(content: dict[str, Any]):
-    assert Section.model_validate({name: value for name, value in content.items() if name != "auto"}).auto is None
-
-
-@pytest.mark.parametrize("field", sorted(set(Section.model_fields) - {"auto"}))
+@pytest.mark.parametrize("field", sorted(Metadata.model_fields))
 def test_every_field_is_due(content: dict[str, Any], field: str):
     with pytest.raises(ValidationError, match=rf"(?s){field}.*Field required"):
-        Section.model_validate({name: value for name, value in content.items() if name != field})
+        Metadata.model_validate({name: value for name, value in content.items() if name != field})
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", [1], None])
 def test_another_version_is_refused(content: dict[str, Any], version: object):
     with pytest.raises(ValidationError, match="format_version"):
-        Section.model_validate({**content, "format_version": version})
+        Metadata.model_validate({**content, "format_version": version})
 
 
 @pytest.mark.parametrize(
@@ -48,4 +44,4 @@ def test_another_version_is_refused(content: dict[str, Any], version: object):
 )
 def test_classes_are_distinct_names(content: dict[str, Any], classes: object, message: str):
     with pytest.raises(ValidationError, match=message):
-        Section.model_validate({**content, "classes": classes})
+        Metadata.model_validate({**content, "classes": classes})

@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dubio.models.checkpoint import state_dict as weights
-from dubio.models.checkpoint.file import read_plain
-from dubio.models.checkpoint.state_dict import find
+from dubio.models.checkpoint.file import read_content
+from dubio.models.checkpoint.state_dict import find, sha256
 from dubio.models.errors import UnreadableCheckpoint
 
 
@@ -37,7 +36,7 @@ def net() -> Net:
 def found(folder: Path, content: Any, prefix: str | None = None) -> dict[str, Tensor]:
     """What is found in a file with that content."""
     torch.save(content, folder / "weights.pt")
-    return find(folder / "weights.pt", read_plain(folder / "weights.pt"), Net(), prefix)
+    return find(folder / "weights.pt", read_content(folder / "weights.pt"), Net(), prefix)
 
 
 def under(net: nn.Module, prefix: str) -> dict[str, Tensor]:
@@ -147,7 +146,7 @@ def test_a_tensor_that_claims_more_than_the_file_has_is_refused(tmp_path: Path):
     }
     torch.save(four_bytes, tmp_path / "weights.pt")
     with pytest.raises(UnreadableCheckpoint, match=r"claim \d+ bytes, but the file has"):
-        find(tmp_path / "weights.pt", read_plain(tmp_path / "weights.pt"), wide)
+        find(tmp_path / "weights.pt", read_content(tmp_path / "weights.pt"), wide)
 
 
 def test_a_sparse_tensor_is_refused(net: Net, tmp_path: Path):
@@ -165,7 +164,7 @@ def test_the_hash_covers_names_types_shapes_and_bytes_in_the_order_of_the_names(
     expected = hashlib.sha256(
         b"a torch.float32 (1, 2);" + A.numpy().tobytes() + b"b torch.int64 ();" + B.numpy().tobytes()
     )
-    assert weights.sha256({"b": B, "a": A}) == expected.hexdigest()
+    assert sha256({"b": B, "a": A}) == expected.hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -180,15 +179,15 @@ def test_the_hash_covers_names_types_shapes_and_bytes_in_the_order_of_the_names(
     ids=["name", "missing", "type", "shape", "last bit"],
 )
 def test_any_difference_changes_the_hash(other: dict[str, Tensor]):
-    assert weights.sha256(other) != weights.sha256({"a": A, "b": B})
+    assert sha256(other) != sha256({"a": A, "b": B})
 
 
 def test_layout_in_memory_does_not_change_the_hash():
     matrix = torch.arange(6.0).reshape(2, 3)
-    assert weights.sha256({"a": matrix.T.contiguous().T}) == weights.sha256({"a": matrix})
+    assert sha256({"a": matrix.T.contiguous().T}) == sha256({"a": matrix})
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.bool, torch.complex64])
 def test_types_that_numpy_lacks_are_hashed_too(dtype: torch.dtype):
     ones, zeros = torch.ones(2, dtype=dtype), torch.zeros(2, dtype=dtype)
-    assert weights.sha256({"a": ones}) != weights.sha256({"a": zeros})
+    assert sha256({"a": ones}) != sha256({"a": zeros})

@@ -17,8 +17,8 @@ def _as_torch(network: RecurrentNet, layer: type, features: int, width: int) -> 
     both = len(network.layers[0]) == 2
     reference = layer(features, width, len(network.layers), batch_first=True, bidirectional=both)
     weights = {}
-    for index, readers in enumerate(network.layers):
-        for reader, suffix in zip(readers, ("", "_reverse"), strict=False):
+    for index, directions_ in enumerate(network.layers):
+        for reader, suffix in zip(directions_, ("", "_reverse"), strict=False):
             weights[f"weight_ih_l{index}{suffix}"] = reader.from_input.weight
             weights[f"bias_ih_l{index}{suffix}"] = reader.from_input.bias
             weights[f"weight_hh_l{index}{suffix}"] = reader.from_state.weight

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dubio.models import TransformerNet
-from dubio.models.networks.sequences import waves
+from dubio.models.networks.sequences import sinusoidal_positions
 from dubio.uncertainty import Committee
 
 
@@ -90,7 +90,9 @@ def test_tokens_are_embedded_and_sinusoids_are_no_weights() -> None:
     assert "position" not in network.state_dict()
     assert "embed.weight" not in network.state_dict()
     x = torch.tensor([[3, 1, 10, 0]])
-    encoded = _layer(network.steps.table.weight[x] + waves(4, 8), network.state_dict(), "encoder.layers.0", heads=2)
+    encoded = _layer(
+        network.steps.table.weight[x] + sinusoidal_positions(4, 8), network.state_dict(), "encoder.layers.0", heads=2
+    )
     normed = F.layer_norm(encoded, (8,), network.encoder.norm.weight, network.encoder.norm.bias)
     torch.testing.assert_close(network(x), network.head(normed.mean(1)), rtol=1e-4, atol=1e-5)
 

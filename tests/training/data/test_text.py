@@ -125,7 +125,7 @@ def test_from_the_file_a_sentence_is_answered_as_its_tokens_are(tmp_path: Path, 
     spec = NetworkSpec(class_path="dubio.models.TextCNN", init_args=arguments)
     predictor = calibrate(network, spec, data, CalibrationSettings(num_samples=8))
     assert predictor.detector is not None
-    assert [part.name for part in predictor.detector.parts] == [
+    assert [score.name for score in predictor.detector.scores] == [
         "mutual_information",
         "neighbours",
         "relative_mahalanobis",

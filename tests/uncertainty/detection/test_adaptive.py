@@ -14,13 +14,15 @@ from torch import Tensor
 
 from dubio.uncertainty import AdaptiveSampling, Calibration, Detector, DeterministicPass, Outputs
 from dubio.uncertainty.detection.adaptive import LEAST_CLEARANCE, Stopped, clearance, recorded
-from dubio.uncertainty.detection.detector import UNFAMILIAR, mutual_information
+from dubio.uncertainty.detection.conformal import level
 from dubio.uncertainty.detection.ecdf import Ranks
 from dubio.uncertainty.detection.measures import summarise
+from dubio.uncertainty.detection.scores import UNFAMILIAR
 from dubio.uncertainty.errors import CalibrationSetTooSmall, NotFitted, UncertaintyError
 
 N = 600  # calibration rows
 STAGES = (4, 8)  # of 16
+MI = "mutual_information"
 ROUNDING = 1e-4  # of ranks: products of other batches round differently, and ranks magnify small scores
 
 
@@ -28,6 +30,10 @@ def _rows(outputs: Outputs, rows: Tensor | slice) -> Outputs:
     seen = outputs.deterministic
     part = DeterministicPass(seen.inputs_BF[rows], seen.logits_BC[rows], seen.features_BF[rows])
     return Outputs(part, outputs.probs_KBC[:, rows])
+
+
+def _disagreement(probs_KBC: Tensor) -> Tensor:
+    return summarise(probs_KBC).mutual_information_B
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +64,7 @@ def stopped(trained, detector, stopping) -> Stopped:
 @pytest.mark.parametrize(("alpha", "delta"), [(0.05, 0.05), (0.1, 0.2)])
 def test_the_promise_holds_for_the_procedure(trained, detector, fitted, alpha, delta):
     n, splits = 400, 300
-    scores_N = _run(fitted, detector, trained.held_out).ranks_PB.amax(0)
+    scores_N = _run(fitted, detector, trained.held_out).ranks_SB.amax(0)
     generator = torch.Generator().manual_seed(11)
     rates = []
     for _ in range(splits):
@@ -75,9 +81,9 @@ def test_the_promise_holds_for_the_procedure(trained, detector, fitted, alpha, d
 
 def test_the_calibration_is_that_of_the_procedures_own_scores(trained, detector, stopping, stopped):
     own = stopping.calibration
-    torch.testing.assert_close(own.scores_N, stopped.ranks_PB[:, :N].amax(0).sort().values, rtol=0, atol=ROUNDING)
+    torch.testing.assert_close(own.scores_N, stopped.ranks_SB[:, :N].amax(0).sort().values, rtol=0, atol=ROUNDING)
     verdict = stopping.judge(detector, stopped)
-    assert torch.equal(verdict.p_value_B, own.p_value(stopped.ranks_PB.amax(0)))
+    assert torch.equal(verdict.p_value_B, own.p_value(stopped.ranks_SB.amax(0)))
     assert torch.equal(verdict.flagged_B, verdict.p_value_B <= own.level)
     assert verdict.level == own.level
 
@@ -85,13 +91,13 @@ def test_the_calibration_is_that_of_the_procedures_own_scores(trained, detector,
 def test_each_row_stops_as_one_would_do_it_by_hand(trained, detector, stopping):
     asked = _rows(trained.held_out, slice(N, N + 200))
     stopped = _run(stopping, detector, asked)
-    parts = {part.name: part for part in detector.parts}
-    distances = torch.stack([part.rank(asked) for part in detector.parts if part.name != "mutual_information"]).amax(0)
+    assert detector.scores[0].name == MI
+    distances = detector.rank(asked)[1:].amax(0)
     for row in range(200):
         for stage in stopping.stages:
             probs_KC = asked.probs_KBC[: stage.members, row].double().numpy()
             mean_C = probs_KC.mean(0)
-            rank = float(stage.ranks[0](mutual_information(summarise(asked.probs_KBC[: stage.members, row : row + 1]))))
+            rank = float(stage.ranks[MI](_disagreement(asked.probs_KBC[: stage.members, row : row + 1])))
             top = mean_C.argmax()
             leads = [probs_KC[:, top] - probs_KC[:, rival] for rival in range(3) if rival != top]
             error = math.sqrt((1 - stage.members / 16) / stage.members)
@@ -103,11 +109,11 @@ def test_each_row_stops_as_one_would_do_it_by_hand(trained, detector, stopping):
                 samples = stage.members
                 break
         else:
-            rank = float(parts["mutual_information"].rank(_rows(asked, slice(row, row + 1))))
+            rank = float(detector.rank(_rows(asked, slice(row, row + 1)))[0])
             samples = 16
         assert int(stopped.samples_B[row]) == samples
-        assert float(stopped.ranks_PB[0, row]) == pytest.approx(rank, abs=ROUNDING)
-        assert float(stopped.ranks_PB[1:, row].amax()) == pytest.approx(float(distances[row]), abs=ROUNDING)
+        assert float(stopped.ranks_SB[0, row]) == pytest.approx(rank, abs=ROUNDING)
+        assert float(stopped.ranks_SB[1:, row].amax()) == pytest.approx(float(distances[row]), abs=ROUNDING)
 
 
 def test_what_is_said_about_a_row_is_what_its_members_say(trained, detector, stopping):
@@ -137,11 +143,11 @@ def test_a_row_stops_alone_where_it_stops_in_company(trained, detector, stopping
     order = torch.randperm(300, generator=torch.Generator().manual_seed(0))
     shuffled = _run(stopping, detector, _rows(trained.held_out, order))
     assert torch.equal(shuffled.samples_B, stopped.samples_B[order])
-    torch.testing.assert_close(shuffled.ranks_PB, stopped.ranks_PB[:, order], rtol=0, atol=ROUNDING)
+    torch.testing.assert_close(shuffled.ranks_SB, stopped.ranks_SB[:, order], rtol=0, atol=ROUNDING)
     for row in range(40):
         alone = _run(stopping, detector, _rows(trained.held_out, slice(row, row + 1)))
         assert alone.samples_B.tolist() == [int(stopped.samples_B[row])]
-        torch.testing.assert_close(alone.ranks_PB, stopped.ranks_PB[:, row : row + 1], rtol=0, atol=ROUNDING)
+        torch.testing.assert_close(alone.ranks_SB, stopped.ranks_SB[:, row : row + 1], rtol=0, atol=ROUNDING)
 
 
 def test_the_committee_answers_as_its_record_does(trained, detector, stopping, stopped):
@@ -194,15 +200,15 @@ def test_strangers_far_from_the_data_are_flagged_whatever_the_members_say(traine
 
 def test_the_rules_hold_on_the_select_rows_they_were_learned_from(trained, detector, fitted):
     select = trained.select
-    full_N = Ranks.fit(mutual_information(select.summary))(mutual_information(select.summary))
+    full_N = Ranks.fit(_disagreement(select.probs_KBC))(_disagreement(select.probs_KBC))
     label_N = select.probs_KBC.mean(0).argmax(-1)
     scores_N = detector.score(select)
     threshold = float(scores_N.sort(descending=True).values[int(len(scores_N) * 0.04)])
     assert [stage.members for stage in fitted.stages] == [4, 8]
     for stage in fitted.stages:
-        score_N = mutual_information(summarise(select.probs_KBC[: stage.members]))
-        assert torch.equal(stage.ranks[0].scores_N, torch.unique(score_N.double()))
-        few_N = stage.ranks[0](score_N)
+        score_N = _disagreement(select.probs_KBC[: stage.members])
+        assert torch.equal(stage.ranks[MI].scores_N, torch.unique(score_N.double()))
+        few_N = stage.ranks[MI](score_N)
         assert bool((full_N[few_N < stage.below] < threshold).all())
         assert bool((full_N[few_N > stage.above] > threshold).all())
         assert stage.below < stage.above
@@ -213,6 +219,56 @@ def test_the_rules_hold_on_the_select_rows_they_were_learned_from(trained, detec
         few_label_N = select.probs_KBC[: stage.members].mean(0).argmax(-1)
         assert torch.equal(few_label_N[settled_N], label_N[settled_N])
         assert stage.clearance >= LEAST_CLEARANCE
+
+
+def test_of_many_select_rows_a_thousandth_may_be_wrong_and_the_thresholds_lie_around_the_level(trained):
+    select, rows = _rows(trained.held_out, slice(0, 3000)), 800
+    detector = Detector.fit(trained.train, trained.train_labels_N, select)
+    fitted = AdaptiveSampling.fit(detector, select, rows, alpha=0.1, delta=0.2, stages=STAGES)
+    # Two standard errors of the logarithm of a share, from both splits, to either side of the level.
+    share = level(rows, 0.1, 0.2)
+    spread = math.exp(2 * math.sqrt(1 / (share * rows) + 1 / (share * 3000)))
+    lowest, highest = np.quantile(detector.score(select).numpy(), [1 - share * spread, 1 - share / spread])
+    assert lowest < highest
+    assert fitted.decided == pytest.approx(highest, rel=1e-12)
+    full_N = detector.rank(select)[0].numpy()
+    label_N = select.probs_KBC.mean(0).argmax(-1)
+    for stage in fitted.stages:
+        few_N = stage.ranks[MI](_disagreement(select.probs_KBC[: stage.members])).numpy()
+        turned_N = select.probs_KBC[: stage.members].mean(0).argmax(-1) != label_N
+        clear_N = clearance(select.probs_KBC[: stage.members], 16)[turned_N].sort(descending=True).values
+        # Three of 3,000 rows lie beyond each bound; the fourth is the bound.
+        assert stage.below == np.sort(few_N[full_N >= lowest])[3]
+        assert stage.above == np.sort(few_N[full_N <= highest])[-4]
+        assert stage.clearance == max(LEAST_CLEARANCE, float(clear_N[3]))
+        assert float(clear_N[0]) > stage.clearance or float(clear_N[0]) <= LEAST_CLEARANCE
+
+
+def test_where_few_members_never_give_another_label_the_least_clearance_is_asked_for():
+    # Every member gives the first class .55 to .95, so no number of members turns a label.
+    share_KB = 0.55 + 0.4 * torch.rand((16, 200), generator=torch.Generator().manual_seed(0))
+    probs_KBC = torch.stack([share_KB, 1 - share_KB], dim=-1)
+    seen = DeterministicPass(torch.zeros(200, 1), probs_KBC[0], None)
+    sure = Outputs(seen, probs_KBC)
+    detector = Detector.fit(seen, torch.zeros(200, dtype=torch.int64), sure, [MI])
+    fitted = AdaptiveSampling.fit(detector, sure, N, stages=STAGES)
+    assert [stage.clearance for stage in fitted.stages] == [LEAST_CLEARANCE] * 2
+    assert fitted.describe() == {"stages": [4, 8, 16]}
+
+
+@pytest.mark.parametrize(("rows", "wrong"), [(999, 0), (1000, 1)])
+def test_below_a_thousand_select_rows_none_may_be_wrong(trained, rows, wrong):
+    select = _rows(trained.held_out, slice(0, rows))
+    detector = Detector.fit(trained.train, trained.train_labels_N, select, [MI])
+    (stage,) = AdaptiveSampling.fit(detector, select, N, stages=(4,)).stages
+    few_N = stage.ranks[MI](_disagreement(select.probs_KBC[:4]))
+    assert int((few_N[detector.rank(select)[0] <= _highest(detector, select)] > stage.above).sum()) == wrong
+
+
+def _highest(detector: Detector, select: Outputs) -> float:
+    share, n = level(N, 0.05, 0.05), select.probs_KBC.shape[1]
+    spread = math.exp(2 * math.sqrt(1 / (share * N) + 1 / (share * n)))
+    return float(np.quantile(detector.score(select).numpy(), 1 - share / spread))
 
 
 def test_without_stages_it_is_the_detector(trained, detector):

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from scipy.special import logsumexp, softmax
-from scipy.stats import entropy
 from torch import Tensor
 
 from dubio.uncertainty import Calibration, Detector, DeterministicPass, Outputs
-from dubio.uncertainty.detection import detector
-from dubio.uncertainty.detection.detector import DEFAULT_SCORES, DISTANCES, OUTPUT_SCORES, UNCERTAIN, UNFAMILIAR
-from dubio.uncertainty.detection.measures import summarise
+from dubio.uncertainty.detection import detector as detector_module
+from dubio.uncertainty.detection.detector import DEFAULT_SCORES, SCORES
+from dubio.uncertainty.detection.scores import UNCERTAIN, UNFAMILIAR
 from dubio.uncertainty.errors import CalibrationSetTooSmall, NoFeatures, NotFitted, UncertaintyError
 
-EVERY_SCORE = (*DISTANCES, *OUTPUT_SCORES)
+EVERY_SCORE = tuple(SCORES)
 
 
 def _rows(outputs: Outputs, rows: Tensor | slice) -> Outputs:
@@ -63,27 +62,30 @@ def test_the_promise_holds_in_95_percent_of_calibration_splits(trained, names):
 def test_a_verdict_is_the_calibration_of_the_largest_rank(trained):
     detector = _calibrated(trained, EVERY_SCORE)
     asked = _rows(trained.held_out, slice(600, 900))
-    ranks_PB = torch.stack([part.rank(asked) for part in detector.parts])
+    ranks_SB = torch.stack(
+        [score.discount(detector.ranks[score.name](score.score(asked))) for score in detector.scores]
+    )
     verdict = detector.judge(asked)
     calibration = Calibration.fit(_fit(trained, EVERY_SCORE).score(_rows(trained.held_out, slice(0, 600))))
-    assert torch.equal(detector.score(asked), ranks_PB.amax(0))
-    assert torch.equal(verdict.p_value_B, calibration.p_value(ranks_PB.amax(0)))
+    assert torch.equal(detector.score(asked), ranks_SB.amax(0))
+    assert torch.equal(verdict.p_value_B, calibration.p_value(ranks_SB.amax(0)))
     assert torch.equal(verdict.flagged_B, verdict.p_value_B <= calibration.level)
     assert 0 < int(verdict.flagged_B.sum()) < 30
-    for reason, name in zip(verdict.reasons, [EVERY_SCORE[i] for i in ranks_PB.argmax(0)], strict=True):
-        assert reason == (UNFAMILIAR if name in DISTANCES else UNCERTAIN)
+    assert torch.equal(detector.rank(asked), ranks_SB)
+    assert verdict.reasons == [SCORES[EVERY_SCORE[index]].reason for index in ranks_SB.argmax(0)]
 
 
 def test_the_backstop_spends_a_tenth_and_still_catches_what_is_beyond(trained):
     detector = _calibrated(trained)
-    (part,) = [part for part in detector.parts if part.name == "input_mahalanobis"]
+    (backstop,) = [score for score in detector.scores if score.name == "input_mahalanobis"]
+    ranks, last = detector.ranks["input_mahalanobis"], list(DEFAULT_SCORES).index("input_mahalanobis")
     near = _rows(trained.held_out, slice(600, 900))
-    plain_B = part.ranks(part.fitted(near.deterministic.inputs_BF))
-    inside_B = plain_B < 1
-    torch.testing.assert_close(1 - part.rank(near)[inside_B], 10 * (1 - plain_B[inside_B]))
+    undiscounted_B = ranks(backstop.score(near))
+    inside_B = undiscounted_B < 1
+    torch.testing.assert_close(1 - detector.rank(near)[last][inside_B], 10 * (1 - undiscounted_B[inside_B]))
     far = trained.outputs(50 * torch.randn(20, 6, generator=torch.Generator().manual_seed(0)))
-    assert torch.equal(part.rank(far), part.ranks(part.fitted(far.deterministic.inputs_BF)))
-    assert float(part.rank(far).min()) > 1
+    assert torch.equal(detector.rank(far)[last], ranks(backstop.score(far)))
+    assert float(detector.rank(far)[last].min()) > 1
 
 
 @pytest.mark.parametrize("name", EVERY_SCORE)
@@ -138,7 +140,7 @@ def test_calibrating_does_not_change_the_detector_it_starts_from(trained):
     fitted = _fit(trained)
     calibrated = fitted.calibrate(_rows(trained.held_out, slice(0, 600)), alpha=0.1, delta=0.2)
     assert fitted.calibration is None
-    assert calibrated.parts == fitted.parts
+    assert (calibrated.scores, calibrated.ranks) == (fitted.scores, fitted.ranks)
     assert (calibrated.calibration.alpha, calibrated.calibration.delta) == (0.1, 0.2)
 
 
@@ -148,6 +150,14 @@ def test_moving_to_a_device_keeps_every_number(trained):
     moved = detector.to(torch.device("cpu"))
     assert torch.equal(moved.judge(asked).p_value_B, detector.judge(asked).p_value_B)
     assert _fit(trained).to(torch.device("cpu")).calibration is None
+
+
+def test_moving_to_a_device_moves_what_the_distances_learned(trained):
+    # No accelerator is needed to tell: the meta device holds shapes alone. Ranks look at their numbers when built.
+    moved = Detector(_fit(trained, EVERY_SCORE).scores, {}).to(torch.device("meta"))
+    tensors = [value for score in moved.scores for value in vars(score).values() if isinstance(value, Tensor)]
+    assert len(tensors) == 1 + 4 + 2  # the bank of the neighbours, and two Mahalanobis distances
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
 
 
 def test_a_verdict_needs_a_calibration(trained):
@@ -179,37 +189,6 @@ def test_inputs_too_wide_for_a_covariance_are_refused(trained):
         Detector.fit(train, trained.train_labels_N, trained.select, ("input_mahalanobis",))
 
 
-GENERATOR = torch.Generator().manual_seed(0)
-LOGITS_KBC = 4 * torch.randn(5, 30, 4, generator=GENERATOR, dtype=torch.float64)
-
-
-def test_max_softmax_is_scipys_turned_round():
-    due = 1 - softmax(LOGITS_KBC[0].numpy(), axis=-1).max(-1)
-    np.testing.assert_allclose(detector.max_softmax(LOGITS_KBC[0]), due, rtol=1e-10, atol=1e-14)
-
-
-@pytest.mark.parametrize("temperature", [0.1, 1.0, 7.0])
-def test_energy_is_scipys(temperature):
-    due = -temperature * logsumexp(LOGITS_KBC[0].numpy() / temperature, axis=-1)
-    np.testing.assert_allclose(detector.energy(LOGITS_KBC[0], temperature), due, rtol=1e-10)
-
-
-def test_energy_of_large_logits_does_not_overflow():
-    assert detector.energy(torch.tensor([[1e4, 0.0], [-1e4, -1e4]])).tolist() == pytest.approx([-1e4, 1e4], rel=1e-4)
-
-
-def test_entropies_are_scipys():
-    probs_KBC = LOGITS_KBC.softmax(-1)
-    total = entropy(probs_KBC.mean(0).numpy(), axis=-1)
-    aleatoric = entropy(probs_KBC.numpy(), axis=-1).mean(0)
-    np.testing.assert_allclose(detector.predictive_entropy(summarise(probs_KBC)), total, rtol=1e-10)
-    np.testing.assert_allclose(detector.mutual_information(summarise(probs_KBC)), total - aleatoric, rtol=1e-8)
-
-
-def test_every_score_points_the_same_way():
-    sure = torch.tensor([[[9.0, 0.0, 0.0]], [[9.0, 0.0, 0.0]]])
-    unsure = torch.tensor([[[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]]])
-    for score in (detector.max_softmax, detector.energy):
-        assert score(unsure[0]) > score(sure[0])
-    for score in (detector.mutual_information, detector.predictive_entropy):
-        assert score(summarise(unsure.softmax(-1))) > score(summarise(sure.softmax(-1)))
+def test_the_example_of_the_documentation_runs():
+    result = doctest.testmod(detector_module)
+    assert (result.attempted > 5, result.failed) == (True, 0)

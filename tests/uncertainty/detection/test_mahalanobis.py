@@ -9,10 +9,28 @@ from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import EmpiricalCovariance
 from torch import Tensor
 
-from dubio.uncertainty.detection.mahalanobis import Mahalanobis, RelativeMahalanobis
+from dubio.uncertainty import DeterministicPass, Outputs
+from dubio.uncertainty.detection.mahalanobis import InputMahalanobis, RelativeMahalanobis
+from dubio.uncertainty.detection.scores import Score
 from dubio.uncertainty.errors import CalibrationSetTooSmall, UncertaintyError
 
 TINY = 1e-9
+
+
+def _pass(rows: Tensor) -> DeterministicPass:
+    return DeterministicPass(inputs_BF=rows, logits_BC=torch.zeros(len(rows), 2), features_BF=rows)
+
+
+def _fit(rows: Tensor, **options: float) -> InputMahalanobis:
+    return InputMahalanobis.fit(_pass(rows), torch.zeros(len(rows), dtype=torch.int64), **options)
+
+
+def _fit_relative(rows: Tensor, labels_N: Tensor, **options: float) -> RelativeMahalanobis:
+    return RelativeMahalanobis.fit(_pass(rows), labels_N, **options)
+
+
+def _score(score: Score, rows: Tensor) -> Tensor:
+    return score.score(Outputs(_pass(rows), torch.zeros(0, len(rows), 2)))
 
 
 def _classes(rows: int = 600, width: int = 5, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -27,14 +45,14 @@ def test_distances_are_scikit_learns():
     train, _ = _classes()
     asked = 3 * _classes(seed=1)[0]
     due = EmpiricalCovariance().fit(train.double().numpy()).mahalanobis(asked.double().numpy())
-    np.testing.assert_allclose(Mahalanobis.fit(train, TINY)(asked), due, rtol=1e-3)
+    np.testing.assert_allclose(_score(_fit(train, shrinkage=TINY), asked), due, rtol=1e-3)
 
 
 def test_distances_are_scipys():
     train, _ = _classes()
     mean, inverse = train.double().mean(0).numpy(), np.linalg.inv(np.cov(train.double().numpy().T, bias=True))
     due = [mahalanobis(row, mean, inverse) ** 2 for row in train[:20].double().numpy()]
-    np.testing.assert_allclose(Mahalanobis.fit(train, TINY)(train[:20]), due, rtol=1e-3)
+    np.testing.assert_allclose(_score(_fit(train, shrinkage=TINY), train[:20]), due, rtol=1e-3)
 
 
 def test_relative_distances_are_differences_of_scikit_learns():
@@ -45,19 +63,19 @@ def test_relative_distances_are_differences_of_scikit_learns():
     within = EmpiricalCovariance(assume_centered=True).fit(rows - means[labels_N])
     to_classes = np.stack([within.mahalanobis(asked - mean) for mean in means], axis=1).min(1)
     due = to_classes - EmpiricalCovariance().fit(rows).mahalanobis(asked)
-    relative = RelativeMahalanobis.fit(train, labels_N, TINY)
-    np.testing.assert_allclose(relative(torch.tensor(asked).float()), due, rtol=1e-3, atol=1e-2)
+    relative = _fit_relative(train, labels_N, shrinkage=TINY)
+    np.testing.assert_allclose(_score(relative, torch.tensor(asked).float()), due, rtol=1e-3, atol=1e-2)
 
 
 def test_labels_may_have_gaps():
     train, labels_N = _classes()
     spread = torch.tensor([7, 40, 1000])[labels_N]
-    assert torch.equal(RelativeMahalanobis.fit(train, spread)(train), RelativeMahalanobis.fit(train, labels_N)(train))
+    assert torch.equal(_score(_fit_relative(train, spread), train), _score(_fit_relative(train, labels_N), train))
 
 
 def test_shrinkage_adds_its_share_of_the_mean_variance():
     rows = torch.tensor([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])  # variances 2 and 1/2
-    score = Mahalanobis.fit(rows, shrinkage=0.1)(torch.eye(2))
+    score = _score(_fit(rows, shrinkage=0.1), torch.eye(2))
     assert score.tolist() == pytest.approx([1 / 2.125, 1 / 0.625])
 
 
@@ -65,46 +83,79 @@ def test_shrinkage_adds_its_share_of_the_mean_variance():
 def test_an_axis_that_never_varies_keeps_distances_finite(shrinkage):
     train, labels_N = _classes()
     train = torch.cat([train, torch.full((len(train), 2), 3.0)], dim=1)
-    for score in (Mahalanobis.fit(train, shrinkage), RelativeMahalanobis.fit(train, labels_N, shrinkage)):
-        assert bool(torch.isfinite(score(train)).all())
+    for score in (_fit(train, shrinkage=shrinkage), _fit_relative(train, labels_N, shrinkage=shrinkage)):
+        assert bool(torch.isfinite(_score(score, train)).all())
     off = train[:1].clone()
     off[0, -1] += 100.0
-    assert Mahalanobis.fit(train, shrinkage)(off) > Mahalanobis.fit(train, shrinkage)(train).max()
+    assert _score(_fit(train, shrinkage=shrinkage), off) > _score(_fit(train, shrinkage=shrinkage), train).max()
 
 
 def test_rows_that_are_all_alike_keep_distances_finite():
     train, labels_N = torch.ones(10, 4), torch.arange(10) % 2
-    for score in (Mahalanobis.fit(train), RelativeMahalanobis.fit(train, labels_N)):
-        assert bool(torch.isfinite(score(train)).all())
+    for score in (_fit(train), _fit_relative(train, labels_N)):
+        assert bool(torch.isfinite(_score(score, train)).all())
 
 
 def test_farther_is_stranger():
     train, labels_N = _classes()
     direction = torch.randn(1, 5, generator=torch.Generator().manual_seed(3))
     far = torch.tensor([[10.0], [100.0], [1e4], [1e6]]) * direction
-    for score in (Mahalanobis.fit(train), RelativeMahalanobis.fit(train, labels_N)):
-        values = score(far)
+    for score in (_fit(train), _fit_relative(train, labels_N)):
+        values = _score(score, far)
         assert bool((values.diff() > 0).all())
-        assert values[0] > score(train).quantile(0.99)
+        assert values[0] > _score(score, train).quantile(0.99)
 
 
 @pytest.mark.parametrize("rows", [0, 1])
 def test_too_few_rows_are_refused(rows):
     with pytest.raises(CalibrationSetTooSmall):
-        Mahalanobis.fit(torch.randn(rows, 3))
+        _fit(torch.randn(rows, 3))
     with pytest.raises(CalibrationSetTooSmall):
-        RelativeMahalanobis.fit(torch.randn(rows, 3), torch.zeros(rows, dtype=torch.int64))
+        _fit_relative(torch.randn(rows, 3), torch.zeros(rows, dtype=torch.int64))
 
 
 def test_a_class_with_one_row_is_refused_by_name():
     with pytest.raises(CalibrationSetTooSmall, match="class 7 has 1"):
-        RelativeMahalanobis.fit(torch.randn(5, 3), torch.tensor([2, 2, 7, 2, 2]))
+        _fit_relative(torch.randn(5, 3), torch.tensor([2, 2, 7, 2, 2]))
 
 
 def test_tensors_of_different_widths_are_refused():
     with pytest.raises(UncertaintyError, match="3 x 3"):
-        Mahalanobis(torch.zeros(3), torch.eye(4))
+        InputMahalanobis(torch.zeros(3), torch.eye(4))
     with pytest.raises(UncertaintyError, match="3 x 3"):
         RelativeMahalanobis(torch.zeros(3), torch.zeros(2, 3), torch.eye(3), torch.eye(2))
     with pytest.raises(UncertaintyError, match="class means of 3"):
         RelativeMahalanobis(torch.zeros(3), torch.zeros(2, 4), torch.eye(3), torch.eye(3))
+
+
+def test_axes_of_which_one_varies_ten_thousand_times_less_than_the_other_are_told_apart():
+    # Variances 1 and 1e-8 along turned axes: in single precision their covariance would have no inverse.
+    generator = torch.Generator().manual_seed(0)
+    turn = torch.linalg.qr(torch.randn(2, 2, generator=generator, dtype=torch.float64)).Q
+    rows = (torch.randn(500, 2, generator=generator, dtype=torch.float64) * torch.tensor([1.0, 1e-4]) @ turn).float()
+    due = EmpiricalCovariance().fit(rows.double().numpy()).mahalanobis(rows.double().numpy())
+    np.testing.assert_allclose(_score(_fit(rows, shrinkage=1e-14), rows), due, rtol=1e-2, atol=1e-2)
+    whitening = _fit_relative(rows, torch.arange(500) % 2, shrinkage=1e-14).whitening_FF
+    distances = ((rows - rows.mean(0)) @ whitening).double().square().sum(-1)
+    np.testing.assert_allclose(distances, due, rtol=1e-2, atol=1e-2)
+
+
+def test_far_rows_are_told_apart_in_double_precision():
+    # The relative distance is a difference of two large squares, which single precision would round to nothing.
+    train, labels_N = _classes()
+    fitted = _fit_relative(train, labels_N)
+    far = 1e4 * torch.randn(50, 5, generator=torch.Generator().manual_seed(3))
+    centred = far - fitted.mean_F
+    to_classes = ((centred @ fitted.class_whitening_FF).unsqueeze(1) - fitted.class_means_CF).double().numpy()
+    due = (to_classes**2).sum(-1).min(1) - ((centred @ fitted.whitening_FF).double().numpy() ** 2).sum(-1)
+    assert _score(fitted, far).dtype == torch.float64
+    np.testing.assert_allclose(_score(fitted, far), due, rtol=1e-12)
+
+
+def test_a_thousandth_of_the_mean_variance_is_added_by_default():
+    rows = torch.tensor([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])  # variances 2 and 1/2, 1.25 on average
+    score = _fit(rows)
+    assert _score(score, torch.eye(2)).tolist() == pytest.approx([1 / 2.00125, 1 / 0.50125], rel=1e-6)
+    relative = _fit_relative(rows, torch.tensor([0, 0, 1, 1]))  # one class varies along each axis, by 2 and 1/2 overall
+    assert relative.whitening_FF.square().sum(1).tolist() == pytest.approx([1 / 2.00125, 1 / 0.50125], rel=1e-6)
+    assert relative.class_whitening_FF.square().sum(1).tolist() == pytest.approx([1 / 2.00125, 1 / 0.50125], rel=1e-6)

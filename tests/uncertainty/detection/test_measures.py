@@ -7,14 +7,15 @@ import math
 
 import numpy as np
 import pytest
+import scipy.special
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy
+from sklearn.metrics import log_loss
 from torch import Tensor
 
 from dubio.uncertainty.detection import measures
-from dubio.uncertainty.errors import UncertaintyError
 
 LN2 = math.log(2)
 
@@ -36,15 +37,16 @@ def _probs(members: int, rows: int, classes: int, seed: int = 0, sharpness: floa
 )
 def test_values_worked_out_by_hand(members, total, aleatoric, epistemic):
     probs_KBC = torch.tensor(members, dtype=torch.float64)[:, None]
-    assert float(measures.predictive_entropy(probs_KBC)) == pytest.approx(total, abs=1e-12)
-    assert float(measures.expected_entropy(probs_KBC)) == pytest.approx(aleatoric, abs=1e-12)
-    assert float(measures.mutual_information(probs_KBC)) == pytest.approx(epistemic, abs=1e-12)
+    summary = measures.summarise(probs_KBC)
+    assert float(summary.predictive_entropy_B) == pytest.approx(total, abs=1e-12)
+    assert float(summary.expected_entropy_B) == pytest.approx(aleatoric, abs=1e-12)
+    assert float(summary.mutual_information_B) == pytest.approx(epistemic, abs=1e-12)
 
 
 def test_mutual_information_of_a_mixed_batch_is_half_a_bit_on_average():
     opposed, equal = [[1.0, 0.0], [0.0, 1.0]], [[0.4, 0.6], [0.4, 0.6]]
     probs_KBC = torch.tensor([[opposed[0], equal[0]], [opposed[1], equal[1]]], dtype=torch.float64)
-    assert float(measures.mutual_information(probs_KBC).mean()) == pytest.approx(LN2 / 2)
+    assert float(measures.summarise(probs_KBC).mutual_information_B.mean()) == pytest.approx(LN2 / 2)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])
@@ -52,15 +54,16 @@ def test_entropies_are_scipys(classes):
     probs_KBC = _probs(7, 20, classes)
     array = probs_KBC.numpy()
     total, aleatoric = entropy(array.mean(0), axis=-1), entropy(array, axis=-1).mean(0)
-    np.testing.assert_allclose(measures.predictive_entropy(probs_KBC), total, rtol=1e-12)
-    np.testing.assert_allclose(measures.expected_entropy(probs_KBC), aleatoric, rtol=1e-12)
-    np.testing.assert_allclose(measures.mutual_information(probs_KBC), total - aleatoric, rtol=1e-9)
+    summary = measures.summarise(probs_KBC)
+    np.testing.assert_allclose(summary.predictive_entropy_B, total, rtol=1e-12)
+    np.testing.assert_allclose(summary.expected_entropy_B, aleatoric, rtol=1e-12)
+    np.testing.assert_allclose(summary.mutual_information_B, total - aleatoric, rtol=1e-9)
 
 
 def test_mutual_information_is_the_mean_divergence_from_the_mean():
     probs_KBC = _probs(5, 9, 4)
     divergences = entropy(probs_KBC.numpy(), probs_KBC.mean(0, keepdim=True).numpy(), axis=-1).mean(0)
-    np.testing.assert_allclose(measures.mutual_information(probs_KBC), divergences, rtol=1e-9)
+    np.testing.assert_allclose(measures.summarise(probs_KBC).mutual_information_B, divergences, rtol=1e-9)
 
 
 @settings(derandomize=True, deadline=None)
@@ -76,49 +79,40 @@ def test_total_is_aleatoric_plus_epistemic_and_all_keep_their_bounds(members, cl
     torch.testing.assert_close(summary.mean_BC.sum(-1), torch.ones(6))
 
 
-def test_one_pass_gives_what_the_single_measures_give():
+def test_mean_and_deviation_are_numpys():
     probs_KBC = _probs(6, 8, 5)
     summary = measures.summarise(probs_KBC)
-    array = probs_KBC.numpy()
-    np.testing.assert_allclose(summary.mean_BC, array.mean(0))
-    np.testing.assert_allclose(summary.std_BC, array.std(0))
-    assert torch.equal(summary.predictive_entropy_B, measures.predictive_entropy(probs_KBC))
-    assert torch.equal(summary.expected_entropy_B, measures.expected_entropy(probs_KBC))
-    assert torch.equal(summary.mutual_information_B, measures.mutual_information(probs_KBC))
+    np.testing.assert_allclose(summary.mean_BC, probs_KBC.numpy().mean(0))
+    np.testing.assert_allclose(summary.std_BC, probs_KBC.numpy().std(0))
 
 
 def test_standard_deviation_divides_by_the_number_of_members():
     probs_KBC = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]])
-    assert measures.std(probs_KBC)[0].tolist() == pytest.approx([math.sqrt(2) / 3] * 2)
-    assert measures.std(probs_KBC[:1]).tolist() == [[0.0, 0.0]]
+    assert measures.summarise(probs_KBC).std_BC[0].tolist() == pytest.approx([math.sqrt(2) / 3] * 2)
+    assert measures.summarise(probs_KBC[:1]).std_BC.tolist() == [[0.0, 0.0]]
 
 
-@pytest.mark.parametrize(
-    ("votes", "ratio"), [([0, 0, 1], 1 / 3), ([0, 0, 0], 0.0), ([0, 1, 2], 2 / 3), ([2, 1, 1, 1], 0.25)]
-)
-def test_variation_ratio_is_the_share_outside_the_majority(votes, ratio):
-    probs_KBC = 0.7 * torch.nn.functional.one_hot(torch.tensor(votes), 3)[:, None] + 0.1
-    assert float(measures.variation_ratio(probs_KBC)) == pytest.approx(ratio)
+def test_no_rows_give_no_numbers():
+    assert {tuple(value.shape) for value in vars(measures.summarise(torch.zeros(4, 0, 3))).values()} == {(0, 3), (0,)}
 
 
-MEASURES = [
-    measures.predictive_entropy,
-    measures.expected_entropy,
-    measures.mutual_information,
-    measures.variation_ratio,
-]
+@pytest.mark.parametrize("members", [1, 7])
+def test_what_the_members_say_together_and_its_likelihood_are_scipys(members):
+    generator = torch.Generator().manual_seed(members)
+    logits_KBC = 4 * torch.randn(members, 20, 5, generator=generator)
+    labels_B = torch.randint(5, (20,), generator=generator)
+    probs_BC = scipy.special.softmax(logits_KBC.double().numpy(), axis=-1).mean(0)
+    log_mean_BC = measures.log_mean_softmax(logits_KBC)
+    np.testing.assert_allclose(log_mean_BC, np.log(probs_BC), rtol=1e-10)
+    nll_B = measures.negative_log_likelihood(log_mean_BC, labels_B)
+    assert float(nll_B.mean()) == pytest.approx(log_loss(labels_B.numpy(), probs_BC, labels=range(5)), rel=1e-10)
 
 
-@pytest.mark.parametrize("measure", MEASURES, ids=lambda measure: measure.__name__)
-@pytest.mark.parametrize("row", [[2.0, -1.0], [0.5, 0.6], [0.2, 0.2], [math.nan, 1.0], [math.inf, 0.0], [1.5, -0.5]])
-def test_what_is_no_distribution_is_refused(measure, row):
-    with pytest.raises(UncertaintyError, match="apply softmax"):
-        measure(torch.tensor([[[0.5, 0.5], row]]))
-
-
-@pytest.mark.parametrize("measure", MEASURES, ids=lambda measure: measure.__name__)
-def test_no_rows_give_no_numbers(measure):
-    assert measure(torch.zeros(4, 0, 3)).shape == (0,)
+def test_a_class_that_every_member_rules_out_keeps_its_likelihood():
+    logits_KBC = torch.tensor([[[2000.0, 0.0]], [[3000.0, 0.0]]])
+    log_mean_BC = measures.log_mean_softmax(logits_KBC)
+    assert log_mean_BC[0].tolist() == pytest.approx([0.0, -2000 - LN2])
+    assert measures.negative_log_likelihood(log_mean_BC, torch.tensor([1])).tolist() == pytest.approx([2000 + LN2])
 
 
 @pytest.mark.parametrize("sizes", [(5,), (4, 4), (2, 7, 3)])
