@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from dubio.models.inputs import encoding
 from dubio.training.data.module import TensorDataModule
 from dubio.training.data.splits import SplitName
 
 BATCH = 500
-BINS = 15
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Figures of one split.
-
-    Attributes:
-        accuracy: share of right labels.
-        nll: mean negative log-likelihood in nats.
-        ece: expected calibration error over 15 bins of equal width (Naeini 2015).
-    """
-
-    accuracy: float
-    nll: float
-    ece: float
-
-    @staticmethod
-    def of(probs_BC: Tensor, labels_B: Tensor) -> Quality:
-        """Of probabilities; one that rounds to 0 counts as the smallest number."""
-        chosen_B = probs_BC.gather(1, labels_B.unsqueeze(1)).clamp(min=torch.finfo(probs_BC.dtype).tiny)
-        ece = multiclass_calibration_error(probs_BC, labels_B, num_classes=probs_BC.shape[1], n_bins=BINS, norm="l1")
-        right_B = probs_BC.argmax(1) == labels_B
-        return Quality(float(right_B.float().mean()), float(-chosen_B.log().mean()), float(ece))
 
 
 def logits(network: nn.Module, data: TensorDataModule, split: SplitName) -> tuple[Tensor, Tensor]:
