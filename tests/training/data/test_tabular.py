@@ -104,6 +104,7 @@ def test_a_value_that_only_other_rows_have_is_outside(tmp_path: Path):
     rows = rows.with_columns(pl.Series("length", length), pl.Series("colour", colour), pl.Series("part", own))
     rows.write_csv(tmp_path / "flowers.csv")
     data = Table(str(tmp_path / "flowers.csv"), target="kind", split="part")
+    assert list(data.input.reader.columns) == ["length", "colour", "wild", "zone"]
     assert data.input.reader.columns["length"].high == 5.0
     assert data.input.reader.columns["colour"].categories == ["blue", "red"]
     for name in SPLITS:
@@ -163,6 +164,7 @@ def test_a_table_trains_and_is_asked_by_column(tmp_path: Path, path: Path):
         ),
         ({"target": "kind", "split": "colour"}, "line 2, column 'colour' to be one of train, validation"),
         ({"target": "kind", "columns": ("kind", "wild")}, "'kind' is the target or the split"),
+        ({"target": "kind", "split": "zone", "columns": ("wild", "zone")}, "'zone' is the target or the split"),
         ({"target": "kind", "columns": ("wild", "wild")}, "'wild' is listed twice"),
         ({"target": "kind", "columns": ("wild",), "ignore": ("wild",)}, "expected columns beside 'kind'"),
         ({"target": "kind", "separator": '"'}, "no quote or end of a line"),
