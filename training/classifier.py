@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -125,26 +127,34 @@ class Classifier(LightningModule):
             )
 
 
+@contextmanager
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """Puts every module into eval mode; afterwards each is in its own mode again."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
 def check_fit(network: nn.Module, data: TensorDataModule) -> None:
     """Tries the network on two blank rows, so that a misfit shows before the first epoch.
 
     Raises:
         NetworkMismatch: If it does not take the data's shape, or does not give one logit a class.
     """
-    modes = [(module, module.training) for module in network.modules()]
     blank = encoding.blank(data.input, rows=2)
     try:
-        with torch.no_grad():
-            logits_BC = network.eval()(blank)
+        with torch.no_grad(), eval_mode(network):
+            logits_BC = network(blank)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise NetworkMismatch(
             f"The network {type(network).__name__} does not take inputs of shape {list(data.input.shape)}, which "
             f"is what {data.title} has: {error}. Change its sizes in `model.init_args.network.init_args`: "
             f"{_sizes(network, data)}."
         ) from error
-    finally:
-        for module, mode in modes:
-            module.training = mode
     expected = (2, len(data.classes))
     if not isinstance(logits_BC, Tensor) or tuple(logits_BC.shape) != expected:
         returned = list(logits_BC.shape) if isinstance(logits_BC, Tensor) else type(logits_BC).__name__

@@ -10,6 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from dubio.models.inputs import encoding
+from dubio.training.classifier import eval_mode
 from dubio.training.data.module import TensorDataModule
 from dubio.training.data.splits import SplitName
 
@@ -21,15 +22,8 @@ def logits(network: nn.Module, data: TensorDataModule, split: SplitName) -> tupl
     raw, labels = data.raw(split)
     encoded = encoding.encoder(data.input)(raw)
     device = next(network.parameters()).device
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        with torch.inference_mode():
-            answers = [network(batch.to(device)).cpu() for batch in encoded.split(BATCH)]
-    finally:
-        for module, mode in modes:
-            module.training = mode
-    return torch.cat(answers), labels
+    with torch.inference_mode(), eval_mode(network):
+        return torch.cat([network(batch.to(device)).cpu() for batch in encoded.split(BATCH)]), labels
 
 
 class Curves(Callback):

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.file_module import FileDataModule
-from dubio.training.data.module import Dataset, Examples
 from dubio.training.errors import TrainingError, UnreadableData
 
 CHANNELS = 4  # the most that an image usually has

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from dubio.models.inputs.text import Tokens
 from dubio.training.data import tokenizer
+from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.mnist import fetch
-from dubio.training.data.module import Dataset, Examples, TensorDataModule
+from dubio.training.data.module import TensorDataModule
 from dubio.training.data.splits import SplitName, split
 from dubio.training.data.tokenizer import Kind
 from dubio.training.errors import DataUnavailable, UnreadableData

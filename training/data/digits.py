@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from sklearn.datasets import load_digits
 
-from dubio.training.data.module import Dataset, Examples, FractionDataModule
+from dubio.training.data.dataset import Dataset, Examples
+from dubio.training.data.module import FractionDataModule
 
 
 class Digits(FractionDataModule):

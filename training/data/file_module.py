@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dubio.training.data.module import FractionDataModule, Scale
+from dubio.training.data.dataset import Scale
+from dubio.training.data.module import FractionDataModule
 from dubio.training.data.splits import SPLITS, IntArray, SplitName
 from dubio.training.errors import DataUnavailable, InvalidSplit, TrainingError, UnreadableData
 

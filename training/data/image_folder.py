@@ -11,8 +11,8 @@ from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
+from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.file_module import FileDataModule
-from dubio.training.data.module import Dataset, Examples
 from dubio.training.data.splits import SPLITS
 from dubio.training.errors import DataUnavailable, TrainingError, UnreadableData
 

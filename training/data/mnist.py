@@ -9,7 +9,8 @@ import numpy as np
 import pooch
 
 from dubio.training.data import idx
-from dubio.training.data.module import Dataset, Examples, TensorDataModule
+from dubio.training.data.dataset import Dataset, Examples
+from dubio.training.data.module import TensorDataModule
 from dubio.training.data.splits import SplitName, split
 from dubio.training.errors import DataUnavailable, TrainingError, UnreadableData
 
@@ -59,20 +60,23 @@ class MNISTFiles(TensorDataModule):
 
     def prepare_data(self) -> None:
         """Downloads the files if that is allowed and needed. Lightning calls this in one process only."""
-        if self.download and self._folder() is None:
+        if self.download and self._files() is None:
             for name, checksum in self.checksums.items():
                 fetch(self.source.rstrip("/") + "/" + name, checksum, self.cache)
 
     def read(self) -> Dataset:
         self.prepare_data()
-        folder = self._folder()
-        if folder is None:
+        files = self._files()
+        if files is None:
             raise DataUnavailable(
                 f"{self.title} was not found in {self.root or ' or '.join(map(str, self._usual))}. Either set "
                 f"`data.init_args.root` to the folder that holds its four IDX files{self.hint}, or set "
                 "`data.init_args.download: true`."
             )
-        pool, test = _read_pair(folder, "train"), _read_pair(folder, "t10k")
+        pool, test = (
+            _read_pair(files[f"{half}-images-idx3-ubyte.gz"], files[f"{half}-labels-idx1-ubyte.gz"])
+            for half in ("train", "t10k")
+        )
         train = len(pool.labels) - sum(self.sizes.values())
         if train <= 0:
             raise TrainingError(
@@ -86,10 +90,14 @@ class MNISTFiles(TensorDataModule):
     def _usual(self) -> list[Path]:
         return [*([self.debian] if self.debian is not None else []), self.cache]
 
-    def _folder(self) -> Path | None:
-        """The first folder that has all four files."""
-        folders = [self.root] if self.root is not None else self._usual
-        return next((folder for folder in folders if all(_find(folder, name) for name in self.checksums)), None)
+    def _files(self) -> dict[str, Path] | None:
+        """The four files, gzipped or plain, of the first folder that has them all."""
+        for folder in [self.root] if self.root is not None else self._usual:
+            candidates = {name: (folder / name, folder / name.removesuffix(".gz")) for name in self.checksums}
+            files = {name: path for name, paths in candidates.items() for path in reversed(paths) if path.is_file()}
+            if len(files) == len(self.checksums):
+                return files
+        return None
 
 
 def fetch(address: str, checksum: str, folder: Path) -> Path:
@@ -108,18 +116,8 @@ def fetch(address: str, checksum: str, folder: Path) -> Path:
     return Path(path)
 
 
-def _find(folder: Path, name: str) -> Path | None:
-    """The gzipped file or the plain one."""
-    candidates = (folder / name, folder / name.removesuffix(".gz"))
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def _read_pair(folder: Path, prefix: str) -> Examples:
+def _read_pair(images_path: Path, labels_path: Path) -> Examples:
     """Images `[N, 1, 28, 28]` and labels `[N]` of one half of the data set."""
-    images_path = _find(folder, f"{prefix}-images-idx3-ubyte.gz")
-    labels_path = _find(folder, f"{prefix}-labels-idx1-ubyte.gz")
-    if images_path is None or labels_path is None:
-        raise DataUnavailable(f"{folder}: the {prefix} files are no longer here.")
     images, labels = idx.read(images_path, dimensions=3), idx.read(labels_path, dimensions=1)
     if images.shape[1:] != (28, 28):
         raise UnreadableData(f"{images_path}: expected images of 28 x 28 pixels, but got {images.shape[1:]}.")

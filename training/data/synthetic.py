@@ -7,7 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from sklearn import datasets
 
-from dubio.training.data.module import Dataset, Examples, FractionDataModule
+from dubio.training.data.dataset import Dataset, Examples
+from dubio.training.data.module import FractionDataModule
 from dubio.training.errors import TrainingError
 
 Kind = Literal["blobs", "moons", "rings", "hypercube"]

@@ -17,8 +17,8 @@ from dubio.models.inputs.tabular import MAX_COLUMNS, category
 from dubio.models.spec import MAX_STRING
 from dubio.training.data import table_column
 from dubio.training.data.csv_reader import TableFile
+from dubio.training.data.dataset import Dataset, Examples, fit_input
 from dubio.training.data.file_module import FileDataModule
-from dubio.training.data.module import Dataset, Examples, fit_input
 from dubio.training.data.splits import SPLITS, IntArray
 from dubio.training.errors import InvalidSplit, TrainingError, UnreadableData
 
@@ -119,7 +119,7 @@ class Table(FileDataModule):
                     "rename it, put it into `data.init_args.ignore`, or leave it out of the file (pandas: index=False)."
                 )
             if name not in self.categorical:
-                file.refuse_slips(name)
+                file.refuse_text_among_numbers(name)
         return names
 
     def _own_splits(self, file: TableFile) -> npt.NDArray[np.str_] | None:

@@ -14,8 +14,8 @@ import numpy as np
 from dubio.models.errors import InvalidInput
 from dubio.models.inputs.text import Tokens
 from dubio.training.data import tokenizer
+from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.file_module import FileDataModule
-from dubio.training.data.module import Dataset, Examples
 from dubio.training.data.tokenizer import Kind
 from dubio.training.errors import UnreadableData
 
