@@ -11,8 +11,8 @@ from rich.table import Table
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from dubio.models import Predictor
-from dubio.training.calibration import BATCH, progress
+from dubio.models import Prediction, Predictor
+from dubio.training.calibration import progress
 from dubio.training.data.module import TensorDataModule
 
 BINS = 15
@@ -70,26 +70,23 @@ def evaluate(predictor: Predictor, data: TensorDataModule) -> Evaluation:
     """Asks the predictor about the test split and what is like no training data, as the service would."""
     x, labels = data.raw("test")
     others = data.out_of_distribution()
-    with progress("Measuring on the test split", len(x) + sum(map(len, others.values()))) as advance:
+    with progress("Measuring on the test split", len(x) + sum(map(len, others.values()))) as batches:
+        answers = [predictor.predict(batch) for batch in batches(x)]
+        flagged = {
+            name: sum(_count_flags(predictor.predict(batch)) for batch in batches(rows))
+            for name, rows in others.items()
+        }
+    return Evaluation(
+        rows=len(x),
+        deterministic=Quality.of(torch.cat([torch.from_numpy(answer.probabilities) for answer in answers]), labels),
+        mc=Quality.of(torch.cat([torch.from_numpy(answer.mc_mean) for answer in answers]), labels),
+        flagged=sum(map(_count_flags, answers)),
+        out_of_distribution={name: (count, len(others[name])) for name, count in flagged.items()},
+    )
 
-        def ask(rows: Tensor) -> tuple[list[Tensor], list[Tensor], int]:
-            probabilities, means, flagged = [], [], 0
-            for batch in rows.split(BATCH):
-                answer = predictor.predict(batch)
-                probabilities.append(torch.from_numpy(answer.probabilities))
-                means.append(torch.from_numpy(answer.mc_mean))
-                flagged += 0 if answer.flagged is None else int(answer.flagged.sum())
-                advance(len(batch))
-            return probabilities, means, flagged
 
-        probabilities, means, flagged = ask(x)
-        return Evaluation(
-            rows=len(x),
-            deterministic=Quality.of(torch.cat(probabilities), labels),
-            mc=Quality.of(torch.cat(means), labels),
-            flagged=flagged,
-            out_of_distribution={name: (ask(rows)[2], len(rows)) for name, rows in others.items()},
-        )
+def _count_flags(answer: Prediction) -> int:
+    return 0 if answer.flagged is None else int(answer.flagged.sum())
 
 
 def table(predictor: Predictor, evaluation: Evaluation, path: Path) -> Table:

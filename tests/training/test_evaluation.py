@@ -77,3 +77,8 @@ def test_a_probability_of_zero_costs_much_but_not_infinitely():
     quality = Quality.of(torch.tensor([[0.0, 1.0]]), torch.tensor([0]))
     assert 80 < quality.nll < 90
     assert quality.ece == pytest.approx(1.0)
+
+
+def test_a_mean_that_rounding_puts_above_1_is_no_logit():
+    quality = Quality.of(torch.tensor([[1.0000001, 0.0], [0.0, 1.0]]), torch.tensor([0, 1]))
+    assert (quality.accuracy, quality.nll, quality.ece) == (1.0, 0.0, 0.0)
