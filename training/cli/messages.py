@@ -7,9 +7,11 @@ import inspect
 import re
 from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
+from pkgutil import resolve_name
 from typing import Any
 
 import pytorch_lightning as pl
+from jsonargparse import ArgumentParser
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
@@ -142,25 +144,17 @@ def _groups() -> dict[str, Collection[str]]:
 
 
 def _options(path: str) -> list[str]:
-    module, _, name = path.rpartition(".")
     try:
-        return _parameters(getattr(importlib.import_module(module), name))
+        return _parameters(resolve_name(path))
     except (ImportError, AttributeError, ValueError):
         return []
 
 
 def _parameters(kind: type) -> list[str]:
-    """The named parameters of a class; of one that passes `**settings` on, those of its bases too."""
-    names: list[str] = []
-    for base in inspect.getmro(kind):
-        if "__init__" not in vars(base) or base is object:
-            continue
-        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
-        keywords = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        names += [each.name for each in parameters if each.kind in keywords and each.name not in {"self", "params"}]
-        if not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
-            break
-    return names
+    """The arguments of a class as the parser knows them, those that it passes on to others included."""
+    parser = ArgumentParser()
+    parser.add_class_arguments(kind)
+    return list(parser.get_defaults().keys())
 
 
 def _classes(home: Any, kind: type) -> list[str]:
