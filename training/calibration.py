@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
 from itertools import pairwise
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from rich.console import Console
@@ -26,6 +26,7 @@ from dubio.training.errors import TrainingError
 from dubio.uncertainty import AdaptiveSampling, Detector, DeterministicPass, Outputs
 from dubio.uncertainty.detection import temperature
 from dubio.uncertainty.detection.adaptive import STAGES
+from dubio.uncertainty.detection.detector import DEFAULT_SCORES
 
 BATCH = 250
 
@@ -38,7 +39,6 @@ ScoreName = Literal[
     "max_softmax",
     "energy",
 ]
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class CalibrationSettings:
 def calibrate(
     network: nn.Module, network_spec: NetworkSpec, data: TensorDataModule, settings: CalibrationSettings
 ) -> Predictor:
-    """Fits temperatures, ranks and stopping rule on select, feature scores on train, the levels on calibration.
+    """Fits temperatures, ranks and adaptive sampling on select, feature scores on train, the levels on calibration.
 
     Args:
         network: Trained, in eval mode, on the CPU.
@@ -118,10 +118,10 @@ def calibrate(
     select_x, select_labels = data.raw("select")
     calibration_x, calibration_labels = data.raw("calibration")
 
-    with progress("Calibrating", len(train_x) + 2 * len(select_x) + len(calibration_x)) as advance:
-        train = DeterministicPass.cat(_by_batch(predictor.deterministic, train_x, advance))
-        selected = DeterministicPass.cat(_by_batch(predictor.deterministic, select_x, advance))
-        logits_KBC = torch.cat(_by_batch(predictor.member_logits, select_x, advance), dim=1)
+    with progress("Calibrating", len(train_x) + 2 * len(select_x) + len(calibration_x)) as batches:
+        train = DeterministicPass.cat([predictor.deterministic(batch) for batch in batches(train_x)])
+        selected = DeterministicPass.cat([predictor.deterministic(batch) for batch in batches(select_x)])
+        logits_KBC = torch.cat([predictor.member_logits(batch) for batch in batches(select_x)], dim=1)
         temperatures = Temperature(
             deterministic=temperature.fit(selected.logits_BC.unsqueeze(0), select_labels),
             mc=temperature.fit(logits_KBC, select_labels),
@@ -132,9 +132,9 @@ def calibrate(
         names = settings.scores or default_scores(data.input)
         detector = Detector.fit(train, train_labels, select, names=names, k=settings.k)
         promise = {"alpha": settings.alpha, "delta": settings.delta}
-        stopping = AdaptiveSampling.fit(detector, select, len(calibration_x), **promise, stages=settings.stages)
-        outputs = Outputs.cat(_by_batch(predictor.outputs, calibration_x, advance))
-        stopping = stopping.calibrate(detector, outputs, **promise)
+        adaptive = AdaptiveSampling.fit(detector, select, len(calibration_x), **promise, stages=settings.stages)
+        outputs = Outputs.cat([predictor.outputs(batch) for batch in batches(calibration_x)])
+        adaptive = adaptive.calibrate(detector, outputs, **promise)
         detector = detector.calibrate(outputs, **promise)
 
     provenance = Provenance(
@@ -145,30 +145,27 @@ def calibrate(
         versions=_versions(),
         tuning=tuned,
     )
-    return predictor.calibrated(temperatures, detector, provenance, stopping)
+    return predictor.calibrated(temperatures, detector, provenance, adaptive)
 
 
-def default_scores(spec: InputSpec) -> tuple[ScoreName, ...]:
+def default_scores(spec: InputSpec) -> tuple[str, ...]:
     """What makes an input of this kind strange; tokens are names, and between names there is no distance."""
-    common: tuple[ScoreName, ...] = ("mutual_information", "neighbours", "relative_mahalanobis")
-    return common if spec.kind == "text" else (*common, "input_mahalanobis")
+    return tuple(name for name in DEFAULT_SCORES if spec.kind != "text" or name != "input_mahalanobis")
 
 
 @contextmanager
-def progress(what: str, rows: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar, on a terminal; what it yields moves it on by so many rows."""
+def progress(what: str, rows: int) -> Iterator[Callable[[Tensor], Iterator[Tensor]]]:
+    """A progress bar, on a terminal; what it yields splits rows into batches and moves on with each."""
     console = Console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=rows)
-        yield lambda done: bar.advance(task, done)
 
+        def batches(x: Tensor) -> Iterator[Tensor]:
+            for batch in x.split(BATCH):
+                yield batch
+                bar.advance(task, len(batch))
 
-def _by_batch(answer: Callable[[Tensor], Answer], x: Tensor, advance: Callable[[int], None]) -> list[Answer]:
-    answers = []
-    for batch in x.split(BATCH):
-        answers.append(answer(batch))
-        advance(len(batch))
-    return answers
+        yield batches
 
 
 def _sha256(x: Tensor, labels: Tensor) -> str:

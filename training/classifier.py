@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -94,16 +96,16 @@ class Classifier(LightningModule):
     def configure_optimizers(self) -> Any:
         decayed = list(parameter_groups.weights(self))
         known = {id(parameter) for parameter in decayed}
-        spared = [each for each in self.parameters() if each.requires_grad and id(each) not in known]
+        others = [each for each in self.parameters() if each.requires_grad and id(each) not in known]
         # Biases, normalisations and embeddings do not overfit; shrinking them only hurts.
-        optimizer = self.optimizer([{"params": decayed}, {"params": spared, "weight_decay": 0.0}])
+        optimizer = self.optimizer([{"params": decayed}, {"params": others, "weight_decay": 0.0}])
         if self.scheduler is None:
             return optimizer
         scheduler = self.scheduler(optimizer)
         settings: dict[str, Any] = {"scheduler": scheduler, "interval": self.scheduler_interval}
         if isinstance(scheduler, WarmupCosine):
             settings["interval"] = "step"
-            scheduler.plan(int(self.trainer.estimated_stepping_batches))
+            scheduler.plan(self.trainer.estimated_stepping_batches)
         if isinstance(scheduler, ReduceLROnPlateau):
             settings["monitor"] = scheduler.monitor
         return {"optimizer": optimizer, "lr_scheduler": settings}
@@ -125,32 +127,40 @@ class Classifier(LightningModule):
             )
 
 
+@contextmanager
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """Puts every module into eval mode; afterwards each is in its own mode again."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
 def check_fit(network: nn.Module, data: TensorDataModule) -> None:
     """Tries the network on two blank rows, so that a misfit shows before the first epoch.
 
     Raises:
         NetworkMismatch: If it does not take the data's shape, or does not give one logit a class.
     """
-    modes = [(module, module.training) for module in network.modules()]
     blank = encoding.blank(data.input, rows=2)
     try:
-        with torch.no_grad():
-            logits_BC = network.eval()(blank)
+        with torch.no_grad(), eval_mode(network):
+            logits_BC = network(blank)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise NetworkMismatch(
             f"The network {type(network).__name__} does not take inputs of shape {list(data.input.shape)}, which "
             f"is what {data.title} has: {error}. Change its sizes in `model.init_args.network.init_args`: "
             f"{_sizes(network, data)}."
         ) from error
-    finally:
-        for module, mode in modes:
-            module.training = mode
     expected = (2, len(data.classes))
     if not isinstance(logits_BC, Tensor) or tuple(logits_BC.shape) != expected:
-        found = list(logits_BC.shape) if isinstance(logits_BC, Tensor) else type(logits_BC).__name__
+        returned = list(logits_BC.shape) if isinstance(logits_BC, Tensor) else type(logits_BC).__name__
         raise NetworkMismatch(
             f"Expected the network {type(network).__name__} to return logits of shape {list(expected)} for two "
-            f"rows, one for each of the {expected[1]} classes of {data.title}, but got {found}; set "
+            f"rows, one for each of the {expected[1]} classes of {data.title}, but got {returned}; set "
             f"`model.init_args.network.init_args.num_classes: {expected[1]}`."
         )
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 
 from dubio.training.errors import TrainingError
 
 
-class WarmupCosine(LRScheduler):
-    """Rises linearly to the optimizer's rate, then falls to `floor` times it along half a cosine (Loshchilov 2017).
+class WarmupCosine(LambdaLR):
+    """Rises linearly to the optimizer's rate, then falls to `floor` times it along half a cosine.
 
     Torch's OneCycleLR would change the momentum as well, and its peak instead of the optimizer's rate counts.
 
@@ -20,6 +20,12 @@ class WarmupCosine(LRScheduler):
         warmup: Share of all steps during which the rate rises.
         floor: Share of the rate that is left at the end.
         steps: Of the whole training; by default those that the trainer counts.
+
+    Raises:
+        TrainingError: If a share or the number of steps is out of bounds.
+
+    Source:
+        Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2017.
     """
 
     def __init__(self, optimizer: Optimizer, warmup: float = 0.1, floor: float = 0.0, steps: int | None = None) -> None:
@@ -32,19 +38,25 @@ class WarmupCosine(LRScheduler):
         self.warmup = warmup
         self.floor = floor
         self.steps = steps
-        super().__init__(optimizer)
+        super().__init__(optimizer, self.share)
 
-    def plan(self, steps: int) -> None:
-        """Says how many steps the training has, unless that was given."""
-        if self.steps is None:
-            self.steps = max(1, steps)
-            # The first step was set before its share was known.
-            for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
-                group["lr"] = rate
+    def plan(self, steps: float) -> None:
+        """Says how many steps the training has, unless that was given.
 
-    def get_lr(self) -> list[float]:  # type: ignore[override]
-        """The rate of each group for the next step."""
-        return [float(base) * self.share(self.last_epoch) for base in self.base_lrs]
+        Raises:
+            TrainingError: If it has no end.
+        """
+        if self.steps is not None:
+            return
+        if math.isinf(steps):
+            raise TrainingError(
+                "Expected a training with an end to plan its learning rate, but `trainer.max_epochs` and "
+                "`trainer.max_steps` set none; set one of them, or `steps` of the WarmupCosine."
+            )
+        self.steps = int(steps)
+        # The rate of the first step was set before its share was known.
+        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = base * self.share(self.last_epoch)
 
     def share(self, step: int) -> float:
         """What is left of the rate in a step, in [0, 1]; the first step has the number 0."""
@@ -53,5 +65,5 @@ class WarmupCosine(LRScheduler):
         rising = int(self.warmup * self.steps)
         if step < rising:
             return (step + 1) / (rising + 1)
-        done = min(1.0, (step - rising) / max(1, self.steps - rising))
+        done = min(1.0, (step - rising) / (self.steps - rising))
         return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * done)) / 2

@@ -20,8 +20,8 @@ def left_out(network_class: type, given: Mapping[str, Any]) -> dict[str, Any]:
     The parser fills in defaults, so a value that is the class's default counts as not given.
 
     Args:
-        network_class: of the network.
-        given: its arguments in the configuration.
+        network_class: Class of the network.
+        given: Its arguments in the configuration.
     """
     parameters = inspect.signature(network_class).parameters
     defaults = {name: parameters[name].default for name in NAMES if name in parameters}

@@ -32,7 +32,7 @@ class Trainer(pl.Trainer):
         output: str | None = None,
         key_prefix: str | None = None,
     ) -> Predictor:
-        """Fit temperature, detector and flag level, and write a checkpoint that can be served.
+        """Fits temperature, detector and flag level, and writes a checkpoint that can be served.
 
         Args:
             model: Says which network the weights belong to; it is left alone.

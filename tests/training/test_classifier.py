@@ -1,19 +1,20 @@
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.cli import ReduceLROnPlateau
 from torch import nn
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import StepLR
 
 from dubio.models import MLP, ConvNet
-from dubio.training import Classifier, Digits
+from dubio.training import Classifier, Digits, WarmupCosine
 from dubio.training.classifier import check_fit
 from dubio.training.errors import NetworkMismatch, TrainingError
 
@@ -42,8 +43,12 @@ def test_it_learns(tmp_path: Path, network: nn.Module, digits: Digits):
     assert fit.callback_metrics["train_loss"] < 0.6
 
 
-def test_the_logged_figures_are_those_of_the_whole_split(tmp_path: Path, network: nn.Module, digits: Digits):
-    (logged,) = trainer(tmp_path).test(Classifier(network), digits, verbose=False)
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_the_logged_figures_are_those_of_the_whole_split_without_smoothing(
+    tmp_path: Path, network: nn.Module, digits: Digits, smoothing: float
+):
+    model = Classifier(network, label_smoothing=smoothing)
+    (logged,) = trainer(tmp_path).test(model, digits, verbose=False)
     x, labels = torch.cat([x for x, _ in digits.test_dataloader()]), digits.raw("test")[1]
     with torch.no_grad():
         logits = network.eval()(x)
@@ -116,6 +121,25 @@ def test_the_schedule_advances_as_often_as_asked(
     fit.fit(model, digits)
     assert fit.num_training_batches == 17
     assert fit.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.5**advances)
+
+
+def test_a_warm_up_and_cosine_is_planned_for_the_whole_training_step_by_step(
+    tmp_path: Path, network: nn.Module, digits: Digits
+):
+    class Rates(Callback):
+        def __init__(self) -> None:
+            self.seen: list[float] = []
+
+        def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: SGD) -> None:
+            self.seen.append(optimizer.param_groups[0]["lr"])
+
+    scheduler = partial(WarmupCosine, warmup=0.5, floor=0.2)
+    model = Classifier(network, optimizer=partial(SGD, lr=0.1), scheduler=scheduler, scheduler_interval="epoch")
+    rates = Rates()
+    trainer(tmp_path, epochs=2, callbacks=[rates]).fit(model, digits)
+    rising = [0.1 * step / 18 for step in range(1, 18)]
+    falling = [0.02 + 0.08 * (1 + math.cos(math.pi * step / 17)) / 2 for step in range(17)]
+    assert rates.seen == pytest.approx(rising + falling)
 
 
 def test_a_plateau_schedule_watches_what_it_is_told_to(tmp_path: Path, network: nn.Module, digits: Digits):

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from rich.console import Console
 
 from dubio.models import Predictor, load
 from dubio.training import Digits, evaluation
+from dubio.training.evaluation import Quality
 
 
 @pytest.fixture(scope="module")
@@ -17,20 +20,21 @@ def predictor(runs: Path) -> Predictor:
 
 
 def test_the_figures_are_those_of_the_test_split(predictor: Predictor, digits: Digits):
-    measured = evaluation.measure(predictor, digits)
+    measured = evaluation.evaluate(predictor, digits)
     x, labels = digits.raw("test")
     answer, rows = predictor.predict(x), np.arange(len(labels))
     assert measured.rows == len(labels)
-    assert measured.accuracy == pytest.approx((answer.label == labels.numpy()).mean())
-    assert measured.mc_accuracy == pytest.approx((answer.mc_label == labels.numpy()).mean())
-    assert measured.nll == pytest.approx(-np.log(answer.probabilities[rows, labels]).mean(), rel=1e-4)
-    assert measured.mc_nll == pytest.approx(-np.log(answer.mc_mean[rows, labels]).mean(), rel=1e-4)
+    assert measured.deterministic.accuracy == pytest.approx((answer.label == labels.numpy()).mean())
+    assert measured.mc.accuracy == pytest.approx((answer.mc_label == labels.numpy()).mean())
+    assert measured.deterministic.nll == pytest.approx(-np.log(answer.probabilities[rows, labels]).mean(), rel=1e-4)
+    assert measured.mc.nll == pytest.approx(-np.log(answer.mc_mean[rows, labels]).mean(), rel=1e-4)
     assert abs(measured.flagged - answer.flagged.sum()) <= 1
     assert measured.false_alarm_rate == measured.flagged / measured.rows
 
 
 def test_the_table_tells_figures_and_promise(predictor: Predictor):
-    measured = evaluation.Measured(rows=200, accuracy=0.975, mc_accuracy=0.97, nll=0.1, mc_nll=0.09, flagged=7)
+    deterministic, mc = Quality(accuracy=0.975, nll=0.1, ece=0.0), Quality(accuracy=0.97, nll=0.09, ece=0.0)
+    measured = evaluation.Evaluation(200, deterministic, mc, flagged=7, out_of_distribution={"noise": (9, 10)})
     written = io.StringIO()
     Console(width=200, file=written).print(evaluation.table(predictor, measured, Path("runs/digits/model.ckpt")))
     text = written.getvalue()
@@ -40,11 +44,41 @@ def test_the_table_tells_figures_and_promise(predictor: Predictor):
         f"p-value at or below {predictor.detector.calibration.level:.4f}",
         f"{len(predictor.detector.calibration.scores_N)} calibration rows",
         "7 of 200 test rows flagged (3.5%)",
+        "0.1000 deterministic, 0.0900 MC dropout (nats)",
+        "9 of 10 noise flagged (90.0%)",
         "dropout 0.5, dropout 0.4, dropout 0.3",
         "runs/digits/model.ckpt",
     ):
         assert said in text
 
 
-def test_a_probability_of_zero_does_not_make_the_loss_infinite():
-    assert np.isfinite(evaluation._nll(np.array([[0.0, 1.0]], dtype=np.float32), np.array([0])))
+def _ece(probs: np.ndarray, labels: np.ndarray, bins: int) -> float:
+    """Naeini 2015 in numpy."""
+    confidence, right = probs.max(1), probs.argmax(1) == labels
+    total = 0.0
+    for low in np.arange(bins) / bins:
+        inside = (confidence > low) & (confidence <= low + 1 / bins)
+        if inside.any():
+            total += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    return float(total)
+
+
+def test_figures_are_those_of_their_definitions():
+    generator = torch.Generator().manual_seed(0)
+    probs = torch.randn(400, 5, generator=generator).mul(2).softmax(-1)
+    labels = torch.multinomial(probs.sqrt(), 1, generator=generator).flatten()
+    quality = Quality.of(probs, labels)
+    assert quality.accuracy == pytest.approx(float((probs.argmax(1) == labels).float().mean()))
+    assert quality.nll == pytest.approx(float(F.nll_loss(probs.log(), labels)), rel=1e-5)
+    assert quality.ece == pytest.approx(_ece(probs.numpy(), labels.numpy(), bins=15), abs=1e-5)
+
+
+def test_a_probability_of_zero_costs_much_but_not_infinitely():
+    quality = Quality.of(torch.tensor([[0.0, 1.0]]), torch.tensor([0]))
+    assert 80 < quality.nll < 90
+    assert quality.ece == pytest.approx(1.0)
+
+
+def test_a_mean_that_rounding_puts_above_1_is_no_logit():
+    quality = Quality.of(torch.tensor([[1.0000001, 0.0], [0.0, 1.0]]), torch.tensor([0, 1]))
+    assert (quality.accuracy, quality.nll, quality.ece) == (1.0, 0.0, 0.0)

@@ -54,8 +54,14 @@ def test_it_goes_on_where_it_was():
     assert set(map(type, state.values())) <= {int, float, bool, list, type(None)}
     second = WarmupCosine(_optimizer(), steps=99)
     second.load_state_dict(state)
-    assert second.get_lr() == first.get_lr()
     assert second.steps == 10
+    assert _rates(second, 6)[1:] == _rates(first, 6)[1:]  # the first was set before the state was loaded
+
+
+def test_a_training_without_an_end_cannot_be_planned():
+    with pytest.raises(TrainingError, match=r"an end .*`steps`"):
+        WarmupCosine(_optimizer()).plan(math.inf)
+    WarmupCosine(_optimizer(), steps=10).plan(math.inf)
 
 
 @pytest.mark.parametrize("arguments", [{"warmup": 1.0}, {"floor": -0.1}, {"steps": 0}])

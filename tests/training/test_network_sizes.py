@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from dubio.models import InputSpec, RecurrentNet, TransformerNet, load
 from dubio.training import Digits, network_sizes
 from dubio.training.cli.main import main
+from dubio.training.data.dataset import Dataset
 
 # Everything that the data decide is left out.
 NETWORKS = {
@@ -68,8 +70,12 @@ def test_what_was_given_wins(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 def test_text_decides_vocabulary_and_length_and_leaves_the_width_of_embeddings_alone():
     spec = InputSpec.model_construct(kind="text", shape=(30,), mean=(0.0,), std=(1.0,), low=0.0, high=499.0)
-    data = Digits()
-    data.__dict__["input"] = spec
+
+    class Texts(Digits):
+        def read(self) -> Dataset:
+            return replace(super().read(), input=spec)
+
+    data = Texts()
     left = network_sizes.left_out(RecurrentNet, {"width": 64})
     assert {name: network_sizes.of(name, default, data) for name, default in left.items()} == {
         "num_classes": 10,

@@ -26,8 +26,8 @@ def test_all_that_is_multiplied_with_inputs_is_found_and_nothing_else(network: n
     layers = (nn.Linear, nn.Conv2d)
     due = {f"{name}.weight" for name, module in network.named_modules() if isinstance(module, layers)}
     due |= {name for name, _ in network.named_parameters() if name.endswith("in_proj_weight")}
-    found = {id(parameter) for parameter in parameter_groups.weights(network)}
-    assert {name for name, parameter in network.named_parameters() if id(parameter) in found} == due
+    weights = {id(parameter) for parameter in parameter_groups.weights(network)}
+    assert {name for name, parameter in network.named_parameters() if id(parameter) in weights} == due
 
 
 def test_what_is_frozen_or_named_by_a_part_is_spared():

@@ -68,7 +68,8 @@ def test_the_likeliest_factor_is_kept_and_written_down(network: nn.Module, digit
     assert loaded.committee.fingerprint == predictor.committee.fingerprint
     assert loaded.provenance.tuning == tuning
     x, _ = digits.raw("test")
-    np.testing.assert_array_equal(loaded.predict(x[:5]).mc_mean, predictor.predict(x[:5]).mc_mean)
+    # Each measures which strategy runs its members fastest, and strategies round differently.
+    np.testing.assert_allclose(loaded.predict(x[:5]).mc_mean, predictor.predict(x[:5]).mc_mean, atol=1e-5)
 
 
 def test_only_the_chosen_sites_are_tuned_and_their_products_are_cut(network: nn.Module, digits: Digits):

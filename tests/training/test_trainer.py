@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -47,7 +49,8 @@ def test_calibrating_leaves_the_source_and_the_model_alone(
     assert torch.equal(model.network.head.weight, head)
     assert model.network.training
     x = digits.raw("test")[0][:5]
-    assert (load(output).predict(x).mc_mean == predictor.predict(x).mc_mean).all()
+    # Each measures which strategy runs its members fastest, and strategies round differently.
+    np.testing.assert_allclose(load(output).predict(x).mc_mean, predictor.predict(x).mc_mean, atol=1e-5)
 
 
 def test_a_users_own_network_can_be_calibrated(
@@ -119,8 +122,7 @@ def test_what_would_stop_the_calibration_is_found_before_the_training(digits, ne
 
 def test_the_check_passes_and_changes_nothing(digits: Digits):
     model = recorded(MLP(**WIDE), WIDE)
-    before = torch.get_rng_state()
+    before, random_state = pickle.dumps(model.network), torch.get_rng_state()
     check(model, digits, QUICK)
-    assert all(module.training for module in model.network.modules())
-    assert torch.equal(torch.get_rng_state(), before)
-    assert not model.network.head._forward_pre_hooks
+    assert pickle.dumps(model.network) == before  # weights, modes and hooks
+    assert torch.equal(torch.get_rng_state(), random_state)

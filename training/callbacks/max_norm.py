@@ -42,8 +42,8 @@ class MaxNorm(Callback):
     def shorten(self, module: LightningModule) -> None:
         """Brings each unit of the module's `network` back within the length."""
         head = getattr(module.network, "head", None)
-        spared = {id(each) for each in head.parameters()} if isinstance(head, nn.Module) and not self.head else set()
+        excluded = {id(each) for each in head.parameters()} if isinstance(head, nn.Module) and not self.head else set()
         with torch.no_grad():
             for weight in parameter_groups.weights(module):
-                if id(weight) not in spared:
+                if id(weight) not in excluded:
                     weight.copy_(torch.renorm(weight, p=2, dim=0, maxnorm=self.c))

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from dubio.models.checkpoint import file
 from dubio.models.inputs import encoding
 from dubio.training.calibration import BATCH
-from dubio.training.callbacks.learning_curves import Curves, Quality, logits
+from dubio.training.callbacks.learning_curves import Curves, logits
 from dubio.training.cli.lightning_cli import CLI, run
 from dubio.training.cli.messages import COMMANDS
 from dubio.training.errors import TrainingError
+from dubio.training.evaluation import Quality
 from dubio.training.trainer import Trainer, check
 from dubio.uncertainty import Committee
 from dubio.uncertainty.dropout.function_mode import Call, DropoutMode

@@ -245,7 +245,7 @@ class CLI(LightningCLI):
                 file=sys.stderr,
             )
         predictor = self.trainer.calibrate(model, datamodule, self.settings.calibration, source, output, key_prefix)
-        measured = evaluation.measure(predictor, datamodule)
+        measured = evaluation.evaluate(predictor, datamodule)
         console = Console()
         console.print(evaluation.table(predictor, measured, Path(output)))
         # Outside the table and not wrapped, so that it can be copied.

@@ -8,15 +8,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from dubio.training.data.file_module import DividedDataModule
-from dubio.training.data.module import Rows
-from dubio.training.data.splits import SplitName
+from dubio.training.data.dataset import Dataset, Examples
+from dubio.training.data.file_module import FileDataModule
 from dubio.training.errors import TrainingError, UnreadableData
 
 CHANNELS = 4  # the most that an image usually has
 
 
-class Arrays(DividedDataModule):
+class Arrays(FileDataModule):
     """Images or rows of numbers from an .npz file, as `numpy.savez` writes it.
 
     The file holds `x` and `y`, and may hold `classes` (names in the order of the labels) and `split` (the name of the
@@ -37,10 +36,10 @@ class Arrays(DividedDataModule):
         **settings: Any,
     ) -> None:
         super().__init__(path, **settings)
-        self.given = classes
+        self.class_names = classes
         self.channels = channels
 
-    def read(self) -> dict[SplitName, Rows]:
+    def read(self) -> Dataset:
         arrays = self._arrays()
         x, y = (self._require(arrays, name) for name in ("x", "y"))
         if y.ndim != 1 or len(x) != len(y):
@@ -49,19 +48,21 @@ class Arrays(DividedDataModule):
                 f"{list(y.shape)}."
             )
         x = self._inputs(x)
-        names = arrays.get("classes")
-        given = self.given if self.given is not None or names is None else tuple(map(str, names.ravel().tolist()))
-        rows = Rows(x, self.label(y, given, "`y`"))
+        names = self.class_names
+        if names is None and "classes" in arrays:
+            names = tuple(map(str, arrays["classes"].ravel().tolist()))
+        labels, classes = self.encode_labels(y, names, "`y`")
         own = arrays.get("split")
         if own is not None and own.shape != y.shape:
             raise UnreadableData(
                 f"{self.path}: expected `split` to name the split of each of {len(y)} rows, but got shape "
                 f"{list(own.shape)}."
             )
-        return {name: rows.take(part) for name, part in self.divide(rows.labels, own).items()}
+        splits = Examples(x, labels).divide(self.divide(labels, classes, own))
+        return Dataset.of_numbers(splits, classes, self.scale)
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
-        path = self.found()
+        path = self.file()
         try:
             # Never with pickles, which could run code.
             # Opened here, for numpy leaves a file open that turns out to be damaged.

@@ -12,11 +12,11 @@ import pooch
 import torch
 from torch import Tensor
 
-from dubio.models import InputSpec
 from dubio.models.inputs.text import Tokens
 from dubio.training.data import tokenizer
+from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.mnist import fetch
-from dubio.training.data.module import Rows, TensorDataModule
+from dubio.training.data.module import TensorDataModule
 from dubio.training.data.splits import SplitName, split
 from dubio.training.data.tokenizer import Kind
 from dubio.training.errors import DataUnavailable, UnreadableData
@@ -43,7 +43,6 @@ class CLINC150(TensorDataModule):
         tokens: Most tokens that the vocabulary may have.
         length: Tokens of an input; longer questions are cut.
         batch_size: Questions a batch.
-        seed: Divides the questions and orders the training batches.
         source: Address to download from.
     """
 
@@ -59,25 +58,14 @@ class CLINC150(TensorDataModule):
         tokens: int = 8000,
         length: int = 32,
         batch_size: int = 64,
-        seed: int = 0,
         source: str = SOURCE,
+        **settings: Any,
     ) -> None:
-        super().__init__(batch_size=batch_size, seed=seed)
+        super().__init__(batch_size=batch_size, **settings)
         self.path = None if path is None else Path(path).expanduser()
         self.download, self.source = download, source
         self.validation, self.select = validation, select
         self.kind, self.tokens, self.length = tokenizer, tokens, length
-
-    @property
-    def classes(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The intents, sorted."""
-        return tuple(sorted({label for _, label in self._content["train"]}))
-
-    @cached_property
-    def input(self) -> InputSpec:
-        """The tokenizer that the training questions taught."""
-        texts = [text for text, _ in self._content["train"]]
-        return tokenizer.describe(tokenizer.learn(texts, self.kind, self.tokens, True, self.length))
 
     def prepare_data(self) -> None:
         """Downloads the file if that is allowed and needed."""
@@ -89,33 +77,30 @@ class CLINC150(TensorDataModule):
         """Where the questions are."""
         return self.path or Path(pooch.os_cache("dubio")) / "clinc150" / "data_full.json"
 
-    def strangers(self) -> dict[str, Tensor]:
-        return {
-            "out-of-scope questions": torch.from_numpy(self._tokens([text for text, _ in self._content["oos_test"]]))
-        }
+    def out_of_distribution(self) -> dict[str, Tensor]:
+        texts = [text for text, _ in self._content["oos_test"]]
+        assert self.input.tokenizer is not None
+        return {"out-of-scope questions": torch.from_numpy(Tokens(self.input.tokenizer).read(texts))}
 
-    def read(self) -> dict[SplitName, Rows]:
-        rest = self._rows("val")
+    def read(self) -> Dataset:
+        """The intents, sorted, and the tokenizer that the training questions taught."""
+        classes = tuple(sorted({label for _, label in self._content["train"]}))
+        learned = tokenizer.learn(
+            [text for text, _ in self._content["train"]], self.kind, self.tokens, True, self.length
+        )
+        train, pool, test = (self._examples(part, classes, Tokens(learned)) for part in ("train", "val", "test"))
         sizes: dict[SplitName, int] = {"validation": self.validation, "select": self.select}
-        sizes["calibration"] = len(rest.labels) - self.validation - self.select
-        parts = split(rest.labels, sizes, self.seed, self.classes)
-        return {
-            "train": self._rows("train"),
-            **{name: rest.take(part) for name, part in parts.items()},
-            "test": self._rows("test"),
-        }
+        sizes["calibration"] = len(pool.labels) - self.validation - self.select
+        splits = pool.divide(split(pool.labels, sizes, self.seed, classes))
+        return Dataset({"train": train, **splits, "test": test}, classes, tokenizer.describe(learned))
 
-    def _rows(self, part: str) -> Rows:
-        number = {name: index for index, name in enumerate(self.classes)}
+    def _examples(self, part: str, classes: tuple[str, ...], tokens: Tokens) -> Examples:
+        number = {name: index for index, name in enumerate(classes)}
         for _, label in self._content[part]:
             if label not in number:
                 raise UnreadableData(f"{self.file}: {label!r} of `{part}` is not among the intents of `train`.")
         labels = np.array([number[label] for _, label in self._content[part]], dtype=np.int64)
-        return Rows(self._tokens([text for text, _ in self._content[part]]), labels)
-
-    def _tokens(self, texts: list[str]) -> Any:
-        assert self.input.tokenizer is not None
-        return Tokens(self.input.tokenizer).read(texts)
+        return Examples(tokens.read([text for text, _ in self._content[part]]), labels)
 
     @cached_property
     def _content(self) -> dict[str, list[tuple[str, str]]]:

@@ -20,12 +20,12 @@ class TableFile:
     """Reads a file once.
 
     Args:
-        path: of the file.
-        separator: of a CSV file.
-        names: columns of whole numbers that are names: of a CSV file they keep their zeros, 08001 is not 8001.
+        path: The file.
+        separator: Of a CSV file.
+        names: Columns of whole numbers that are names: of a CSV file they keep their zeros, 08001 is not 8001.
 
     Raises:
-        UnreadableData: the file is no table, or it has no rows.
+        UnreadableData: If the file is no table, or it has no rows.
     """
 
     def __init__(self, path: Path, separator: str, names: Sequence[str] = ()) -> None:
@@ -51,20 +51,20 @@ class TableFile:
         """Where a row is, as an editor counts lines; the header of a CSV file is line 1."""
         return f"row {row}" if self._lines is None else f"line {self._lines[row]}"
 
-    def refuse_slips(self, column: str) -> None:
-        """Refuse texts among numbers: one slip would turn a column of numbers into one of names.
+    def refuse_text_among_numbers(self, column: str) -> None:
+        """Refuses texts among numbers: one slip would turn a column of numbers into one of names.
 
         Raises:
-            UnreadableData: names the first.
+            UnreadableData: If there are some; it names the first.
         """
         values = self.frame[column]
         if self._lines is None or values.dtype != pl.String:
             return  # a Parquet file says itself what a column holds
         there = values.is_not_null()
         like = values.str.strip_chars().cast(pl.Float64, strict=False).is_not_null()
-        slips = (there & values.cast(pl.Float64, strict=False).is_null()).arg_true()
-        if 2 * int(like.sum()) > int(there.sum()) and len(slips):
-            row = int(slips[0])
+        typos = (there & values.cast(pl.Float64, strict=False).is_null()).arg_true()
+        if 2 * int(like.sum()) > int(there.sum()) and len(typos):
+            row = int(typos[0])
             raise UnreadableData(
                 f"{self.path}: expected column {column!r} to hold numbers or names, but most of its values are numbers "
                 f"and {self.at(row)} has {str(values[row])[:40]!r}; mend it, or put the column into "

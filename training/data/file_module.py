@@ -2,101 +2,70 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dubio.models import InputSpec
-from dubio.training.data.module import Scale, TensorDataModule, fit_input
-from dubio.training.data.splits import SPLITS, IntArray, SplitName, counts, split
+from dubio.training.data.dataset import Scale
+from dubio.training.data.module import FractionDataModule
+from dubio.training.data.splits import SPLITS, IntArray, SplitName
 from dubio.training.errors import DataUnavailable, InvalidSplit, TrainingError, UnreadableData
 
 
-class DividedDataModule(TensorDataModule):
-    """Rows of one source.
+class FileDataModule(FractionDataModule, ABC):
+    """Rows of one file or folder.
 
     Args:
         path: The file or folder.
-        train: Fraction that trains the network.
-        validation: Fraction that chooses the best checkpoint.
-        select: Fraction that fits the temperature and ranks the scores.
-        calibration: Fraction that sets the threshold of the flag.
-        test: Fraction that measures.
         mean: Subtracted from the inputs, one number or one a channel or column; by default that of the training rows.
         std: Divided by, as `mean`. Set both for a network that was trained elsewhere, as it was trained there.
-        batch_size: Rows a batch.
-        seed: Divides the rows and orders the training batches.
     """
 
     def __init__(
         self,
         path: str,
-        train: float = 0.6,
-        validation: float = 0.08,
-        select: float = 0.08,
-        calibration: float = 0.12,
-        test: float = 0.12,
         mean: float | tuple[float, ...] | None = None,
         std: float | tuple[float, ...] | None = None,
-        batch_size: int = 64,
-        seed: int = 0,
+        **settings: Any,
     ) -> None:
-        super().__init__(batch_size=batch_size, seed=seed)
+        super().__init__(**settings)
         self.path = Path(path).expanduser()
         self.title = self.path.name[:200]
-        self.fractions: dict[SplitName, float] = {
-            "train": train,
-            "validation": validation,
-            "select": select,
-            "calibration": calibration,
-            "test": test,
-        }
         if (mean is None) != (std is None):
             raise TrainingError(
                 "Expected `data.init_args.mean` and `data.init_args.std` both or neither, but got one of them."
             )
         self.scale: tuple[Scale, Scale] | None = None if mean is None or std is None else (mean, std)
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        _ = self.splits  # which reads them
-        return self._classes
-
-    @classes.setter
-    def classes(self, names: tuple[str, ...]) -> None:
-        self._classes = names
-
-    @cached_property
-    def input(self) -> InputSpec:
-        """Shape and normalisation, fitted on the training rows unless they were given."""
-        return fit_input(self.splits["train"].x, self.scale)
-
-    def found(self) -> Path:
+    def file(self) -> Path:
         """The file, once it is known to be there.
 
         Raises:
-            DataUnavailable: there is none.
+            DataUnavailable: If there is none.
         """
         if not self.path.is_file():
             raise DataUnavailable(f"{self.path}: no such file; set `data.init_args.path` to yours.")
         return self.path
 
-    def divide(self, labels_N: IntArray, own: npt.NDArray[Any] | None = None) -> dict[SplitName, IntArray]:
+    def divide(
+        self, labels_N: IntArray, classes: Sequence[str], own: npt.NDArray[Any] | None = None
+    ) -> dict[SplitName, IntArray]:
         """Row numbers a split.
 
         Args:
             labels_N: Class of each row.
+            classes: Their names.
             own: Name of the split of each row, if the source says so itself; then fractions are not used.
 
         Raises:
             InvalidSplit: If the rows cannot be divided so that every split has every class.
         """
         if own is None:
-            return split(labels_N, counts(self.fractions, len(labels_N)), self.seed, self._classes)
+            return super().divide(labels_N, classes)
         for row in np.flatnonzero(~np.isin(own, SPLITS))[:1]:
             raise InvalidSplit(
                 f"{self.path}: expected every row's split to be one of {', '.join(SPLITS)}, but row {row} has "
@@ -104,16 +73,18 @@ class DividedDataModule(TensorDataModule):
             )
         parts: dict[SplitName, IntArray] = {name: np.flatnonzero(own == name) for name in SPLITS}
         for name, rows in parts.items():
-            absent = set(range(len(self._classes))) - set(labels_N[rows].tolist())
+            absent = set(range(len(classes))) - set(labels_N[rows].tolist())
             if absent:
                 raise InvalidSplit(
                     f"{self.path}: expected every class in every split, but the {name} split has no row of class "
-                    f"{self._classes[min(absent)]!r}; add some, or leave the splits to `data.init_args`."
+                    f"{classes[min(absent)]!r}; add some, or leave the splits to `data.init_args`."
                 )
         return parts
 
-    def label(self, values: npt.NDArray[np.generic], given: Sequence[str] | None, what: str) -> IntArray:
-        """Class of each row, and with it the names of the classes.
+    def encode_labels(
+        self, values: npt.NDArray[np.generic], given: Sequence[str] | None, what: str
+    ) -> tuple[IntArray, tuple[str, ...]]:
+        """Class of each row, and the names of the classes.
 
         Args:
             values: One a row: names, or integers that count the names from 0.
@@ -129,7 +100,7 @@ class DividedDataModule(TensorDataModule):
                 f"{self.path}: expected {what} to hold integers or names, but got {values.dtype}; convert it."
             )
         if given is None:
-            distinct, found_N = np.unique(values, return_inverse=True)
+            distinct, labels_N = np.unique(values, return_inverse=True)
             names = tuple(map(str, distinct.tolist()))
         else:
             names = tuple(given)
@@ -140,9 +111,8 @@ class DividedDataModule(TensorDataModule):
                     f"{self.path}: expected {what} to be {rule}, but row {row} has {values[row]!s:.40}."
                 )
             position = {name: index for index, name in enumerate(known)}
-            found_N = np.array([position[value] for value in values.tolist()])
-        labels_N: IntArray = found_N.astype(np.int64)
-        if len(set(names)) < len(names) or len(names) < 2 or any(not name or len(name) > 256 for name in names):
+            labels_N = np.array([position[value] for value in values.tolist()])
+        if len(set(names)) < len(names) or len(names) < 2 or any(not 1 <= len(name) <= 256 for name in names):
             raise UnreadableData(
                 f"{self.path}: expected at least two classes, each with a name of its own of at most 256 characters, "
                 f"but got {_some(names)}."
@@ -152,8 +122,7 @@ class DividedDataModule(TensorDataModule):
                 f"{self.path}: expected rows of every class, but there is none of {names[index]!r}; leave that class "
                 "out."
             )
-        self.classes = names
-        return labels_N
+        return labels_N.astype(np.int64), names
 
 
 def _some(names: Sequence[str]) -> str:

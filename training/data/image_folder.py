@@ -11,9 +11,9 @@ from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
-from dubio.training.data.file_module import DividedDataModule
-from dubio.training.data.module import Rows
-from dubio.training.data.splits import SPLITS, SplitName
+from dubio.training.data.dataset import Dataset, Examples
+from dubio.training.data.file_module import FileDataModule
+from dubio.training.data.splits import SPLITS
 from dubio.training.errors import DataUnavailable, TrainingError, UnreadableData
 
 SUFFIXES = {".png", ".jpg", ".jpeg"}
@@ -21,7 +21,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg"}
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 
 
-class ImageFolder(DividedDataModule):
+class ImageFolder(FileDataModule):
     """Images from `<path>/<class>/*.png` or `.jpg`, or, divided already, `<path>/<split>/<class>/*.png`.
 
     Splits are called train, validation, select, calibration and test; with them, the fractions are not used. Pixels go
@@ -47,22 +47,22 @@ class ImageFolder(DividedDataModule):
             raise TrainingError(f"Expected `data.init_args.size` to be positive, but got {size}.")
         self.channels = channels
 
-    def read(self) -> dict[SplitName, Rows]:
+    def read(self) -> Dataset:
         if not self.path.is_dir():
             raise DataUnavailable(f"{self.path}: no such folder; set `data.init_args.path` to yours.")
         folders = _folders(self.path)
         divided = bool(folders) and {folder.name for folder in folders} <= set(SPLITS)
-        homes = [(split.name, folder) for split in folders for folder in _folders(split)] if divided else []
+        class_folders = [(split.name, folder) for split in folders for folder in _folders(split)] if divided else []
         files = [
             (own, folder.name, file)
-            for own, folder in (homes or [("", folder) for folder in folders])
+            for own, folder in (class_folders or [("", folder) for folder in folders])
             for file in self._files(folder)
         ]
         if not files:
             raise UnreadableData(
                 f"{self.path}: expected a folder for each class, with .png, .jpg or .jpeg files, but there is none."
             )
-        labels = self.label(np.array([name for _, name, _ in files]), None, "the folders")
+        labels, classes = self.encode_labels(np.array([name for _, name, _ in files]), None, "the folders")
         # Into a log the bar would write nothing but empty lines.
         shown = track(files, "Reading images", transient=True, disable=not Console().is_terminal)
         images = [self._image(file) for _, _, file in shown]
@@ -72,9 +72,9 @@ class ImageFolder(DividedDataModule):
                     f"{file}: expected {_extent(images[0])} pixels, as {files[0][2]} has, but it has {_extent(image)}; "
                     "set `data.init_args.size`."
                 )
-        rows = Rows(np.stack(images), labels)
         own = np.array([own for own, _, _ in files]) if divided else None
-        return {name: rows.take(part) for name, part in self.divide(labels, own).items()}
+        splits = Examples(np.stack(images), labels).divide(self.divide(labels, classes, own))
+        return Dataset.of_numbers(splits, classes, self.scale)
 
     def _files(self, folder: Path) -> list[Path]:
         files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
@@ -98,7 +98,7 @@ class ImageFolder(DividedDataModule):
                     raise UnreadableData(
                         f"{file}: expected no transparent pixels, but it has some; put it on a background."
                     )
-                plain = image.convert("L" if self.channels == 1 else "RGB")
+                converted = image.convert("L" if self.channels == 1 else "RGB")
         except UnreadableData:
             raise
         except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
@@ -106,8 +106,8 @@ class ImageFolder(DividedDataModule):
             raise UnreadableData(f"{file}: expected a PNG or JPEG file, but it cannot be read: {cause}.") from error
         if self.size is not None:
             height, width = self.size
-            plain = plain.resize((width, height), Image.Resampling.BILINEAR)
-        pixels = np.asarray(plain)
+            converted = converted.resize((width, height), Image.Resampling.BILINEAR)
+        pixels = np.asarray(converted)
         return pixels[np.newaxis] if self.channels == 1 else np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
 
 

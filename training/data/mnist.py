@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pooch
 
 from dubio.training.data import idx
-from dubio.training.data.module import Rows, TensorDataModule
+from dubio.training.data.dataset import Dataset, Examples
+from dubio.training.data.module import TensorDataModule
 from dubio.training.data.splits import SplitName, split
 from dubio.training.errors import DataUnavailable, TrainingError, UnreadableData
 
 
-class IDXImages(TensorDataModule):
+class MNISTFiles(TensorDataModule):
     """Images as `[1, 28, 28]` with pixels from 0 to 255.
 
     The official 10000 test images are the test split; the 60000 training images become the other four. A subclass says
@@ -26,11 +27,10 @@ class IDXImages(TensorDataModule):
         validation: Images that choose the best checkpoint.
         select: Images that fit the temperature and rank the scores.
         calibration: Images that set the threshold of the flag.
-        batch_size: Images a batch.
-        seed: Divides the images and orders the training batches.
         source: Address of the folder to download from.
     """
 
+    names: ClassVar[tuple[str, ...]]  # of the classes
     checksums: ClassVar[dict[str, str]]  # SHA-256 of the four files as their authors published them
     published: ClassVar[str]  # where from
     folder_name: ClassVar[str]  # in the cache of downloads
@@ -44,18 +44,13 @@ class IDXImages(TensorDataModule):
         validation: int = 5000,
         select: int = 5000,
         calibration: int = 5000,
-        batch_size: int = 128,
-        seed: int = 0,
         source: str | None = None,
+        **settings: Any,
     ) -> None:
-        super().__init__(batch_size=batch_size, seed=seed)
+        super().__init__(**settings)
         self.root = Path(root).expanduser() if root is not None else None
         self.download = download
-        self.sizes: dict[SplitName, int] = {
-            "validation": validation,
-            "select": select,
-            "calibration": calibration,
-        }
+        self.sizes: dict[SplitName, int] = {"validation": validation, "select": select, "calibration": calibration}
         self.source = source or self.published
 
     @property
@@ -65,37 +60,44 @@ class IDXImages(TensorDataModule):
 
     def prepare_data(self) -> None:
         """Downloads the files if that is allowed and needed. Lightning calls this in one process only."""
-        if self.download and self._folder() is None:
+        if self.download and self._files() is None:
             for name, checksum in self.checksums.items():
                 fetch(self.source.rstrip("/") + "/" + name, checksum, self.cache)
 
-    def read(self) -> dict[SplitName, Rows]:
+    def read(self) -> Dataset:
         self.prepare_data()
-        folder = self._folder()
-        if folder is None:
+        files = self._files()
+        if files is None:
             raise DataUnavailable(
                 f"{self.title} was not found in {self.root or ' or '.join(map(str, self._usual))}. Either set "
                 f"`data.init_args.root` to the folder that holds its four IDX files{self.hint}, or set "
                 "`data.init_args.download: true`."
             )
-        pool, test = _read_pair(folder, "train"), _read_pair(folder, "t10k")
+        pool, test = (
+            _read_pair(files[f"{half}-images-idx3-ubyte.gz"], files[f"{half}-labels-idx1-ubyte.gz"])
+            for half in ("train", "t10k")
+        )
         train = len(pool.labels) - sum(self.sizes.values())
         if train <= 0:
             raise TrainingError(
                 f"Expected `validation`, `select` and `calibration` together to leave images for training, but "
                 f"they take {sum(self.sizes.values())} of {len(pool.labels)}."
             )
-        parts = split(pool.labels, {"train": train, **self.sizes}, self.seed)
-        return {**{name: pool.take(part) for name, part in parts.items()}, "test": test}
+        splits = pool.divide(split(pool.labels, {"train": train, **self.sizes}, self.seed, self.names))
+        return Dataset.of_numbers({**splits, "test": test}, self.names)
 
     @property
     def _usual(self) -> list[Path]:
         return [*([self.debian] if self.debian is not None else []), self.cache]
 
-    def _folder(self) -> Path | None:
-        """The first folder that has all four files."""
-        folders = [self.root] if self.root is not None else self._usual
-        return next((folder for folder in folders if all(_find(folder, name) for name in self.checksums)), None)
+    def _files(self) -> dict[str, Path] | None:
+        """The four files, gzipped or plain, of the first folder that has them all."""
+        for folder in [self.root] if self.root is not None else self._usual:
+            candidates = {name: (folder / name, folder / name.removesuffix(".gz")) for name in self.checksums}
+            files = {name: path for name, paths in candidates.items() for path in reversed(paths) if path.is_file()}
+            if len(files) == len(self.checksums):
+                return files
+        return None
 
 
 def fetch(address: str, checksum: str, folder: Path) -> Path:
@@ -109,24 +111,13 @@ def fetch(address: str, checksum: str, folder: Path) -> Path:
         path = pooch.retrieve(address, f"sha256:{checksum}", fname=name, path=folder, progressbar=False)
     except (OSError, ValueError) as error:
         raise DataUnavailable(
-            f"{address} could not be downloaded: {error} Try again, or put the file into a folder and set "
-            "`data.init_args.root` to it."
+            f"{address} could not be downloaded: {error} Try again, or put the file there yourself: {folder / name}."
         ) from error
     return Path(path)
 
 
-def _find(folder: Path, name: str) -> Path | None:
-    """The gzipped file or the plain one."""
-    candidates = (folder / name, folder / name.removesuffix(".gz"))
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def _read_pair(folder: Path, prefix: str) -> Rows:
+def _read_pair(images_path: Path, labels_path: Path) -> Examples:
     """Images `[N, 1, 28, 28]` and labels `[N]` of one half of the data set."""
-    images_path = _find(folder, f"{prefix}-images-idx3-ubyte.gz")
-    labels_path = _find(folder, f"{prefix}-labels-idx1-ubyte.gz")
-    if images_path is None or labels_path is None:
-        raise DataUnavailable(f"{folder}: the {prefix} files are no longer here.")
     images, labels = idx.read(images_path, dimensions=3), idx.read(labels_path, dimensions=1)
     if images.shape[1:] != (28, 28):
         raise UnreadableData(f"{images_path}: expected images of 28 x 28 pixels, but got {images.shape[1:]}.")
@@ -134,31 +125,18 @@ def _read_pair(folder: Path, prefix: str) -> Rows:
         raise UnreadableData(f"{labels_path}: expected {len(images)} labels, one an image, but got {len(labels)}.")
     if labels.size and labels.max() > 9:
         raise UnreadableData(f"{labels_path}: expected labels from 0 to 9, but got {labels.max()}.")
-    return Rows(images[:, np.newaxis], labels.astype(np.int64))
+    return Examples(images[:, np.newaxis], labels.astype(np.int64))
 
 
-class FashionMNIST(IDXImages):
+class FashionMNIST(MNISTFiles):
     """The ten kinds of clothes, as `[1, 28, 28]` images with pixels from 0 to 255.
 
-    The official 10000 test images are the test split; the 60000 training images become the other four.
-
-    The arguments are those of :class:`dubio.training.data.mnist.IDXImages`; without `root`, the folder of Debian's
-    package `dataset-fashion-mnist` is used, else the cache of an earlier download (30 MB).
+    Without `root`, the folder of Debian's package `dataset-fashion-mnist` is used, else the cache of an earlier
+    download (30 MB).
     """
 
     title = "Fashion-MNIST"
-    classes = (
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
-    )
+    names = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
     checksums: ClassVar = {
         "train-images-idx3-ubyte.gz": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
         "train-labels-idx1-ubyte.gz": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
@@ -171,15 +149,14 @@ class FashionMNIST(IDXImages):
     hint = ", or install Debian's package with `apt install dataset-fashion-mnist`"
 
 
-class MNIST(IDXImages):
+class MNIST(MNISTFiles):
     """The ten digits, as `[1, 28, 28]` images with pixels from 0 to 255.
 
-    The arguments are those of :class:`dubio.training.data.mnist.IDXImages`; without `root`, the cache of an earlier
-    download (11 MB) is used.
+    Without `root`, the cache of an earlier download (11 MB) is used.
     """
 
     title = "MNIST"
-    classes = tuple(str(digit) for digit in range(10))
+    names = tuple(str(digit) for digit in range(10))
     checksums: ClassVar = {
         "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
         "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",

@@ -14,12 +14,12 @@ def photograph_patches(spec: InputSpec, count: int, seed: int = 0) -> Tensor:
     """Square patches of the two natural photographs that scikit-learn bundles, in grey and in the model's range.
 
     Args:
-        spec: of an image model; patches are averaged down to its height and width.
-        count: how many.
-        seed: chooses photograph, place and size of each patch.
+        spec: Describes the inputs of an image model; patches are averaged down to its height and width.
+        count: How many.
+        seed: Chooses photograph, place and size of each patch.
 
     Returns:
-        Raw inputs ``[count, *spec.shape]``.
+        Raw inputs `[count, *spec.shape]`.
     """
     from sklearn.datasets import load_sample_images
 
@@ -39,7 +39,7 @@ def photograph_patches(spec: InputSpec, count: int, seed: int = 0) -> Tensor:
 
 
 def uniform_noise(spec: InputSpec, count: int, seed: int = 0) -> Tensor:
-    """Independent numbers, uniform over the range of the training data, ``[count, *spec.shape]``."""
+    """Independent numbers, uniform over the range of the training data, `[count, *spec.shape]`."""
     return encoding.noise(spec, count, seed)
 
 

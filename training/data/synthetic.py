@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from sklearn import datasets
 
-from dubio.training.data.module import Rows, TensorDataModule
-from dubio.training.data.splits import SplitName, counts, split
+from dubio.training.data.dataset import Dataset, Examples
+from dubio.training.data.module import FractionDataModule
 from dubio.training.errors import TrainingError
 
 Kind = Literal["blobs", "moons", "rings", "hypercube"]
 
 
-class Synthetic(TensorDataModule):
+class Synthetic(FractionDataModule):
     """Rows of numbers in classes whose shape is known.
 
     Args:
@@ -24,13 +24,6 @@ class Synthetic(TensorDataModule):
         features: Numbers in a row, of `blobs` and `hypercube`.
         num_classes: How many classes, of `blobs` and `hypercube`.
         noise: Standard deviation around the shape.
-        train: Fraction that trains the network.
-        validation: Fraction that chooses the best checkpoint.
-        select: Fraction that fits the temperature and ranks the scores.
-        calibration: Fraction that sets the threshold of the flag.
-        test: Fraction that measures.
-        batch_size: Rows a batch.
-        seed: Draws and divides the rows and orders the training batches.
     """
 
     def __init__(
@@ -40,15 +33,9 @@ class Synthetic(TensorDataModule):
         features: int = 2,
         num_classes: int = 2,
         noise: float = 0.2,
-        train: float = 0.6,
-        validation: float = 0.08,
-        select: float = 0.08,
-        calibration: float = 0.12,
-        test: float = 0.12,
-        batch_size: int = 64,
-        seed: int = 0,
+        **settings: Any,
     ) -> None:
-        super().__init__(batch_size=batch_size, seed=seed)
+        super().__init__(**settings)
         if kind in {"moons", "rings"} and (features, num_classes) != (2, 2):
             raise TrainingError(
                 f"Expected 2 `features` and 2 `num_classes` for {kind}, but got {features} and {num_classes}; leave "
@@ -61,48 +48,40 @@ class Synthetic(TensorDataModule):
             )
         self.kind, self.rows, self.features, self.noise = kind, rows, features, noise
         self.title = f"synthetic {kind}"
-        self.classes = tuple(str(number) for number in range(num_classes))
-        self.fractions: dict[SplitName, float] = {
-            "train": train,
-            "validation": validation,
-            "select": select,
-            "calibration": calibration,
-            "test": test,
-        }
+        self.num_classes = num_classes
 
-    def read(self) -> dict[SplitName, Rows]:
+    def read(self) -> Dataset:
         x, labels = self._draw()
-        rows = Rows(x.astype(np.float32), labels.astype(np.int64))
-        sizes = counts(self.fractions, len(labels))
-        return {name: rows.take(part) for name, part in split(rows.labels, sizes, self.seed, self.classes).items()}
+        examples = Examples(x.astype(np.float32), labels.astype(np.int64))
+        classes = tuple(map(str, range(self.num_classes)))
+        return Dataset.of_numbers(examples.divide(self.divide(examples.labels, classes)), classes)
 
     def _draw(self) -> tuple[np.ndarray, np.ndarray]:
+        common = {"n_samples": self.rows, "random_state": self.seed}
         if self.kind == "moons":
-            x, labels = datasets.make_moons(self.rows, noise=self.noise, random_state=self.seed)
+            x, labels = datasets.make_moons(noise=self.noise, **common)
         elif self.kind == "rings":
-            x, labels = datasets.make_circles(self.rows, noise=self.noise, factor=0.4, random_state=self.seed)
+            x, labels = datasets.make_circles(noise=self.noise, factor=0.4, **common)
         elif self.kind == "blobs":
-            centres = len(self.classes)
-            x, labels = datasets.make_blobs(
-                self.rows, self.features, centers=centres, cluster_std=self.noise, random_state=self.seed
-            )
+            shape = {"n_features": self.features, "centers": self.num_classes}
+            x, labels = datasets.make_blobs(cluster_std=self.noise, **shape, **common)
         else:
             x, labels = self._hypercube()
         return x, labels
 
     def _hypercube(self) -> tuple[np.ndarray, np.ndarray]:
-        telling = int(np.ceil(np.log2(len(self.classes)))) + 1
-        if self.features < telling:
+        informative = int(np.ceil(np.log2(self.num_classes))) + 1
+        if self.features < informative:
             raise TrainingError(
-                f"Expected at least {telling} `features` for {len(self.classes)} classes of a hypercube, but got "
+                f"Expected at least {informative} `features` for {self.num_classes} classes of a hypercube, but got "
                 f"{self.features}."
             )
         x, labels = datasets.make_classification(
             self.rows,
             self.features,
-            n_informative=telling,
+            n_informative=informative,
             n_redundant=0,
-            n_classes=len(self.classes),
+            n_classes=self.num_classes,
             n_clusters_per_class=1,
             class_sep=1.0,
             flip_y=0.0,

@@ -5,24 +5,21 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dubio.models import InputSpec
 from dubio.models.errors import InvalidInput, did_you_mean
 from dubio.models.inputs.text import Tokens
 from dubio.training.data import tokenizer
-from dubio.training.data.file_module import DividedDataModule
-from dubio.training.data.module import Rows
-from dubio.training.data.splits import SplitName
+from dubio.training.data.dataset import Dataset, Examples
+from dubio.training.data.file_module import FileDataModule
 from dubio.training.data.tokenizer import Kind
 from dubio.training.errors import UnreadableData
 
 
-class Text(DividedDataModule):
+class Text(FileDataModule):
     """Texts with labels, from a .csv file with a header or from JSON lines (.jsonl: an object a line).
 
     The tokenizer is learned on the training texts and kept in the checkpoint, so that the service takes sentences.
@@ -53,33 +50,24 @@ class Text(DividedDataModule):
         **settings: Any,
     ) -> None:
         super().__init__(path, **settings)
-        self.text, self.label_key, self.own_split, self.given = text, label, split, classes
+        self.text, self.label, self.split, self.class_names = text, label, split, classes
         self.kind, self.tokens, self.lowercase, self.length = tokenizer, tokens, lowercase, length
 
-    @cached_property
-    def input(self) -> InputSpec:
-        """The tokenizer that the training texts taught."""
-        _ = self.splits
-        return self._input
-
-    def read(self) -> dict[SplitName, Rows]:
-        rows = list(self._rows(self.found()))
+    def read(self) -> Dataset:
+        rows = list(self._rows(self.file()))
         if not rows:
             raise UnreadableData(f"{self.path}: expected rows, but it has none.")
-        texts = [self._value(row, self.text, at) for at, row in rows]
-        names = np.array([self._value(row, self.label_key, at) for at, row in rows])
-        labels = self.label(names, self.given, f"`{self.label_key}`")
-        own = self.own_split
-        parts = self.divide(labels, None if own is None else np.array([self._value(row, own, at) for at, row in rows]))
+        texts, labels = self._values(rows, self.text), self._values(rows, self.label)
+        labels_N, classes = self.encode_labels(np.array(labels), self.class_names, f"`{self.label}`")
+        own = None if self.split is None else np.array(self._values(rows, self.split))
+        parts = self.divide(labels_N, classes, own)
         train = [texts[row] for row in parts["train"]]
         learned = tokenizer.learn(train, self.kind, self.tokens, self.lowercase, self.length)
-        self._input = tokenizer.describe(learned)
         try:
             x = Tokens(learned).read(texts)
         except InvalidInput as error:
             raise UnreadableData(f"{self.path}, counted from 0: {error}") from error
-        everything = Rows(x, labels)
-        return {name: everything.take(part) for name, part in parts.items()}
+        return Dataset(Examples(x, labels_N).divide(parts), classes, tokenizer.describe(learned))
 
     def _rows(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         """Rows with the number of their line."""
@@ -113,9 +101,12 @@ class Text(DividedDataModule):
         if not isinstance(row, dict):
             raise UnreadableData(
                 f"{self.path}: expected line {number} to be an object like "
-                f'{{"{self.text}": "...", "{self.label_key}": "..."}}, but it is not.'
+                f'{{"{self.text}": "...", "{self.label}": "..."}}, but it is not.'
             )
         return row
+
+    def _values(self, rows: list[tuple[int, dict[str, Any]]], key: str) -> list[str]:
+        return [self._value(row, key, line) for line, row in rows]
 
     def _value(self, row: dict[str, Any], key: str, line: int) -> str:
         if key not in row:

@@ -10,9 +10,10 @@ from torch import nn
 
 from dubio.models import MLP, ConvNet, DropConnectMLP, RecurrentNet, ResNet, TransformerNet
 from dubio.training import Digits
-from dubio.training.callbacks.learning_curves import Quality, logits
+from dubio.training.callbacks.learning_curves import logits
 from dubio.training.cli.compare import switch_off
 from dubio.training.cli.main import main
+from dubio.training.evaluation import Quality
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = str(ROOT / "configs" / "digits_mlp.yaml")

@@ -39,11 +39,11 @@ def test_official_parts_stay_what_they_are_and_the_validation_part_is_divided(tm
     assert "validated" not in data.input.tokenizer.vocabulary  # type: ignore[union-attr]
 
 
-def test_out_of_scope_questions_are_its_strangers(tmp_path: Path):
-    (strangers,) = CLINC150(written(tmp_path), validation=10, select=12).strangers().values()
-    assert strangers.shape == (2, 32)
-    assert (strangers[0, :4] == 1).all()  # none of these words is in a training question
-    assert (strangers[1, :2] > 1).all()
+def test_out_of_scope_questions_are_like_no_training_data(tmp_path: Path):
+    (others,) = CLINC150(written(tmp_path), validation=10, select=12).out_of_distribution().values()
+    assert others.shape == (2, 32)
+    assert (others[0, :4] == 1).all()  # none of these words is in a training question
+    assert (others[1, :2] > 1).all()
 
 
 def test_a_missing_file_and_a_strange_one_are_told(tmp_path: Path):

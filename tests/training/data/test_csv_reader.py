@@ -66,6 +66,6 @@ def test_a_slip_among_numbers_is_named_in_a_csv_file_only(tmp_path: Path, values
     frame.write_csv(tmp_path / "f.csv")
     frame.write_parquet(tmp_path / "f.parquet")
     with pytest.raises(UnreadableData, match=f"line {values.index(slip) + 2} has '{slip}'"):
-        TableFile(tmp_path / "f.csv", ",").refuse_slips("a")
-    TableFile(tmp_path / "f.csv", ",").refuse_slips("b")
-    TableFile(tmp_path / "f.parquet", ",").refuse_slips("a")
+        TableFile(tmp_path / "f.csv", ",").refuse_text_among_numbers("a")
+    TableFile(tmp_path / "f.csv", ",").refuse_text_among_numbers("b")
+    TableFile(tmp_path / "f.parquet", ",").refuse_text_among_numbers("a")

@@ -5,19 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dubio.training.data.file_module import DividedDataModule
-from dubio.training.data.module import Rows
-from dubio.training.data.splits import SPLITS, SplitName
+from dubio.training.data.dataset import Dataset, Examples
+from dubio.training.data.file_module import FileDataModule
+from dubio.training.data.splits import SPLITS
 from dubio.training.errors import DataUnavailable, InvalidSplit, TrainingError, UnreadableData
 
 
-class Memory(DividedDataModule):
+class Memory(FileDataModule):
     """Rows that need no file."""
 
-    def read(self) -> dict[SplitName, Rows]:
-        labels = self.label(np.array(["cat", "dog", "eel"] * 100), None, "the labels")
-        x = np.arange(600, dtype=np.float32).reshape(300, 2)
-        return {name: Rows(x, labels).take(part) for name, part in self.divide(labels).items()}
+    def read(self) -> Dataset:
+        labels, classes = self.encode_labels(np.array(["cat", "dog", "eel"] * 100), None, "the labels")
+        examples = Examples(np.arange(600, dtype=np.float32).reshape(300, 2), labels)
+        return Dataset.of_numbers(examples.divide(self.divide(labels, classes)), classes, self.scale)
 
 
 def test_every_row_is_in_one_split_in_proportion_and_the_same_seed_divides_alike():
@@ -43,8 +43,11 @@ def test_mean_and_std_are_those_of_the_training_rows_unless_they_are_given():
 def test_classes_are_named_by_what_occurs_or_as_given():
     data = Memory("x")
     assert data.classes == ("cat", "dog", "eel")
-    assert data.label(np.array([2, 0, 1]), ["a", "b", "c"], "`y`").tolist() == [2, 0, 1]
-    assert data.label(np.array(["b", "a"]), ["b", "a"], "`y`").tolist() == [0, 1]
+    labels, classes = data.encode_labels(np.array([2, 0, 1]), ["a", "b", "c"], "`y`")
+    assert (labels.tolist(), classes) == ([2, 0, 1], ("a", "b", "c"))
+    labels, classes = data.encode_labels(np.array(["b", "a"]), ["b", "a"], "`y`")
+    assert (labels.tolist(), classes) == ([0, 1], ("b", "a"))
+    assert data.classes == ("cat", "dog", "eel")  # whatever else was encoded
 
 
 @pytest.mark.parametrize(
@@ -60,24 +63,25 @@ def test_classes_are_named_by_what_occurs_or_as_given():
 )
 def test_labels_that_do_not_fit_are_told_with_their_row(values, given, message: str):
     with pytest.raises(UnreadableData, match=message):
-        Memory("rows.x").label(values, given, "`y`")
+        Memory("rows.x").encode_labels(values, given, "`y`")
 
 
 def test_a_source_may_divide_itself():
     data = Memory("rows.x")
-    labels = data.label(np.array([0, 1] * 50), None, "`y`")
+    labels, classes = data.encode_labels(np.array([0, 1] * 50), None, "`y`")
     own = np.repeat(np.array(SPLITS), 20)
-    parts = data.divide(labels, own)
+    parts = data.divide(labels, classes, own)
     assert {name: rows.tolist() for name, rows in parts.items()} == {
         name: list(range(20 * index, 20 * index + 20)) for index, name in enumerate(SPLITS)
     }
     own[3] = "holdout"
     with pytest.raises(InvalidSplit, match="row 3 has 'holdout'"):
-        data.divide(labels, own)
+        data.divide(labels, classes, own)
+    own[3] = "train"
     with pytest.raises(InvalidSplit, match="the select split has no row of class '1'"):
-        data.divide(np.where(np.repeat(np.array(SPLITS), 20) == "select", 0, labels), np.repeat(np.array(SPLITS), 20))
+        data.divide(np.where(own == "select", 0, labels), classes, own)
 
 
 def test_a_missing_file_is_told(tmp_path: Path):
     with pytest.raises(DataUnavailable, match=r"no such file; set `data\.init_args\.path`"):
-        Memory(str(tmp_path / "nothing.x")).found()
+        Memory(str(tmp_path / "nothing.x")).file()

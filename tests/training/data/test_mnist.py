@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 
 from dubio.training import MNIST, FashionMNIST
-from dubio.training.data.mnist import IDXImages
+from dubio.training.data.mnist import MNISTFiles
 from dubio.training.data.splits import SPLITS
 from dubio.training.errors import DataUnavailable, TrainingError, UnreadableData
 
 
 @pytest.mark.parametrize("kind", [MNIST, FashionMNIST])
-def test_each_data_set_says_where_its_files_are(kind: type[IDXImages], tmp_path: Path):
+def test_each_data_set_says_where_its_files_are(kind: type[MNISTFiles], tmp_path: Path):
     assert kind(root=str(tmp_path)).cache == tmp_path
     assert kind().cache.name == kind.folder_name
     assert kind().source == kind.published
     assert kind(source="http://127.0.0.1/").source == "http://127.0.0.1/"
-    assert len(kind.classes) == 10
+    assert len(kind.names) == 10
 
 
 def test_a_data_set_without_a_package_names_none(tmp_path: Path):
@@ -186,7 +186,7 @@ def test_a_file_with_another_checksum_is_refused_and_not_kept(published: tuple[s
 
 
 def test_a_server_that_has_no_such_file_is_a_clear_error(server: tuple[str, Path], tmp_path: Path):
-    with pytest.raises(DataUnavailable, match=r"could not be downloaded.*404.*init_args\.root"):
+    with pytest.raises(DataUnavailable, match=r"could not be downloaded.*404.*target/train-images-idx3-ubyte\.gz"):
         FashionMNIST(root=str(tmp_path / "target"), download=True, source=server[0]).setup()
 
 
@@ -206,7 +206,7 @@ def test_debians_files_are_found_without_a_root():
     if not FashionMNIST.debian.is_dir():
         pytest.skip("needs Debian's package dataset-fashion-mnist")
     data = FashionMNIST()
-    splits = data.read()
+    splits = data.read().splits
     assert {name: len(rows.labels) for name, rows in splits.items()} == {
         "train": 45000,
         "validation": 5000,

@@ -13,7 +13,7 @@ from sklearn.preprocessing import OneHotEncoder
 from dubio.models import load
 from dubio.training import Table
 from dubio.training.cli.main import main
-from dubio.training.data.splits import SPLITS
+from dubio.training.data.splits import SPLITS, SplitName
 from dubio.training.errors import DataUnavailable, TrainingError, UnreadableData
 
 ROWS = 600
@@ -44,8 +44,8 @@ def path(tmp_path: Path) -> Path:
 
 def test_columns_are_learned_on_the_training_rows_alone(path: Path):
     data = Table(str(path), target="kind", categorical=("zone",))
-    train = frame()[[int(row) for row in _train_rows(data)]]
-    length, colour, wild, zone = data.table.columns.values()
+    train = frame()[[int(row) for row in _parts(data)["train"]]]
+    length, colour, wild, zone = data.input.columns
     there = train["length"].drop_nulls()
     assert (length.kind, length.missing) == ("numeric", True)
     assert (length.low, length.fill, length.high) == pytest.approx((there.min(), there.median(), there.max()), rel=1e-6)
@@ -62,7 +62,7 @@ def test_columns_are_learned_on_the_training_rows_alone(path: Path):
 
 def test_the_encoding_is_that_of_scikit_learn(path: Path):
     data = Table(str(path), target="kind", columns=("length", "colour"))
-    part = data.divide(np.array([data.classes.index(kind) for kind in frame()["kind"].to_list()]))
+    part = _parts(data)
     raw = frame().with_columns(pl.col("length").fill_null(float("nan"))).select("length", "colour").to_numpy()
     peer = ColumnTransformer(
         [
@@ -91,9 +91,9 @@ def test_a_checkpoint_does_not_depend_on_the_kind_of_file(tmp_path: Path, path: 
     assert one["dubio"]["provenance"]["data_sha256"] == other["dubio"]["provenance"]["data_sha256"]
 
 
-def _train_rows(data: Table) -> np.ndarray:
+def _parts(data: Table) -> dict[SplitName, np.ndarray]:
     kinds = np.array([data.classes.index(kind) for kind in frame()["kind"].to_list()])
-    return data.divide(kinds)["train"]
+    return data.divide(kinds, data.classes)
 
 
 def test_a_value_that_only_other_rows_have_is_outside(tmp_path: Path):
@@ -104,10 +104,11 @@ def test_a_value_that_only_other_rows_have_is_outside(tmp_path: Path):
     rows = rows.with_columns(pl.Series("length", length), pl.Series("colour", colour), pl.Series("part", own))
     rows.write_csv(tmp_path / "flowers.csv")
     data = Table(str(tmp_path / "flowers.csv"), target="kind", split="part")
-    assert data.table.columns["length"].high == 5.0
-    assert data.table.columns["colour"].categories == ["blue", "red"]
+    assert list(data.input.reader.columns) == ["length", "colour", "wild", "zone"]
+    assert data.input.reader.columns["length"].high == 5.0
+    assert data.input.reader.columns["colour"].categories == ["blue", "red"]
     for name in SPLITS:
-        outside = data.table.outside(data.raw(name)[0])
+        outside = data.input.reader.outside(data.raw(name)[0])
         assert outside.tolist() == [name == "test"] * len(outside)
 
 
@@ -122,8 +123,8 @@ def test_csv_and_parquet_give_the_same(tmp_path: Path, path: Path):
 
 def test_columns_can_be_chosen_ordered_and_left_out(path: Path):
     chosen = Table(str(path), target="kind", columns=("colour", "length"))
-    assert list(chosen.table.columns) == ["colour", "length"]
-    assert list(Table(str(path), target="kind", ignore=("wild", "zone")).table.columns) == ["length", "colour"]
+    assert list(chosen.input.reader.columns) == ["colour", "length"]
+    assert list(Table(str(path), target="kind", ignore=("wild", "zone")).input.reader.columns) == ["length", "colour"]
 
 
 def test_whole_numbers_as_labels_keep_their_order(tmp_path: Path):
@@ -163,6 +164,7 @@ def test_a_table_trains_and_is_asked_by_column(tmp_path: Path, path: Path):
         ),
         ({"target": "kind", "split": "colour"}, "line 2, column 'colour' to be one of train, validation"),
         ({"target": "kind", "columns": ("kind", "wild")}, "'kind' is the target or the split"),
+        ({"target": "kind", "split": "zone", "columns": ("wild", "zone")}, "'zone' is the target or the split"),
         ({"target": "kind", "columns": ("wild", "wild")}, "'wild' is listed twice"),
         ({"target": "kind", "columns": ("wild",), "ignore": ("wild",)}, "expected columns beside 'kind'"),
         ({"target": "kind", "separator": '"'}, "no quote or end of a line"),
@@ -241,7 +243,7 @@ def test_a_hole_that_training_rows_did_not_have_is_told_with_its_line(tmp_path: 
 def test_empty_texts_of_a_parquet_file_are_holes(tmp_path: Path):
     holes = frame().with_columns(pl.Series("colour", ["" if row % 3 == 0 else "red" for row in range(ROWS)]))
     holes.write_parquet(tmp_path / "f.parquet")
-    column = Table(str(tmp_path / "f.parquet"), target="kind").table.columns["colour"]
+    column = Table(str(tmp_path / "f.parquet"), target="kind").input.reader.columns["colour"]
     assert (column.categories, column.missing) == (["red"], True)
 
 
@@ -251,4 +253,4 @@ def test_slips_are_names_where_that_is_said(tmp_path: Path):
     with pytest.raises(UnreadableData, match="line 2 has 'other'"):
         Table(str(tmp_path / "f.csv"), target="kind").setup()
     named = Table(str(tmp_path / "f.csv"), target="kind", categorical=("zone",))
-    assert named.table.columns["zone"].categories == ["0", "1", "2", "other"]
+    assert named.input.reader.columns["zone"].categories == ["0", "1", "2", "other"]

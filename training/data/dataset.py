@@ -1,0 +1,95 @@
+"""A data set in memory: its splits, its classes, and a description of its inputs for the service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dubio.models import InputSpec
+from dubio.training.data.splits import IntArray, SplitName
+from dubio.training.errors import TrainingError
+
+# One number for all channels or columns, or one for each.
+Scale = float | Sequence[float]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled rows as they were read.
+
+    Attributes:
+        x: Inputs `[N, *shape]` of any number type.
+        labels: Class of each row, `[N]`.
+    """
+
+    x: npt.NDArray[np.generic]
+    labels: IntArray
+
+    def divide(self, parts: Mapping[SplitName, IntArray]) -> dict[SplitName, Examples]:
+        """The rows of each split, by their numbers."""
+        return {name: Examples(self.x[rows], self.labels[rows]) for name, rows in parts.items()}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a data module reads.
+
+    Attributes:
+        splits: The rows of each split.
+        classes: Names of the classes, in the order of the logits.
+        input: Shape and normalisation, fitted on the training rows.
+    """
+
+    splits: Mapping[SplitName, Examples]
+    classes: tuple[str, ...]
+    input: InputSpec
+
+    @staticmethod
+    def of_numbers(
+        splits: Mapping[SplitName, Examples], classes: tuple[str, ...], scale: tuple[Scale, Scale] | None = None
+    ) -> Dataset:
+        """Images or rows of numbers, described by :func:`fit_input`."""
+        return Dataset(splits, classes, fit_input(splits["train"].x, scale))
+
+
+def fit_input(x: npt.NDArray[np.generic], scale: tuple[Scale, Scale] | None = None) -> InputSpec:
+    """Describes images or rows of numbers: mean and std of each channel or column, smallest and largest value.
+
+    Args:
+        x: Training inputs, images `[N, C, H, W]` or numbers `[N, F]`.
+        scale: Mean and std that are given instead, each one number or one a channel or column.
+
+    Raises:
+        TrainingError: If there is not one finite number for each channel or column, or a std is not positive.
+    """
+    shape = tuple(x.shape[1:])
+    if scale is None:
+        axes = (0, *range(2, x.ndim))
+        mean = tuple(map(float, x.mean(axis=axes, dtype=np.float64)))
+        std = tuple(map(float, x.std(axis=axes, dtype=np.float64)))
+    else:
+        mean, std = (_one_each(given, shape[0], name) for given, name in zip(scale, ("mean", "std"), strict=True))
+        if min(std) <= 0:
+            raise TrainingError(f"Expected `data.init_args.std` to be positive, but got {min(std):g}.")
+    return InputSpec(
+        kind="image" if len(shape) == 3 else "numbers",
+        shape=shape,
+        mean=mean,
+        # A constant channel carries nothing; dividing by 1 keeps it finite.
+        std=tuple(each if each > 0 else 1.0 for each in std),
+        low=float(x.min()),
+        high=float(x.max()),
+    )
+
+
+def _one_each(given: Scale, size: int, name: str) -> tuple[float, ...]:
+    values = tuple(map(float, given)) if isinstance(given, Sequence) else (float(given),) * size
+    if len(values) != size or not np.isfinite(values).all():
+        raise TrainingError(
+            f"Expected `data.init_args.{name}` to be one finite number, or {size}: one for each channel or "
+            f"column, but got {list(values)}."
+        )
+    return values
