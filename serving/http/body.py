@@ -8,7 +8,7 @@ import zlib
 from starlette.requests import Request
 
 from dubio.serving.errors import BodyTooLarge, BodyTooSlow, InvalidRequest, UnsupportedEncoding
-from dubio.serving.executor import aside
+from dubio.serving.executor import offload_if
 
 # zlib's name for each format: 16 adds gzip's header, and `deflate` means zlib's wrapping of it in HTTP.
 _WINDOW = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
@@ -105,7 +105,7 @@ async def read_body(request: Request, *, max_bytes: int, seconds: float) -> byte
     body = await _receive(request, max_bytes=max_bytes, seconds=seconds)
     if encoding is None:
         return body
-    return await aside(len(body) > _LONG_BYTES, lambda: inflate(body, encoding=encoding, max_bytes=max_bytes))
+    return await offload_if(len(body) > _LONG_BYTES, lambda: inflate(body, encoding=encoding, max_bytes=max_bytes))
 
 
 async def _receive(request: Request, *, max_bytes: int, seconds: float) -> bytes:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dubio.serving.executor import aside
+from dubio.serving.executor import offload_if
+from dubio.serving.http.api_keys import Scope
+from dubio.serving.http.auth import ScopedRouter
 from dubio.serving.http.body import choose, compress, read_body
 from dubio.serving.http.disconnects import CancelOnDisconnect
 from dubio.serving.repository.repository import ServedModel
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
-from dubio.serving.telemetry.statistics import Statistics
 from dubio.serving.v1.schema import reference
 from dubio.serving.v2 import schema as wire
 from dubio.serving.v2.decode import parse
@@ -70,27 +70,29 @@ _DOCS: dict[str, Any] = {
 }
 
 
-def build(service: PredictionService, settings: Settings, statistics: Statistics) -> APIRouter:
+def build(service: PredictionService, settings: Settings) -> ScopedRouter:
     """The infer routes around `service`."""
-    router = APIRouter(prefix="/v2", tags=["v2"])
+    router = ScopedRouter(Scope.INFER, prefix="/v2", tags=["v2"])
 
     async def infer(request: Request, name: str, version: str | None) -> Response:
         model = find(service.repository, name, version)
         request.state.model, request.state.version = model.name, model.version
-        with statistics.of(model).exchange() as exchange:
+        with service.telemetry.timer(model) as timer:
             body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
-            exchange.received()
+            timer.received()
             header, target = request.headers.get(_HEADER), _target(model, settings)
             long = len(body) > (_LONG_JSON if header is None else _LONG_BINARY)
-            asked = await aside(long, lambda: parse(body, header_length=header, target=target))
+            asked = await offload_if(long, lambda: parse(body, header_length=header, target=target))
             request.state.rows = len(asked.inputs)
-            exchange.read()
+            timer.decoded()
             async with CancelOnDisconnect(request):
                 prediction = await service.predict(
                     model, asked.inputs, samples=asked.samples, work=asked.work, timeout=asked.timeout
                 )
-            exchange.predicted()
-            reply = await aside(len(asked.inputs) > _LONG_ROWS, lambda: render(prediction, asked=asked, model=model))
+            timer.predicted()
+            reply = await offload_if(
+                len(asked.inputs) > _LONG_ROWS, lambda: render(prediction, asked=asked, model=model)
+            )
             return await _respond(request, reply)
 
     @router.post("/models/{name}/infer", summary="Predict with a model", **_DOCS)
@@ -123,6 +125,6 @@ async def _respond(request: Request, reply: Reply) -> Response:
         media_type = "application/octet-stream"
     encoding = choose(request.headers.get("accept-encoding"))
     if encoding is not None and len(body) >= _WORTH_COMPRESSING:
-        body = await aside(len(body) > _LONG_JSON, lambda: compress(reply.body, encoding=encoding))
+        body = await offload_if(len(body) > _LONG_JSON, lambda: compress(reply.body, encoding=encoding))
         headers["Content-Encoding"] = encoding
     return Response(body, headers=headers, media_type=media_type)

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's repository extension. That only administrators come here is up to `access.py`."""
+"""The Open Inference Protocol's repository extension."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import asyncio
 from typing import Any
 
 import orjson
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from dubio.serving.errors import ControlRefused
+from dubio.serving.http.api_keys import Scope
+from dubio.serving.http.auth import ScopedRouter
 from dubio.serving.http.body import read_body
 from dubio.serving.repository.repository import ModelRepository
 from dubio.serving.settings import Settings
@@ -22,9 +23,9 @@ from dubio.serving.v2.routes import errors
 _EMPTY = {200: {"description": "Done", "content": {}}}
 
 
-def build(repository: ModelRepository, settings: Settings) -> APIRouter:
+def build(repository: ModelRepository, settings: Settings) -> ScopedRouter:
     """The `/v2/repository` routes around `repository`."""
-    router = APIRouter(prefix="/v2/repository", tags=["v2"])
+    router = ScopedRouter(Scope.ADMIN, prefix="/v2/repository", tags=["v2"])
 
     async def body(request: Request) -> bytes:
         return await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)

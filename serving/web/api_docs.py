@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
-from fastapi import APIRouter
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 
+from dubio.serving.http.api_keys import Scope
+from dubio.serving.http.auth import OPEN, ScopedRouter
 from dubio.serving.telemetry.metrics import Metrics
 
 _TITLE = "Dubio"
@@ -24,9 +26,9 @@ _FILES = {
 }
 
 
-def build() -> APIRouter:
-    """The pages' routes."""
-    router = APIRouter(include_in_schema=False)
+def build(describe: Callable[[], dict[str, Any]]) -> ScopedRouter:
+    """The routes of the description that `describe` gives, and of its pages."""
+    router = ScopedRouter(OPEN, include_in_schema=False)
     swagger = get_swagger_ui_html(
         openapi_url=_DESCRIPTION,
         title=_TITLE,
@@ -43,6 +45,11 @@ def build() -> APIRouter:
     )
     router.add_api_route("/docs", _page(bytes(swagger.body)), methods=["GET"])
     router.add_api_route("/redoc", _page(bytes(redoc.body)), methods=["GET"])
+
+    @router.get(_DESCRIPTION)
+    async def description() -> Response:
+        return JSONResponse(describe())
+
     for path, media_type in _FILES.items():
         with as_file(files("fastapi_offline").joinpath("static", path.rsplit("/", 1)[1])) as file:
             router.add_api_route(path, _file(file, media_type), methods=["GET"])
@@ -63,9 +70,9 @@ def _file(path: Path, media_type: str) -> Callable[[], Awaitable[Response]]:
     return answer
 
 
-def build_metrics(metrics: Metrics) -> APIRouter:
+def build_metrics(metrics: Metrics) -> ScopedRouter:
     """The `/metrics` route around `metrics`."""
-    router = APIRouter(tags=["operations"])
+    router = ScopedRouter(Scope.METRICS, tags=["operations"])
 
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def scrape() -> Response:

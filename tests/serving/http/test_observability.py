@@ -10,26 +10,27 @@ from fastapi import FastAPI
 from dubio.models.errors import ModelError, UnreadableCheckpoint
 from dubio.serving.http import problem_details
 from dubio.serving.http.observability import Observer
-from dubio.serving.telemetry.metrics import Metrics
+from dubio.serving.lifecycle import Lifecycle
+from dubio.serving.telemetry.telemetry import Telemetry
 
 
-def broken_app(error: Exception) -> tuple[FastAPI, Metrics]:
-    app, metrics = FastAPI(), Metrics()
+def broken_app(error: Exception) -> tuple[FastAPI, Telemetry]:
+    app, telemetry = FastAPI(), Telemetry()
 
     @app.get("/v1/broken")
     async def broken() -> None:
         raise error
 
     problem_details.install(app)
-    app.add_middleware(Observer, metrics=metrics)
-    return app, metrics
+    app.add_middleware(Observer, telemetry=telemetry, lifecycle=Lifecycle())
+    return app, telemetry
 
 
 @pytest.mark.parametrize(
     "error", [RuntimeError("secret"), ModelError("secret"), UnreadableCheckpoint("/secret", "secret")]
 )
 def test_what_nobody_expected_is_a_500_without_a_trace(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
-    app, metrics = broken_app(error)
+    app, telemetry = broken_app(error)
 
     async def ask() -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
@@ -42,7 +43,10 @@ def test_what_nobody_expected_is_a_500_without_a_trace(error: Exception, caplog:
     assert "secret" not in response.text
     assert "mine-1" in caplog.text
     assert "secret" in caplog.text
-    assert 'dubio_requests_total{model="",route="/v1/broken",status="500",version=""} 1.0' in metrics.render().decode()
+    assert (
+        'dubio_requests_total{model="",route="/v1/broken",status="500",version=""} 1.0'
+        in telemetry.metrics.render().decode()
+    )
 
 
 def test_a_request_id_that_could_forge_a_header_or_log_is_replaced(client: httpx.Client) -> None:
