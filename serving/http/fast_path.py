@@ -1,8 +1,8 @@
 """The calls that carry the traffic, answered ahead of the framework's layers.
 
-Around a small prediction, the own layers of FastAPI (routers, exit stacks, a body limit, telemetry) take as long as
-reading, batching and writing it. They stay for everything else and for the description: a shortcut is the endpoint of
-a FastAPI route, reached by that route's own pattern, so both ways lead to the same function.
+Around a small prediction, the layers of FastAPI (routers, exit stacks, a body limit, telemetry) take as long as
+reading, batching and writing it. They stay for everything else and for the description: the fast path is the endpoint
+of a FastAPI route, reached by that route's own pattern, so both ways lead to the same function.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class FastPath:
     """ASGI middleware that calls the endpoints of some routes itself.
 
     Args:
-        app: answers everything else.
-        routes: those of them that take a POST are shortened; their endpoints take the request and the parts of the path
-            as text, and return a response.
+        app: Answers everything else.
+        routes: Those of them that take a POST are called directly; their endpoints take the request and the parts of
+            the path as text, and return a response.
     """
 
     def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:

@@ -12,8 +12,7 @@ from dubio.models.inputs import encoding
 from dubio.serving.executor import offload_if
 from dubio.serving.http.api_keys import Scope
 from dubio.serving.http.auth import ScopedRouter
-from dubio.serving.http.body import read_body
-from dubio.serving.http.disconnects import CancelOnDisconnect
+from dubio.serving.http.request import CancelOnDisconnect, read_body
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
 from dubio.serving.v1 import schema

@@ -10,8 +10,7 @@ from starlette.responses import Response
 from dubio.serving.executor import offload_if
 from dubio.serving.http.api_keys import Scope
 from dubio.serving.http.auth import ScopedRouter
-from dubio.serving.http.body import choose, compress, read_body
-from dubio.serving.http.disconnects import CancelOnDisconnect
+from dubio.serving.http.request import CancelOnDisconnect, choose, compress, read_body
 from dubio.serving.repository.repository import ServedModel
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings

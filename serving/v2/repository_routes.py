@@ -12,7 +12,7 @@ from starlette.responses import Response
 from dubio.serving.errors import ControlRefused
 from dubio.serving.http.api_keys import Scope
 from dubio.serving.http.auth import ScopedRouter
-from dubio.serving.http.body import read_body
+from dubio.serving.http.request import read_body
 from dubio.serving.repository.repository import ModelRepository
 from dubio.serving.settings import Settings
 from dubio.serving.v1.schema import Wire, reference
