@@ -174,11 +174,11 @@ def create_app(
     # Not with several workers, of which a request reaches one, and not beside a directory that decides.
     on_request = keys.grants(Scope.ADMIN) and settings.workers == 1 and settings.model_control != "poll"
     predict, infer = v1_routes.build(service, settings), infer_routes.build(service, settings)
-    routers = [
+    routers = [  # the calls that carry the traffic are found first
         predict,
+        infer,
         v2_routes.build_health(repository, lifecycle),
         v2_routes.build(service, settings, version=api.version, loads_on_request=on_request),
-        infer,
         repository_routes.build(repository, settings),
         api_docs.build_metrics(metrics),
         index_page.build(),
