@@ -20,8 +20,7 @@ from dubio.serving.executor import Executor
 from dubio.serving.http import auth, problem_details
 from dubio.serving.http.api_keys import ApiKeys, Scope
 from dubio.serving.http.auth import AuthMiddleware
-from dubio.serving.http.fast_path import FastPath
-from dubio.serving.http.observability import Observer
+from dubio.serving.http.middleware import FastPath, Observer
 from dubio.serving.lifecycle import Lifecycle
 from dubio.serving.repository.repository import ModelRepository, ModelSource, watch
 from dubio.serving.service import PredictionService

@@ -125,8 +125,11 @@ class Metrics(Collector):
             yield from _processes(self._folder)
 
     def _block(self, family: Family, labels: Labels) -> NDArray[np.float64]:
-        # A bucket for each bound, one for what lies above, and the sum.
-        return self._store.block(family.name, labels, len(family.bounds) + 2 if family.bounds else 1)
+        block = self._store.own.get((family.name, labels))
+        if block is None:
+            # A bucket for each bound, one for what lies above, and the sum.
+            block = self._store.block(family.name, labels, len(family.bounds) + 2 if family.bounds else 1)
+        return block
 
     def _add(self, family: Family, labels: Labels, amount: float) -> None:
         self._block(family, labels)[0] += amount

@@ -45,6 +45,9 @@ class MmapStore:
         folder: That several processes share; None to count in memory.
         worker: This process's number among them.
         most_series: Of one metric in one process; further ones are counted under the label "other".
+
+    Attributes:
+        own: The blocks of this process, by metric and labels.
     """
 
     def __init__(self, folder: Path | None = None, worker: int = 0, most_series: int = _MOST_SERIES) -> None:
@@ -52,7 +55,7 @@ class MmapStore:
         self._most_series = most_series
         self._index: Path | None = None
         self._used = 0
-        self._own: dict[tuple[str, Labels], NDArray[np.float64]] = {}
+        self.own: dict[tuple[str, Labels], NDArray[np.float64]] = {}
         if folder is None:
             self._memory = mmap.mmap(-1, _SIZE)
         else:
@@ -61,18 +64,18 @@ class MmapStore:
             self._index = numbers.with_suffix(".index")
             self._used = _mend(self._index)
             for block in _blocks(_entries(self._index), np.frombuffer(self._memory)):
-                self._own[block.metric, block.labels] = block.values
+                self.own[block.metric, block.labels] = block.values
         self._array = np.frombuffer(self._memory)
-        self._series = Counter(metric for metric, _ in self._own)
+        self._series = Counter(metric for metric, _ in self.own)
 
     def block(self, metric: str, labels: Labels, size: int) -> NDArray[np.float64]:
         """The block of a series, of `size` numbers; all zero when it is new."""
-        block = self._own.get((metric, labels))
+        block = self.own.get((metric, labels))
         if block is None and self._series[metric] >= self._most_series:
             labels = ("other",) * len(labels)
-            block = self._own.get((metric, labels))
+            block = self.own.get((metric, labels))
         if block is None:
-            block = self._own[metric, labels] = self._array[self._used : self._used + size]
+            block = self.own[metric, labels] = self._array[self._used : self._used + size]
             self._used += size
             self._series[metric] += 1
             if self._index is not None:
@@ -83,7 +86,7 @@ class MmapStore:
     def total(self) -> Iterator[Block]:
         """Every series, added up over all processes."""
         if self._folder is None:
-            yield from (Block(metric, labels, values.copy()) for (metric, labels), values in self._own.items())
+            yield from (Block(metric, labels, values.copy()) for (metric, labels), values in self.own.items())
             return
         sums: dict[tuple[str, Labels], NDArray[np.float64]] = {}
         for index in sorted(self._folder.glob("*.index")):

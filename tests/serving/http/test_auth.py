@@ -17,7 +17,7 @@ from dubio.serving.app import create_app
 from dubio.serving.http import problem_details
 from dubio.serving.http.api_keys import ApiKeys, Scope
 from dubio.serving.http.auth import OPEN, AuthMiddleware, ScopedRouter
-from dubio.serving.http.fast_path import FastPath
+from dubio.serving.http.middleware import FastPath
 
 KEYS = {
     Scope.INFER: "infer-key-0123456789",
