@@ -73,14 +73,8 @@ _STANDARD_OUTPUT = 1
 _CORS: dict[str, Any] = {
     "allow_methods": ["GET", "POST"],
     "allow_headers": [
-        "Authorization",
-        "X-API-Key",
-        "X-Request-Id",
-        "Content-Type",
-        "Content-Encoding",
-        "traceparent",
-        "tracestate",
-        "Inference-Header-Content-Length",
+        *("Authorization", "X-API-Key", "X-Request-Id", "Content-Type", "Content-Encoding"),
+        *("traceparent", "tracestate", "Inference-Header-Content-Length"),
     ],
     "expose_headers": ["X-Request-Id", "Retry-After", "WWW-Authenticate", "Inference-Header-Content-Length"],
 }
@@ -138,7 +132,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         watching: asyncio.Task[None] | None = None
         try:
-            await service.start()
+            await executor.run(repository.load)
             # torch alone is half a million objects: a full collection would stop the service for a quarter of a second
             # every few thousand requests, and find nothing among what lives as long as the process.
             gc.collect()

@@ -50,15 +50,6 @@ class PredictionService:
         # A version that was swapped out goes with the last request that uses it, and its batcher with it.
         self._batchers: WeakKeyDictionary[ServedModel, Batcher] = WeakKeyDictionary()
 
-    async def start(self) -> None:
-        """Load and check every model; the service is ready afterwards.
-
-        Raises:
-            UnreadableCheckpoint: A file cannot be read.
-            SelfTestFailed: A model's answers cannot be trusted.
-        """
-        await self._executor.run(self.repository.load)
-
     async def predict(
         self,
         model: ServedModel,

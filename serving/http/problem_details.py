@@ -9,7 +9,6 @@ from typing import NamedTuple, cast
 
 import orjson
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -71,7 +70,6 @@ def install(app: FastAPI) -> None:
     for kind in EXPECTED:
         app.add_exception_handler(kind, _answer)
     app.add_exception_handler(HTTPException, _answer_framework)
-    app.add_exception_handler(RequestValidationError, _answer_validation)
 
 
 def internal_error(request: Request, error: Exception) -> Response:
@@ -110,10 +108,6 @@ async def _answer_framework(request: Request, raised: Exception) -> Response:
         detail = f"Expected {allowed} at {path!r}, but got {request.method[:20]}; /docs shows an example."
     problem_type = ProblemType(error.status_code, HTTPStatus(error.status_code).phrase)
     return _respond(request, problem_type, detail, headers=error.headers)
-
-
-async def _answer_validation(request: Request, error: Exception) -> Response:
-    return _respond(request, TABLE[errors.InvalidRequest], str(error).splitlines()[0])
 
 
 def _respond(

@@ -73,20 +73,10 @@ class AccessLog:
             self._lost += 1
             return
         lost, self._lost = self._lost, 0
-        line = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "request_id": request.request_id,
-            "client": request.client,
-            "method": request.method[:_LONGEST_METHOD],
-            "route": request.route,
-            "path": request.path[:_LONGEST_PATH],
-            "status": request.status,
-            "duration_ms": round(1000 * request.seconds, 3),
-            "model": request.model,
-            "version": request.version,
-            "rows": request.rows,
-            "refused": request.refused,
-        }
+        line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **request._asdict()}
+        line["method"] = request.method[:_LONGEST_METHOD]
+        line["path"] = request.path[:_LONGEST_PATH]
+        line["duration_ms"] = round(1000 * line.pop("seconds"), 3)
         if lost:
             line["lines_lost"] = lost
         self._lines.put(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
