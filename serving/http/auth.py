@@ -52,7 +52,7 @@ class AuthMiddleware:
         self._keys = keys
         self._any_key = keys.any
         self._routes = [(route, router.required_scope) for router in routers for route in router.routes]
-        # Also for what is below them and has no route, and even without any key.
+        # What is below them is off for everybody without such a key, a route or not.
         self._admin_prefixes = tuple(router.prefix for router in routers if router.required_scope is Scope.ADMIN)
         self._administration = keys.grants(Scope.ADMIN)
 
@@ -69,15 +69,14 @@ class AuthMiddleware:
         await self._app(scope, receive, send)
 
     def _check(self, scope: Connection) -> None:
-        administrative = scope["path"].startswith(self._admin_prefixes)
-        if administrative and not self._administration:
+        if scope["path"].startswith(self._admin_prefixes) and not self._administration:
             raise Forbidden(
                 "Administration is off: it needs an API key with the scope admin, and the service was given none; "
                 "start it with one in DUBIO_API_KEYS_FILE."
             )
         if not self._any_key:
             return
-        needed = Scope.ADMIN if administrative else self._needed(scope)
+        needed = self._needed(scope)
         if needed is OPEN:
             return
         presented = _presented(scope)
