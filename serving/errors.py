@@ -1,28 +1,4 @@
-"""What can go wrong while serving. No class here knows HTTP; `problems.py` decides the status.
-
-ServingError
-├── InvalidModelSource      the operator named a model in a way that cannot be
-├── InvalidKeys             the operator's API keys cannot be used
-├── TracingUnavailable      the operator wants traces, but their libraries are not installed
-├── UnusableDevice          the operator named a device that torch cannot use here
-├── SelfTestFailed          a model was read, but its answers cannot be trusted
-├── LoadFailed              a model that an administrator asked for cannot be served
-├── ControlRefused          models are not controlled by requests here
-├── NotReady                nothing is loaded yet
-├── UnknownModel
-├── Unauthorized            no API key, or an unknown one
-├── Forbidden               the API key is good for other things
-├── Overloaded              more waits than may wait; says when to try again
-├── DeadlineExceeded        the answer would come too late
-├── Stopping                the service ends before it could answer
-└── RequestError            the caller can mend it
-    ├── MalformedJSON
-    ├── InvalidRequest      JSON, but not a request: keys, types, shapes
-    ├── TooManyRows
-    ├── BodyTooLarge
-    ├── BodyTooSlow
-    └── UnsupportedEncoding
-"""
+"""What can go wrong while serving. No class here knows HTTP; `http/problem_details.py` decides the status."""
 
 from __future__ import annotations
 
@@ -76,10 +52,14 @@ class Forbidden(ServingError):
 
 
 class Overloaded(ServingError):
-    """The queues are full; `retry_after` says in how many seconds to try again."""
+    """The queues are full.
+
+    Args:
+        message: What to do instead.
+        retry_after: In how many seconds to try again.
+    """
 
     def __init__(self, message: str, *, retry_after: int) -> None:
-        """Keep the delay beside the message."""
         super().__init__(message)
         self.retry_after = retry_after
 
@@ -93,7 +73,7 @@ class Stopping(ServingError):
 
 
 class RequestError(ServingError):
-    """The request itself is at fault."""
+    """The caller can mend the request."""
 
 
 class MalformedJSON(RequestError):
@@ -117,4 +97,4 @@ class BodyTooSlow(RequestError):
 
 
 class UnsupportedEncoding(RequestError):
-    """The body is compressed."""
+    """The body is compressed in a way that is not read."""

@@ -14,13 +14,15 @@ T = TypeVar("T")
 
 
 class Executor:
-    """A small thread pool for torch work."""
+    """A small thread pool for torch work.
+
+    Args:
+        threads: How many predictions run at once, at most.
+        torch_threads: How many threads each takes inside torch; None for one a processor.
+    """
 
     def __init__(self, *, threads: int, torch_threads: int | None) -> None:
-        """Start `threads` predictions at most at once, each with `torch_threads` threads inside torch.
-
-        Left to itself torch would count the machine's processors, not those that this process may use.
-        """
+        # Left to itself torch would count the machine's processors, not those that this process may use.
         torch.set_num_threads(torch_threads or len(os.sched_getaffinity(0)))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="dubio-predict")
 
@@ -37,6 +39,6 @@ class Executor:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-async def aside(long: bool, work: Callable[[], T]) -> T:
+async def offload_if(long: bool, work: Callable[[], T]) -> T:
     """`work()`, in a thread if it is long: a thread costs more than a millisecond's work is worth."""
     return await asyncio.to_thread(work) if long else work()

@@ -19,20 +19,24 @@ ENDED_BY = 128
 
 
 class Lifecycle:
-    """Where the process stands. Readiness and keep-alive depend on `stopping`."""
+    """Where the process stands.
+
+    Attributes:
+        stopping: Whether it ends; readiness and keep-alive depend on it.
+    """
 
     def __init__(self) -> None:
-        """A process begins by starting, during which it may end at any moment without harm."""
         self.stopping = False
+        # Until something is served, the process may end at any moment without harm.
         self._begin: Callable[[], object] | None = None
 
     def serving(self, close: Callable[[], None], *, drain: float, grace: int) -> None:
         """From now on requests are answered by the running loop, and stopping takes care of them.
 
         Args:
-            close: refuses new connections, and ends the process once the present ones are done.
-            drain: seconds until `close`.
-            grace: seconds until the process ends, whatever is left to do.
+            close: Refuses new connections, and ends the process once the present ones are done.
+            drain: Seconds until `close`.
+            grace: Seconds until the process ends, whatever is left to do.
         """
         loop = asyncio.get_running_loop()
 
@@ -68,13 +72,17 @@ class Lifecycle:
             signal.signal(number, obey)
 
 
-def end(code: int, last_words: str | None = None) -> NoReturn:
+def end(code: int, message: str | None = None) -> NoReturn:
     """End this process now. An ordinary exit would wait for threads that still compute, and then take torch apart.
 
     Safe in a signal handler, where the logging module may be in the middle of a line.
+
+    Args:
+        code: The exit code.
+        message: Written to the standard error first.
     """
-    if last_words is not None:
-        os.write(2, f"dubio-serve: {last_words}\n".encode())
+    if message is not None:
+        os.write(2, f"dubio-serve: {message}\n".encode())
     os._exit(code)
 
 

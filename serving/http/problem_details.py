@@ -9,7 +9,6 @@ from typing import NamedTuple, cast
 
 import orjson
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,36 +20,46 @@ from dubio.uncertainty.errors import UncertaintyError
 _log = logging.getLogger("dubio")
 
 
-class Case(NamedTuple):
-    """What an error means to an HTTP client."""
+class ProblemType(NamedTuple):
+    """What an error means to an HTTP client, as RFC 9457 calls it.
+
+    Attributes:
+        status: Of the answer.
+        title: The same for every error of the type.
+    """
 
     status: int
     title: str
 
+    @property
+    def slug(self) -> str:
+        """The title as a word, for metrics and logs; as bounded as the table."""
+        return self.title.lower().replace(" ", "_")
+
 
 # An error is looked up by its class, then by its base classes in order.
-TABLE: Mapping[type[Exception], Case] = {
-    errors.MalformedJSON: Case(400, "Malformed JSON"),
-    errors.InvalidRequest: Case(422, "Invalid request"),
-    InvalidInput: Case(422, "Invalid input"),
-    errors.UnknownModel: Case(404, "Unknown model"),
-    errors.LoadFailed: Case(422, "Load failed"),
-    errors.ControlRefused: Case(409, "Control refused"),
-    errors.Unauthorized: Case(401, "Unauthorized"),
-    errors.Forbidden: Case(403, "Forbidden"),
-    errors.TooManyRows: Case(413, "Too many rows"),
-    errors.BodyTooLarge: Case(413, "Body too large"),
-    errors.BodyTooSlow: Case(408, "Body too slow"),
-    errors.UnsupportedEncoding: Case(415, "Unsupported encoding"),
-    errors.NotReady: Case(503, "Not ready"),
-    errors.Overloaded: Case(503, "Overloaded"),
-    errors.Stopping: Case(503, "Stopping"),
-    errors.DeadlineExceeded: Case(504, "Deadline exceeded"),
+TABLE: Mapping[type[Exception], ProblemType] = {
+    errors.MalformedJSON: ProblemType(400, "Malformed JSON"),
+    errors.InvalidRequest: ProblemType(422, "Invalid request"),
+    InvalidInput: ProblemType(422, "Invalid input"),
+    errors.UnknownModel: ProblemType(404, "Unknown model"),
+    errors.LoadFailed: ProblemType(422, "Load failed"),
+    errors.ControlRefused: ProblemType(409, "Control refused"),
+    errors.Unauthorized: ProblemType(401, "Unauthorized"),
+    errors.Forbidden: ProblemType(403, "Forbidden"),
+    errors.TooManyRows: ProblemType(413, "Too many rows"),
+    errors.BodyTooLarge: ProblemType(413, "Body too large"),
+    errors.BodyTooSlow: ProblemType(408, "Body too slow"),
+    errors.UnsupportedEncoding: ProblemType(415, "Unsupported encoding"),
+    errors.NotReady: ProblemType(503, "Not ready"),
+    errors.Overloaded: ProblemType(503, "Overloaded"),
+    errors.Stopping: ProblemType(503, "Stopping"),
+    errors.DeadlineExceeded: ProblemType(504, "Deadline exceeded"),
     # Not the caller's doing: what these say may name files of this machine, so it is logged and not sent.
-    errors.ServingError: Case(500, "Internal error"),
-    ModelError: Case(500, "Internal error"),
-    UncertaintyError: Case(500, "Internal error"),
-    Exception: Case(500, "Internal error"),
+    errors.ServingError: ProblemType(500, "Internal error"),
+    ModelError: ProblemType(500, "Internal error"),
+    UncertaintyError: ProblemType(500, "Internal error"),
+    Exception: ProblemType(500, "Internal error"),
 }
 # What routes raise on purpose. The outermost middleware answers the rest, so that it is counted and named too.
 EXPECTED = tuple(kind for kind in TABLE if kind is not Exception)
@@ -61,7 +70,6 @@ def install(app: FastAPI) -> None:
     for kind in EXPECTED:
         app.add_exception_handler(kind, _answer)
     app.add_exception_handler(HTTPException, _answer_framework)
-    app.add_exception_handler(RequestValidationError, _answer_validation)
 
 
 def internal_error(request: Request, error: Exception) -> Response:
@@ -74,15 +82,15 @@ def internal_error(request: Request, error: Exception) -> Response:
 
 def answer(request: Request, error: Exception) -> Response:
     """What a request that met `error` is told."""
-    case = next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
-    if case.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+    problem_type = next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
+    if problem_type.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return internal_error(request, error)
     headers = {}
     if isinstance(error, errors.Overloaded):
         headers["Retry-After"] = str(error.retry_after)
     elif isinstance(error, errors.Unauthorized):
         headers["WWW-Authenticate"] = 'Bearer realm="dubio"'
-    return _respond(request, case, str(error), headers=headers)
+    return _respond(request, problem_type, str(error), headers=headers)
 
 
 async def _answer(request: Request, error: Exception) -> Response:
@@ -91,34 +99,32 @@ async def _answer(request: Request, error: Exception) -> Response:
 
 async def _answer_framework(request: Request, raised: Exception) -> Response:
     error = cast(HTTPException, raised)  # starlette hands over what the handler was registered for
-    case = Case(error.status_code, HTTPStatus(error.status_code).phrase)
     path = request.url.path[:200]
     detail = str(error.detail)
-    if case.status == HTTPStatus.NOT_FOUND:
+    if error.status_code == HTTPStatus.NOT_FOUND:
         detail = f"There is nothing at {path!r}; /docs lists what there is."
-    elif case.status == HTTPStatus.METHOD_NOT_ALLOWED:
+    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = (error.headers or {}).get("Allow", "another method")
         detail = f"Expected {allowed} at {path!r}, but got {request.method[:20]}; /docs shows an example."
-    return _respond(request, case, detail, headers=error.headers)
+    problem_type = ProblemType(error.status_code, HTTPStatus(error.status_code).phrase)
+    return _respond(request, problem_type, detail, headers=error.headers)
 
 
-async def _answer_validation(request: Request, error: Exception) -> Response:
-    return _respond(request, TABLE[errors.InvalidRequest], str(error).splitlines()[0])
-
-
-def _respond(request: Request, case: Case, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    slug = case.title.lower().replace(" ", "_")
-    request.state.refused = slug  # for the metrics and the access log; as bounded as the table of errors
+def _respond(
+    request: Request, problem_type: ProblemType, detail: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    status, title = problem_type
+    request.state.refused = problem_type.slug
     if request.url.path.startswith("/v2"):
         # The protocol's clients expect 400 for whatever is wrong with a request's content.
-        status = HTTPStatus.BAD_REQUEST if case.status == HTTPStatus.UNPROCESSABLE_ENTITY else case.status
+        status = HTTPStatus.BAD_REQUEST if status == HTTPStatus.UNPROCESSABLE_ENTITY else status
         return Response(orjson.dumps({"error": detail}), status, headers, "application/json")
-    framework = case.title == HTTPStatus(case.status).phrase
+    framework = title == HTTPStatus(status).phrase
     problem = {
-        "type": "about:blank" if framework else f"urn:dubio:problem:{case.title.lower().replace(' ', '-')}",
-        "title": case.title,
-        "status": case.status,
+        "type": "about:blank" if framework else f"urn:dubio:problem:{problem_type.slug.replace('_', '-')}",
+        "title": title,
+        "status": status,
         "detail": detail,
         "request_id": request.state.request_id,
     }
-    return Response(orjson.dumps(problem), case.status, headers, "application/problem+json")
+    return Response(orjson.dumps(problem), status, headers, "application/problem+json")

@@ -21,7 +21,7 @@ from dubio.serving.server.acceptor import Acceptor, ConnectionCounts
 from dubio.serving.server.protocol import BoundedProtocol, Limits
 from dubio.serving.server.sockets import accept_waiting
 from dubio.serving.settings import Settings
-from dubio.serving.telemetry.gauges import IN_FLIGHT, Gauges
+from dubio.serving.telemetry.gauges import IN_FLIGHT
 from dubio.uncertainty.errors import UncertaintyError
 
 # Of the grace period, for putting things away once the last request is answered or cut off.
@@ -129,14 +129,14 @@ def _run(
     worker: int,
 ) -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
-    app = create_app(settings, lifecycle, metrics_folder=folder, worker=worker)
+    application = create_app(settings, lifecycle, metrics_folder=folder, worker=worker)
     protocol = partial(
         BoundedProtocol,
         limits=Limits(settings.max_head_bytes, settings.head_seconds),
-        refused=app.state.metrics.count_refused,
+        refused=application.metrics.count_refused,
     )
     config = uvicorn.Config(
-        app,
+        application.asgi,
         http=cast(type[asyncio.Protocol], protocol),  # it is only ever called
         ws="none",
         # Entered below instead: uvicorn would log a trace where one line is due.
@@ -150,7 +150,7 @@ def _run(
 
     def listening() -> None:
         lifecycle.serving(close, drain=settings.drain_seconds, grace=settings.grace_seconds)
-        started([model.name for model in app.state.service.repository])
+        started([model.name for model in application.repository])
 
     def close() -> None:
         server.should_exit = True
@@ -158,12 +158,12 @@ def _run(
     counts = None if folder is None else ConnectionCounts(folder, settings.workers, worker)
     server = _Server(config, bound, counts)
     server.listening = listening
-    gauges: Gauges = app.state.metrics.gauges
-    gauges.watch(IN_FLIGHT, lambda: len(server.server_state.tasks))
-    server.ticked = gauges.look
+    gauges = application.metrics.gauges
+    gauges.register(IN_FLIGHT, lambda: len(server.server_state.tasks))
+    server.ticked = gauges.update
 
     async def serve() -> None:
-        async with app.router.lifespan_context(app):
+        async with application.lifespan():
             await server.serve()
 
     with contextlib.closing(bound), asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:

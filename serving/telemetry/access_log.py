@@ -7,62 +7,76 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from queue import SimpleQueue
+from typing import NamedTuple
 
 import orjson
 
-# Whoever reads the log may stand still; that must neither stop the service nor fill its memory.
-_MOST_WAITING = 10_000
 # POSIX writes this much to a pipe in one piece, so that the lines of several workers never mix.
 _PIECE = 4096
-_FLUSH_SECONDS = 2.0
 _LONGEST_PATH = 200
+_LONGEST_METHOD = 20
+
+
+class RequestRecord(NamedTuple):
+    """What one request was, for whoever counts.
+
+    Attributes:
+        request_id: The caller's name for it, or one of ours.
+        method: As sent.
+        path: As sent; unbounded.
+        status: Of the answer.
+        seconds: From the request's head to the end of its answer.
+        client: The caller's address, if it has one.
+        route: The pattern that matched the path; None if none did.
+        model: Name of the loaded model that was asked; None if none was.
+        version: Of that model.
+        rows: How many instances were asked.
+        refused: Why it got an error, in a word; None if it did not.
+    """
+
+    request_id: str
+    method: str
+    path: str
+    status: int
+    seconds: float
+    client: str | None = None
+    route: str | None = None
+    model: str | None = None
+    version: str | None = None
+    rows: int | None = None
+    refused: str | None = None
 
 
 class AccessLog:
-    """Writes lines to a file descriptor, from a thread of its own: a slow reader delays no request."""
+    """Writes lines to a file descriptor, from a thread of its own.
 
-    def __init__(self, descriptor: int) -> None:
-        """Write to `descriptor`, which stays open."""
+    Whoever reads them may stand still; that neither delays a request nor fills the memory.
+
+    Args:
+        descriptor: To write to; it stays open.
+        most_waiting: How many lines may wait for their reader; further ones are lost.
+        flush_seconds: How long closing waits for the reader.
+    """
+
+    def __init__(self, descriptor: int, *, most_waiting: int = 10_000, flush_seconds: float = 2.0) -> None:
         self._descriptor = descriptor
+        self._most_waiting = most_waiting
+        self._flush_seconds = flush_seconds
         self._lines: SimpleQueue[bytes | None] = SimpleQueue()
         self._lost = 0
         self._writer = threading.Thread(target=self._write, name="dubio-access-log", daemon=True)
         self._writer.start()
 
-    def write(
-        self,
-        *,
-        request_id: str,
-        client: str | None,
-        method: str,
-        route: str | None,
-        path: str,
-        status: int,
-        seconds: float,
-        model: str | None,
-        version: str | None,
-        rows: int | None,
-        refused: str | None,
-    ) -> None:
+    def write(self, request: RequestRecord) -> None:
         """Queue one line; when too many wait, drop it and say how many were lost in the next one."""
-        if self._lines.qsize() >= _MOST_WAITING:
+        if self._lines.qsize() >= self._most_waiting:
             self._lost += 1
             return
         lost, self._lost = self._lost, 0
-        line = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "request_id": request_id,
-            "client": client,
-            "method": method[:20],
-            "route": route,
-            "path": path[:_LONGEST_PATH],
-            "status": status,
-            "duration_ms": round(1000 * seconds, 3),
-            "model": model,
-            "version": version,
-            "rows": rows,
-            "refused": refused,
-        }
+        line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **request._asdict()}
+        line["method"] = request.method[:_LONGEST_METHOD]
+        line["path"] = request.path[:_LONGEST_PATH]
+        line["duration_ms"] = round(1000 * line.pop("seconds"), 3)
         if lost:
             line["lines_lost"] = lost
         self._lines.put(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
@@ -70,7 +84,7 @@ class AccessLog:
     def close(self) -> None:
         """Write what waits, but do not wait for a reader that stands still."""
         self._lines.put(None)
-        self._writer.join(_FLUSH_SECONDS)
+        self._writer.join(self._flush_seconds)
 
     def _write(self) -> None:
         try:

@@ -6,12 +6,13 @@ Nothing is written while requests are served: each worker measures itself a few 
 from __future__ import annotations
 
 import mmap
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_client.core import GaugeMetricFamily, Metric
+
+from dubio.serving.telemetry.mmap_store import map_file
 
 
 @dataclass(frozen=True)
@@ -34,42 +35,35 @@ _BYTES = 8
 
 
 class Gauges:
-    """A row of numbers for each worker, in memory that they share, and this worker's way to measure its own."""
+    """A row of numbers for each worker, in memory that they share, and how this worker measures its own.
+
+    Args:
+        folder: That the workers share; None for a process that is alone.
+        worker: This process's number among them.
+    """
 
     def __init__(self, folder: Path | None = None, worker: int = 0) -> None:
-        """Measure this process alone, or worker number `worker` of those that share `folder`."""
         size = _MOST_WORKERS * len(GAUGES) * _BYTES
-        if folder is None:
-            self._memory = mmap.mmap(-1, size)
-        else:
-            descriptor = os.open(folder / "gauges", os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                os.ftruncate(descriptor, size)
-                self._memory = mmap.mmap(descriptor, size)
-            finally:
-                os.close(descriptor)
+        self._memory = mmap.mmap(-1, size) if folder is None else map_file(folder / "gauges", size)
         self._board = memoryview(self._memory).cast("d")
         self._first = worker * len(GAUGES)
         self._measures: dict[Gauge, Callable[[], float]] = {}
-        self.leave()
+        # Nothing is under way in a worker that is new, or gone.
+        for index in range(len(GAUGES)):
+            self._board[self._first + index] = 0
 
-    def watch(self, gauge: Gauge, measure: Callable[[], float]) -> None:
+    def register(self, gauge: Gauge, measure: Callable[[], float]) -> None:
         """From now on `measure` says how much there is in this process."""
         self._measures[gauge] = measure
 
-    def look(self) -> None:
+    def update(self) -> None:
         """Measure this process."""
         for index, gauge in enumerate(GAUGES):
             if gauge in self._measures:
                 self._board[self._first + index] = self._measures[gauge]()
 
-    def leave(self) -> None:
-        """There is nothing under way in a worker that is gone, or new."""
-        for index in range(len(GAUGES)):
-            self._board[self._first + index] = 0
-
     def collect(self) -> Iterable[Metric]:
         """The sums over all workers."""
-        self.look()
+        self.update()
         for index, gauge in enumerate(GAUGES):
             yield GaugeMetricFamily(gauge.name, gauge.help, value=sum(self._board[index :: len(GAUGES)]))

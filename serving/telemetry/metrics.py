@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -18,6 +18,8 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.registry import Collector
 
 from dubio.models import Prediction
+from dubio.serving.batching import BatchRecord
+from dubio.serving.telemetry.access_log import RequestRecord
 from dubio.serving.telemetry.definitions import (
     BATCH_ROWS,
     COMPUTE_SECONDS,
@@ -36,81 +38,75 @@ from dubio.serving.telemetry.definitions import (
 from dubio.serving.telemetry.gauges import Gauges
 from dubio.serving.telemetry.mmap_store import Labels, MmapStore
 
-# Far more than a service has models; a service that is reloaded for months meets new versions all the time, though.
-_MOST_SERIES = 500
 # Above this many values numpy is faster than a loop.
 _FEW = 8
 
 
 class Metrics(Collector):
-    """Counters, histograms and gauges, in a registry of their own. Thread-safe."""
+    """Counters, histograms and gauges, in a registry of their own. Thread-safe.
+
+    Args:
+        folder: That workers share to count together; None for a process that is alone.
+        worker: This process's number among them.
+
+    Attributes:
+        registry: What a scrape reads.
+        gauges: Numbers that rise and fall.
+    """
 
     def __init__(self, folder: Path | None = None, worker: int = 0) -> None:
-        """Count for this process alone, or together with the other workers that share `folder`."""
         self.registry = CollectorRegistry()
         self.registry.register(self)
-        self._lock = Lock()
-        self._tally = MmapStore(folder, worker)
         self.gauges = Gauges(folder, worker)
-        self._series = {family.name: 0 for family in FAMILIES}
-        for name, _ in self._tally.own:
-            self._series[name] += 1
+        self._lock = Lock()
+        self._store = MmapStore(folder, worker)
         self._folder = folder
         if folder is None:
             ProcessCollector(registry=self.registry)
         else:
             (folder / f"{worker}.pid").write_text(str(os.getpid()), encoding="ascii")
 
-    def count_request(
-        self, *, route: str, model: str, version: str, status: int, seconds: float, refused: str | None = None
-    ) -> None:
-        """Count one answered request; `model` and `version` are those of a loaded model, or empty."""
+    def count_request(self, request: RequestRecord) -> None:
+        """Count one answered request."""
+        # Paths come from the caller and are unbounded; the route that matched is not.
+        route, model, version = request.route or "unmatched", request.model or "", request.version or ""
         with self._lock:
-            self._add(REQUESTS, (route, model, version, str(status)), 1)
-            self._observe(REQUEST_SECONDS, (route, model, version), seconds)
-            if refused is not None:
-                self._add(REFUSED, (model, version, refused), 1)
+            self._add(REQUESTS, (route, model, version, str(request.status)), 1)
+            self._observe(REQUEST_SECONDS, (route, model, version), request.seconds)
+            if request.refused is not None:
+                self._add(REFUSED, (model, version, request.refused), 1)
 
     def count_refused(self, reason: str) -> None:
         """Count what was refused before it was a request."""
         with self._lock:
             self._add(REFUSED, ("", "", reason), 1)
 
-    def count_batch(
-        self,
-        model: str,
-        version: str,
-        *,
-        rows: int,
-        members: int | NDArray[np.int64],
-        queue_seconds: Sequence[float],
-        compute_seconds: float,
-    ) -> None:
+    def count_batch(self, model: str, version: str, batch: BatchRecord) -> None:
         """Count one batch: its rows, the members that answered each (0 when none was asked), the waits before it."""
         labels = (model, version)
         with self._lock:
-            self._observe(BATCH_ROWS, labels, rows)
-            if isinstance(members, int):
-                self._observe(MEMBERS, labels, members, times=rows)
+            self._observe(BATCH_ROWS, labels, batch.rows)
+            if isinstance(batch.samples, int):
+                self._observe(MEMBERS, labels, batch.samples, times=batch.rows)
             else:
-                self._observe_all(MEMBERS, labels, members)
-            self._observe(COMPUTE_SECONDS, labels, compute_seconds)
-            for seconds in queue_seconds:
+                self._observe_all(MEMBERS, labels, batch.samples)
+            self._observe(COMPUTE_SECONDS, labels, batch.compute_seconds)
+            for seconds in batch.queue_seconds:
                 self._observe(QUEUE_SECONDS, labels, seconds)
 
     def count_prediction(self, model: str, version: str, prediction: Prediction) -> None:
         """Count a prediction's rows and, as far as they were computed, disagreement, p-values and flags."""
         labels = (model, version)
+        flags = prediction.flags
         with self._lock:
             self._add(ROWS, labels, len(prediction.label))
             if prediction.monte_carlo is not None:
                 self._observe_all(EPISTEMIC, labels, prediction.monte_carlo.mutual_information)
-            flags = prediction.flags
             if flags is not None and flags.p_value is not None:
                 self._observe_all(P_VALUE, labels, flags.p_value)
-            if flags is not None and flags.flagged is not None and flags.flagged.any():
-                flagged = np.flatnonzero(flags.flagged).tolist()
-                for reason, rows in Counter(str(flags.reasons[row]) for row in flagged).items():
+            if flags is not None and flags.flagged is not None:
+                reasons = Counter(str(flags.reasons[row]) for row in np.flatnonzero(flags.flagged).tolist())
+                for reason, rows in reasons.items():
                     self._add(FLAGGED, (*labels, reason), rows)
 
     def render(self) -> bytes:
@@ -120,24 +116,20 @@ class Metrics(Collector):
     def collect(self) -> Iterable[Metric]:
         """What `render` writes."""
         with self._lock:
-            blocks = list(self._tally.total())
+            blocks = list(self._store.total())
         for family in FAMILIES:
-            mine = ((block.labels, block.values) for block in blocks if block.metric == family.name)
-            yield _histogram(family, mine) if family.bounds else _counter(family, mine)
+            series = ((block.labels, block.values) for block in blocks if block.metric == family.name)
+            yield _histogram(family, series) if family.bounds else _counter(family, series)
         yield from self.gauges.collect()
         if self._folder is not None:
             yield from _processes(self._folder)
 
     def _block(self, family: Family, labels: Labels) -> NDArray[np.float64]:
-        found = self._tally.own.get((family.name, labels))
-        if found is None:
-            if self._series[family.name] >= _MOST_SERIES:
-                labels = ("other",) * len(labels)
-            known = len(self._tally.own)
+        block = self._store.own.get((family.name, labels))
+        if block is None:
             # A bucket for each bound, one for what lies above, and the sum.
-            found = self._tally.block(family.name, labels, len(family.bounds) + 2 if family.bounds else 1)
-            self._series[family.name] += len(self._tally.own) - known
-        return found
+            block = self._store.block(family.name, labels, len(family.bounds) + 2 if family.bounds else 1)
+        return block
 
     def _add(self, family: Family, labels: Labels, amount: float) -> None:
         self._block(family, labels)[0] += amount
@@ -175,11 +167,11 @@ def _histogram(family: Family, series: Iterable[tuple[Labels, NDArray[np.float64
 
 def _processes(folder: Path) -> Iterable[Metric]:
     """Memory, processor time and files of every worker, in Prometheus's names for them."""
-    found: dict[str, Metric] = {}
+    metrics: dict[str, Metric] = {}
     for path in sorted(folder.glob("*.pid")):
         pid = int(path.read_text(encoding="ascii") or 0)
         for metric in ProcessCollector(pid=partial(int, pid), registry=None).collect():
-            shared = found.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
+            shared = metrics.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
             for sample in metric.samples:
                 shared.add_sample(sample.name, {**sample.labels, "worker": path.stem}, sample.value)
-    return found.values()
+    return metrics.values()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 # 2 MiB of float64, of which the system only provides what is touched. Metrics bound their own series well below it.
-_SLOTS = 1 << 18
-_SIZE = 8 * _SLOTS
+_NUMBERS = 1 << 18
+_SIZE = 8 * _NUMBERS
+# Far more than a service has models; a service that is reloaded for months meets new versions all the time, though.
+_MOST_SERIES = 500
 
 Labels = tuple[str, ...]
 # A line of the index: metric, labels, size.
@@ -36,11 +39,20 @@ class Block:
 
 
 class MmapStore:
-    """The blocks of this process, and of its siblings if there are any. Not thread-safe: `Metrics` holds a lock."""
+    """The blocks of this process, and of its siblings if there are any. Not thread-safe: `Metrics` holds a lock.
 
-    def __init__(self, folder: Path | None = None, worker: int = 0) -> None:
-        """Count in memory, or in `folder` as one of several processes, numbered `worker`."""
+    Args:
+        folder: That several processes share; None to count in memory.
+        worker: This process's number among them.
+        most_series: Of one metric in one process; further ones are counted under the label "other".
+
+    Attributes:
+        own: The blocks of this process, by metric and labels.
+    """
+
+    def __init__(self, folder: Path | None = None, worker: int = 0, most_series: int = _MOST_SERIES) -> None:
         self._folder = folder
+        self._most_series = most_series
         self._index: Path | None = None
         self._used = 0
         self.own: dict[tuple[str, Labels], NDArray[np.float64]] = {}
@@ -48,29 +60,28 @@ class MmapStore:
             self._memory = mmap.mmap(-1, _SIZE)
         else:
             numbers = folder / f"{worker}.numbers"
-            descriptor = os.open(numbers, os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                os.ftruncate(descriptor, _SIZE)
-                self._memory = mmap.mmap(descriptor, _SIZE)
-            finally:
-                os.close(descriptor)
+            self._memory = map_file(numbers, _SIZE)
             self._index = numbers.with_suffix(".index")
             self._used = _mend(self._index)
             for block in _blocks(_entries(self._index), np.frombuffer(self._memory)):
                 self.own[block.metric, block.labels] = block.values
         self._array = np.frombuffer(self._memory)
+        self._series = Counter(metric for metric, _ in self.own)
 
     def block(self, metric: str, labels: Labels, size: int) -> NDArray[np.float64]:
         """The block of a series, of `size` numbers; all zero when it is new."""
-        found = self.own.get((metric, labels))
-        if found is None:
-            found = self._array[self._used : self._used + size]
+        block = self.own.get((metric, labels))
+        if block is None and self._series[metric] >= self._most_series:
+            labels = ("other",) * len(labels)
+            block = self.own.get((metric, labels))
+        if block is None:
+            block = self.own[metric, labels] = self._array[self._used : self._used + size]
             self._used += size
-            self.own[metric, labels] = found
+            self._series[metric] += 1
             if self._index is not None:
                 with self._index.open("a", encoding="utf-8") as index:
                     index.write(json.dumps([metric, labels, size]) + "\n")
-        return found
+        return block
 
     def total(self) -> Iterator[Block]:
         """Every series, added up over all processes."""
@@ -85,6 +96,16 @@ class MmapStore:
                 key = block.metric, block.labels
                 sums[key] = sums[key] + block.values if key in sums else block.values
         yield from (Block(metric, labels, values) for (metric, labels), values in sums.items())
+
+
+def map_file(path: Path, size: int) -> mmap.mmap:
+    """The first `size` bytes of a file, shared with every process that maps it; zeros where there were none."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.ftruncate(descriptor, size)
+        return mmap.mmap(descriptor, size)
+    finally:
+        os.close(descriptor)
 
 
 def _blocks(entries: list[Entry], array: NDArray[np.float64]) -> Iterator[Block]:

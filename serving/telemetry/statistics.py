@@ -1,4 +1,4 @@
-"""What models did since they were loaded, as the Open Inference Protocol's statistics extension reports it."""
+"""What a model did since it was loaded, as the Open Inference Protocol's statistics extension reports it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ import time
 from collections import defaultdict
 from types import TracebackType
 from typing import Any, Self
-from weakref import WeakKeyDictionary
 
 from dubio.serving.batching import BatchRecord
-from dubio.serving.repository.repository import ServedModel
 
 _NANOSECONDS = 1_000_000_000
+_KINDS = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
 
 
 class Duration:
-    """How often something happened, and how long it took altogether."""
+    """How often something happened, and how many seconds it took altogether."""
 
     def __init__(self) -> None:
-        """Nothing happened yet."""
         self.count = 0
         self.seconds = 0.0
 
@@ -33,48 +31,17 @@ class Duration:
         return {"count": self.count, "ns": round(self.seconds * _NANOSECONDS)}
 
 
-class Exchange:
-    """One request, from its bytes to those of its answer; counted when the block ends, whichever way it does."""
+class Statistics:
+    """What one version of a model did. Thread-safe; it does not hold the model, so it keeps none alive.
 
-    def __init__(self, record: Record) -> None:
-        """Nothing happened yet."""
-        self._record = record
-        self._times = [0.0, 0.0, 0.0]
+    Args:
+        name: Of the model.
+        version: Of the model.
+    """
 
-    def __enter__(self) -> Self:
-        """The request is here."""
-        self._began = time.perf_counter()
-        return self
-
-    def received(self) -> None:
-        """All of its bytes are here."""
-        self._times[0] = time.perf_counter()
-
-    def read(self) -> None:
-        """The bytes are numbers now."""
-        self._times[1] = time.perf_counter()
-
-    def predicted(self) -> None:
-        """The answer's numbers are there."""
-        self._times[2] = time.perf_counter()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """The answer's bytes are there, or an error is answered instead."""
-        ended = time.perf_counter()
-        if isinstance(error, Exception):
-            self._record.count_failure(ended - self._began)
-        elif error is None:
-            received, read, predicted = self._times
-            self._record.count_translation(reading=read - received, writing=ended - predicted)
-
-
-class Record:
-    """What one version of a model did. Thread-safe; knows nothing of the model, so that it keeps none alive."""
-
-    def __init__(self) -> None:
-        """Nothing was done yet."""
+    def __init__(self, name: str, version: str) -> None:
+        self.name = name
+        self.version = version
         self._lock = threading.Lock()
         self._rows = 0
         self._last = 0.0
@@ -97,10 +64,6 @@ class Record:
             if good:
                 self._requests["success"].add(waited * good / batch.requests + batch.compute_seconds * good, good)
 
-    def exchange(self) -> Exchange:
-        """To be entered around a request for this model."""
-        return Exchange(self)
-
     def count_failure(self, seconds: float) -> None:
         """A request got an error instead of an answer, after so many seconds."""
         with self._lock:
@@ -113,11 +76,10 @@ class Record:
             self._requests["compute_output"].add(writing)
 
     def report(self) -> dict[str, Any]:
-        """Everything but the model's name and version, as the protocol writes it."""
-        kinds = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
+        """An entry of the protocol's `model_stats`."""
         nothing = Duration().report()
         with self._lock:
-            stats = {kind: self._requests[kind].report() for kind in kinds}
+            stats = {kind: self._requests[kind].report() for kind in _KINDS}
             batches = [
                 {
                     "batch_size": rows,
@@ -129,6 +91,8 @@ class Record:
                 for rows, duration in sorted(self._batches.items())
             ]
             return {
+                "name": self.name,
+                "version": self.version,
                 "last_inference": round(self._last * 1000),
                 "inference_count": self._rows,
                 "execution_count": sum(duration.count for duration in self._batches.values()),
@@ -139,19 +103,39 @@ class Record:
             }
 
 
-class Statistics:
-    """A record for every model version; it goes when the version does. Thread-safe."""
+class RequestTimer:
+    """Times one request, from its bytes to those of its answer; counted when the block ends, whichever way it does.
 
-    def __init__(self) -> None:
-        """No model did anything yet."""
-        self._lock = threading.Lock()
-        self._records: WeakKeyDictionary[ServedModel, Record] = WeakKeyDictionary()
+    Args:
+        statistics: Of the model that is asked.
+    """
 
-    def of(self, model: ServedModel) -> Record:
-        """The model's record."""
-        with self._lock:
-            return self._records.setdefault(model, Record())
+    def __init__(self, statistics: Statistics) -> None:
+        self._statistics = statistics
 
-    def report(self, model: ServedModel) -> dict[str, Any]:
-        """An entry of the protocol's `model_stats`."""
-        return {"name": model.name, "version": model.version, **self.of(model).report()}
+    def __enter__(self) -> Self:
+        """The request is here."""
+        self._began = self._received = self._decoded = self._predicted = time.perf_counter()
+        return self
+
+    def received(self) -> None:
+        """All of its bytes are here."""
+        self._received = time.perf_counter()
+
+    def decoded(self) -> None:
+        """The bytes are numbers now."""
+        self._decoded = time.perf_counter()
+
+    def predicted(self) -> None:
+        """The answer's numbers are there."""
+        self._predicted = time.perf_counter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """The answer's bytes are there, or an error is answered instead."""
+        ended = time.perf_counter()
+        if isinstance(error, Exception):
+            self._statistics.count_failure(ended - self._began)
+        elif error is None:
+            self._statistics.count_translation(reading=self._decoded - self._received, writing=ended - self._predicted)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from dubio.serving.errors import TracingUnavailable
+from dubio.serving.telemetry.access_log import RequestRecord
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -17,22 +18,26 @@ if TYPE_CHECKING:
     from dubio.serving.batching import BatchRecord
 
 _FLUSH_SECONDS = 3.0
+_SERVER_ERROR = 500
 
 
 class Tracing:
-    """Makes spans with a provider, or nothing at all, at no cost, without one."""
+    """Makes spans.
 
-    def __init__(self, provider: TracerProvider | None = None) -> None:
-        """Trace with `provider`; None switches tracing off."""
+    Args:
+        provider: That makes and sends them.
+    """
+
+    def __init__(self, provider: TracerProvider) -> None:
         self._provider = provider
-        self._tracer = provider.get_tracer("dubio") if provider else None
+        self._tracer = provider.get_tracer("dubio")
 
     @classmethod
     def over_http(cls) -> Tracing:
         """Send spans as the standard OTEL_* variables say: OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME and so on.
 
         Raises:
-            TracingUnavailable: the extra `otel` is not installed.
+            TracingUnavailable: The extra `otel` is not installed.
         """
         try:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -48,10 +53,8 @@ class Tracing:
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         return cls(provider)
 
-    def request(self, method: str, headers: Iterable[tuple[bytes, bytes]]) -> AbstractContextManager[Span | None]:
+    def request(self, method: str, headers: Iterable[tuple[bytes, bytes]]) -> AbstractContextManager[Span]:
         """The span of one request, within the caller's trace if `headers` name one; current while it is entered."""
-        if self._tracer is None:
-            return _OFF
         from opentelemetry.trace import SpanKind
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -64,31 +67,43 @@ class Tracing:
             method, context=TraceContextTextMapPropagator().extract(carrier), kind=SpanKind.SERVER
         )
 
-    def show_batch(self, record: BatchRecord) -> None:
+    def describe(self, span: Span, request: RequestRecord) -> None:
+        """Say on its span what a request was: OpenTelemetry's own names for what HTTP has, and ours for the rest."""
+        from opentelemetry.trace import StatusCode
+
+        known = {
+            "http.request.method": request.method,
+            "http.route": request.route,
+            "http.response.status_code": request.status,
+            "dubio.request_id": request.request_id,
+            "dubio.model": request.model,
+            "dubio.version": request.version,
+            "dubio.rows": request.rows,
+            "error.type": request.refused,
+        }
+        span.set_attributes({name: value for name, value in known.items() if value is not None})
+        span.update_name(f"{request.method} {request.route}" if request.route else request.method)
+        if request.status >= _SERVER_ERROR:
+            span.set_status(StatusCode.ERROR)
+
+    def show_batch(self, batch: BatchRecord) -> None:
         """Within each request of a batch that has just ended: how long it waited, and how long it was computed."""
-        if self._tracer is None:
-            return
         ended = time.time_ns()
-        began = ended - _nanoseconds(record.compute_seconds)
-        size = {"dubio.batch.rows": record.rows, "dubio.batch.requests": record.requests}
-        for context, waited in zip(record.contexts, record.queue_seconds, strict=True):
+        began = ended - _nanoseconds(batch.compute_seconds)
+        size = {"dubio.batch.rows": batch.rows, "dubio.batch.requests": batch.requests}
+        for context, waited in zip(batch.contexts, batch.queue_seconds, strict=True):
             context.run(self._show, "queue", began - _nanoseconds(waited), began, {})
-            context.run(self._show, "compute", began, ended, {**size, "dubio.members": record.most_samples})
+            context.run(self._show, "compute", began, ended, {**size, "dubio.members": batch.most_samples})
 
     def _show(self, name: str, began: int, ended: int, attributes: dict[str, int]) -> None:
-        if self._tracer is not None:
-            self._tracer.start_span(name, start_time=began, attributes=attributes).end(ended)
+        self._tracer.start_span(name, start_time=began, attributes=attributes).end(ended)
 
     def close(self) -> None:
         """Send what waits, but do not wait long for a collector that does not answer."""
-        if self._provider is not None:
-            sending = threading.Thread(target=self._provider.shutdown, daemon=True)
-            sending.start()
-            sending.join(_FLUSH_SECONDS)
+        sending = threading.Thread(target=self._provider.shutdown, daemon=True)
+        sending.start()
+        sending.join(_FLUSH_SECONDS)
 
 
 def _nanoseconds(seconds: float) -> int:
     return int(seconds * 1e9)
-
-
-_OFF: AbstractContextManager[None] = nullcontext()

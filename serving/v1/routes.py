@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from dubio.models.inputs import encoding
-from dubio.serving.executor import aside
-from dubio.serving.http.body import read_body
-from dubio.serving.http.disconnects import CancelOnDisconnect
+from dubio.serving.executor import offload_if
+from dubio.serving.http.api_keys import Scope
+from dubio.serving.http.auth import ScopedRouter
+from dubio.serving.http.request import CancelOnDisconnect, read_body
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
-from dubio.serving.telemetry.statistics import Statistics
 from dubio.serving.v1 import schema
 from dubio.serving.v1.decode import decode_request, may_hold_images
 from dubio.serving.v1.encode import encode_response
@@ -46,29 +45,29 @@ _CARD_DOCS: dict[str, Any] = {
 }
 
 
-def build(service: PredictionService, settings: Settings, statistics: Statistics) -> APIRouter:
+def build(service: PredictionService, settings: Settings) -> ScopedRouter:
     """The `/v1` routes around `service`."""
-    router = APIRouter(prefix="/v1", tags=["v1"])
+    router = ScopedRouter(Scope.INFER, prefix="/v1", tags=["v1"])
 
     async def predict(request: Request, name: str | None) -> Response:
         model = service.repository.get(name)
         request.state.model, request.state.version = model.name, model.version
         predictor, spec = model.predictor, model.predictor.input
-        with statistics.of(model).exchange() as exchange:
+        with service.telemetry.timer(model) as timer:
             body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
-            exchange.received()
-            decoded = await aside(
+            timer.received()
+            decoded = await offload_if(
                 len(body) > (_LONG_READER_BYTES if spec.reader else _LONG_BYTES) or may_hold_images(body),
                 lambda: decode_request(
                     body, spec=spec, committee=predictor.committee.num_samples, max_rows=settings.max_rows
                 ),
             )
             request.state.rows = len(decoded.inputs)
-            exchange.read()
+            timer.decoded()
             async with CancelOnDisconnect(request):
                 prediction = await service.predict(model, decoded.inputs, samples=decoded.samples)
-            exchange.predicted()
-            answer = await aside(
+            timer.predicted()
+            answer = await offload_if(
                 len(decoded.inputs) > _LONG_ROWS,
                 lambda: encode_response(prediction, model=model, request_id=decoded.id),
             )

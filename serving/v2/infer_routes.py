@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dubio.serving.executor import aside
-from dubio.serving.http.body import choose, compress, read_body
-from dubio.serving.http.disconnects import CancelOnDisconnect
+from dubio.serving.executor import offload_if
+from dubio.serving.http.api_keys import Scope
+from dubio.serving.http.auth import ScopedRouter
+from dubio.serving.http.request import CancelOnDisconnect, choose, compress, read_body
 from dubio.serving.repository.repository import ServedModel
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
-from dubio.serving.telemetry.statistics import Statistics
 from dubio.serving.v2 import schema
 from dubio.serving.v2.decode import decode_request
 from dubio.serving.v2.encode import EncodedResponse, encode_response
@@ -67,27 +66,27 @@ _DOCS: dict[str, Any] = {
 }
 
 
-def build(service: PredictionService, settings: Settings, statistics: Statistics) -> APIRouter:
+def build(service: PredictionService, settings: Settings) -> ScopedRouter:
     """The infer routes around `service`."""
-    router = APIRouter(prefix="/v2", tags=["v2"])
+    router = ScopedRouter(Scope.INFER, prefix="/v2", tags=["v2"])
 
     async def infer(request: Request, name: str, version: str | None) -> Response:
         model = find_model(service.repository, name, version)
         request.state.model, request.state.version = model.name, model.version
-        with statistics.of(model).exchange() as exchange:
+        with service.telemetry.timer(model) as timer:
             body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
-            exchange.received()
+            timer.received()
             header, signature = request.headers.get(_HEADER), _signature(model, settings)
             long = len(body) > (_LONG_JSON if header is None else _LONG_BINARY)
-            decoded = await aside(long, lambda: decode_request(body, header_length=header, model=signature))
+            decoded = await offload_if(long, lambda: decode_request(body, header_length=header, model=signature))
             request.state.rows = len(decoded.inputs)
-            exchange.read()
+            timer.decoded()
             async with CancelOnDisconnect(request):
                 prediction = await service.predict(
                     model, decoded.inputs, samples=decoded.samples, work=decoded.work, timeout=decoded.timeout
                 )
-            exchange.predicted()
-            answer = await aside(
+            timer.predicted()
+            answer = await offload_if(
                 len(decoded.inputs) > _LONG_ROWS, lambda: encode_response(prediction, request=decoded, model=model)
             )
             return await _respond(request, answer)
@@ -122,6 +121,6 @@ async def _respond(request: Request, answer: EncodedResponse) -> Response:
         media_type = "application/octet-stream"
     encoding = choose(request.headers.get("accept-encoding"))
     if encoding is not None and len(body) >= _WORTH_COMPRESSING:
-        body = await aside(len(body) > _LONG_JSON, lambda: compress(answer.body, encoding=encoding))
+        body = await offload_if(len(body) > _LONG_JSON, lambda: compress(answer.body, encoding=encoding))
         headers["Content-Encoding"] = encoding
     return Response(body, headers=headers, media_type=media_type)

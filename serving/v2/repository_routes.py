@@ -6,12 +6,13 @@ import asyncio
 from typing import Any
 
 import orjson
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from dubio.serving.errors import ControlRefused
-from dubio.serving.http.body import read_body
+from dubio.serving.http.api_keys import Scope
+from dubio.serving.http.auth import ScopedRouter
+from dubio.serving.http.request import read_body
 from dubio.serving.repository.repository import ModelRepository
 from dubio.serving.settings import Settings
 from dubio.serving.v2 import schema
@@ -21,9 +22,9 @@ from dubio.serving.wire.schema import Wire, describe_content, reference
 _EMPTY = {200: {"description": "Done", "content": {}}}
 
 
-def build(repository: ModelRepository, settings: Settings) -> APIRouter:
+def build(repository: ModelRepository, settings: Settings) -> ScopedRouter:
     """The `/v2/repository` routes around `repository`."""
-    router = APIRouter(prefix="/v2/repository", tags=["v2"])
+    router = ScopedRouter(Scope.ADMIN, prefix="/v2/repository", tags=["v2"])
 
     async def body(request: Request) -> bytes:
         given = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)

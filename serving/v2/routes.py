@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from dubio.serving.errors import NotReady, UnknownModel
+from dubio.serving.http.api_keys import Scope
+from dubio.serving.http.auth import OPEN, ScopedRouter
 from dubio.serving.lifecycle import Lifecycle
 from dubio.serving.repository.repository import ModelRepository, ServedModel
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
-from dubio.serving.telemetry.statistics import Statistics
 from dubio.serving.v2 import schema
 from dubio.serving.v2.metadata import configure, describe_model, describe_server
 from dubio.serving.wire.schema import Wire, describe_content
@@ -34,39 +34,41 @@ def find_model(repository: ModelRepository, name: str, version: str | None = Non
         raise UnknownModel(f"Request for unknown model: {which} is not found. {error}") from error
 
 
-def build(
-    service: PredictionService,
-    settings: Settings,
-    statistics: Statistics,
-    lifecycle: Lifecycle,
-    *,
-    version: str,
-    loads_on_request: bool,
-) -> APIRouter:
-    """The `/v2` routes.
+def build_health(repository: ModelRepository, lifecycle: Lifecycle) -> ScopedRouter:
+    """The `/v2/health` routes, which probes ask without a key.
 
     Args:
-        service: Answers.
-        settings: Of the operator.
-        statistics: Of what the models did.
+        repository: Whether models are loaded.
         lifecycle: Whether the process is stopping.
-        version: Of the service.
-        loads_on_request: Whether models are loaded when an administrator asks.
     """
-    router = APIRouter(prefix="/v2", tags=["v2"])
-    repository = service.repository
+    router = ScopedRouter(OPEN, prefix="/v2/health", tags=["v2"])
 
-    @router.get("/health/live", summary="Is the process alive?")
+    @router.get("/live", summary="Is the process alive?")
     async def live() -> dict[str, bool]:
         return {"live": True}
 
-    @router.get("/health/ready", summary="May requests be sent here?", responses=schema.describe_errors(503))
+    @router.get("/ready", summary="May requests be sent here?", responses=schema.describe_errors(503))
     async def ready() -> dict[str, bool]:
         if lifecycle.stopping:
             raise NotReady("The service is stopping; ask another one.")
         if not repository.ready:
             raise NotReady(repository.unready_reason)
         return {"ready": True}
+
+    return router
+
+
+def build(service: PredictionService, settings: Settings, *, version: str, loads_on_request: bool) -> ScopedRouter:
+    """The other `/v2` routes but for those of predictions and of administrators.
+
+    Args:
+        service: Answers.
+        settings: Of the operator.
+        version: Of the service.
+        loads_on_request: Whether models are loaded when an administrator asks.
+    """
+    router = ScopedRouter(Scope.INFER, prefix="/v2", tags=["v2"])
+    repository, telemetry = service.repository, service.telemetry
 
     # Some clients ask with a slash, some without, and few follow a redirect.
     @router.get("/", include_in_schema=False)
@@ -77,7 +79,7 @@ def build(
     # Before the models' own routes, so that it is not taken for a model.
     @router.get("/models/stats", summary="What all models did", **_docs(schema.StatisticsReport))
     async def count_all() -> Response:
-        return _json({"model_stats": [statistics.report(model) for model in repository.all_versions()]})
+        return _json({"model_stats": [telemetry.statistics(model).report() for model in repository.all_versions()]})
 
     def add(path: str, summary: str, kind: type[Wire], answer: Any) -> None:
         """Answer `path` for a model, and for a version of it."""
@@ -104,7 +106,7 @@ def build(
 
     def count(model: ServedModel, version: str | None) -> dict[str, Any]:
         models = repository.all_versions(model.name) if version is None else [model]
-        return {"model_stats": [statistics.report(each) for each in models]}
+        return {"model_stats": [telemetry.statistics(each).report() for each in models]}
 
     add(
         "",

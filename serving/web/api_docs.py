@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
-from fastapi import APIRouter
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
-from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+
+from dubio.serving.http.auth import OPEN, ScopedRouter
 
 _TITLE = "Dubio"
 _DESCRIPTION = "/openapi.json"
@@ -21,9 +23,9 @@ _FILES = {
 }
 
 
-def build() -> APIRouter:
-    """The pages' routes."""
-    router = APIRouter(include_in_schema=False)
+def build(describe: Callable[[], dict[str, Any]]) -> ScopedRouter:
+    """The routes of the description that `describe` gives, and of its pages."""
+    router = ScopedRouter(OPEN, include_in_schema=False)
     swagger = get_swagger_ui_html(
         openapi_url=_DESCRIPTION,
         title=_TITLE,
@@ -40,6 +42,11 @@ def build() -> APIRouter:
     )
     router.add_api_route("/docs", _page(bytes(swagger.body)), methods=["GET"])
     router.add_api_route("/redoc", _page(bytes(redoc.body)), methods=["GET"])
+
+    @router.get(_DESCRIPTION)
+    async def description() -> Response:
+        return JSONResponse(describe())
+
     for path, media_type in _FILES.items():
         with as_file(files("fastapi_offline").joinpath("static", path.rsplit("/", 1)[1])) as file:
             router.add_api_route(path, _file(file, media_type), methods=["GET"])

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 
-from fastapi import APIRouter
 from starlette.responses import Response
+
+from dubio.serving.http.auth import OPEN, ScopedRouter
 
 # The page loads nothing from elsewhere and runs no inline script: a class name cannot turn into code.
 _HEADERS = {
@@ -21,9 +22,9 @@ _FILES = {
 }
 
 
-def build() -> APIRouter:
+def build() -> ScopedRouter:
     """The page's routes; its files are read once, here."""
-    router = APIRouter(include_in_schema=False)
+    router = ScopedRouter(OPEN, include_in_schema=False)
     for path, (name, media_type) in _FILES.items():
         content = files("dubio.serving.web").joinpath(name).read_bytes()
         router.add_api_route(path, _file(content, media_type), methods=["GET"])

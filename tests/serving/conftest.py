@@ -265,7 +265,7 @@ def _settings(**given: object) -> Settings:
 def _serve(settings: Settings) -> Iterator[str]:
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), lifespan="on", log_config=None))
+    server = uvicorn.Server(uvicorn.Config(create_app(settings).asgi, lifespan="on", log_config=None))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -46,17 +46,17 @@ def test_health_answers_while_a_model_runs(
 def test_serving_imports_no_training_library() -> None:
     code = (
         "import sys, dubio.serving.app, dubio.serving.cli; "
-        "found = {'pytorch_lightning', 'lightning', 'jsonargparse', 'sklearn'} & set(sys.modules); "
-        "assert not found, found"
+        "loaded = {'pytorch_lightning', 'lightning', 'jsonargparse', 'sklearn'} & set(sys.modules); "
+        "assert not loaded, loaded"
     )
     assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code]) == 0
 
 
 def test_what_was_loaded_is_left_to_no_garbage_collection(checkpoint: Path) -> None:
-    app = create_app(Settings(models=(str(checkpoint),), torch_threads=1))
+    application = create_app(Settings(models=(str(checkpoint),), torch_threads=1))
 
     async def run() -> tuple[int, int]:
-        async with app.router.lifespan_context(app):
+        async with application.lifespan():
             inside = gc.get_freeze_count()
         return inside, gc.get_freeze_count()
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from dubio.serving.executor import Executor, aside
+from dubio.serving.executor import Executor, offload_if
 
 
 @pytest.fixture
@@ -55,5 +55,5 @@ def test_torch_gets_the_processors_of_this_process_unless_told_otherwise() -> No
 
 def test_long_work_leaves_the_loops_thread_and_short_work_does_not() -> None:
     here = threading.get_ident()
-    assert asyncio.run(aside(False, threading.get_ident)) == here
-    assert asyncio.run(aside(True, threading.get_ident)) != here
+    assert asyncio.run(offload_if(False, threading.get_ident)) == here
+    assert asyncio.run(offload_if(True, threading.get_ident)) != here

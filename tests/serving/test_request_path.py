@@ -11,7 +11,7 @@ from types import FrameType, TracebackType
 import httpx
 import numpy as np
 
-from dubio.serving.http.body import choose
+from dubio.serving.http.request import choose
 from dubio.serving.wire.envelope import name_value
 
 ROOT = Path(__file__).parents[2]

@@ -12,17 +12,16 @@ from dubio.serving.batching import Budget, Policy
 from dubio.serving.executor import Executor
 from dubio.serving.repository.repository import ModelRepository, ModelSource
 from dubio.serving.service import PredictionService
-from dubio.serving.telemetry.metrics import Metrics
-from dubio.serving.telemetry.statistics import Statistics
+from dubio.serving.telemetry.telemetry import Telemetry
 
 
 def test_from_checkpoint_to_a_counted_prediction(checkpoint: Path, predictor: Predictor, bars: np.ndarray) -> None:
-    metrics, executor = Metrics(), Executor(threads=1, torch_threads=1)
+    telemetry, executor = Telemetry(), Executor(threads=1, torch_threads=1)
     repository = ModelRepository([ModelSource("bars", checkpoint)], device="cpu", trusted=())
-    service = PredictionService(repository, executor, metrics, Budget(1000, 10**9), Policy(64), 60.0, Statistics())
+    service = PredictionService(repository, executor, telemetry, Budget(1000, 10**9), Policy(64), 60.0)
 
     async def run() -> None:
-        await service.start()
+        await executor.run(repository.load)
         model = repository.get()
         prediction = await service.predict(model, bars, samples=4)
         np.testing.assert_array_equal(prediction.mc_mean, predictor.predict(bars, samples=4).mc_mean)
@@ -32,4 +31,6 @@ def test_from_checkpoint_to_a_counted_prediction(checkpoint: Path, predictor: Pr
 
     asyncio.run(run())
     executor.close()
-    assert metrics.registry.get_sample_value("dubio_rows_total", {"model": "bars", "version": "1"}) == len(bars)
+    assert telemetry.metrics.registry.get_sample_value("dubio_rows_total", {"model": "bars", "version": "1"}) == len(
+        bars
+    )

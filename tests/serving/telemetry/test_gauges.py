@@ -11,7 +11,7 @@ def shown(gauges: Gauges) -> dict[str, float]:
 
 def test_a_process_alone_is_measured_when_it_is_asked() -> None:
     gauges, rows = Gauges(), [1, 2, 3]
-    gauges.watch(WAITING_ROWS, lambda: len(rows))
+    gauges.register(WAITING_ROWS, lambda: len(rows))
     assert shown(gauges) == {IN_FLIGHT.name: 0, WAITING_ROWS.name: 3, WAITING_BYTES.name: 0}
     rows.clear()
     assert shown(gauges)[WAITING_ROWS.name] == 0
@@ -20,22 +20,22 @@ def test_a_process_alone_is_measured_when_it_is_asked() -> None:
 def test_workers_are_added_up_as_each_last_saw_itself(tmp_path: Path) -> None:
     one, other = Gauges(tmp_path, 0), Gauges(tmp_path, 1)
     waiting = {"one": 3.0, "other": 4.0}
-    one.watch(WAITING_ROWS, lambda: waiting["one"])
-    other.watch(WAITING_ROWS, lambda: waiting["other"])
-    other.watch(IN_FLIGHT, lambda: 2)
+    one.register(WAITING_ROWS, lambda: waiting["one"])
+    other.register(WAITING_ROWS, lambda: waiting["other"])
+    other.register(IN_FLIGHT, lambda: 2)
     assert shown(one)[WAITING_ROWS.name] == 3
-    other.look()
+    other.update()
     assert shown(one) == {IN_FLIGHT.name: 2, WAITING_ROWS.name: 7, WAITING_BYTES.name: 0}
     waiting["one"] = 0
     assert shown(other)[WAITING_ROWS.name] == 7
-    one.look()
+    one.update()
     assert shown(other)[WAITING_ROWS.name] == 4
 
 
 def test_a_worker_that_is_gone_has_nothing_under_way(tmp_path: Path) -> None:
     one, other = Gauges(tmp_path, 0), Gauges(tmp_path, 255)
-    other.watch(IN_FLIGHT, lambda: 5)
-    other.look()
+    other.register(IN_FLIGHT, lambda: 5)
+    other.update()
     assert shown(one)[IN_FLIGHT.name] == 5
     Gauges(tmp_path, 255)  # as the supervisor and the next worker in this place do
     assert shown(one)[IN_FLIGHT.name] == 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dubio.models import Predictor, Work
-from dubio.serving.telemetry import metrics as module
+from dubio.serving.batching import BatchRecord
+from dubio.serving.telemetry.access_log import RequestRecord
 from dubio.serving.telemetry.definitions import EPISTEMIC, P_VALUE
 from dubio.serving.telemetry.metrics import Metrics
 
@@ -27,6 +29,16 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
     return samples(metrics)[(name, *sorted(labels.items()))]
 
 
+def batch(rows: int, samples: int | np.ndarray, queue: list[float], compute: float) -> BatchRecord:
+    return BatchRecord(
+        rows=rows, requests=len(queue), samples=samples, queue_seconds=queue, compute_seconds=compute, failed=0
+    )
+
+
+def request(status: int = 200, refused: str | None = None, **known: str) -> RequestRecord:
+    return RequestRecord("r", "POST", "/v1/predict?", status, 0.1, refused=refused, **known)
+
+
 def test_predictions_are_counted_by_what_they_say(predictor: Predictor, bars: np.ndarray) -> None:
     metrics = Metrics()
     x = np.concatenate([bars, np.full((3, 1, 8, 8), 500, dtype=np.float32)])
@@ -40,8 +52,8 @@ def test_predictions_are_counted_by_what_they_say(predictor: Predictor, bars: np
     assert value(metrics, "dubio_epistemic_nats_count", **MODEL) == 2 * len(x)
     assert value(metrics, "dubio_p_value_count", **MODEL) == len(x)
     for reason in ("out_of_range", "uncertain", "unfamiliar"):
-        found = counted.get(("dubio_flagged_total", ("model", "m"), ("reason", reason), ("version", "3")), 0)
-        assert found == prediction.reasons.count(reason)
+        rows = counted.get(("dubio_flagged_total", ("model", "m"), ("reason", reason), ("version", "3")), 0)
+        assert rows == prediction.reasons.count(reason)
 
 
 @pytest.mark.parametrize("rows", [1, 5, 60])
@@ -59,8 +71,8 @@ def test_buckets_hold_what_prometheus_says_they_hold(predictor: Predictor, bars:
 
 def test_batches_are_counted_by_request_batch_and_row() -> None:
     metrics = Metrics()
-    metrics.count_batch("m", "3", rows=10, members=16, queue_seconds=[0.002, 0.02], compute_seconds=0.004)
-    metrics.count_batch("m", "3", rows=3, members=0, queue_seconds=[0.0], compute_seconds=0.001)
+    metrics.count_batch("m", "3", batch(10, 16, [0.002, 0.02], 0.004))
+    metrics.count_batch("m", "3", batch(3, 0, [0.0], 0.001))
     expected = {
         "dubio_batch_rows_count": 2,
         "dubio_batch_rows_sum": 13,
@@ -80,7 +92,7 @@ def test_members_are_counted_row_by_row_where_the_rows_differ() -> None:
     for count in (5, 12):  # a few one by one, many at once
         metrics = Metrics()
         members = np.array([8] * (count - 2) + [16, 64])
-        metrics.count_batch("m", "3", rows=count, members=members, queue_seconds=[0.1], compute_seconds=0.1)
+        metrics.count_batch("m", "3", batch(count, members, [0.1], 0.1))
         assert value(metrics, "dubio_members_sum", **MODEL) == members.sum()
         assert value(metrics, "dubio_members_count", **MODEL) == count
         for bound in (4, 8, 16, 32, 64):
@@ -90,16 +102,26 @@ def test_members_are_counted_row_by_row_where_the_rows_differ() -> None:
 def test_refusals_are_counted_by_reason() -> None:
     metrics = Metrics()
     asked = {"route": "/v1/predict", **MODEL}
-    metrics.count_request(**asked, status=200, seconds=0.1)
-    metrics.count_request(**asked, status=503, seconds=0.1, refused="overloaded")
+    metrics.count_request(request(**asked))
+    metrics.count_request(request(status=503, refused="overloaded", **asked))
+    metrics.count_refused("head_too_large")
     assert value(metrics, "dubio_refused_total", **MODEL, reason="overloaded") == 1
     assert value(metrics, "dubio_requests_total", **asked, status="503") == 1
     assert value(metrics, "dubio_request_seconds_count", **asked) == 2
+    assert value(metrics, "dubio_refused_total", model="", version="", reason="head_too_large") == 1
+
+
+def test_what_matched_no_route_is_counted_without_its_path() -> None:
+    metrics = Metrics()
+    metrics.count_request(request(status=404))
+    labels = {"route": "unmatched", "model": "", "version": ""}
+    assert value(metrics, "dubio_requests_total", **labels, status="404") == 1
+    assert value(metrics, "dubio_request_seconds_sum", **labels) == pytest.approx(0.1)
 
 
 def test_two_services_in_one_process_count_apart() -> None:
     one, other = Metrics(), Metrics()
-    one.count_request(route="/", model="", version="", status=200, seconds=0.1)
+    one.count_request(request(route="/"))
     assert b'route="/"' in one.render()
     assert b'route="/"' not in other.render()
 
@@ -107,18 +129,33 @@ def test_two_services_in_one_process_count_apart() -> None:
 def test_workers_are_added_up_and_told_apart_where_they_are_processes(tmp_path: Path) -> None:
     workers = [Metrics(tmp_path, number) for number in range(3)]
     for number, worker in enumerate(workers):
-        worker.count_batch("m", "3", rows=number + 1, members=4, queue_seconds=[0.1], compute_seconds=0.1)
+        worker.count_batch("m", "3", batch(number + 1, 4, [0.1], 0.1))
     for worker in workers:
         assert value(worker, "dubio_batch_rows_sum", **MODEL) == 6
         memory = [key for key in samples(worker) if key[0] == "process_resident_memory_bytes"]
         assert [key[1] for key in memory] == [("worker", "0"), ("worker", "1"), ("worker", "2")]
 
 
-def test_versions_without_end_do_not_grow_the_answer_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_SERIES", 5)
+def test_versions_without_end_do_not_grow_the_answer_without_end() -> None:
     metrics = Metrics()
-    for version in range(20):
-        metrics.count_batch("m", str(version), rows=1, members=1, queue_seconds=[0.1], compute_seconds=0.1)
-    found = [key for key in samples(metrics) if key[0] == "dubio_batch_rows_count"]
-    assert len(found) == 6
-    assert value(metrics, "dubio_batch_rows_count", model="other", version="other") == 15
+    for version in range(520):
+        metrics.count_batch("m", str(version), batch(1, 1, [0.1], 0.1))
+    lines = [line for line in metrics.render().decode().splitlines() if line.startswith("dubio_batch_rows_count{")]
+    assert len(lines) == 501
+    assert 'dubio_batch_rows_count{model="other",version="other"} 20.0' in lines
+
+
+@pytest.mark.parametrize("kind", ["request", "refused", "batch", "prediction"])
+def test_threads_that_begin_the_same_series_lose_nothing_and_disturb_no_scrape(
+    kind: str, race: Callable, predictor: Predictor, bars: np.ndarray
+) -> None:
+    metrics, prediction, one = Metrics(), predictor.predict(bars[:1]), batch(1, 4, [0.1], 0.1)
+    count, name, label = {
+        "request": (lambda i: metrics.count_request(request(route=i)), "dubio_request_seconds_count", "route"),
+        "refused": (metrics.count_refused, "dubio_refused_total", "reason"),
+        "batch": (lambda i: metrics.count_batch("", i, one), "dubio_queue_seconds_count", "version"),
+        "prediction": (lambda i: metrics.count_prediction("", i, prediction), "dubio_rows_total", "version"),
+    }[kind]
+    threads = race(480, count, lambda: list(metrics.collect()))
+    counted = {s.labels[label]: s.value for m in metrics.collect() for s in m.samples if s.name == name}
+    assert counted == {str(number): threads for number in range(480)}

@@ -23,6 +23,20 @@ def test_one_process_counts_in_memory() -> None:
     assert totals(store) == {("a", ("x",)): [3.0], ("b", ()): [1.0, 2.0, 3.0]}
 
 
+def test_series_beyond_the_most_are_counted_together_also_by_the_next_worker(tmp_path: Path) -> None:
+    for _ in range(2):
+        store = MmapStore(tmp_path, 0, most_series=2)
+        for label in ("w", "x", "y", "z"):
+            store.block("a", (label, "1"), 1)[0] += 1
+        store.block("b", (), 1)[0] += 1  # another metric has its own
+    assert totals(store) == {
+        ("a", ("w", "1")): [2.0],
+        ("a", ("x", "1")): [2.0],
+        ("a", ("other",) * 2): [4.0],
+        ("b", ()): [2.0],
+    }
+
+
 def test_several_processes_add_up_whoever_is_asked(tmp_path: Path) -> None:
     one, other = MmapStore(tmp_path, 0), MmapStore(tmp_path, 1)
     one.block("a", ("x",), 1)[0] += 2

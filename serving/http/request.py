@@ -1,26 +1,32 @@
-"""Reads a request's body, within bounds on bytes, before and after decompression, and on time."""
+"""What a route needs of a request: its body, within bounds on bytes and time, and to know when its caller leaves."""
 
 from __future__ import annotations
 
 import asyncio
 import zlib
+from types import TracebackType
+from typing import cast
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from dubio.serving.errors import BodyTooLarge, BodyTooSlow, InvalidRequest, UnsupportedEncoding
-from dubio.serving.executor import aside
+from dubio.serving.executor import offload_if
 
 # zlib's name for each format: 16 adds gzip's header, and `deflate` means zlib's wrapping of it in HTTP.
 _WINDOW = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 # Loopback and data-centre links outrun the higher levels.
 _LEVEL = 1
+# A thousandfold at most: as many bytes of a bomb are inflated in about a millisecond.
+_LONG_BYTES = 1024
+# Most answers are ready sooner; only a request that waits longer pays for being watched.
+_UNWATCHED_SECONDS = 0.02
 
 
 def read_encoding(header: str | None) -> str | None:
     """The format that a Content-Encoding header names; None if the body is plain.
 
     Raises:
-        UnsupportedEncoding: any other format, or several on top of each other.
+        UnsupportedEncoding: Any other format, or several on top of each other.
     """
     encoding = (header or "identity").strip().lower()
     if encoding == "identity":
@@ -37,8 +43,8 @@ def inflate(body: bytes, *, encoding: str, max_bytes: int) -> bytes:
     """The plain body; never more than `max_bytes` of it are held.
 
     Raises:
-        BodyTooLarge: it is larger.
-        InvalidRequest: damaged, cut short, or with bytes behind its end.
+        BodyTooLarge: It is larger.
+        InvalidRequest: It is damaged, cut short, or has bytes behind its end.
     """
     inflater = zlib.decompressobj(_WINDOW[encoding])
     try:
@@ -90,22 +96,25 @@ def compress(body: bytes, *, encoding: str) -> bytes:
     return compressor.compress(body) + compressor.flush()
 
 
-# A thousandfold at most: as many bytes of a bomb are inflated in about a millisecond.
-_LONG_BYTES = 1024
-
-
 async def read_body(request: Request, *, max_bytes: int, seconds: float) -> bytes:
     """The whole plain body; nothing beyond `max_bytes` is kept, whatever Content-Length says or leaves out.
 
+    Args:
+        request: Whose body nobody read yet.
+        max_bytes: Of the body, as it is sent and once it is decompressed.
+        seconds: Within which all of it must come.
+
     Raises:
-        BodyTooLarge, BodyTooSlow, UnsupportedEncoding: it is not read to its end.
-        InvalidRequest: it is damaged.
+        BodyTooLarge: It has more bytes.
+        BodyTooSlow: It did not come in time.
+        UnsupportedEncoding: It is compressed in a way that is not read.
+        InvalidRequest: It is damaged.
     """
     encoding = read_encoding(request.headers.get("content-encoding"))
     body = await _receive(request, max_bytes=max_bytes, seconds=seconds)
     if encoding is None:
         return body
-    return await aside(len(body) > _LONG_BYTES, lambda: inflate(body, encoding=encoding, max_bytes=max_bytes))
+    return await offload_if(len(body) > _LONG_BYTES, lambda: inflate(body, encoding=encoding, max_bytes=max_bytes))
 
 
 async def _receive(request: Request, *, max_bytes: int, seconds: float) -> bytes:
@@ -130,3 +139,48 @@ def _too_large(got: str, max_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(
         f"Expected a body of at most {max_bytes} bytes, but got {got}; split the instances over several requests."
     )
+
+
+class CancelOnDisconnect:
+    """Cancels the block when the caller of a request, whose body was read, disconnects.
+
+    Its work is then dropped before it is computed.
+
+    Args:
+        request: Whose body was read.
+
+    Raises:
+        ClientDisconnect: The caller left; nobody waits for an answer.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._left = False
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        """Begin to watch, a little later."""
+        loop = asyncio.get_running_loop()
+        task = cast("asyncio.Task[object]", asyncio.current_task())  # a coroutine runs in one
+        self._timer = loop.call_later(_UNWATCHED_SECONDS, self._watch, task)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop watching; what the watcher cancelled becomes ClientDisconnect."""
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if self._left and isinstance(error, asyncio.CancelledError):
+            cast("asyncio.Task[object]", asyncio.current_task()).uncancel()
+            raise ClientDisconnect from error
+
+    def _watch(self, waiting: asyncio.Task[object]) -> None:
+        self._watcher = asyncio.get_running_loop().create_task(self._cancel_when_left(waiting))
+
+    async def _cancel_when_left(self, waiting: asyncio.Task[object]) -> None:
+        # The body was read, so the next message can only be that the caller left.
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        self._left = True
+        waiting.cancel()

@@ -1,0 +1,133 @@
+"""The layers around the framework: the outermost one observes every request, the innermost one shortens some."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect, Request
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dubio.serving.http import problem_details
+from dubio.serving.lifecycle import Lifecycle
+from dubio.serving.telemetry.access_log import RequestRecord
+from dubio.serving.telemetry.telemetry import Telemetry
+
+# A caller's own id is taken only if it can go into a header and a log line as it is.
+_SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}\Z")
+# nginx's word for a caller that left before the answer; nobody receives it, it is only counted.
+_CLIENT_LEFT = 499
+# What uvloop says of a connection that broke in this very round of the loop.
+_CLOSED = "handler is closed"
+
+
+class Observer:
+    """The outermost layer: names, times, counts, logs and traces every request, and answers what nobody caught.
+
+    Routes say in `request.state` what they know of a request: `model` and `version` of a loaded model, and `rows`.
+
+    Args:
+        app: The whole application.
+        telemetry: Is told of every request.
+        lifecycle: Once it is stopping, every answer tells the client to close the connection.
+    """
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, lifecycle: Lifecycle) -> None:
+        self._app = app
+        self._telemetry = telemetry
+        self._lifecycle = lifecycle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        given = dict(scope["headers"]).get(b"x-request-id", b"")
+        request_id = given if _SANE_ID.match(given) else uuid.uuid4().hex.encode()
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id.decode()
+        status = 0
+
+        async def send_named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+                if self._lifecycle.stopping:  # else a request sent later on it would meet a closed door
+                    message["headers"].append((b"connection", b"close"))
+            try:
+                await send(message)
+            except RuntimeError as error:
+                if _CLOSED not in str(error):
+                    raise
+                while (await receive())["type"] != "http.disconnect":  # else the server would miss an answer
+                    pass
+                raise ClientDisconnect from error
+
+        with self._telemetry.span(scope["method"], scope["headers"]) as span:
+            try:
+                await self._app(scope, receive, send_named)
+            except ClientDisconnect:
+                status = _CLIENT_LEFT
+            except Exception as error:  # whatever it is, the next request must find the service well
+                response = problem_details.internal_error(Request(scope), error)
+                if status == 0:
+                    await response(scope, receive, send_named)
+            finally:
+                record = _record(scope, state, status or _CLIENT_LEFT, time.perf_counter() - started)
+                self._telemetry.count_request(record, span)
+
+
+def _record(scope: Scope, state: dict[str, Any], status: int, seconds: float) -> RequestRecord:
+    return RequestRecord(
+        request_id=state["request_id"],
+        method=scope["method"],
+        path=scope["path"],
+        status=status,
+        seconds=seconds,
+        client=scope["client"][0] if scope.get("client") else None,
+        route=getattr(scope.get("route"), "path", None),
+        model=state.get("model"),
+        version=state.get("version"),
+        rows=state.get("rows"),
+        refused=state.get("refused"),
+    )
+
+
+class FastPath:
+    """The innermost layer: calls the endpoints of some routes itself, ahead of the framework.
+
+    Around a small prediction, the layers of FastAPI (routers, exit stacks, a body limit, telemetry) take as long as
+    reading, batching and writing it. They stay for everything else and for the description; both ways lead to the same
+    function, by the same pattern.
+
+    Args:
+        app: Answers everything else.
+        routes: Those of them that take a POST are called directly; their endpoints take the request and the parts of
+            the path as text, and return a response.
+    """
+
+    def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
+        self._app = app
+        self._routes = [route for route in routes if isinstance(route, APIRoute) and route.methods == {"POST"}]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            for route in self._routes:
+                if match := route.path_regex.match(scope["path"]):
+                    scope["route"] = route  # by which the request is counted
+                    request = Request(scope, receive)
+                    try:
+                        response = await route.endpoint(request, **match.groupdict())
+                    except problem_details.EXPECTED as error:
+                        response = problem_details.answer(request, error)
+                    await response(scope, receive, send)
+                    return
+        await self._app(scope, receive, send)

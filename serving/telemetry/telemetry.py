@@ -1,0 +1,90 @@
+"""What the service tells about itself: each event is told once, here, and reaches every book that is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from threading import Lock
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from dubio.models import Prediction
+from dubio.serving.batching import BatchRecord
+from dubio.serving.repository.registry import ServedModel
+from dubio.serving.telemetry.access_log import AccessLog, RequestRecord
+from dubio.serving.telemetry.metrics import Metrics
+from dubio.serving.telemetry.statistics import RequestTimer, Statistics
+from dubio.serving.telemetry.tracing import Tracing
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+_NO_SPAN: AbstractContextManager[None] = nullcontext()
+
+
+class Telemetry:
+    """Metrics, statistics, traces and the access log. Thread-safe.
+
+    Args:
+        metrics: For Prometheus; None for some of its own.
+        tracing: None for no traces.
+        access_log: None for no log of requests.
+
+    Attributes:
+        metrics: As given.
+    """
+
+    def __init__(
+        self, metrics: Metrics | None = None, tracing: Tracing | None = None, access_log: AccessLog | None = None
+    ) -> None:
+        self.metrics = metrics or Metrics()
+        self._tracing = tracing
+        self._access_log = access_log
+        self._lock = Lock()
+        # The statistics of a version go when the version does.
+        self._statistics: WeakKeyDictionary[ServedModel, Statistics] = WeakKeyDictionary()
+
+    def statistics(self, model: ServedModel) -> Statistics:
+        """What this version did since it was loaded."""
+        with self._lock:
+            if (statistics := self._statistics.get(model)) is None:
+                statistics = self._statistics[model] = Statistics(model.name, model.version)
+            return statistics
+
+    def timer(self, model: ServedModel) -> RequestTimer:
+        """To be entered around a request for this model."""
+        return RequestTimer(self.statistics(model))
+
+    def span(self, method: str, headers: Iterable[tuple[bytes, bytes]]) -> AbstractContextManager[Span | None]:
+        """To be entered around a request; gives its span, or None without traces."""
+        return _NO_SPAN if self._tracing is None else self._tracing.request(method, headers)
+
+    def count_request(self, request: RequestRecord, span: Span | None = None) -> None:
+        """A request was answered."""
+        self.metrics.count_request(request)
+        if self._access_log is not None:
+            self._access_log.write(request)
+        if self._tracing is not None and span is not None:
+            self._tracing.describe(span, request)
+
+    def count_prediction(self, model: ServedModel, prediction: Prediction) -> None:
+        """The rows of one request were predicted."""
+        self.metrics.count_prediction(model.name, model.version, prediction)
+
+    def batch_listener(self, model: ServedModel) -> Callable[[BatchRecord], None]:
+        """What is to be told of every batch of this model; it does not keep the model alive."""
+        return partial(self._count_batch, self.statistics(model))
+
+    def _count_batch(self, statistics: Statistics, batch: BatchRecord) -> None:
+        statistics.count_batch(batch)
+        self.metrics.count_batch(statistics.name, statistics.version, batch)
+        if self._tracing is not None:
+            self._tracing.show_batch(batch)
+
+    def close(self) -> None:
+        """Send and write what waits, for a moment."""
+        if self._tracing is not None:
+            self._tracing.close()
+        if self._access_log is not None:
+            self._access_log.close()
