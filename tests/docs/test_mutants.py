@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.mutants import ROOT, targets, own_tests
+from tests.mutants import ROOT, own_tests, targets
 
 
 def test_each_file_has_its_own_tests():
