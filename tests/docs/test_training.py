@@ -27,7 +27,7 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         r"^(?:python|dubio-train) (.+)$", PAGE.split("```bash")[1].split("```")[0], flags=re.MULTILINE
     )
     assert len(commands) == 2
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), ".")), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     for command in commands:
         module = ["-m", "dubio.training"] if command.startswith("calibrate") else []
         ran = subprocess.run(
