@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import doctest
+import inspect
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -16,23 +18,16 @@ SHOWN = {"dubio"}
 
 def _examples() -> dict[str, doctest.DocTest]:
     """The examples of the public modules, classes and functions, and of the methods in these, by public name."""
-    finder = doctest.DocTestFinder(exclude_empty=True)
-    examples, seen = {}, set()
-    for face in FACES:
-        things = [(face.__name__, face), *((f"{face.__name__}.{name}", getattr(face, name)) for name in face.__all__)]
-        for name, thing in things:
-            if id(thing) in seen or not (isinstance(thing, type) or callable(thing) or thing is face):
-                continue
-            seen.add(id(thing))
-            # Of a module, its own text alone: what it exports comes one by one.
-            recursed = [finder.find(thing, name)] if thing is not face else [_own(face)]
-            examples |= {test.name: test for tests in recursed for test in tests if test.examples}
-    return examples
+    tests = [test for face in FACES for test in doctest.DocTestFinder(recurse=False).find(face, face.__name__)]
+    public = {id(thing): (name, thing) for face in reversed(FACES) for name, thing in _exports(face)}
+    for name, thing in public.values():
+        if isinstance(thing, type) or inspect.isfunction(thing):
+            tests += doctest.DocTestFinder().find(thing, name)
+    return {test.name: test for test in tests if test.examples}
 
 
-def _own(module: object) -> list[doctest.DocTest]:
-    parsed = doctest.DocTestParser().get_doctest(module.__doc__ or "", {}, module.__name__, module.__file__, 0)
-    return [parsed]
+def _exports(face: ModuleType) -> list[tuple[str, object]]:
+    return [(f"{face.__name__}.{name}", getattr(face, name)) for name in face.__all__]
 
 
 EXAMPLES = _examples()
