@@ -1,8 +1,8 @@
 """Check that the documentation names nothing that is missing: `python docs/check_links.py [root]`.
 
-In README.md, CONTRIBUTING.md, CHANGELOG.md and every Markdown file under docs/ and benchmarks/, these must
-exist: relative links, their anchors, paths into the repository's folders (`configs/digits_mlp.yaml`, also
-inside examples), and tests (`tests/models/test_loading.py::test_name`).
+In the Markdown files at the top, under docs/ and under benchmarks/, these must exist: relative links, their anchors,
+paths into the repository's folders (`configs/digits_mlp.yaml`, also inside examples), and tests, which are named with
+their folder (`tests/models/test_loading.py::test_name`).
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ FENCE = re.compile(r"^```.*?^```", flags=re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(\s*<?([^)\s>]+)>?[^)]*\)")
 # A path ends in a file's suffix or a slash; that keeps prose such as "training/serving" out.
 PATH = re.compile(rf"(?<![\w./<:-])((?:{FOLDERS})/(?:[\w.-]+/)*(?:[\w-]+(?:\.[\w-]+)+)?)(?:::(\w+))?(?![\w/*{{<])")
+LONE_TEST = re.compile(r"(?<![\w/])test_\w+\.py(?:::\w+)?")
 HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$", flags=re.MULTILINE)
 
 
 def pages(root: Path) -> list[Path]:
     """The Markdown files that are checked, under `root`."""
-    top = [root / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+    top = [root / name for name in ("README.md", "CONTRIBUTING.md", "RELEASING.md", "CHANGELOG.md")]
     return [path for path in top if path.is_file()] + sorted(
         [*root.glob("docs/**/*.md"), *root.glob("benchmarks/*.md")]
     )
@@ -46,6 +47,8 @@ def problems(page: Path, root: Path) -> Iterator[str]:
             yield f"the link '{link}' leads nowhere"
         elif anchor and target.suffix == ".md" and anchor not in anchors(target):
             yield f"the link '{link}' leads to a heading that does not exist"
+    for test in LONE_TEST.findall(text):
+        yield f"the test '{test}' is named without its folder"
     for name, test in PATH.findall(text):
         if not (root / name).exists():
             yield f"the path '{name}' does not exist"

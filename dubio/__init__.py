@@ -1,6 +1,23 @@
 """Dubio: dropout classifiers that say when they doubt. MC dropout, calibrated flags, training and serving.
 
->>> from dubio import Committee, load
+A committee for a network of your own, untouched and in eval mode:
+
+>>> import torch
+>>> from dubio import Committee
+>>> from torch import nn
+>>> network = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 3))
+>>> committee = Committee(network.eval(), torch.zeros(1, 4), num_samples=8, seed=0)
+>>> logits_KBC = committee(torch.ones(2, 4))
+>>> logits_KBC.shape
+torch.Size([8, 2, 3])
+
+A checkpoint that `dubio-train` wrote, and both of its answers:
+
+>>> from dubio import load
+>>> predictor = load("runs/digits_mlp/model.ckpt")
+>>> prediction = predictor.predict(torch.zeros(2, 1, 8, 8))
+>>> prediction.probabilities.shape, prediction.mc_mean.shape
+((2, 10), (2, 10))
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ NOT_CALIBRATED_FOR_SAMPLES = "not_calibrated_for_these_samples"
 
 # As many members as it takes, row by row; see :mod:`dubio.uncertainty.detection.adaptive`.
 AUTO: Final = "auto"
-Samples = int | Literal["auto"] | None  # how many members to ask; None for all
+"""As many members as the label and the flag of each row need."""
+Samples = int | Literal["auto"] | None
+"""How many members to ask: a number, `AUTO`, or None for all."""
 
 Part = TypeVar("Part")
 

@@ -153,9 +153,19 @@ def test_only_the_gpu_profile_asks_for_a_gpu():
     assert SERVICES["serve"]["environment"]["DUBIO_DEVICE"] == "cpu"
 
 
-def test_ci_runs_the_documented_test_command():
+def test_ci_runs_what_a_contributor_runs():
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
-    assert _text(".ci/run").rstrip().endswith("\nmake test")
+    assert _text(".ci/run").rstrip().endswith("\nmake lint\nmake docs\nmake test")
+
+
+def test_make_test_fails_where_too_little_is_covered():
+    coverage = tomllib.loads(_text("pyproject.toml"))["tool"]["coverage"]
+    assert coverage["report"]["fail_under"] == 95
+    assert coverage["run"]["branch"] is True
+    assert {"dubio", "uncertainty", "models", "training", "serving"} == set(coverage["run"]["source"])
+    recipe = _text("Makefile").partition("\ntest: ")[2].partition("\n\n")[0]
+    assert "--cov " in recipe
+    assert "--fail-under=100 --include='uncertainty/detection/conformal.py,models/checkpoint/*'" in recipe
 
 
 def test_documentation_names_nothing_that_is_missing():

@@ -49,6 +49,7 @@ def test_what_exists_is_accepted(site: Path, text: str):
             "the path 'configs/gone.yaml' does not exist",
         ),
         ("`tests/test_api.py::test_gone`", "the test 'tests/test_api.py::test_gone' does not exist"),
+        ("`test_api.py::test_answers`", "the test 'test_api.py::test_answers' is named without its folder"),
     ],
 )
 def test_what_is_missing_is_named(site: Path, text: str, problem: str):
