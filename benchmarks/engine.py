@@ -153,7 +153,7 @@ def memory(name: str) -> str:
 
 
 def predict_once(name: str) -> None:
-    """Print what :func:`memory` reads."""
+    """Print what `memory` reads."""
     samples, rows = LARGE
     case = CASES["mlp"]
     x = case.inputs(rows)

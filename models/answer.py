@@ -88,7 +88,7 @@ class Model(Protocol[Pass]):
 
 
 def answer(model: Model[Pass], x: ArrayLike | Tensor, samples: Samples, work: Work) -> Prediction:
-    """Both answers and the flag; see :meth:`dubio.models.Predictor.predict`."""
+    """Both answers and the flag; see `dubio.models.Predictor.predict`."""
     total = model.committee.num_samples
     auto = isinstance(samples, str) and samples == AUTO
     count = total if samples is None or auto else samples

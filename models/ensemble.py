@@ -40,11 +40,11 @@ class JointCommittee:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Answers like a :class:`Predictor`, with the members of several. Thread-safe.
+    """Answers like a `Predictor`, with the members of several. Thread-safe.
 
     The deterministic prediction is the mean of the predictors' deterministic probabilities. Mean, standard deviation
     and entropies are over all members of all committees, each with the same weight. An input is flagged if any
-    predictor's p-value is at or below the level of its share of the promise, see :class:`JointCalibration`.
+    predictor's p-value is at or below the level of its share of the promise, see `JointCalibration`.
 
     Attributes:
         predictors: Two or more, of the same input and classes.
@@ -109,7 +109,7 @@ class Ensemble:
             work: How much to compute: all by default.
 
         Raises:
-            InvalidInput: As :meth:`Predictor.predict`.
+            InvalidInput: As `Predictor.predict`.
         """
         return answer(self, x, samples, work)
 

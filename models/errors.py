@@ -46,7 +46,7 @@ def nearest(given: str, known: Iterable[str], cutoff: float = 0.6) -> str | None
         The name, or None where none is near.
 
     Source:
-        Ratcliff and Obershelp's likeness, as in :mod:`difflib`.
+        Ratcliff and Obershelp's likeness, as in `difflib`.
     """
     names = {name.lower(): name for name in known}
     close = get_close_matches(given[:100].lower(), names, n=1, cutoff=cutoff)

@@ -39,7 +39,7 @@ def load(
         path: Of the file.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         trusted: Module prefixes whose classes the file may name beside the registry's.
-        strategy: How members are run, see :class:`dubio.uncertainty.Committee`; by default found by measuring.
+        strategy: How members are run, see `dubio.uncertainty.Committee`; by default found by measuring.
 
     Raises:
         UnreadableCheckpoint: If the file is missing, damaged or refused, or its parts do not belong together.

@@ -15,7 +15,7 @@ OUT_OF_RANGE = "out_of_range"  # a raw value outside what the training split con
 NOT_CALIBRATED = "not_calibrated"
 NOT_CALIBRATED_FOR_SAMPLES = "not_calibrated_for_these_samples"
 
-# As many members as it takes, row by row; see :mod:`dubio.uncertainty.detection.adaptive`.
+# As many members as it takes, row by row; see `dubio.uncertainty.detection.adaptive`.
 AUTO: Final = "auto"
 """As many members as the label and the flag of each row need."""
 Samples = int | Literal["auto"] | None
@@ -34,7 +34,7 @@ class Work(IntEnum):
 
 @dataclass(frozen=True)
 class MonteCarlo:
-    """What the members say; see :class:`Prediction`."""
+    """What the members say; see `Prediction`."""
 
     label: NDArray[np.int64]
     mean: NDArray[np.float32]
@@ -46,7 +46,7 @@ class MonteCarlo:
 
 @dataclass(frozen=True)
 class Flags:
-    """What the detector says; see :class:`Prediction`."""
+    """What the detector says; see `Prediction`."""
 
     p_value: NDArray[np.float64] | None
     flagged: NDArray[np.bool_] | None

@@ -75,7 +75,7 @@ class Predictor:
             seed: Of the masks.
             sites: Names, patterns or kinds of the dropout sites to sample; all by default.
             rates: Rates by name, pattern or kind that override those of the training.
-            strategy: How members are run, see :class:`Committee`; by default found by measuring.
+            strategy: How members are run, see `Committee`; by default found by measuring.
 
         Raises:
             UncertaintyError: If the network has no dropout, or cannot be sampled faithfully.
@@ -107,7 +107,7 @@ class Predictor:
             x: Raw inputs ``[B, *input.shape]``.
             samples: Ask only the first so many members, in [2, K]; all by default. The flag was calibrated for all
                 members, so with fewer there is none. ``"auto"`` asks about each input as many as it takes, and keeps
-                the promise; see :mod:`dubio.uncertainty.detection.adaptive`.
+                the promise; see `dubio.uncertainty.detection.adaptive`.
             work: How much to compute: all by default.
 
         Raises:
@@ -120,7 +120,7 @@ class Predictor:
         """What the detector sees of raw inputs ``[B, *input.shape]``, from the whole committee.
 
         Raises:
-            InvalidInput: As :meth:`predict`.
+            InvalidInput: As `predict`.
         """
         with torch.inference_mode():
             encoded = self.encode(encoding.check(self.input, x))
@@ -130,7 +130,7 @@ class Predictor:
         """The eval-mode pass over raw inputs ``[B, *input.shape]``, without the committee.
 
         Raises:
-            InvalidInput: As :meth:`predict`.
+            InvalidInput: As `predict`.
         """
         with torch.inference_mode():
             return self.forward(self.encode(encoding.check(self.input, x)))
@@ -139,7 +139,7 @@ class Predictor:
         """The members' logits ``[K, B, C]`` of raw inputs, before any temperature.
 
         Raises:
-            InvalidInput: As :meth:`predict`.
+            InvalidInput: As `predict`.
         """
         return self.committee(self.encode(encoding.check(self.input, x)))
 

@@ -69,8 +69,8 @@ def build(spec: NetworkSpec, weights: Mapping[str, Tensor], trusted: Sequence[st
 
     Args:
         spec: Validated.
-        weights: As for :func:`outline`, which is built first.
-        trusted: As for :func:`outline`.
+        weights: As for `outline`, which is built first.
+        trusted: As for `outline`.
 
     Returns:
         The network in eval mode, without gradients.

@@ -60,7 +60,7 @@ class NetworkSpec(StrictModel):
 
 
 class SiteSpec(StrictModel):
-    """One dropout site, see :class:`dubio.uncertainty.Site`."""
+    """One dropout site, see `dubio.uncertainty.Site`."""
 
     kind: Name
     p: Rate
@@ -125,7 +125,7 @@ class Provenance(StrictModel):
     Attributes:
         data: Name of the data set.
         data_sha256: Over the calibration rows.
-        weights_sha256: Over the parameters and buffers, see :func:`dubio.models.checkpoint.state_dict.sha256`.
+        weights_sha256: Over the parameters and buffers, see `dubio.models.checkpoint.state_dict.sha256`.
         date: Of the calibration, ISO 8601 in UTC.
         versions: Of dubio, torch, pytorch-lightning and Python.
         tuning: How the committee's rates were tuned; None if they were not.

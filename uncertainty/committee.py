@@ -35,7 +35,7 @@ class Committee:
         memory_budget: Bytes that the members' intermediate results may take; larger work is done in chunks.
         sites: Names, patterns such as ``head.*``, or kinds of the sites to sample; all by default.
         rates: Rates by name, pattern or kind that override those the network was trained with.
-        strategy: One of :data:`dubio.uncertainty.execution.autotune.NAMES` for batches of every size; by default the
+        strategy: One of `dubio.uncertainty.execution.autotune.NAMES` for batches of every size; by default the
             fastest for each size is found by measuring.
         measure_seconds: What measuring, and tracing, may take each, roughly.
 
@@ -111,7 +111,7 @@ class Committee:
 
     @property
     def strategy(self) -> str:
-        """How members are run, by the size of the batch; see :mod:`dubio.uncertainty.execution.strategies`."""
+        """How members are run, by the size of the batch; see `dubio.uncertainty.execution.strategies`."""
         return str(self._autotuner)
 
     def audit(self) -> Report:

@@ -84,7 +84,7 @@ def check_tensor(tensor: Tensor, where: str) -> None:
 
 
 def check_state(path: str | Path, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Refuse a state dict with a tensor that :func:`check_tensor` refuses, or with more bytes than its file has.
+    """Refuse a state dict with a tensor that `check_tensor` refuses, or with more bytes than its file has.
 
     Args:
         path: Of the file.

@@ -22,10 +22,10 @@ class Metadata(StrictModel):
         classes: Names, in the order of the logits.
         temperature: Divides the logits.
         committee: How to draw the members again.
-        detector: Fitted scores, see :mod:`dubio.uncertainty.detection.serialization`.
-        calibration: Sorted scores, alpha, delta and level, see :class:`dubio.uncertainty.Calibration`.
+        detector: Fitted scores, see `dubio.uncertainty.detection.serialization`.
+        calibration: Sorted scores, alpha, delta and level, see `dubio.uncertainty.Calibration`.
         provenance: Where the model comes from.
-        auto: When fewer members are enough, see :func:`dubio.uncertainty.detection.serialization.dump_stopping`.
+        auto: When fewer members are enough, see `dubio.uncertainty.detection.serialization.dump_stopping`.
     """
 
     format_version: Literal[1]

@@ -42,7 +42,7 @@ def find(
 
     Args:
         path: Of the file, for messages and for its size.
-        content: Of the file, as :func:`dubio.models.checkpoint.file.read_content` gives it: a state dict, or dicts
+        content: Of the file, as `dubio.models.checkpoint.file.read_content` gives it: a state dict, or dicts
             around one.
         network: Says which names and shapes are wanted; its values do not matter.
         prefix: What stands before the network's names, such as ``backbone.``, with or without the keys that lead

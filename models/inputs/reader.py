@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Reader(Protocol):
-    """Reads what a user has: :class:`dubio.models.inputs.tabular.Table` or :class:`dubio.models.inputs.text.Tokens`."""
+    """Reads what a user has: `dubio.models.inputs.tabular.Table` or `dubio.models.inputs.text.Tokens`."""
 
     def read(self, instances: Sequence[Any]) -> NDArray[np.float32]:
         """Raw inputs ``[N, *shape]``.

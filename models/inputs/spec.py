@@ -23,7 +23,7 @@ class InputSpec(StrictModel):
     """What one input is.
 
     A *raw* input is always an array of numbers: pixels, a row, the encoded columns of a table's row, or the tokens of a
-    text. What a user has instead of numbers is read by :attr:`reader`.
+    text. What a user has instead of numbers is read by `reader`.
 
     Attributes:
         kind: ``image`` (channels first), ``numbers`` (one row), ``table`` (named columns) or ``text``.

@@ -97,7 +97,7 @@ class CategoricalColumn(StrictModel):
         kind: ``categorical``.
         name: Of the column.
         categories: That occurred in the training rows.
-        missing: As for :class:`NumericColumn`.
+        missing: As for `NumericColumn`.
     """
 
     kind: Literal["categorical"]

@@ -40,7 +40,7 @@ class TokenizerSpec(StrictModel):
 
     Attributes:
         kind: ``word`` or ``bpe``.
-        vocabulary: Words or parts in the order of their tokens; the first two are :data:`SPECIAL`.
+        vocabulary: Words or parts in the order of their tokens; the first two are `SPECIAL`.
         merges: Of ``bpe``: pairs of parts that become one, most frequent first, each with a space between.
         lowercase: Whether capitals count as small letters.
         length: Tokens of an input; longer texts are cut, shorter ones filled up with token 0.

@@ -27,7 +27,7 @@ class RecurrentNet(nn.Module):
         layers: Cells on top of each other.
         bidirectional: Whether a second stack reads from the end.
         vocabulary: How many tokens there are; 0 for rows of numbers.
-        padding: What fills up shorter sequences, see :class:`dubio.models.networks.sequences.InputEmbedding`;
+        padding: What fills up shorter sequences, see `dubio.models.networks.sequences.InputEmbedding`;
             a padded step changes nothing.
         input_rate: Share of the features that a sequence does without.
         recurrent_rate: Share of the state that is not fed back.
@@ -83,7 +83,7 @@ class RecurrentNet(nn.Module):
 
 
 class RecurrentLayer(nn.Module):
-    """One layer in one direction; see :class:`RecurrentNet`.
+    """One layer in one direction; see `RecurrentNet`.
 
     Args:
         features: Numbers in each time step.

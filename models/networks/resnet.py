@@ -57,7 +57,7 @@ class ResNet(nn.Module):
 
 
 class Block(nn.Module):
-    """One residual block; see :class:`ResNet`.
+    """One residual block; see `ResNet`.
 
     Args:
         incoming: Channels of the input.

@@ -20,7 +20,7 @@ class TextCNN(nn.Module):
         features: Size of a token's embedding.
         windows: Tokens that a convolution sees at a time, one convolution each.
         width: Channels of each convolution.
-        padding: Token that fills up shorter texts, see :class:`dubio.models.networks.sequences.InputEmbedding`.
+        padding: Token that fills up shorter texts, see `dubio.models.networks.sequences.InputEmbedding`.
         word_rate: Share of tokens that a text does without, as wholes (Gal and Ghahramani 2016).
         embedding_rate: Dropout rate on the numbers of the embeddings.
         head_rate: Dropout rate before the head.

@@ -27,7 +27,7 @@ class TransformerNet(nn.Module):
         heads: Attention heads; their number divides the width.
         feedforward: Units between the two linear layers of a sub-layer.
         vocabulary: How many tokens there are; 0 for rows of numbers.
-        padding: What fills up shorter sequences, see :class:`dubio.models.networks.sequences.InputEmbedding`;
+        padding: What fills up shorter sequences, see `dubio.models.networks.sequences.InputEmbedding`;
             nothing attends to a padded step.
         positions: ``learned``, or ``sinusoidal`` as in the paper.
         pooling: ``mean`` over the steps, or ``cls``: a learned first step, whose representation is taken.

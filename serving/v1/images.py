@@ -62,7 +62,7 @@ class ImageCodec:
         return None
 
     def encode(self, instance: Any) -> dict[str, str]:
-        """An instance of numbers as a PNG file, as :meth:`decode` takes it."""
+        """An instance of numbers as a PNG file, as `decode` takes it."""
         channels, height, width = self.spec.shape
         values_CHW = np.asarray(instance, dtype=np.uint8).reshape(channels, height, width)
         pixels = values_CHW[0] if channels == 1 else values_CHW.transpose(1, 2, 0)

@@ -51,7 +51,7 @@ class Dataset:
     def of_numbers(
         splits: Mapping[SplitName, Examples], classes: tuple[str, ...], scale: tuple[Scale, Scale] | None = None
     ) -> Dataset:
-        """Images or rows of numbers, described by :func:`fit_input`."""
+        """Images or rows of numbers, described by `fit_input`."""
         return Dataset(splits, classes, fit_input(splits["train"].x, scale))
 
 

@@ -132,7 +132,7 @@ class FractionDataModule(TensorDataModule, ABC):
     Args:
         batch_size: Rows a batch.
         seed: Divides the rows and orders the training batches.
-        fractions: See :class:`dubio.training.data.splits.SplitFractions`.
+        fractions: See `dubio.training.data.splits.SplitFractions`.
     """
 
     def __init__(self, batch_size: int = 64, seed: int = 0, **fractions: float) -> None:

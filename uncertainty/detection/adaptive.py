@@ -109,7 +109,7 @@ class AdaptiveSampling:
         stages: Before the last one, at which all members have answered; may be empty.
         committee: K, the number of all members.
         decided: Ranks above this flag an input, whatever the members say.
-        calibration: Of the procedure's own scores; None until :meth:`calibrate`.
+        calibration: Of the procedure's own scores; None until `calibrate`.
     """
 
     stages: tuple[Stage, ...]

@@ -143,7 +143,7 @@ class JointCalibration:
         """The joint p-values ``[B]``: min(1, M times the smallest), where all levels are equal.
 
         In general p_m counts as p_m / level_m times the sum of the levels (a weighted Bonferroni bound), so that the
-        joint p-value is at or below :attr:`level` exactly if some p_m is at or below its own.
+        joint p-value is at or below `level` exactly if some p_m is at or below its own.
         """
         return (self._ratios(p_values_MB).amin(0) * self.level).clamp(max=1)
 

@@ -74,7 +74,7 @@ class Detector:
     Attributes:
         scores: At least one, of different names.
         ranks: Of each score by its name, fitted on the select split.
-        calibration: None until :meth:`calibrate`.
+        calibration: None until `calibrate`.
     """
 
     scores: tuple[Score, ...]
@@ -113,7 +113,7 @@ class Detector:
         return cls(scores, {score.name: Ranks.fit(score.score(select)) for score in scores})
 
     def calibrate(self, outputs: Outputs, alpha: float = 0.05, delta: float = 0.05) -> Detector:
-        """The same detector with a level that keeps the promise; see :meth:`Calibration.fit`.
+        """The same detector with a level that keeps the promise; see `Calibration.fit`.
 
         Args:
             outputs: The calibration split, used for nothing else.

@@ -77,7 +77,7 @@ class RankTable:
         return cls(torch.stack(rows), last_P.unsqueeze(1), torch.stack(spreads).unsqueeze(1))
 
     def __call__(self, scores_PB: Tensor) -> Tensor:
-        """Ranks ``[P, B]`` in float64; see :class:`Ranks`."""
+        """Ranks ``[P, B]`` in float64; see `Ranks`."""
         scores_PB = scores_PB.double()
         upper_PB = torch.searchsorted(self.scores_PN, scores_PB).clamp(min=1).minimum(self.last_P1)
         low_PB, high_PB = self.scores_PN.gather(1, upper_PB - 1), self.scores_PN.gather(1, upper_PB)

@@ -70,7 +70,7 @@ class InputMahalanobis(Score):
         return (centred_BF @ self.whitening_FF).double().square().sum(-1)
 
     def discount(self, rank_B: Tensor) -> Tensor:
-        """Ranks ``[B]``, lowered below 1 as :data:`BACKSTOP_COST` says."""
+        """Ranks ``[B]``, lowered below 1 as `BACKSTOP_COST` says."""
         return torch.where(rank_B < 1, 1 - BACKSTOP_COST * (1 - rank_B), rank_B)
 
 

@@ -76,7 +76,7 @@ class Energy(Score):
 
 
 class MutualInformation(Score):
-    """The members' disagreement in nats, see :class:`dubio.uncertainty.detection.measures.Summary`."""
+    """The members' disagreement in nats, see `dubio.uncertainty.detection.measures.Summary`."""
 
     name = "mutual_information"
     asks_members = True
@@ -86,7 +86,7 @@ class MutualInformation(Score):
 
 
 class PredictiveEntropy(Score):
-    """The total uncertainty in nats, see :class:`dubio.uncertainty.detection.measures.Summary`."""
+    """The total uncertainty in nats, see `dubio.uncertainty.detection.measures.Summary`."""
 
     name = "predictive_entropy"
     asks_members = True

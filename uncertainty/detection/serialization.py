@@ -102,7 +102,7 @@ def load_detector(state: object, where: str = "detector") -> Detector:
     """Build a detector, not calibrated, from its dumped scores.
 
     Raises:
-        UncertaintyError: If the state is not what :func:`dump_detector` gives.
+        UncertaintyError: If the state is not what `dump_detector` gives.
     """
     parts = state.get("parts") if isinstance(state, Mapping) else None
     if not isinstance(parts, list) or not parts:
@@ -156,7 +156,7 @@ def load_stopping(state: object, detector: Detector, where: str = "auto") -> Ada
     """Build a stopping rule for a calibrated detector from its dumped state.
 
     Raises:
-        UncertaintyError: If the state is not what :func:`dump_stopping` gives, or promises other than the detector.
+        UncertaintyError: If the state is not what `dump_stopping` gives, or promises other than the detector.
     """
     keyed = _mapping(state, {"format_version", "committee", "decided", "stages", "calibration"}, where)
     if keyed["format_version"] != STOPPING_VERSION:

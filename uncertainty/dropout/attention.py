@@ -102,6 +102,6 @@ def forward(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
 
     Args:
         function: That of torch, as it was called.
-        arguments: Of :func:`named`.
+        arguments: Of `named`.
     """
     return _without_dispatch(function)(**{**arguments, "training": True})

@@ -42,7 +42,7 @@ class Call:
     """One call that drops out, whichever way its arguments were passed.
 
     Attributes:
-        kind: What is dropped: a value of :data:`DROPOUTS`, ``attention``, ``lstm``, ``gru`` or ``rnn``.
+        kind: What is dropped: a value of `DROPOUTS`, ``attention``, ``lstm``, ``gru`` or ``rnn``.
         x: The tensor that is dropped from.
         p: The rate in the call.
         training: Whether the call would drop out by itself.
@@ -61,7 +61,7 @@ class Call:
 
     @staticmethod
     def of(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-        """Bind the arguments of a function of :data:`DROPOUTS` as it declares them."""
+        """Bind the arguments of a function of `DROPOUTS` as it declares them."""
         bound: dict[str, Any] = {"p": 0.5, "training": True, "inplace": False}
         bound.update(zip(("input", "p", "training", "inplace"), args, strict=False))
         # torch.dropout says `train` where torch.nn.functional.dropout says `training`.
@@ -71,7 +71,7 @@ class Call:
 
 
 class DropoutMode(TorchFunctionMode):
-    """Calls :meth:`drop` wherever dropout acts, also inside torch's attention and recurrent layers.
+    """Calls `drop` wherever dropout acts, also inside torch's attention and recurrent layers.
 
     A ``TorchFunctionMode`` is thread-local, so nobody else's pass is met.
 

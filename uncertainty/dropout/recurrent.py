@@ -29,7 +29,7 @@ def forward(func: Callable[..., Any], args: tuple[Any, ...], between: Between) -
     """The same as ``func(*args)`` in eval mode, layer by layer, with ``between`` applied between two of them.
 
     Args:
-        func: A key of :data:`KINDS`.
+        func: A key of `KINDS`.
         args: As nn.LSTM, nn.GRU and nn.RNN pass them, for padded or for packed sequences.
         between: Takes the place of the dropout.
 

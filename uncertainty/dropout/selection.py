@@ -46,7 +46,7 @@ class Selection:
         return set().union(*(_matching(pattern, kinds, "sites") for pattern in self.sites))
 
     def overridden(self, kinds: Mapping[str, str]) -> dict[str, float]:
-        """The rates that differ from those of the training, by name; arguments and errors as :meth:`selected`."""
+        """The rates that differ from those of the training, by name; arguments and errors as `selected`."""
         rates: dict[str, float] = {}
         for pattern in sorted(self.rates, key=lambda pattern: pattern not in kinds):
             for name in _matching(pattern, kinds, "rates"):

@@ -33,7 +33,7 @@ class Autotuner:
     """The strategy for each batch size.
 
     Attributes:
-        names: Of the strategy for each of :data:`BATCHES`.
+        names: Of the strategy for each of `BATCHES`.
         strategies: By name.
     """
 

@@ -36,7 +36,7 @@ class CapturedStrategy:
         row: An input, ``[1, ...]``.
         num_samples: K; all members are captured.
         max_rows: Rows of the largest batch to capture.
-        capture: Makes the graphs, see :func:`cuda_graph`.
+        capture: Makes the graphs, see `cuda_graph`.
 
     Raises:
         RuntimeError: The strategy waits for the GPU, or does something else that cannot be captured.
@@ -100,7 +100,7 @@ def capture_all(
         row: An input, ``[1, ...]``.
         num_samples: K.
         max_rows: Rows of the largest batch to capture.
-        capture: Makes the graphs, see :func:`cuda_graph`.
+        capture: Makes the graphs, see `cuda_graph`.
         fallbacks: Are told which could not be captured.
     """
     fastest = dict(strategies)

@@ -111,7 +111,7 @@ def loop(network: nn.Module, plan: SamplingPlan, x: Tensor, banks: Sequence[Tens
 
 
 def vmap(network: nn.Module, plan: SamplingPlan, x: Tensor, banks: Sequence[Tensor]) -> Tensor:
-    """Run all members at once; arguments and result as those of :func:`loop`.
+    """Run all members at once; arguments and result as those of `loop`.
 
     Only the masks carry the K axis, so everything before the first site is computed once for the batch.
     """
@@ -127,7 +127,7 @@ def vmap(network: nn.Module, plan: SamplingPlan, x: Tensor, banks: Sequence[Tens
 def fold(network: nn.Module, plan: SamplingPlan, x: Tensor, banks: Sequence[Tensor]) -> Tensor:
     """Run all members as one batch of K times B rows: for what vmap cannot do, such as an LSTM.
 
-    Arguments and result as those of :func:`loop`.
+    Arguments and result as those of `loop`.
 
     Raises:
         StrategyNotApplicable: A site does not let members be told apart within the batch.

@@ -30,7 +30,7 @@ def scale(keep: Tensor, p: float, dtype: torch.dtype, device: torch.device, kind
     """Turn kept units into factors, 0 where dropped: 1/(1-p) where kept (Srivastava 2014).
 
     Alpha dropout has a factor of its own (Klambauer 2017); the rest of it is in
-    :meth:`dubio.uncertainty.dropout.sites.PlannedCall.apply`.
+    `dubio.uncertainty.dropout.sites.PlannedCall.apply`.
     """
     inverted = 1.0 / (1.0 - p) if p < 1 else 0.0  # p = 1 keeps nothing: zeros, never 0 * inf
     factor = alpha_scale(p) if kind in ALPHA else inverted

@@ -32,7 +32,7 @@ SHARED = 0.2
 FEW = 4
 VALUE_DEPENDENT = "the network reads values out of its tensors, so that one member's may decide for all"
 
-# Of :mod:`dubio.uncertainty.execution.masked`: from network, plan, inputs and masks to logits.
+# Of `dubio.uncertainty.execution.masked`: from network, plan, inputs and masks to logits.
 Run = Callable[[nn.Module, SamplingPlan, Tensor, Sequence[Tensor]], Tensor]
 
 
@@ -40,7 +40,7 @@ class MaskedNetwork:
     """The network itself, run with masks.
 
     Args:
-        run: Of :mod:`dubio.uncertainty.execution.masked`.
+        run: Of `dubio.uncertainty.execution.masked`.
         network: In eval mode.
         plan: Of its audit.
         banks: Scaled masks, ``[K, *site.shape]`` a site.
@@ -118,9 +118,9 @@ def build(
 ) -> StrategySet:
     """Build every strategy that gives what the plain loop gives on two rows, the one to prefer first.
 
-    ``chain`` and ``thinned`` for a chain, see :mod:`dubio.uncertainty.execution.batched` and
-    :mod:`dubio.uncertainty.execution.thinned`; otherwise ``traced`` or ``vmap``, and ``fold``, see
-    :mod:`dubio.uncertainty.execution.masked`; always ``loop``.
+    ``chain`` and ``thinned`` for a chain, see `dubio.uncertainty.execution.batched` and
+    `dubio.uncertainty.execution.thinned`; otherwise ``traced`` or ``vmap``, and ``fold``, see
+    `dubio.uncertainty.execution.masked`; always ``loop``.
 
     Args:
         network: In eval mode.
