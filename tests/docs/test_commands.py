@@ -50,8 +50,8 @@ BEFORE = {
     ("README.md", "from dubio import load"): "import torch; x = torch.rand(5, 1, 8, 8) * 16\n",
     ("README.md", "from dubio import Committee"): NETWORK,
     ("docs/engine.md", "committee = Committee("): NETWORK + "import dubio\n",
-    ("docs/data.md", "dubio-train fit --config configs/table_mlp.yaml"): TUMOURS + "\n",
-    ("docs/data.md", "dubio-train fit --config configs/image_folder_convnet.yaml"): "python pictures.py\n",
+    ("docs/data.md", "dubio-train fit --config table_mlp"): TUMOURS + "\n",
+    ("docs/data.md", "dubio-train fit --config image_folder_convnet"): "python pictures.py\n",
 }
 PICTURES = """
 import pathlib, numpy as np, PIL.Image as image
