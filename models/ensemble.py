@@ -11,10 +11,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from dubio.models.answer import Sampled, answer
 from dubio.models.errors import MismatchedCheckpoints
 from dubio.models.inputs.spec import InputSpec
-from dubio.models.prediction import NOT_CALIBRATED, Prediction, Samples, Work
+from dubio.models.prediction import NOT_CALIBRATED, Prediction, Sampled, Samples, Work, answer
 from dubio.models.predictor import Predictor
 from dubio.uncertainty import DeterministicPass, Outputs
 from dubio.uncertainty.detection.conformal import JointCalibration

@@ -11,11 +11,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from dubio.models.answer import Sampled, answer
 from dubio.models.errors import InvalidInput
 from dubio.models.inputs import encoding
 from dubio.models.inputs.spec import InputSpec
-from dubio.models.prediction import NOT_CALIBRATED, Prediction, Samples, Work
+from dubio.models.prediction import NOT_CALIBRATED, Prediction, Sampled, Samples, Work, answer
 from dubio.models.spec import NetworkSpec, Provenance, Temperature
 from dubio.uncertainty import AdaptiveSampling, Committee, Detector, DeterministicPass, FeatureTap, Outputs
 from dubio.uncertainty.detection.detector import Verdict

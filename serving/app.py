@@ -15,12 +15,10 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from dubio.serving.batching import Budget, Policy
-from dubio.serving.executor import Executor
+from dubio.serving.batching import Budget, Executor, Policy
 from dubio.serving.http import auth, problem_details
 from dubio.serving.http.api_keys import ApiKeys, Scope
-from dubio.serving.http.auth import AuthMiddleware
-from dubio.serving.http.middleware import FastPath, Observer
+from dubio.serving.http.middleware import AuthMiddleware, FastPath, Observer
 from dubio.serving.lifecycle import Lifecycle
 from dubio.serving.repository.repository import ModelRepository, ModelSource
 from dubio.serving.service import PredictionService

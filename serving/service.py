@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dubio.models import Prediction, Samples, Work
-from dubio.serving.batching import Batcher, Budget, Policy
-from dubio.serving.executor import Executor
+from dubio.serving.batching import Batcher, Budget, Executor, Policy
 from dubio.serving.repository.registry import ServedModel
 from dubio.serving.repository.repository import ModelRepository
 from dubio.serving.telemetry.telemetry import Telemetry

@@ -1,19 +1,23 @@
-"""The layers around the framework: the outermost one observes every request, the innermost one shortens some."""
+"""The layers around the framework: the first observes every request, the next asks for keys, the last shortens some."""
 
 from __future__ import annotations
 
 import re
 import time
 import uuid
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Literal
 
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dubio.serving.errors import Forbidden, Unauthorized
 from dubio.serving.http import problem_details
+from dubio.serving.http.api_keys import ApiKeys
+from dubio.serving.http.api_keys import Scope as KeyScope
+from dubio.serving.http.auth import OPEN, ScopedRouter
 from dubio.serving.lifecycle import Lifecycle
 from dubio.serving.telemetry.access_log import RequestRecord
 from dubio.serving.telemetry.telemetry import Telemetry
@@ -24,6 +28,7 @@ _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}\Z")
 _CLIENT_LEFT = 499
 # What uvloop says of a connection that broke in this very round of the loop.
 _CLOSED = "handler is closed"
+_UNLISTED: Final = "unlisted"
 
 
 class Observer:
@@ -131,3 +136,89 @@ class FastPath:
                     await response(scope, receive, send)
                     return
         await self._app(scope, receive, send)
+
+
+class AuthMiddleware:
+    """Lets a request pass, or answers 401 or 403.
+
+    Args:
+        app: Behind it.
+        keys: That are known.
+        routers: Every router of `app`, in its order.
+    """
+
+    def __init__(self, app: ASGIApp, keys: ApiKeys, routers: Sequence[ScopedRouter]) -> None:
+        self._app = app
+        self._keys = keys
+        self._any_key = keys.any
+        self._routes = [(route, router.required_scope) for router in routers for route in router.routes]
+        # What is below them is off for everybody without such a key, a route or not.
+        self._admin_prefixes = tuple(router.prefix for router in routers if router.required_scope is KeyScope.ADMIN)
+        self._administration = keys.grants(KeyScope.ADMIN)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check one request."""
+        if scope["type"] == "http":
+            try:
+                self._check(scope)
+            except (Unauthorized, Forbidden) as error:
+                await problem_details.answer(Request(scope), error)(scope, receive, send)
+                return
+        elif scope["type"] != "lifespan":
+            raise Forbidden("Expected an HTTP request; this service speaks nothing else.")
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        if scope["path"].startswith(self._admin_prefixes) and not self._administration:
+            raise Forbidden(
+                "Administration is off: it needs an API key with the scope admin, and the service was given none; "
+                "start it with one in DUBIO_API_KEYS_FILE."
+            )
+        if not self._any_key:
+            return
+        needed = self._needed(scope)
+        if needed is OPEN:
+            return
+        presented = _presented(scope)
+        if presented is None:
+            raise Unauthorized(
+                "Expected an API key, but the request has none; send the header `Authorization: Bearer <key>` or "
+                "`X-API-Key: <key>`."
+            )
+        granted = self._keys.scopes(presented)
+        if granted is None:
+            raise Unauthorized("Expected a valid API key, but the one that was sent is not known; check it.")
+        if needed == _UNLISTED:
+            if KeyScope.ADMIN not in granted:
+                raise Forbidden("There is nothing here that this API key may use; /docs lists what there is.")
+        elif needed not in granted:
+            raise Forbidden(
+                f"Expected an API key with the scope {needed}, but this one has {', '.join(sorted(granted))} only; "
+                "use another key."
+            )
+
+    def _needed(self, scope: Scope) -> KeyScope | Literal["unlisted"] | None:
+        """The scope of the route that the framework will choose."""
+        partial: KeyScope | Literal["unlisted"] | None = _UNLISTED
+        for route, needed in self._routes:
+            match, _ = route.matches(scope)
+            if match is Match.FULL:
+                return needed
+            if match is Match.PARTIAL and partial == _UNLISTED:  # the path of a route, but not its method
+                partial = needed
+        return partial
+
+
+def _presented(scope: Scope) -> bytes | None:
+    """The key a request carries; one that carries two different ones has none that counts."""
+    keys = set()
+    for name, value in scope["headers"]:
+        if name == b"x-api-key":
+            keys.add(value.strip())
+        elif name == b"authorization":
+            scheme, _, key = value.partition(b" ")
+            if scheme.lower() == b"bearer":  # a proxy in front may use other schemes for itself
+                keys.add(key.strip())
+    if not keys:
+        return None
+    return keys.pop() if len(keys) == 1 else b""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Callable
 from types import TracebackType
-from typing import cast
+from typing import TypeVar, cast
 
 from starlette.requests import ClientDisconnect, Request
 
 from dubio.serving.errors import BodyTooLarge, BodyTooSlow, InvalidRequest, UnsupportedEncoding
-from dubio.serving.executor import offload_if
 
 # zlib's name for each format: 16 adds gzip's header, and `deflate` means zlib's wrapping of it in HTTP.
 _WINDOW = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
@@ -20,6 +20,8 @@ _LEVEL = 1
 _LONG_BYTES = 1024
 # Most answers are ready sooner; only a request that waits longer pays for being watched.
 _UNWATCHED_SECONDS = 0.02
+
+T = TypeVar("T")
 
 
 def read_encoding(header: str | None) -> str | None:
@@ -184,3 +186,8 @@ class CancelOnDisconnect:
             pass
         self._left = True
         waiting.cancel()
+
+
+async def offload_if(long: bool, work: Callable[[], T]) -> T:
+    """`work()`, in a thread if it is long: a thread costs more than a millisecond's work is worth."""
+    return await asyncio.to_thread(work) if long else work()

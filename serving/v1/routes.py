@@ -9,10 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dubio.models.inputs import encoding
-from dubio.serving.executor import offload_if
 from dubio.serving.http.api_keys import Scope
 from dubio.serving.http.auth import ScopedRouter
-from dubio.serving.http.request import CancelOnDisconnect, read_body
+from dubio.serving.http.request import CancelOnDisconnect, offload_if, read_body
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
 from dubio.serving.v1 import schema

@@ -7,10 +7,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dubio.serving.executor import offload_if
 from dubio.serving.http.api_keys import Scope
 from dubio.serving.http.auth import ScopedRouter
-from dubio.serving.http.request import CancelOnDisconnect, choose, compress, read_body
+from dubio.serving.http.request import CancelOnDisconnect, choose, compress, offload_if, read_body
 from dubio.serving.repository.repository import ServedModel
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings

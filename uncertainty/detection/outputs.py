@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dubio.uncertainty.detection.measures import Summary, summarise
 from dubio.uncertainty.errors import NoFeatures
@@ -75,3 +77,62 @@ class Outputs:
             deterministic=DeterministicPass.cat([part.deterministic for part in parts]),
             probs_KBC=torch.cat([part.probs_KBC for part in parts], dim=1),
         )
+
+
+# Set only while a tap listens, and per thread: the hook does nothing for anybody else's pass.
+_listening: ContextVar[list[Tensor] | None] = ContextVar("_listening", default=None)
+
+
+class FeatureTap:
+    """Reads the input of the head, the linear layer whose output is the network's.
+
+    The head gets one forward pre-hook, here and once; a pass through the tap is bit-identical to a plain one.
+
+    Args:
+        network: In eval mode, ``[B, ...]`` to logits ``[B, C]``.
+        example_input: ``[B, ...]``, used to find the head.
+
+    Attributes:
+        head: Dotted name of the head, or None where the network has none.
+    """
+
+    def __init__(self, network: nn.Module, example_input: Tensor) -> None:
+        self._network = network
+        self.head = _find_head(network, example_input)
+        if self.head is not None:
+            network.get_submodule(self.head).register_forward_pre_hook(_listen, with_kwargs=True)
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Deterministic logits ``[B, C]`` and features ``[B, F]`` (None without a head)."""
+        # In a new thread torch tells the matrix library how many threads to use only once an operation asks for the
+        # number, and with another number products round differently: the thread's first answer would be another one.
+        torch.get_num_threads()
+        heard: list[Tensor] = []
+        token = _listening.set(heard)
+        try:
+            logits_BC = self._network(x)
+        finally:
+            _listening.reset(token)
+        return logits_BC, (heard[-1] if heard else None)
+
+
+def _listen(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    heard = _listening.get()
+    if heard is not None:
+        heard.append(args[0] if args else kwargs["input"])
+
+
+def _find_head(network: nn.Module, example_input: Tensor) -> str | None:
+    outputs: dict[str, Any] = {}
+    handles = [
+        module.register_forward_hook(lambda _module, _args, output, name=name: outputs.__setitem__(name, output))
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    try:
+        with torch.inference_mode():
+            logits = network(example_input[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return next((name for name, output in outputs.items() if output is logits), None)

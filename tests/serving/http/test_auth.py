@@ -16,8 +16,8 @@ from starlette.types import ASGIApp, Receive, Send
 from dubio.serving.app import create_app
 from dubio.serving.http import problem_details
 from dubio.serving.http.api_keys import ApiKeys, Scope
-from dubio.serving.http.auth import OPEN, AuthMiddleware, ScopedRouter
-from dubio.serving.http.middleware import FastPath
+from dubio.serving.http.auth import OPEN, ScopedRouter
+from dubio.serving.http.middleware import AuthMiddleware, FastPath
 
 KEYS = {
     Scope.INFER: "infer-key-0123456789",

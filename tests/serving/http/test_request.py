@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+import threading
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 
 from dubio.serving.errors import BodyTooLarge, InvalidRequest, UnsupportedEncoding
-from dubio.serving.http.request import CancelOnDisconnect, choose, compress, inflate, read_encoding
+from dubio.serving.http.request import CancelOnDisconnect, choose, compress, inflate, offload_if, read_encoding
 
 
 def test_a_body_that_never_comes_is_given_up(serve: Callable, settings: Callable, checkpoint: Path) -> None:
@@ -177,3 +178,9 @@ def test_errors_of_the_block_come_through():
                 raise KeyError("x")
 
     asyncio.run(main())
+
+
+def test_long_work_leaves_the_loops_thread_and_short_work_does_not() -> None:
+    here = threading.get_ident()
+    assert asyncio.run(offload_if(False, threading.get_ident)) == here
+    assert asyncio.run(offload_if(True, threading.get_ident)) != here
