@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from rich.table import Table
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
@@ -14,6 +13,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from dubio.models import Prediction, Predictor
 from dubio.training.calibration import progress
 from dubio.training.data.module import TensorDataModule
+from dubio.uncertainty.detection.measures import negative_log_likelihood
 
 BINS = 15
 
@@ -39,7 +39,8 @@ class Quality:
         probs_BC = probs_BC.clamp(torch.finfo(probs_BC.dtype).tiny, 1.0)
         ece = multiclass_calibration_error(probs_BC, labels_B, num_classes=probs_BC.shape[1], n_bins=BINS, norm="l1")
         accuracy = (probs_BC.argmax(1) == labels_B).double().mean()
-        return Quality(float(accuracy), float(F.nll_loss(probs_BC.double().log(), labels_B)), float(ece))
+        nll_B = negative_log_likelihood(probs_BC.double().log(), labels_B)
+        return Quality(float(accuracy), float(nll_B.mean()), float(ece))
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dubio.models import Predictor
 from dubio.models.spec import Tuning
 from dubio.training.errors import TrainingError
-from dubio.uncertainty.detection import temperature
+from dubio.uncertainty.detection import measures, temperature
 
 # Beyond this a member keeps next to nothing.
 MAX_RATE = 0.95
@@ -76,6 +75,5 @@ def tune(
 
 def _nll(logits_KNC: Tensor, labels_N: Tensor) -> float:
     """Mean negative log-likelihood of the members' mean in nats, at the best temperature."""
-    scaled_KNC = logits_KNC.double() / temperature.fit(logits_KNC, labels_N)
-    log_mean_NC = scaled_KNC.log_softmax(-1).logsumexp(0) - math.log(len(scaled_KNC))
-    return float(F.nll_loss(log_mean_NC, labels_N.to(log_mean_NC.device), reduction="none").mean())
+    log_mean_NC = measures.log_mean_softmax(logits_KNC.double() / temperature.fit(logits_KNC, labels_N))
+    return float(measures.negative_log_likelihood(log_mean_NC, labels_N.to(log_mean_NC.device)).mean())

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from dubio.models import NetworkSpec, Predictor, registry, save
 from dubio.models.checkpoint import file, state_dict
+from dubio.models.spec import describe_validation_error
 from dubio.training import calibration
 from dubio.training.calibration import CalibrationSettings
 from dubio.training.classifier import Classifier, check_fit
@@ -111,5 +112,4 @@ def network_spec(model: Classifier) -> NetworkSpec:
             class_path=registry.class_path(type(model.network)), init_args=dict(network.get("init_args") or {})
         )
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise TrainingError(f"`model.init_args.network.{'.'.join(map(str, first['loc']))}`: {first['msg']}") from error
+        raise TrainingError(describe_validation_error(error, "model.init_args.network")) from error

@@ -52,6 +52,7 @@ def test_an_sdist_holds_every_file_of_the_project_once(built: Built):
     assert all(member.isfile() for member in members)
 
 
+@pytest.mark.slow
 def test_an_unpacked_sdist_runs_as_it_is(built: Built):
     code = "from dubio.training.cli import configs; print(configs.__file__, *configs.names())"
     file, *names = call(sys.executable, "-c", code, cwd=built.unpacked).stdout.split()

@@ -77,7 +77,19 @@ class Bomb:
         return os.mkdir, ("exploded",)
 
 
-@pytest.mark.parametrize("kind", ["missing", "truncated", "hostile", "folder", "not calibrated"])
+SLOW = pytest.mark.slow  # a process each, which imports torch
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("missing", marks=SLOW),
+        pytest.param("truncated", marks=SLOW),
+        "hostile",
+        pytest.param("folder", marks=SLOW),
+        "not calibrated",
+    ],
+)
 def test_a_checkpoint_that_cannot_be_served_is_one_line_and_2(
     command: Any, kind: str, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -103,15 +115,27 @@ def test_a_checkpoint_that_cannot_be_served_is_one_line_and_2(
         (("a=x.ckpt", "a=y.ckpt", "--port", "0"), {}, "'a' names both"),
         (("a=x.ckpt", "--port", "70000"), {}, "setting port: "),
         (("a=x.ckpt",), {"DUBIO_MAX_ROWS": "many"}, "setting max_rows: "),
-        (("a=x.ckpt", "--port", "0", "--device", "gpu"), {}, "Expected `device` to be one that torch can use"),
-        (("a=x.ckpt", "--port", "0", "--api-keys-file", "none"), {}, "none: No such file"),
+        pytest.param(
+            ("a=x.ckpt", "--port", "0", "--device", "gpu"),
+            {},
+            "Expected `device` to be one that torch can use",
+            marks=SLOW,
+        ),
+        pytest.param(("a=x.ckpt", "--port", "0", "--api-keys-file", "none"), {}, "none: No such file", marks=SLOW),
         (("a=x.ckpt", "--port", "0"), {"DUBIO_API_KEYS": SECRET}, "DUBIO_API_KEYS, entry 1"),
         (("a=x.ckpt",), {"DUBIO_API_KEYS": f"infer:{SECRET}", "DUBIO_DRAIN_SECONDS": "99"}, "setting drain_seconds"),
         (("a=x.ckpt", "--cors-origin", "app.example.org"), {}, "is no origin"),
         (("a=x.ckpt", "--workers", "0"), {}, "setting workers: "),
         (("--workers", "2", "--model-repository", ".", "--model-control", "explicit"), {}, "setting workers: "),
-        (("--port", "0", "--model-repository", "nowhere"), {}, "Expected `model_repository` to be a directory"),
-        (("--port", "0", "--model-repository", "docs"), {}, "Expected <name>/<version>/model.ckpt"),
+        pytest.param(
+            ("--port", "0", "--model-repository", "nowhere"),
+            {},
+            "Expected `model_repository` to be a directory",
+            marks=SLOW,
+        ),
+        pytest.param(
+            ("--port", "0", "--model-repository", "docs"), {}, "Expected <name>/<version>/model.ckpt", marks=SLOW
+        ),
     ],
 )
 def test_wrong_arguments_are_one_line_and_2(command: Any, arguments: tuple, more: dict, complaint: str) -> None:

@@ -47,7 +47,9 @@ def _fit(tmp_path: Path, class_path: str, init_args: dict[str, object]) -> None:
     main(["fit", "--config", str(tmp_path / "net.yaml"), *data, *quick, *bars])
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in ("MLP", "ConvNet") else pytest.mark.slow) for name in NETWORKS]
+)
 def test_nobody_has_to_count_pixels_or_classes(name: str, tmp_path: Path):
     _fit(tmp_path, f"dubio.models.{name}", NETWORKS[name])
     predictor = load(tmp_path / "net" / "model.ckpt")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from dubio.serving.server.worker import divide_threads
 
@@ -20,6 +21,7 @@ def test_processors_are_divided_among_workers_and_predictions(settings: Callable
     assert divide_threads(chosen).torch_threads == 3
 
 
+@pytest.mark.slow
 def test_workers_do_not_outlive_their_supervisor(command: Any, numbers_checkpoint: Path, tmp_path: Path) -> None:
     with command.started(str(numbers_checkpoint), "--workers", "2", TMPDIR=str(tmp_path)) as service:
         children = psutil.Process(service.process.pid).children()
