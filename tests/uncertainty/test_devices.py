@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from dubio.models import MLP, ConvNet, RecurrentNet, ResNet, TransformerNet
-from dubio.uncertainty import Committee, FeatureTap
+from dubio.uncertainty import FeatureTap
 from dubio.uncertainty.execution.tolerance import tolerance
+from tests.quick import quick_committee
 
 K = 8
 DEVICES = [
@@ -45,8 +46,8 @@ def _network(name: str) -> tuple[nn.Module, Tensor]:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_members_answer_as_the_loop_on_the_cpu_does(name, device):
     network, x = _network(name)
-    plain = Committee(network, x[:1], num_samples=K, strategy="loop")
-    there = Committee(copy.deepcopy(network).to(device), x[:1].to(device), num_samples=K)
+    plain = quick_committee(network, x[:1], num_samples=K, strategy="loop")
+    there = quick_committee(copy.deepcopy(network).to(device), x[:1].to(device), num_samples=K)
     assert there.fingerprint == plain.fingerprint
     for rows in (1, 3, 40):
         expected = plain(x[:rows])
@@ -63,7 +64,7 @@ def test_deterministic_answers_keep_every_bit_beside_members(name, device):
     network, x = network.to(device), x.to(device)
     before = network(x)
     state = {key: value.clone() for key, value in network.state_dict().items()}
-    tap, committee = FeatureTap(network, x[:1]), Committee(network, x[:1], num_samples=K)
+    tap, committee = FeatureTap(network, x[:1]), quick_committee(network, x[:1], num_samples=K)
     with ThreadPoolExecutor(4) as threads:
         members = [threads.submit(committee, x) for _ in range(8)]
         answers = [threads.submit(tap, x) for _ in range(8)]
@@ -76,9 +77,9 @@ def test_deterministic_answers_keep_every_bit_beside_members(name, device):
 @pytest.mark.parametrize("device", DEVICES)
 def test_half_precision_is_answered_within_its_rounding(device):
     network, x = _network("mlp")
-    exact = Committee(network, x[:1], num_samples=K, strategy="loop")(x)
+    exact = quick_committee(network, x[:1], num_samples=K, strategy="loop")(x)
     coarse = copy.deepcopy(network).to(device, torch.bfloat16)
-    there = Committee(coarse, x[:1].to(device, torch.bfloat16), num_samples=K)
+    there = quick_committee(coarse, x[:1].to(device, torch.bfloat16), num_samples=K)
     logits_KBC = there(x.to(device, torch.bfloat16))
     assert logits_KBC.dtype == torch.bfloat16
     allowed = tolerance(logits_KBC) * float(exact.abs().max().clamp(min=1))

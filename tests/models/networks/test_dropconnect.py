@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dubio.models import DropConnectLinear, DropConnectMLP
-from dubio.uncertainty import Committee
+from tests.quick import quick_committee
 
 
 def test_without_training_it_is_a_linear_layer():
@@ -33,7 +33,7 @@ def test_members_of_a_committee_have_that_variance():
     torch.manual_seed(0)
     network = torch.nn.Sequential(DropConnectLinear(6, 4, rate=0.4)).eval()
     x = torch.randn(2, 6)
-    logits_KBC = Committee(network, x, num_samples=4000, seed=1)(x)
+    logits_KBC = quick_committee(network, x, num_samples=4000, seed=1)(x)
     weight = network[0].weight.detach()
     variance_BC = 0.4 / 0.6 * (weight * x.unsqueeze(1)).square().sum(-1)
     torch.testing.assert_close(logits_KBC.var(0), variance_BC, rtol=0.12, atol=1e-6)
@@ -63,6 +63,6 @@ def test_a_wrong_rate_of_a_layer_is_named():
 
 def test_its_members_vary_and_what_is_printed_says_the_rate():
     network = DropConnectMLP(in_features=4, widths=(8, 8), num_classes=3).eval()
-    committee = Committee(network, torch.randn(1, 2, 2), num_samples=8)
+    committee = quick_committee(network, torch.randn(1, 2, 2), num_samples=8)
     assert [site.shape for site in committee.sites] == [(8, 4), (8, 8)]
     assert "rate=0.5" in str(network)

@@ -7,7 +7,7 @@ import torch
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from dubio.models import RecurrentNet
-from dubio.uncertainty import Committee
+from tests.quick import quick_committee
 
 WEIGHTS = ("layers.0.0.from_input.weight", "layers.0.0.from_state.weight", "head.weight")
 
@@ -72,7 +72,7 @@ def test_members_of_a_padded_network_are_asked_about_each_length() -> None:
     torch.manual_seed(0)
     network = RecurrentNet(4, 6, layers=2, bidirectional=True, padding=0.0, num_classes=3).eval()
     x = torch.randn(2, 9, 4)
-    committee = Committee(network, x, num_samples=6)
+    committee = quick_committee(network, x, num_samples=6)
     padded = x.clone()
     padded[:, 5:] = 0
     torch.testing.assert_close(committee(padded), committee(padded[:, :5]))
@@ -86,7 +86,7 @@ def test_a_mask_is_the_same_at_all_steps(cell: str) -> None:
     rates = {"input_rate": 0.4, "recurrent_rate": 0.5, "output_rate": 0.3}
     network = RecurrentNet(features=6, width=8, cell=cell, num_classes=3, **rates).eval()
     x = torch.randn(3, 9, 6)
-    committee = Committee(network, x, num_samples=5, seed=3)
+    committee = quick_committee(network, x, num_samples=5, seed=3)
     logits_KBC = committee(x)
     assert [site.shape for site in committee.sites] == [(6,), (8,), (8,)]
     state = {name: value.clone() for name, value in network.state_dict().items()}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dubio.models import ResNet
 from dubio.models.networks.resnet import Block
-from dubio.uncertainty import Committee
+from tests.quick import quick_committee
 
 
 def _norm(x: Tensor, state: dict[str, Tensor], name: str) -> Tensor:
@@ -43,7 +43,7 @@ def test_shapes_and_parameters_are_those_of_the_paper() -> None:
 
 
 def test_members_vary_and_every_block_is_a_site() -> None:
-    committee = Committee(ResNet(widths=(4, 8), blocks=2).eval(), torch.randn(1, 1, 8, 8), num_samples=6)
+    committee = quick_committee(ResNet(widths=(4, 8), blocks=2).eval(), torch.randn(1, 1, 8, 8), num_samples=6)
     assert [site.kind for site in committee.sites] == ["dropout2d"] * 4 + ["dropout"]
 
 

@@ -12,7 +12,8 @@ import torch
 
 from dubio.models import NetworkSpec, TimmNet, registry
 from dubio.models.errors import ModelError
-from dubio.uncertainty import Committee, FeatureTap
+from dubio.uncertainty import FeatureTap
+from tests.quick import quick_committee
 
 TIMM = """
 import torch
@@ -74,7 +75,7 @@ def test_the_head_takes_the_features_and_is_tapped(architecture: str, width: int
 @pytest.mark.usefixtures("timm")
 def test_rates_and_sizes_reach_the_architecture():
     network = TimmNet("tiny", in_channels=1, image_size=5, attention_rate=0.2, head_rate=0.4, num_classes=4).eval()
-    sites = Committee(network, torch.randn(1, 1, 5, 5), num_samples=4).sites
+    sites = quick_committee(network, torch.randn(1, 1, 5, 5), num_samples=4).sites
     assert [(site.name, site.p) for site in sites] == [("body.drop", 0.2), ("drop", 0.4)]
     assert network.body.img_size == 5
 

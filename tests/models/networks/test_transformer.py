@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dubio.models import TransformerNet
 from dubio.models.networks.sequences import sinusoidal_positions
-from dubio.uncertainty import Committee
+from tests.quick import quick_committee
 
 
 def _layer(x: Tensor, state: dict[str, Tensor], name: str, heads: int) -> Tensor:
@@ -49,7 +49,7 @@ def test_without_dropout_it_is_its_formula() -> None:
 def test_attention_and_sub_layers_are_sites_of_its_committee() -> None:
     torch.manual_seed(0)
     network = TransformerNet(features=4, length=6, width=8, layers=2, heads=2, feedforward=10, num_classes=3).eval()
-    committee = Committee(network, torch.randn(1, 6, 4), num_samples=6)
+    committee = quick_committee(network, torch.randn(1, 6, 4), num_samples=6)
     # Each layer drops attention weights, behind the attention, within and behind the feed-forward part.
     assert len(committee.sites) == 2 * 4 + 1
     assert (2, 6, 6) in [site.shape for site in committee.sites]
@@ -99,7 +99,7 @@ def test_tokens_are_embedded_and_sinusoids_are_no_weights() -> None:
 
 def test_each_kind_of_dropout_has_a_rate_of_its_own() -> None:
     network = TransformerNet(layers=1, rate=0.1, attention_rate=0.2, embedding_rate=0.3, head_rate=0.4).eval()
-    committee = Committee(network, torch.randn(1, 28, 28), num_samples=2)
+    committee = quick_committee(network, torch.randn(1, 28, 28), num_samples=2)
     found = [(site.kind, site.p) for site in committee.sites]
     assert found == [("dropout", 0.3), ("attention", 0.2)] + [("dropout", 0.1)] * 3 + [("dropout", 0.4)]
 

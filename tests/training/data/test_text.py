@@ -11,7 +11,7 @@ import torch
 from dubio.models import NetworkSpec, TextCNN, load, save
 from dubio.training import CalibrationSettings, Text, calibrate
 from dubio.training.errors import DataUnavailable, InvalidSplit, TrainingError, UnreadableData
-from dubio.uncertainty import Committee
+from tests.quick import quick_committee
 
 TOPICS = {"food": ["bread", "soup", "rice"], "weather": ["rain", "snow", "fog"]}
 ROWS = [
@@ -147,10 +147,10 @@ def test_the_committee_samples_every_site_and_all_its_ways_agree_with_the_loop()
         torch.manual_seed(0)
         network = TextCNN(vocabulary=9, features=6, width=5, padding=0, num_classes=3).eval().requires_grad_(False)
     x = torch.randint(1, 9, (4, 7), generator=torch.Generator().manual_seed(1))
-    loop = Committee(network, x[:1], num_samples=16, strategy="loop")
+    loop = quick_committee(network, x[:1], num_samples=16, strategy="loop")
     assert [site.p for site in loop.sites] == [0.1, 0.3, 0.5]
     members_KBC = loop(x)
     assert (members_KBC.std(0) > 0).all()
     for strategy in ("fold", "vmap", "traced"):
-        other = Committee(network, x[:1], num_samples=16, strategy=strategy)
+        other = quick_committee(network, x[:1], num_samples=16, strategy=strategy)
         torch.testing.assert_close(other(x), members_KBC, rtol=1e-4, atol=1e-5)

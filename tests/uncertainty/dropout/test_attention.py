@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dubio.uncertainty import Committee
 from dubio.uncertainty.dropout import attention
 from dubio.uncertainty.errors import UnsupportedNetwork, UnsupportedSite
+from tests.quick import quick_committee
 
 L, E, H = 5, 8, 2
 
@@ -100,7 +100,7 @@ def test_members_drop_attention_weights(batch_first, need_weights, keeps, in_tra
     network = Attending(batch_first, need_weights).eval()
     x = torch.randn(4, L, E)
     plain = network(x)
-    committee = Committee(network, x[:1], num_samples=6)
+    committee = quick_committee(network, x[:1], num_samples=6)
     (site,) = committee.sites
     assert (site.kind, site.p, site.shape, site.name) == ("attention", 0.3, (H, L, L), "attend")
     assert committee.strategy.startswith(("traced", "vmap"))
@@ -110,7 +110,7 @@ def test_members_drop_attention_weights(batch_first, need_weights, keeps, in_tra
     for rows in (slice(0, 1), slice(0, 4), slice(1, 4)):
         _close(committee(x[rows]), expected[:, rows])
     assert torch.equal(network(x), plain)
-    distributed_alike(Committee(network, x[:1], num_samples=3000)(x[:1])[:, 0], in_training(network, x[:1], 3000))
+    distributed_alike(quick_committee(network, x[:1], num_samples=3000)(x[:1])[:, 0], in_training(network, x[:1], 3000))
 
 
 class Encoder(nn.Module):
@@ -157,7 +157,7 @@ def test_members_of_a_transformer_are_its_equations_with_masks(batch_first, norm
     x = torch.randn(3, L, E)
     with torch.inference_mode():
         plain = network(x)
-    committee = Committee(network, x[:1], num_samples=5)
+    committee = quick_committee(network, x[:1], num_samples=5)
     assert [site.kind for site in committee.sites] == ["attention", "dropout", "dropout", "dropout"] * 2
     assert committee.sites[4].name == "encoder.layers.1.self_attn"
     assert [site.shape for site in committee.sites[:4]] == [(H, L, L), (L, E), (L, 16), (L, E)]
@@ -175,13 +175,13 @@ def test_members_of_a_transformer_are_its_equations_with_masks(batch_first, norm
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_a_transformer_is_distributed_as_in_training(norm_first, in_training, distributed_alike):
     network, x = Encoder(norm_first=norm_first).eval(), torch.randn(1, L, E)
-    distributed_alike(Committee(network, x, num_samples=4000)(x)[:, 0], in_training(network, x, 4000))
+    distributed_alike(quick_committee(network, x, num_samples=4000)(x)[:, 0], in_training(network, x, 4000))
 
 
 def test_tokens_are_taken(keeps):
     network = Encoder(tokens=11).eval()
     x = torch.randint(11, (3, L))
-    committee = Committee(network, x[:1], num_samples=4)
+    committee = quick_committee(network, x[:1], num_samples=4)
     factors = [keep / 0.8 for keep in keeps(committee)]
     with torch.no_grad():
         expected = torch.stack([_encode(network, network.embed(x), [each[k] for each in factors]) for k in range(4)])
@@ -192,7 +192,7 @@ def test_tokens_are_taken(keeps):
 
 def test_shorter_inputs_use_the_first_part_of_each_mask(keeps):
     network = Encoder(tokens=11).eval()
-    committee = Committee(network, torch.zeros(1, L, dtype=torch.long), num_samples=4)
+    committee = quick_committee(network, torch.zeros(1, L, dtype=torch.long), num_samples=4)
     for length in (1, 3, 5):
         x = torch.randint(11, (2, length))
         parts = [
@@ -227,7 +227,7 @@ def _blocks(*rates: float) -> nn.Sequential:
 
 def test_a_rate_that_only_train_mode_shows_is_found(keeps, in_training, distributed_alike):
     network, x = _blocks(0.4, 0.0, 0.25), torch.randn(3, L, E)
-    committee = Committee(network, x[:1], num_samples=4)
+    committee = quick_committee(network, x[:1], num_samples=4)
     assert [(site.name, site.p, site.shape) for site in committee.sites] == [
         ("0", 0.4, (H, L, L)),
         ("2", 0.25, (H, L, L)),
@@ -243,7 +243,7 @@ def test_a_rate_that_only_train_mode_shows_is_found(keeps, in_training, distribu
         middle = [block(network[1], block(network[0], x, each), 1.0) for each in first]
         expected = torch.stack([network[4](block(network[2], middle[k], last[k]).flatten(1)) for k in range(4)])
     _close(committee(x), expected)
-    distributed_alike(Committee(network, x[:1], num_samples=3000)(x[:1])[:, 0], in_training(network, x[:1], 3000))
+    distributed_alike(quick_committee(network, x[:1], num_samples=3000)(x[:1])[:, 0], in_training(network, x[:1], 3000))
 
 
 def test_attention_that_drops_out_in_eval_mode_is_refused():
@@ -254,7 +254,7 @@ def test_attention_that_drops_out_in_eval_mode_is_refused():
 
     network = nn.Sequential(Always(0.25), nn.Flatten(), nn.Linear(L * E, 3)).eval()
     with pytest.raises(UnsupportedSite, match=r"site '0' \(attention, p=0.25\).*dropout_p of 0"):
-        Committee(network, torch.randn(1, L, E))
+        quick_committee(network, torch.randn(1, L, E))
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage:UserWarning")
@@ -272,8 +272,8 @@ def test_a_fused_kernel_that_answers_otherwise_than_the_layers_is_refused():
 
     tokens = torch.tensor([[3, 4, 5, 0, 0]])
     with pytest.raises(UnsupportedNetwork, match="enable_nested_tensor=False"):
-        Committee(Padded(True).eval(), tokens)
-    assert Committee(Padded(False).eval(), tokens, num_samples=3)(tokens).shape == (3, 1, 3)
+        quick_committee(Padded(True).eval(), tokens)
+    assert quick_committee(Padded(False).eval(), tokens, num_samples=3)(tokens).shape == (3, 1, 3)
 
 
 CHANGED = """

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dubio.uncertainty import Committee
 from dubio.uncertainty.dropout.audit import audit, noise_like
 from dubio.uncertainty.dropout.selection import Selection
 from dubio.uncertainty.dropout.sites import Site
 from dubio.uncertainty.errors import NetworkInTrainingMode, NoDropoutFound, UnsupportedNetwork, UnsupportedSite
+from tests.quick import quick_committee
 
 
 class Net(nn.Module):
@@ -302,6 +302,6 @@ class Embedded(nn.Module):
 
 def test_an_example_of_padding_alone_hides_neither_variation_nor_mixed_rows():
     padding = torch.zeros(1, 5, dtype=torch.long)
-    assert Committee(Embedded().eval(), padding, num_samples=4).sites == (Site("dropout", 0.5, (5, 6)),)
+    assert quick_committee(Embedded().eval(), padding, num_samples=4).sites == (Site("dropout", 0.5, (5, 6)),)
     with pytest.raises(UnsupportedNetwork, match="whatever shares its batch"):
         audit(Embedded(mixes_rows=True).eval(), padding)

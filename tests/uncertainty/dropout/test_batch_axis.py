@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dubio.uncertainty import Committee
 from dubio.uncertainty.dropout import batch_axis
 from dubio.uncertainty.dropout.audit import audit
 from dubio.uncertainty.dropout.function_mode import Call
 from dubio.uncertainty.dropout.probe import RecordedCall
 from dubio.uncertainty.errors import UnsupportedSite
+from tests.quick import quick_committee
 
 
 class Net(nn.Module):
@@ -57,7 +57,7 @@ AXES = {
 @pytest.mark.parametrize(("there", "back", "axis", "order"), AXES.values(), ids=AXES)
 def test_each_row_gets_the_members_mask(there, back, axis, order, keeps):
     network, x = Net(there, back, nn.Dropout(0.5)).eval(), torch.randn(5, 6)
-    committee = Committee(network, x[:1], num_samples=6)
+    committee = quick_committee(network, x[:1], num_samples=6)
     assert committee.sites[0].axis == axis
     factors = [2 * order(keep) for keep in keeps(committee)[0]]
     with torch.no_grad():
@@ -65,7 +65,7 @@ def test_each_row_gets_the_members_mask(there, back, axis, order, keeps):
         expected = torch.stack([network.head((h * each).flatten(1)) for each in factors])
     for rows in (slice(0, 1), slice(0, 2), slice(0, 5)):
         torch.testing.assert_close(committee(x[rows]), expected[:, rows], rtol=1e-5, atol=1e-5)
-    by_fold = Committee(network, x[:1], num_samples=6, strategy="fold")
+    by_fold = quick_committee(network, x[:1], num_samples=6, strategy="fold")
     torch.testing.assert_close(by_fold(x), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -87,7 +87,7 @@ def test_frames_of_a_video_have_channels_of_their_own(inner, keeps):
             return self.head(h.relu())
 
     network, x = Video().eval(), torch.randn(3, 2, 1, 5, 5)
-    committee = Committee(network, x[:1], num_samples=4)
+    committee = quick_committee(network, x[:1], num_samples=4)
     assert committee.sites[0].shape == (2, 4, 1, 1)
     with torch.no_grad():
         h = torch.stack([network.conv(clip).mean((2, 3)) for clip in x])
@@ -126,7 +126,7 @@ def test_scaled_by_the_mask_alone_where_the_activation_knows_nothing_of_the_batc
             return self.head(x + F.dropout(self.codes, 0.5, self.training))
 
     network, x = Positions().eval(), torch.randn(3, 6)
-    committee = Committee(network, x[:1], num_samples=4)
+    committee = quick_committee(network, x[:1], num_samples=4)
     assert (committee.sites[0].shape, committee.sites[0].axis) == ((1, 6), None)
     with torch.no_grad():
         expected = torch.stack([network.head(x + network.codes * 2 * keep) for keep in keeps(committee)[0]])

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dubio.uncertainty import Committee
 from dubio.uncertainty.dropout.function_mode import Call
 from dubio.uncertainty.errors import NoDropoutFound, UnsupportedNetwork, UnsupportedSite
+from tests.quick import quick_committee
 
 W = 8
 # Of SELU: what it saturates to, from its published constants.
@@ -68,7 +68,7 @@ def test_members_and_moments_are_those_of_the_kind(between, inner, keeps, in_tra
     affine = any(between is each for each, _ in AFFINE.values())
     network, x = Net(between, inner).eval(), torch.randn(4, 6)
     before = x.clone()
-    committee = Committee(network, x[:1], num_samples=5)
+    committee = quick_committee(network, x[:1], num_samples=5)
     (site,) = committee.sites
     assert (site.kind, site.p, site.shape) == ("alpha_dropout" if affine else "dropout", 0.3, (W,))
     with torch.no_grad():
@@ -79,7 +79,7 @@ def test_members_and_moments_are_those_of_the_kind(between, inner, keeps, in_tra
     _close(committee(x), expected)
     _close(committee(x[:1]), expected[:, :1])
     assert torch.equal(x, before)
-    distributed_alike(Committee(network, x[:1], num_samples=4000)(x[:1])[:, 0], in_training(network, x[:1], 4000))
+    distributed_alike(quick_committee(network, x[:1], num_samples=4000)(x[:1])[:, 0], in_training(network, x[:1], 4000))
 
 
 CHANNELS = {
@@ -101,7 +101,7 @@ def test_whole_channels_are_dropped(drop, keeps, in_training, distributed_alike)
     else:
         network = Net(lambda self, h: drop(h.unflatten(1, (4, 2)), self.training).flatten(1)).eval()
     x = torch.randn(3, 6)
-    committee = Committee(network, x[:1], num_samples=5)
+    committee = quick_committee(network, x[:1], num_samples=5)
     (site,) = committee.sites
     assert site.shape == (4, 1)
     with torch.no_grad():
@@ -109,7 +109,7 @@ def test_whole_channels_are_dropped(drop, keeps, in_training, distributed_alike)
         dropped = [_alpha(h, keep, 0.4) if "alpha" in site.kind else h * keep / 0.6 for keep in keeps(committee)[0]]
         expected = torch.stack([network.head(each.flatten(1)) for each in dropped])
     _close(committee(x), expected)
-    distributed_alike(Committee(network, x[:1], num_samples=4000)(x[:1])[:, 0], in_training(network, x[:1], 4000))
+    distributed_alike(quick_committee(network, x[:1], num_samples=4000)(x[:1])[:, 0], in_training(network, x[:1], 4000))
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9, 1.0])
@@ -119,9 +119,9 @@ def test_alpha_dropout_keeps_mean_and_variance_of_standard_units(p):
     x = torch.randn(1, 400)
     if p == 1:
         with pytest.raises(NoDropoutFound):
-            Committee(network, x, num_samples=8)
+            quick_committee(network, x, num_samples=8)
         return
-    units_KN = Committee(network, x, num_samples=4096)(x)[:, 0].double()
+    units_KN = quick_committee(network, x, num_samples=4096)(x)[:, 0].double()
     scale = (1 - p + ALPHA**2 * p * (1 - p)) ** -0.5
     assert abs(float(units_KN.mean() - scale * (1 - p) * x.double().mean())) < 5 * 2 / math.sqrt(units_KN.numel())
     assert float(units_KN.mean()) == pytest.approx(0, abs=5 / math.sqrt(400))
@@ -140,7 +140,7 @@ def test_a_call_in_place_is_seen_by_whoever_holds_the_tensor(keeps):
     x = torch.randn(3, 6)
     for between, times in ((residual, 2.0), (unused, 1.0)):
         network = Net(between, nn.Dropout(0.3, inplace=True)).eval()
-        committee = Committee(network, x[:1], num_samples=4)
+        committee = quick_committee(network, x[:1], num_samples=4)
         with torch.no_grad():
             expected = torch.stack(
                 [network.head(times * network.first(x) * keep / 0.7) for keep in keeps(committee)[0]]
@@ -153,7 +153,7 @@ def test_dropping_the_input_in_place_leaves_the_callers_tensor_alone(keeps):
     network = nn.Sequential(nn.Dropout(0.3, inplace=True), nn.Linear(6, 3)).eval()
     x = torch.randn(3, 6)
     before = x.clone()
-    committee = Committee(network, x[:1], num_samples=4)
+    committee = quick_committee(network, x[:1], num_samples=4)
     with torch.no_grad():
         expected = torch.stack([network[1](x * keep / 0.7) for keep in keeps(committee)[0]])
     _close(committee(x), expected)
@@ -163,7 +163,7 @@ def test_dropping_the_input_in_place_leaves_the_callers_tensor_alone(keeps):
 def test_dropping_a_weight_in_place_is_refused():
     network = Net(lambda self, h: F.linear(h, F.dropout(self.inner.weight, 0.3, False, True)), nn.Linear(W, W)).eval()
     with pytest.raises(UnsupportedSite, match="in place on a parameter"):
-        Committee(network, torch.randn(1, 6))
+        quick_committee(network, torch.randn(1, 6))
 
 
 class DropConnect(nn.Linear):
@@ -177,7 +177,7 @@ def test_drop_connect_drops_weights_for_all_rows_alike(keeps):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(6, W), nn.Tanh(), DropConnect(W, 3)).eval()
     x = torch.randn(4, 6)
-    committee = Committee(network, x[:1], num_samples=5)
+    committee = quick_committee(network, x[:1], num_samples=5)
     (site,) = committee.sites
     assert (site.kind, site.shape, site.axis, site.name) == ("dropout", (3, W), None, "2")
     with torch.no_grad():
@@ -192,7 +192,7 @@ def test_drop_connect_drops_weights_for_all_rows_alike(keeps):
 def test_drop_connect_has_the_moments_of_the_closed_form():
     torch.manual_seed(0)
     network, x = DropConnect(W, 3).eval(), torch.randn(1, W)
-    logits_KC = Committee(network, x, num_samples=4096)(x)[:, 0].double()
+    logits_KC = quick_committee(network, x, num_samples=4096)(x)[:, 0].double()
     with torch.no_grad():
         due_mean_C, due_var_C = network(x)[0].double(), 0.4 / 0.6 * (network.weight * x).double().square().sum(1)
     fourth_C = (logits_KC - logits_KC.mean(0)).pow(4).mean(0)
@@ -212,7 +212,7 @@ VARIATIONAL = {
 def test_variational_dropout_has_one_mask_for_all_time_steps(drop, keeps):
     network = Net(lambda self, h: drop(h.unflatten(1, (4, 2)), self.training).flatten(1)).eval()
     x = torch.randn(3, 6)
-    committee = Committee(network, x[:1], num_samples=5)
+    committee = quick_committee(network, x[:1], num_samples=5)
     with torch.no_grad():
         h = network.first(x).unflatten(1, (4, 2))
         masks = [keep.flatten() / 0.6 for keep in keeps(committee)[0]]
@@ -234,7 +234,7 @@ def test_a_time_step_at_a_time_has_a_site_each(keeps):
             return self.head(h)
 
     network, x = Cell().eval(), torch.randn(3, 4, 3)
-    committee = Committee(network, x[:1], num_samples=4)
+    committee = quick_committee(network, x[:1], num_samples=4)
     assert [site.name for site in committee.sites] == ["drop", "drop#2", "drop#3", "drop#4"]
     expected = []
     with torch.no_grad():
@@ -250,7 +250,7 @@ def test_a_time_step_at_a_time_has_a_site_each(keeps):
 
 def test_a_rate_that_depends_on_the_input_is_refused():
     network = Net(lambda self, h: F.dropout(h, 0.3 if float(h.abs().max()) < 1e3 else 0.6, self.training)).eval()
-    committee = Committee(network, torch.randn(1, 6), num_samples=4)
+    committee = quick_committee(network, torch.randn(1, 6), num_samples=4)
     for rows in (1, 40):
         with pytest.raises(UnsupportedNetwork, match=r"dropout with p=0.3, as when .* met dropout with p=0.6"):
             committee(torch.full((rows, 6), 1e9))

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from dubio.uncertainty import Committee
 from dubio.uncertainty.errors import UnsupportedNetwork
+from tests.quick import quick_committee
 
 L, F, W = 5, 3, 4
 KINDS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
@@ -82,7 +82,7 @@ def test_members_are_single_layers_with_masks_between_them(kind, options, keeps)
     network = Recurrent(kind, dropout=0.3, **options).eval()
     x = torch.randn(4, L, F)
     plain = network(x)
-    committee = Committee(network, x[:1], num_samples=6)
+    committee = quick_committee(network, x[:1], num_samples=6)
     width = (network.layer.proj_size or W) * (2 if network.layer.bidirectional else 1)
     assert [(site.kind, site.p, site.shape) for site in committee.sites] == [(kind, 0.3, (L, width))] * (
         options["num_layers"] - 1
@@ -95,7 +95,7 @@ def test_members_are_single_layers_with_masks_between_them(kind, options, keeps)
     for rows in (slice(0, 1), slice(0, 4), slice(2, 4)):
         torch.testing.assert_close(committee(x[rows]), expected[:, rows], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(committee(x, 2, 3), expected[3:5], rtol=1e-5, atol=1e-5)
-    small = Committee(network, x[:1], num_samples=6, memory_budget=1)
+    small = quick_committee(network, x[:1], num_samples=6, memory_budget=1)
     torch.testing.assert_close(small(x), expected, rtol=1e-5, atol=1e-5)
     assert torch.equal(network(x), plain)
 
@@ -103,7 +103,7 @@ def test_members_are_single_layers_with_masks_between_them(kind, options, keeps)
 @pytest.mark.parametrize(("kind", "options"), [VARIANTS[0], VARIANTS[3], VARIANTS[5]], ids=_id)
 def test_members_are_distributed_as_in_training(kind, options, in_training, distributed_alike):
     network, x = Recurrent(kind, dropout=0.4, **options).eval(), torch.randn(1, L, F)
-    distributed_alike(Committee(network, x, num_samples=4000)(x)[:, 0], in_training(network, x, 4000))
+    distributed_alike(quick_committee(network, x, num_samples=4000)(x)[:, 0], in_training(network, x, 4000))
 
 
 def test_a_layer_alone_has_no_dropout(keeps):
@@ -111,7 +111,9 @@ def test_a_layer_alone_has_no_dropout(keeps):
     with pytest.warns(UserWarning, match="dropout option adds dropout after all but last"):
         network.append(Recurrent("lstm", dropout=0.5, batch_first=True))
     network[-1].head = nn.Linear(2 * W + W, 3)
-    assert [site.kind for site in Committee(network.eval(), torch.randn(1, L, F), num_samples=3).sites] == ["dropout"]
+    assert [site.kind for site in quick_committee(network.eval(), torch.randn(1, L, F), num_samples=3).sites] == [
+        "dropout"
+    ]
 
 
 def test_shorter_sequences_use_the_first_part_of_each_mask(keeps):
@@ -122,7 +124,7 @@ def test_shorter_sequences_use_the_first_part_of_each_mask(keeps):
     network = Last("lstm", num_layers=2, dropout=0.3, batch_first=True)
     network.head = nn.Linear(W, 3)
     network.eval()
-    committee = Committee(network, torch.randn(1, L, F), num_samples=4)
+    committee = quick_committee(network, torch.randn(1, L, F), num_samples=4)
     first, second = _single(network.layer)
     x = torch.randn(3, 2, F)
     factors = keeps(committee)[0][:, :2] / 0.7
@@ -152,7 +154,7 @@ class Packed(nn.Module):
 def test_packed_sequences_are_masked_by_time_step(kind, keeps):
     network = Packed(kind).eval()
     x = torch.tensor([[1, 2, 3, 4, 5], [6, 5, 0, 0, 0], [2, 2, 2, 0, 0], [3, 0, 0, 0, 0]])
-    committee = Committee(network, x[:1], num_samples=5)
+    committee = quick_committee(network, x[:1], num_samples=5)
     assert [(site.kind, site.shape) for site in committee.sites] == [(kind, (L, W))]
     first, second = _single(network.layer)
     for row, length in zip(x, (5, 2, 3, 1), strict=True):
@@ -168,13 +170,13 @@ def test_packed_sequences_are_masked_by_time_step(kind, keeps):
 def test_packed_sequences_are_distributed_as_in_training(in_training, distributed_alike):
     network, x = Packed("lstm").eval(), torch.tensor([[1, 2, 3, 0, 0]])
     full = torch.tensor([[1, 2, 3, 4, 5]])
-    distributed_alike(Committee(network, full, num_samples=3000)(x)[:, 0], in_training(network, x, 3000))
+    distributed_alike(quick_committee(network, full, num_samples=3000)(x)[:, 0], in_training(network, x, 3000))
 
 
 def test_the_layer_is_left_alone():
     network = Recurrent("lstm", num_layers=2, dropout=0.3, batch_first=True).eval()
     before = copy.deepcopy(network.state_dict())
-    committee = Committee(network, torch.randn(1, L, F), num_samples=4)
+    committee = quick_committee(network, torch.randn(1, L, F), num_samples=4)
     first, again = committee(torch.ones(2, L, F)), committee(torch.ones(2, L, F))
     assert torch.equal(first, again)
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())

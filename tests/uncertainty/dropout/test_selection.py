@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from dubio.uncertainty import Committee
 from dubio.uncertainty.dropout.sites import Site
 from dubio.uncertainty.errors import UnsupportedSite
 from dubio.uncertainty.execution import masks
+from tests.quick import quick_committee
 
 
 def _network() -> nn.Sequential:
@@ -29,14 +29,14 @@ def _network() -> nn.Sequential:
     ],
 )
 def test_sites_are_chosen_by_name_pattern_or_kind(sites, names):
-    committee = Committee(_network(), torch.randn(1, 6), num_samples=4, sites=sites)
+    committee = quick_committee(_network(), torch.randn(1, 6), num_samples=4, sites=sites)
     assert [site.name for site in committee.sites] == names
     assert list(committee.audit().left_out) == [name for name in ("0.2", "0.5", "1.0") if name not in names]
 
 
 def test_what_is_left_out_does_not_drop(keeps):
     network, x = _network(), torch.randn(20, 6)
-    committee = Committee(network, x[:1], num_samples=5, sites=["1.0"])
+    committee = quick_committee(network, x[:1], num_samples=5, sites=["1.0"])
     with torch.no_grad():
         h = network[0](x)
         expected = torch.stack([network[1][1](h * keep / 0.5) for keep in keeps(committee)[0]])
@@ -46,7 +46,9 @@ def test_what_is_left_out_does_not_drop(keeps):
 
 def test_rates_override_those_of_the_training(keeps):
     network, x = _network(), torch.randn(20, 6)
-    committee = Committee(network, x[:1], num_samples=5, sites=["0.2", "1.0"], rates={"1.*": 0.25, "dropout": 0.6})
+    committee = quick_committee(
+        network, x[:1], num_samples=5, sites=["0.2", "1.0"], rates={"1.*": 0.25, "dropout": 0.6}
+    )
     assert [site.p for site in committee.sites] == [0.6, 0.25]
     first, last = keeps(committee)
     with torch.no_grad():
@@ -69,7 +71,7 @@ def test_rates_override_those_of_the_training(keeps):
 )
 def test_a_choice_that_means_nothing_is_refused(options, match):
     with pytest.raises(UnsupportedSite, match=match):
-        Committee(_network(), torch.randn(1, 6), num_samples=4, **options)
+        quick_committee(_network(), torch.randn(1, 6), num_samples=4, **options)
 
 
 def test_a_name_comes_before_the_kind_of_the_same_name():
@@ -77,9 +79,9 @@ def test_a_name_comes_before_the_kind_of_the_same_name():
     network.add_module("dropout", nn.Dropout(0.2))
     network.add_module("last", nn.Linear(3, 3))
     example = torch.randn(1, 6)
-    chosen = Committee(network.eval(), example, num_samples=4, sites=["dropout"])
+    chosen = quick_committee(network.eval(), example, num_samples=4, sites=["dropout"])
     assert [site.name for site in chosen.sites] == ["dropout"]
-    rated = Committee(network, example, num_samples=4, rates={"*": 0.4, "dropout": 0.3})
+    rated = quick_committee(network, example, num_samples=4, rates={"*": 0.4, "dropout": 0.3})
     assert [site.p for site in rated.sites] == [0.4, 0.3]
 
 
@@ -87,7 +89,7 @@ def test_fingerprints_tell_choices_apart():
     twins = nn.Sequential(nn.Dropout(0.5), nn.Linear(6, 6), nn.Tanh(), nn.Dropout(0.5), nn.Linear(6, 3)).eval()
     example = torch.randn(1, 6)
     choices = [{}, {"sites": ["0"]}, {"sites": ["3"]}, {"rates": {"0": 0.3}}, {"rates": {"3": 0.3}}]
-    prints = [Committee(twins, example, num_samples=4, **choice).fingerprint for choice in choices]
+    prints = [quick_committee(twins, example, num_samples=4, **choice).fingerprint for choice in choices]
     assert len(set(prints)) == len(prints)
 
 
