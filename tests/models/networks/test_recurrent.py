@@ -7,6 +7,7 @@ import torch
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from dubio.models import RecurrentNet
+from dubio.uncertainty.execution import masks
 from tests.quick import quick_committee
 
 WEIGHTS = ("layers.0.0.from_input.weight", "layers.0.0.from_state.weight", "head.weight")
@@ -90,9 +91,9 @@ def test_a_mask_is_the_same_at_all_steps(cell: str) -> None:
     logits_KBC = committee(x)
     assert [site.shape for site in committee.sites] == [(6,), (8,), (8,)]
     state = {name: value.clone() for name, value in network.state_dict().items()}
-    for member, masks in enumerate(zip(*committee._banks, strict=True)):
-        for name, mask in zip(WEIGHTS, masks, strict=True):
-            network.get_parameter(name).data.copy_(state[name] * mask.flatten())
+    for member, keeps in enumerate(zip(*masks.draw(committee.sites, 5, seed=3), strict=True)):
+        for name, keep, rate in zip(WEIGHTS, keeps, rates.values(), strict=True):
+            network.get_parameter(name).data.copy_(state[name] * keep.flatten() / (1 - rate))
         torch.testing.assert_close(logits_KBC[member], network(x).detach(), rtol=1e-5, atol=1e-5)
         network.load_state_dict(state)
 
