@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from dubio.models import Prediction, Work
 from dubio.models.errors import InvalidInput
@@ -414,46 +412,3 @@ def test_a_model_without_a_stopping_rule_refuses_each_such_request_and_no_other(
     answers, records = run(scenario, gate)
     assert [type(answer) for answer in answers] == [Prediction, InvalidInput, InvalidInput, Prediction]
     assert [(record.failed, record.most_samples) for record in records] == [(0, 16), (2, 0), (0, 16)]
-
-
-@pytest.fixture
-def one_thread() -> Executor:
-    return Executor(threads=1, torch_threads=1)
-
-
-def test_results_and_errors_come_back(one_thread: Executor) -> None:
-    def fail() -> None:
-        raise KeyError("mine")
-
-    async def both() -> int:
-        with pytest.raises(KeyError, match="mine"):
-            await one_thread.run(fail)
-        return await one_thread.run(lambda: 7)
-
-    assert asyncio.run(both()) == 7
-    one_thread.close()
-
-
-def test_the_loop_runs_on_while_work_blocks(one_thread: Executor) -> None:
-    async def unblock() -> bool:
-        gate = threading.Event()
-        blocked = asyncio.ensure_future(one_thread.run(lambda: gate.wait(30)))
-        await asyncio.sleep(0)
-        gate.set()  # only a running loop gets here
-        return await blocked
-
-    assert asyncio.run(unblock())
-    one_thread.close()
-
-
-def test_torch_threads_are_set(one_thread: Executor) -> None:
-    assert torch.get_num_threads() == 1
-    one_thread.close()
-
-
-def test_torch_gets_the_processors_of_this_process_unless_told_otherwise() -> None:
-    before = torch.get_num_threads()
-    Executor(threads=2, torch_threads=None).close()
-    given = torch.get_num_threads()
-    torch.set_num_threads(before)
-    assert given == len(os.sched_getaffinity(0))
