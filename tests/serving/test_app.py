@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -41,15 +39,6 @@ def test_health_answers_while_a_model_runs(
         waiting.unlink()
         asking.join()
     assert answers[0].status_code == 200
-
-
-def test_serving_imports_no_training_library() -> None:
-    code = (
-        "import sys, dubio.serving.app, dubio.serving.cli; "
-        "loaded = {'pytorch_lightning', 'lightning', 'jsonargparse', 'sklearn'} & set(sys.modules); "
-        "assert not loaded, loaded"
-    )
-    assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code]) == 0
 
 
 def test_what_was_loaded_is_left_to_no_garbage_collection(checkpoint: Path) -> None:

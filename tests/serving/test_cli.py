@@ -112,7 +112,7 @@ def test_a_checkpoint_that_cannot_be_served_is_one_line_and_2(
     ("arguments", "more", "complaint"),
     [
         ((), {}, "name at least one checkpoint"),
-        (("a=x.ckpt", "a=y.ckpt", "--port", "0"), {}, "'a' names both"),
+        pytest.param(("a=x.ckpt", "a=y.ckpt", "--port", "0"), {}, "'a' names both", marks=SLOW),
         (("a=x.ckpt", "--port", "70000"), {}, "setting port: "),
         (("a=x.ckpt",), {"DUBIO_MAX_ROWS": "many"}, "setting max_rows: "),
         pytest.param(

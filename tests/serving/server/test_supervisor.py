@@ -135,7 +135,7 @@ def test_a_signal_while_workers_load_is_a_clean_end(
         assert service.finish(signal.SIGTERM) == 0
 
 
-@pytest.mark.parametrize("kind", ["no such file", "not calibrated"])
+@pytest.mark.parametrize("kind", ["no such file", pytest.param("not calibrated", marks=pytest.mark.slow)])
 def test_what_a_worker_cannot_serve_is_one_line_and_2(command: Any, kind: str, tmp_path: Path) -> None:
     path = tmp_path / "model.ckpt"
     if kind == "not calibrated":
