@@ -244,20 +244,22 @@ class Largest(TorchDispatchMode):
         return output
 
 
-@pytest.mark.parametrize("batch", [1, 8, 64])
-def test_memory_stays_within_the_budget(batch):
-    budget = 64 * 1024
+@pytest.mark.parametrize("batch", [16, 64])
+@pytest.mark.parametrize("strategy", ["chain", "thinned", "vmap", "fold"])
+def test_memory_stays_within_the_budget(strategy, batch):
+    budget = 2**17
     network = nn.Sequential(nn.Linear(6, 256), nn.ReLU(), nn.Dropout(0.5), nn.Linear(256, 2)).eval()
     x = torch.randn(batch, 6)
     seen: dict[int, int] = {}
     for memory_budget in (budget, 2**28):
-        committee = Committee(network, x, num_samples=100, memory_budget=memory_budget)
+        # By name: which strategy is fastest differs by machine, and with it what is held at once.
+        committee = Committee(network, x, num_samples=100, memory_budget=memory_budget, strategy=strategy)
         with Largest() as largest:
             committee(x)
         seen[memory_budget] = largest.bytes
-    # All members' hidden layers at once: a kibibyte for each member of each row.
-    assert 0.4 * 100 * batch * 1024 < seen[2**28] <= 100 * batch * 1024
-    assert seen[budget] <= budget
+    # All members' hidden layers at once are a kibibyte for each member of each row; a thinned one holds what is kept.
+    hidden = 100 * batch * 1024
+    assert seen[budget] <= budget < 0.1 * hidden <= seen[2**28] <= hidden
 
 
 # Strategies and arguments.
