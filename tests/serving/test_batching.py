@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -236,10 +237,12 @@ def test_the_time_to_come_again_is_that_of_the_rows_that_wait(gate):
     async def scenario(batcher, records):
         for count in (5, 2):
             gate.open.clear()
+            began = time.monotonic()
             task = ask(batcher, rows(gate, count))
             await asyncio.sleep(0.2)  # by so much a prediction becomes slow enough for whole seconds
             gate.open.set()
             await task
+            assert 0.19 < records[-1].compute_seconds < time.monotonic() - began
         gate.open.clear()
         tasks = [ask(batcher, rows(gate, 1)), ask(batcher, rows(gate, 999))]
         await settle()
@@ -336,6 +339,21 @@ def test_the_delay_of_a_batch_that_left_early_sends_no_other(gate):
 
     run(scenario, gate, policy=Policy(max_rows=8, delay=0.1))
     assert [count for count, _, _ in gate.calls] == [8, 2]
+
+
+def test_what_waited_its_delay_behind_a_batch_is_sent_when_that_ends(gate):
+    async def scenario(batcher, records):
+        gate.open.clear()
+        tasks = [ask(batcher, rows(gate, 8)), ask(batcher, rows(gate, 1))]
+        await asyncio.sleep(0.3)
+        gate.open.set()
+        await tasks[0]
+        await asyncio.sleep(0.1)  # less than another delay, so one that began again would still be running
+        tasks.append(ask(batcher, rows(gate, 1)))
+        await asyncio.gather(*tasks)
+
+    run(scenario, gate, policy=Policy(max_rows=8, delay=0.2))
+    assert [count for count, _, _ in gate.calls] == [8, 1, 1]
 
 
 def test_work_that_the_end_of_the_service_overtakes_is_refused(gate):
