@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from dubio.uncertainty.dropout.audit import audit
 from dubio.uncertainty.dropout.selection import Selection
 from dubio.uncertainty.errors import StrategyNotApplicable
 from dubio.uncertainty.execution import chain
-from dubio.uncertainty.execution.chain import Conv, Function, Linear, Mask
+from dubio.uncertainty.execution.chain import Conv, Function, Layer, Linear, Mask
 from tests.uncertainty.chains import CHAINS, NO_CHAINS, built
 
 
@@ -21,6 +24,34 @@ def test_a_chain_has_every_site_in_order(name):
     sites = [layer.site for layer in layers if isinstance(layer, Mask)]
     assert sites == list(range(len(case.plan.sites)))
     assert isinstance(layers[0], Mask)
+
+
+def _run(layers: Iterable[Layer], x: Tensor) -> Tensor:
+    """What layers give for a batch when nothing is dropped."""
+    for layer in layers:
+        match layer:
+            case Linear():
+                x = F.linear(x, layer.weight, layer.bias)
+            case Conv():
+                assert layer.size == x.shape[2:]
+                x = F.conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation)
+            case Function():
+                x = layer.call(x)
+        if isinstance(layer, Linear | Conv) and layer.relu:
+            x = x.relu()
+    return x
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_the_layers_compute_what_the_network_computes(name):
+    case = built(*CHAINS[name])
+    recorded = case.chain()
+    x = case.inputs(5)
+    with torch.inference_mode():
+        first = chain.FirstSite(case.plan).activation(case.network, x)
+        if recorded.prefix is not None:
+            torch.testing.assert_close(_run(recorded.prefix, x), first, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(_run(recorded.layers, first), case.network(x), atol=1e-5, rtol=1e-5)
 
 
 REASONS = {
