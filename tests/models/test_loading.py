@@ -23,6 +23,7 @@ from dubio.models.loading import check_cost
 from dubio.models.spec import CommitteeSpec, SiteSpec
 from dubio.uncertainty import AdaptiveSampling, Detector
 from dubio.uncertainty.errors import NotFitted
+from tests.models.conftest import STRATEGY
 
 Content = dict[str, Any]
 Edit = Callable[[Callable[[Content], object]], Path]
@@ -72,7 +73,7 @@ def test_a_saved_stopping_rule_stops_as_before_to_the_last_bit(trained: Predicto
 
 def test_a_second_round_trip_changes_nothing(loaded: Predictor, saved: Path, rows: Tensor, tmp_path: Path):
     save(loaded, saved, tmp_path / "again.ckpt")
-    _assert_same_answers(loaded, load(tmp_path / "again.ckpt"), rows)
+    _assert_same_answers(loaded, load(tmp_path / "again.ckpt", strategy=STRATEGY), rows)
 
 
 def test_everything_else_in_the_checkpoint_is_kept(lightning_file: Path, saved: Path):
@@ -86,7 +87,7 @@ def test_source_may_be_the_destination(trained: Predictor, lightning_file: Path,
     path = Path(shutil.copy(lightning_file, tmp_path / "model.ckpt"))
     save(trained, path, path)
     save(trained, path, path)
-    _assert_same_answers(trained, load(path), rows)
+    _assert_same_answers(trained, load(path, strategy=STRATEGY), rows)
     assert os.listdir(tmp_path) == ["model.ckpt"]
 
 
@@ -118,7 +119,7 @@ def test_loading_leaves_the_global_random_state_alone(saved: Path):
 
 
 def test_a_loaded_predictor_does_not_change_with_its_file(loaded: Predictor, model_file: Path, rows: Tensor):
-    predictor = load(model_file)
+    predictor = load(model_file, strategy=STRATEGY)
     with model_file.open("r+b") as file:
         file.write(b"\xff" * model_file.stat().st_size)
         file.truncate(100)
@@ -152,7 +153,7 @@ def test_a_users_class_loads_where_it_is_trusted(
     importlib.invalidate_caches()
     network = importlib.import_module("acme_nets").Net(8).eval().requires_grad_(False)
     spec = NetworkSpec(class_path="acme_nets.Net", init_args={"width": 8})
-    predictor = Predictor.build(network, spec, trained.input, trained.classes, num_samples=4)
+    predictor = Predictor.build(network, spec, trained.input, trained.classes, num_samples=4, strategy=STRATEGY)
     many = torch.cat([rows + step for step in torch.linspace(-1, 1, 10)])
     outputs = predictor.outputs(many)
     labels = torch.arange(len(many)) % 3
@@ -169,14 +170,22 @@ def test_a_users_class_loads_where_it_is_trusted(
         with pytest.raises(UnreadableCheckpoint, match="neither in the registry"):
             load(tmp_path / "model.ckpt", trusted=trusted)
     assert "acme_nets" not in sys.modules
-    _assert_same_answers(predictor, load(tmp_path / "model.ckpt", trusted=("acme_nets",)), rows)
+    again = load(tmp_path / "model.ckpt", trusted=("acme_nets",), strategy=STRATEGY)
+    _assert_same_answers(predictor, again, rows)
     del sys.modules["acme_nets"]
 
 
 def test_the_choice_of_sites_and_rates_is_kept(trained: Predictor, tmp_path: Path, lightning_file: Path, rows: Tensor):
     name = trained.committee.sites[-1].name
     chosen = Predictor.build(
-        trained.network, trained.network_spec, trained.input, trained.classes, 16, sites=[name], rates={"dropout": 0.4}
+        trained.network,
+        trained.network_spec,
+        trained.input,
+        trained.classes,
+        16,
+        sites=[name],
+        rates={"dropout": 0.4},
+        strategy=STRATEGY,
     )
     detector, provenance = trained.detector, trained.provenance
     assert detector is not None
@@ -185,7 +194,7 @@ def test_the_choice_of_sites_and_rates_is_kept(trained: Predictor, tmp_path: Pat
     save(calibrated, lightning_file, tmp_path / "chosen.ckpt")
     section = torch.load(tmp_path / "chosen.ckpt", weights_only=True)[KEY]
     assert (section["committee"]["mc_sites"], section["committee"]["mc_rates"]) == ([name], {"dropout": 0.4})
-    loaded = load(tmp_path / "chosen.ckpt")
+    loaded = load(tmp_path / "chosen.ckpt", strategy=STRATEGY)
     assert [(site.name, site.p) for site in loaded.committee.sites] == [(name, 0.4)]
     assert loaded.describe()["committee"]["mc_sites"] == [name]
     assert torch.equal(loaded.member_logits(rows), chosen.member_logits(rows))

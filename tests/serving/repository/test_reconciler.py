@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -343,10 +344,14 @@ def test_on_request_what_is_new_or_changed_is_loaded_and_what_is_gone_unloaded(
     assert serving.served == serving.states == {}
 
 
-def test_a_load_that_fails_says_why_each_time_and_changes_nothing(root: Path, checkpoint: Path) -> None:
+def test_a_load_that_fails_says_why_each_time_and_changes_nothing(
+    root: Path, checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     put(checkpoint, root / "bars" / "1")
     serving = Serving(root, "none")
-    serving.reconciler.start()
+    with caplog.at_level(logging.INFO, "dubio"):
+        serving.reconciler.start()
+    assert re.fullmatch(r"Loaded model bars version 1 in \d+\.\d s\.", caplog.messages[-1])
     good = serving.registry.served["bars"]["1"]
     put(checkpoint, root / "bars" / "1").write_bytes(b"nothing")
     put(checkpoint, root / "bars" / "2").write_bytes(b"nothing")
@@ -356,6 +361,9 @@ def test_a_load_that_fails_says_why_each_time_and_changes_nothing(root: Path, ch
         assert str(root) not in str(caught.value)
     assert serving.registry.served["bars"]["1"] is good
     assert serving.states[("bars", "2")][0] == "UNAVAILABLE"
+    serving.reconciler.unload("bars")
+    with pytest.raises(LoadFailed, match=r"that are served: none\."):
+        serving.reconciler.load("bars")
 
 
 def test_a_model_that_fails_its_self_test_is_not_served(
