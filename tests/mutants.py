@@ -38,7 +38,7 @@ FILES = (
 )
 # Tests of a file beside tests/<folder>/test_<file>*.py.
 MORE_TESTS = {
-    "uncertainty/committee.py": ["tests/uncertainty/test_isolation.py"],
+    "uncertainty/committee.py": ["tests/uncertainty/test_isolation.py", "tests/uncertainty/test_report.py"],
     "serving/repository/reconciler.py": ["tests/serving/repository/test_repository.py"],
 }
 NOTICED = {"killed", "timeout", "segfault", "suspicious"}

@@ -33,7 +33,7 @@ class AttentionInputs:
     def of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> AttentionInputs:
         """Bind the arguments as torch declares them."""
         names = {"query": "q", "key": "k", "value": "v", "attn_mask": "mask", "dropout_p": "p", "enable_gqa": "grouped"}
-        positions = ("q", "k", "v", "mask", "p", "is_causal", "scale", "grouped")
+        positions = ("q", "k", "v", "mask", "p", "is_causal")
         named = {names.get(name, name): value for name, value in kwargs.items()}
         return AttentionInputs(**dict(zip(positions, args, strict=False)), **named)
 

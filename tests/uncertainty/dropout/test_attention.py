@@ -39,8 +39,9 @@ def test_attention_in_the_open_is_torchs(mask):
     }[mask]
     if mask == "grouped":
         k, v = k[:, :2], v[:, :2]
-    mine = attention.AttentionInputs.of((q, k, v), options).attend(lambda weights: weights)
-    _close(mine, F.scaled_dot_product_attention(q, k, v, **options))
+    theirs = F.scaled_dot_product_attention(q, k, v, **options)
+    for args, named in (((q, k, v), options), ((), {"query": q, "key": k, "value": v, **options})):
+        _close(attention.AttentionInputs.of(args, named).attend(lambda weights: weights), theirs)
 
 
 def test_the_causal_mask_lies_on_the_device_of_the_queries():

@@ -102,8 +102,18 @@ def test_an_order_that_cannot_be_told_is_refused():
         audit(network.eval(), torch.randn(1, 6))
 
 
-def _recorded(*shape: int) -> RecordedCall:
-    return RecordedCall(Call("dropout", torch.zeros(shape), 0.5), "drop")
+def _recorded(*shape: int, kind: str = "dropout") -> RecordedCall:
+    return RecordedCall(Call(kind, torch.zeros(shape), 0.5), "drop")
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "axes"),
+    [("dropout1d", (2, 4), 1), ("dropout2d", (2, 4, 3, 3, 3), 2), ("dropout3d", (2, 4, 3, 3), 3)],
+)
+def test_an_activation_without_channels_of_that_kind_is_refused(kind, shape, axes):
+    two, three = _recorded(*shape, kind=kind), _recorded(3, *shape[1:], kind=kind)
+    with pytest.raises(UnsupportedSite, match=rf"{kind} needs \[B, C\] and {axes} more axes"):
+        batch_axis.plan_call(two, three, None, 0.5)
 
 
 @pytest.mark.parametrize(

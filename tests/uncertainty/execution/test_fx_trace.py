@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from dubio.uncertainty.dropout.audit import audit
 from dubio.uncertainty.execution import fx_trace, masked
@@ -98,6 +100,19 @@ def test_a_trace_follows_the_widths_of_the_models():
     ]
     dense = [nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3)]
     _trace_and_compare(nn.Sequential(*blocks, *dense).eval(), (1, 4, 4))
+
+
+def test_what_nobody_else_reads_is_overwritten():
+    # Behind each product come a ReLU and a mask, and neither takes memory of its own; the first mask widens one to K.
+    layers = [nn.Linear(6, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3)]
+    network, x = nn.Sequential(*layers).eval(), torch.randn(4, 6)
+    plan = audit(network, x)
+    with torch.inference_mode():
+        graph = fx_trace.trace(network, plan, x, banks_of(plan, 5))
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
+            graph(x)
+    ran = Counter(event.name for event in profiled.events())
+    assert (ran["aten::relu_"], ran["aten::mul_"], ran["aten::mul"]) == (2, 1, 1)
 
 
 @pytest.mark.parametrize(

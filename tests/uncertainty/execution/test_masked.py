@@ -57,6 +57,26 @@ def test_a_mask_multiplies_at_its_site():
     assert F.dropout(x, 0.5, False).tolist() == x.tolist()
 
 
+@torch.inference_mode()
+def test_a_member_leaves_the_input_alone_even_where_dropout_overwrites_it():
+    network = nn.Sequential(nn.Dropout(0.5, inplace=True), nn.Linear(3, 2)).eval()
+    x = torch.tensor([[1.0, 2.0, 3.0]])
+    plan, mask = audit(network, x.clone()), torch.tensor([0.0, 2.0, 2.0])
+    given = x.clone()
+    torch.testing.assert_close(masked.run(network, plan, given, [mask]), network[1](x * mask))
+    assert torch.equal(given, x)
+
+
+@torch.inference_mode()
+def test_a_member_masks_each_row_alike_where_rows_are_merged_with_something_else():
+    network = nn.Sequential(nn.Unflatten(1, (2, 3)), nn.Flatten(0, 1), nn.Dropout(0.5), nn.Unflatten(0, (-1, 2)))
+    network.extend([nn.Flatten(), nn.Linear(6, 2)]).eval()
+    x = torch.randn(5, 6)
+    plan = audit(network, x[:1])
+    mask = torch.arange(1.0, 7.0).view(plan.sites[0].shape)
+    torch.testing.assert_close(masked.run(network, plan, x, [mask]), network[5](x * mask.flatten()))
+
+
 def test_only_the_thread_that_masks_is_masked():
     x, seen = torch.ones(1, 3), []
     with masked.Masking(audit(DROPOUTS, x), [torch.zeros(3)] * 2, 1):
