@@ -39,6 +39,10 @@ FILES = (
 # Tests of a file beside tests/<folder>/test_<file>*.py.
 MORE_TESTS = {
     "uncertainty/committee.py": ["tests/uncertainty/test_isolation.py", "tests/uncertainty/test_report.py"],
+    "uncertainty/dropout/function_mode.py": [
+        "tests/uncertainty/dropout/test_attention.py",
+        "tests/uncertainty/dropout/test_recurrent.py",
+    ],
     "serving/repository/reconciler.py": ["tests/serving/repository/test_repository.py"],
 }
 NOTICED = {"killed", "timeout", "segfault", "suspicious"}

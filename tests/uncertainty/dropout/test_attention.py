@@ -258,6 +258,19 @@ def test_attention_that_drops_out_in_eval_mode_is_refused():
         quick_committee(network, torch.randn(1, L, E))
 
 
+def test_torchs_attention_that_drops_out_in_eval_mode_is_refused():
+    class Always(nn.MultiheadAttention):
+        def forward(self, x: Tensor) -> Tensor:
+            weights = (self.in_proj_weight, self.in_proj_bias, None, None, False, self.dropout)
+            args = (x, x, x, E, H, *weights, self.out_proj.weight, self.out_proj.bias)
+            return F.multi_head_attention_forward(*args, training=True, need_weights=False)[0]
+
+    layers = [Always(E, H, dropout=0.25), nn.Flatten(), nn.Linear(L * E, 3)]
+    network = nn.Sequential(nn.Unflatten(1, (L, E)), *layers).eval()
+    with pytest.raises(UnsupportedSite, match=r"site '1' \(attention, p=0.25\).*would be random"):
+        quick_committee(network, torch.randn(1, L * E))
+
+
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage:UserWarning")
 def test_a_fused_kernel_that_answers_otherwise_than_the_layers_is_refused():
     class Padded(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from dubio.uncertainty.errors import UnsupportedNetwork
+from dubio.uncertainty.errors import UnsupportedNetwork, UnsupportedSite
 from tests.quick import quick_committee
 
 L, F, W = 5, 3, 4
@@ -171,6 +171,18 @@ def test_packed_sequences_are_distributed_as_in_training(in_training, distribute
     network, x = Packed("lstm").eval(), torch.tensor([[1, 2, 3, 0, 0]])
     full = torch.tensor([[1, 2, 3, 4, 5]])
     distributed_alike(quick_committee(network, full, num_samples=3000)(x)[:, 0], in_training(network, x, 3000))
+
+
+def test_a_layer_that_drops_out_in_eval_mode_is_refused():
+    class Always(Recurrent):
+        def forward(self, x: Tensor) -> Tensor:
+            weights = list(self.layer.parameters())
+            outputs, state = torch.gru(x, x.new_zeros(2, len(x), W), weights, True, 2, 0.25, True, False, True)
+            return self.head(torch.cat([outputs.flatten(1), state.transpose(0, 1).flatten(1)], dim=1))
+
+    network = Always("gru", num_layers=2, batch_first=True).eval()
+    with pytest.raises(UnsupportedSite, match=r"gru.*p=0\.25.*deterministic prediction would be random"):
+        quick_committee(network, torch.randn(1, L, F))
 
 
 def test_the_layer_is_left_alone():
