@@ -95,9 +95,7 @@ class Committee:
         self._row = example_input[:1].clone()
         fallbacks = Fallbacks()
         with torch.inference_mode():
-            available = strategies.build(
-                network, self.plan, self._banks, self._row, memory_budget, measure_seconds, fallbacks
-            )
+            available = strategies.build(self.plan, self._banks, self._row, memory_budget, measure_seconds, fallbacks)
             runs = available.strategies
             if self._row.is_cuda:
                 max_rows = cuda_graph.CAPTURED_BYTES // (self.plan.row_bytes * num_samples)
@@ -123,7 +121,7 @@ class Committee:
             in_use=frozenset(self._autotuner.names),
             strategies=tuple(self._autotuner.strategies),
             dropped=self._dropped,
-            before_first_site=work_before_first_site(self.network, self.plan, self._row),
+            before_first_site=work_before_first_site(self.plan, self._row),
             mask_bytes=sum(bank.nbytes for bank in self._banks),
             left_out=self.plan.left_out,
             notes=self.plan.notes,

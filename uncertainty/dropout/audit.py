@@ -22,6 +22,7 @@ class SamplingPlan:
     """What the audit of a network gives: the dropout calls of a pass, and how each is sampled.
 
     Attributes:
+        network: In eval mode.
         calls: The calls that a pass makes, in order.
         zero_rates: Whether calls with a rate of 0 are among them.
         num_classes: C, the number of logits an input gets.
@@ -32,6 +33,7 @@ class SamplingPlan:
         notes: What else a user should know.
     """
 
+    network: nn.Module
     calls: tuple[PlannedCall, ...]
     zero_rates: bool
     num_classes: int
@@ -97,6 +99,7 @@ def audit(network: nn.Module, example_input: Tensor, selection: Selection = ALL)
     if any(batch_axis.merged_axis(*each) is not None for each in both):
         changed = _changed(network, row)
     return SamplingPlan(
+        network,
         tuple(batch_axis.plan_call(*each, changed.get(each[0].name), rates.get(each[0].name)) for each in both),
         zero_rates,
         num_classes=logits_of_pair.shape[1],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dubio.uncertainty.dropout.audit import SamplingPlan
 from dubio.uncertainty.execution import kernels
@@ -25,18 +25,17 @@ class Prefix:
 
     Args:
         chain: As recorded.
-        network: Runs it where that part is no chain.
-        plan: Of the network's audit.
+        plan: Of the network, which runs that part where it is no chain.
     """
 
-    def __init__(self, chain: Chain, network: nn.Module, plan: SamplingPlan) -> None:
+    def __init__(self, chain: Chain, plan: SamplingPlan) -> None:
         self._layers = None if chain.prefix is None else [kernels.prepare(layer) for layer in chain.prefix]
-        self._network, self._plan = network, plan
+        self._plan = plan
 
     def __call__(self, x: Tensor) -> Tensor:
         """Give what the first site sees for ``[B, ...]``."""
         if self._layers is None:
-            return FirstSite(self._plan).activation(self._network, x)
+            return FirstSite(self._plan).activation(x)
         for layer in self._layers:
             x = layer(x)
         return x

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from dubio.uncertainty.dropout.audit import SamplingPlan
 from dubio.uncertainty.dropout.function_mode import Call, DropoutMode
@@ -107,12 +107,11 @@ class Chain:
         return sum(layer.weight.numel() for layer in layers if isinstance(layer, Linear | Conv))
 
 
-def record(network: nn.Module, plan: SamplingPlan, x: Tensor) -> Chain:
+def record(plan: SamplingPlan, x: Tensor) -> Chain:
     """Follow one pass through a network.
 
     Args:
-        network: In eval mode.
-        plan: Of its audit.
+        plan: Of the network.
         x: At least two rows, ``[B, ...]``; another batch size is another pass of the same chain.
 
     Raises:
@@ -120,7 +119,7 @@ def record(network: nn.Module, plan: SamplingPlan, x: Tensor) -> Chain:
     """
     recorder = _Recorder(plan, x)
     with recorder:
-        logits = network(x)
+        logits = plan.network(x)
     if logits is not recorder.last or logits.ndim != 2:
         recorder.stop("the logits are not what the last layer gives")
     if recorder.obstacle is not None:
@@ -133,18 +132,18 @@ class FirstSite(DropoutMode):
 
     def __init__(self, plan: SamplingPlan) -> None:
         super().__init__(plan.zero_rates)
-        self._planned = iter(plan.calls)
+        self._network, self._planned = plan.network, iter(plan.calls)
 
     def drop(self, call: Call) -> Tensor:
         if next(self._planned).site is not None:
             raise _Reached(call.x)
         return call.x
 
-    def activation(self, network: nn.Module, x: Tensor) -> Tensor:
+    def activation(self, x: Tensor) -> Tensor:
         """Give what the first site sees for ``[B, ...]``."""
         try:
             with self:
-                network(x)
+                self._network(x)
         except _Reached as reached:
             return reached.activation
         raise RuntimeError("Expected to meet a dropout site, as when the network was audited, but met none.")

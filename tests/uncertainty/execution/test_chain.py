@@ -57,7 +57,7 @@ def test_layers_are_what_was_built():
     ).eval()
     x = torch.randn(2, 2, 8, 8)
     with torch.inference_mode():
-        recorded = chain.record(network, audit(network, x), x)
+        recorded = chain.record(audit(network, x), x)
     assert recorded.prefix is not None
     (conv,) = recorded.prefix
     assert isinstance(conv, Conv)
@@ -96,7 +96,7 @@ def test_batch_norm_is_fused_into_the_layer_before_it():
     network = nn.Sequential(nn.Dropout(0.5), layer, norm).eval()
     x = torch.randn(2, 1)
     with torch.inference_mode():
-        recorded = chain.record(network, audit(network, x), x)
+        recorded = chain.record(audit(network, x), x)
     _, fused = recorded.layers
     assert isinstance(fused, Linear)
     assert fused.bias is not None
@@ -109,6 +109,6 @@ def test_sites_that_are_left_out_are_not_in_the_chain():
     ).eval()
     x = torch.randn(2, 4)
     with torch.inference_mode():
-        recorded = chain.record(network, audit(network, x, Selection(("4",))), x)
+        recorded = chain.record(audit(network, x, Selection(("4",))), x)
     assert [type(layer) for layer in recorded.prefix or ()] == [Linear, Linear]
     assert [type(layer) for layer in recorded.layers] == [Mask, Linear]

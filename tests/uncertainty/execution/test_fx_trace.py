@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,10 +22,10 @@ def _trace_and_compare(network: nn.Module, shape: tuple[int, ...]) -> None:
     weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with torch.inference_mode():
         for batch in (1, 4):
-            graph = fx_trace.trace(network, plan, torch.randn(batch, *shape), banks)
+            graph = fx_trace.trace(plan, torch.randn(batch, *shape), banks)
             for scale in (1.0, 100.0, -1.0):
                 x = scale * torch.randn(batch, *shape)
-                before, expected = x.clone(), masked.loop(network, plan, x, banks)
+                before, expected = x.clone(), masked.loop(plan, x, banks)
                 first, again = graph(x), graph(x)
                 tolerance = 1e-5 * float(expected.abs().max().clamp(min=1))
                 torch.testing.assert_close(first, expected, rtol=1e-5, atol=tolerance)
@@ -113,6 +114,6 @@ def test_a_trace_follows_the_widths_of_the_models():
 )
 def test_a_value_that_leaves_torch_cannot_be_traced(exit_):
     network = Net(lambda net, h: net.drop(h * exit_(h))).eval()
-    plan = audit(Net(lambda net, h: net.drop(h)).eval(), torch.randn(2, 6))
+    plan = replace(audit(Net(lambda net, h: net.drop(h)).eval(), torch.randn(2, 6)), network=network)
     with torch.inference_mode(), pytest.raises(RuntimeError):
-        fx_trace.trace(network, plan, torch.randn(2, 6), banks_of(plan, 5))
+        fx_trace.trace(plan, torch.randn(2, 6), banks_of(plan, 5))

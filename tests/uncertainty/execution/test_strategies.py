@@ -93,7 +93,7 @@ def test_what_is_mostly_done_before_the_first_site_is_done_once():
 def _build(network: nn.Module, x: Tensor, budget: int = 2**28, seconds: float = 10.0) -> tuple[StrategySet, Fallbacks]:
     plan, fallbacks = audit(network, x), Fallbacks()
     with torch.inference_mode():
-        return strategies.build(network, plan, banks_of(plan, K), x[:1], budget, seconds, fallbacks), fallbacks
+        return strategies.build(plan, banks_of(plan, K), x[:1], budget, seconds, fallbacks), fallbacks
 
 
 def test_a_trace_runs_no_module_and_other_batches_do():
