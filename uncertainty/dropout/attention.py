@@ -18,44 +18,36 @@ from dubio.uncertainty.errors import UnsupportedSite
 
 @dataclass(frozen=True)
 class AttentionInputs:
-    """The arguments of ``F.scaled_dot_product_attention``."""
+    """The arguments of ``F.scaled_dot_product_attention``, named and ordered as torch declares them."""
 
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    mask: Tensor | None = None
-    p: float = 0.0
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    attn_mask: Tensor | None = None
+    dropout_p: float = 0.0
     is_causal: bool = False
     scale: float | None = None
-    grouped: bool = False
-
-    @staticmethod
-    def of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> AttentionInputs:
-        """Bind the arguments as torch declares them."""
-        names = {"query": "q", "key": "k", "value": "v", "attn_mask": "mask", "dropout_p": "p", "enable_gqa": "grouped"}
-        positions = ("q", "k", "v", "mask", "p", "is_causal", "scale", "grouped")
-        named = {names.get(name, name): value for name, value in kwargs.items()}
-        return AttentionInputs(**dict(zip(positions, args, strict=False)), **named)
+    enable_gqa: bool = False
 
     def attend(self, drop: Callable[[Tensor], Tensor]) -> Tensor:
         """Give the attended values, with ``drop`` between softmax and values, as torch documents it."""
-        k, v = self.k, self.v
-        if self.grouped:
-            groups = self.q.shape[-3] // k.shape[-3]
+        k, v = self.key, self.value
+        if self.enable_gqa:
+            groups = self.query.shape[-3] // k.shape[-3]
             k, v = k.repeat_interleave(groups, -3), v.repeat_interleave(groups, -3)
-        scale = 1 / math.sqrt(self.q.shape[-1]) if self.scale is None else self.scale
-        scores = (self.q * scale) @ k.transpose(-2, -1)
+        scale = 1 / math.sqrt(self.query.shape[-1]) if self.scale is None else self.scale
+        scores = (self.query * scale) @ k.transpose(-2, -1)
         allowed = None
         if self.is_causal:
             allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-        elif self.mask is not None and self.mask.dtype == torch.bool:
-            allowed = self.mask
-        elif self.mask is not None:
-            scores = scores + self.mask
+        elif self.attn_mask is not None and self.attn_mask.dtype == torch.bool:
+            allowed = self.attn_mask
+        elif self.attn_mask is not None:
+            scores = scores + self.attn_mask
         if allowed is not None:
             scores = scores.masked_fill(~allowed, -torch.inf)
         weights = scores.softmax(-1)
-        if self.mask is not None:
+        if self.attn_mask is not None:
             # A query that may look at nothing gets zeros from torch, not the NaN of an empty softmax.
             weights = weights.masked_fill((scores == -torch.inf).all(-1, keepdim=True), 0.0)
         return drop(weights.to(v.dtype)) @ v
