@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -30,10 +30,6 @@ class Summary:
     predictive_entropy_B: Tensor
     expected_entropy_B: Tensor
     mutual_information_B: Tensor
-
-    def rows(self, chosen_B: Tensor) -> Summary:
-        """The summary of some of the inputs, by a mask or by indices."""
-        return Summary(*(getattr(self, each.name)[chosen_B] for each in fields(self)))
 
 
 def softmax(logits_KBC: Tensor) -> Tensor:
