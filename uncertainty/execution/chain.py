@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -244,13 +243,17 @@ class _Recorder(DropoutMode):
             return _conv(x, *args[1:], **kwargs)
         if func is F.batch_norm:
             return _batch_norm(*args[1:], **kwargs)
+        others = args[1:]
         rest = {name: value for name, value in kwargs.items() if name not in {"inplace", "input"}}
-        bound = partial(_call, func, args[1:], rest) if args[1:] or rest else func
+
+        def bound(x: Tensor) -> Any:
+            return func(x, *others, **rest)
+
         if func in RELU:
             return Function(torch.relu, separate=True, homogeneous=True)
-        if func is F.group_norm or (func is F.layer_norm and _num_axes(*args[1:], **kwargs) < x.ndim):
+        if func is F.group_norm or (func is F.layer_norm and len(args[1]) < x.ndim):
             return Function(bound)  # treats each row by itself, though it mixes channels
-        if any(isinstance(value, Tensor) for value in (*args[1:], *rest.values())):
+        if any(isinstance(value, Tensor) for value in (*others, *rest.values())):
             return None
         if func in POINTWISE:
             return Function(bound, separate=True)
@@ -259,22 +262,10 @@ class _Recorder(DropoutMode):
         if func in MEANS and x.ndim == 4 and tuple(output.shape[:2]) == tuple(x.shape[:2]):
             return Function(bound, separate=True, homogeneous=True)
         if func in FLATTEN and output.shape == x.shape:
-            return Function(_same, separate=True, homogeneous=True)
+            return Function(lambda x: x, separate=True, homogeneous=True)
         if func in FLATTEN and output.ndim == 2:
-            return Function(partial(torch.flatten, start_dim=1), columns=math.prod(x.shape[2:]))
+            return Function(lambda x: x.flatten(1), columns=math.prod(x.shape[2:]))
         return None
-
-
-def _call(func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor) -> Tensor:
-    return func(x, *args, **kwargs)
-
-
-def _same(x: Tensor) -> Tensor:
-    return x
-
-
-def _num_axes(normalized_shape: Sequence[int], *args: Any, **kwargs: Any) -> int:
-    return len(normalized_shape)
 
 
 def _linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
@@ -291,7 +282,7 @@ def _conv(
     groups: int = 1,
 ) -> Layer:
     if groups != 1 or isinstance(padding, str):
-        return Function(partial(_call, F.conv2d, (weight, bias, stride, padding, dilation, groups), {}))
+        return Function(lambda x: F.conv2d(x, weight, bias, stride, padding, dilation, groups))
     detached = None if bias is None else bias.detach()
     return Conv(weight.detach(), detached, _pair(stride), _pair(padding), _pair(dilation), (x.shape[2], x.shape[3]))
 
