@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -190,14 +192,9 @@ def shares(sizes: Sequence[int], asked: int) -> list[int]:
         sizes: Of the committees.
         asked: At most their sum.
     """
-    given = [0] * len(sizes)
-    while asked:
-        able = [index for index, size in enumerate(sizes) if given[index] < size]
-        step = max(1, min(asked // len(able), *(sizes[index] - given[index] for index in able)))
-        for index in able[:asked]:
-            given[index] += step
-            asked -= step
-    return given
+    turns = (index for turn in range(max(sizes)) for index, size in enumerate(sizes) if turn < size)
+    given = Counter(islice(turns, asked))
+    return [given[index] for index in range(len(sizes))]
 
 
 def _check(predictors: Sequence[Predictor]) -> None:

@@ -23,9 +23,8 @@ OUT_OF_RANGE = "out_of_range"  # a raw value outside what the training split con
 NOT_CALIBRATED = "not_calibrated"
 NOT_CALIBRATED_FOR_SAMPLES = "not_calibrated_for_these_samples"
 
-# As many members as it takes, row by row; see `dubio.uncertainty.detection.adaptive`.
 AUTO: Final = "auto"
-"""As many members as the label and the flag of each row need."""
+"""As many members as the label and the flag of each row need; see `dubio.uncertainty.detection.adaptive`."""
 Samples = int | Literal["auto"] | None
 """How many members to ask: a number, `AUTO`, or None for all."""
 

@@ -29,10 +29,8 @@ NETWORKS: dict[str, type[nn.Module]] = {
 
 def class_path(network_class: type[nn.Module]) -> str:
     """The name under which a checkpoint may refer to a class: the registry's, or its import path."""
-    for name, known in NETWORKS.items():
-        if known is network_class:
-            return name
-    return f"{network_class.__module__}.{network_class.__qualname__}"
+    names = {known: name for name, known in NETWORKS.items()}
+    return names.get(network_class, f"{network_class.__module__}.{network_class.__qualname__}")
 
 
 def outline(spec: NetworkSpec, weights: Mapping[str, Tensor], trusted: Sequence[str] = ()) -> nn.Module:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
@@ -16,41 +15,42 @@ from torch import Tensor
 from dubio.uncertainty.errors import UnsupportedSite
 
 
-@dataclass(frozen=True)
-class AttentionInputs:
-    """The arguments of ``F.scaled_dot_product_attention``, named and ordered as torch declares them."""
+def attend(
+    drop: Callable[[Tensor, float], Tensor],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """The same as ``F.scaled_dot_product_attention``, with ``drop`` between softmax and values, as torch documents it.
 
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    attn_mask: Tensor | None = None
-    dropout_p: float = 0.0
-    is_causal: bool = False
-    scale: float | None = None
-    enable_gqa: bool = False
-
-    def attend(self, drop: Callable[[Tensor], Tensor]) -> Tensor:
-        """Give the attended values, with ``drop`` between softmax and values, as torch documents it."""
-        k, v = self.key, self.value
-        if self.enable_gqa:
-            groups = self.query.shape[-3] // k.shape[-3]
-            k, v = k.repeat_interleave(groups, -3), v.repeat_interleave(groups, -3)
-        scale = 1 / math.sqrt(self.query.shape[-1]) if self.scale is None else self.scale
-        scores = (self.query * scale) @ k.transpose(-2, -1)
-        allowed = None
-        if self.is_causal:
-            allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-        elif self.attn_mask is not None and self.attn_mask.dtype == torch.bool:
-            allowed = self.attn_mask
-        elif self.attn_mask is not None:
-            scores = scores + self.attn_mask
-        if allowed is not None:
-            scores = scores.masked_fill(~allowed, -torch.inf)
-        weights = scores.softmax(-1)
-        if self.attn_mask is not None:
-            # A query that may look at nothing gets zeros from torch, not the NaN of an empty softmax.
-            weights = weights.masked_fill((scores == -torch.inf).all(-1, keepdim=True), 0.0)
-        return drop(weights.to(v.dtype)) @ v
+    Args:
+        drop: Gives what takes the place of the attention weights, from these and the rate.
+        query: This and what follows as torch declares it.
+    """
+    if enable_gqa:
+        groups = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores = (query * scale) @ key.transpose(-2, -1)
+    allowed = None
+    if is_causal:
+        allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    elif attn_mask is not None and attn_mask.dtype == torch.bool:
+        allowed = attn_mask
+    elif attn_mask is not None:
+        scores = scores + attn_mask
+    if allowed is not None:
+        scores = scores.masked_fill(~allowed, -torch.inf)
+    weights = scores.softmax(-1)
+    if attn_mask is not None:
+        # A query that may look at nothing gets zeros from torch, not the NaN of an empty softmax.
+        weights = weights.masked_fill((scores == -torch.inf).all(-1, keepdim=True), 0.0)
+    return drop(weights.to(value.dtype), dropout_p) @ value
 
 
 @functools.cache

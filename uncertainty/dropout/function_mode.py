@@ -111,7 +111,7 @@ class DropoutMode(TorchFunctionMode):
                 call = Call("attention", call.x, call.p, self._attending)
             return self.drop(call) if self._zero_rates or call.p > 0 else call.x
         if func is F.scaled_dot_product_attention:
-            return self._attend(attention.AttentionInputs(*args, **kwargs))
+            return attention.attend(self._drop_attention, *args, **kwargs)
         if func is F.multi_head_attention_forward:
             call_args = attention.named(func, args, kwargs)
             if call_args["dropout_p"] > 0:
@@ -121,12 +121,10 @@ class DropoutMode(TorchFunctionMode):
             return recurrent.forward(func, args, self._between)
         return self.other(func, args, kwargs)
 
-    def _attend(self, inputs: attention.AttentionInputs) -> Tensor:
+    def _drop_attention(self, weights: Tensor, p: float) -> Tensor:
         # Torch's own function drops out whenever it gets a rate; it knows no eval mode.
-        training = inputs.dropout_p > 0 if self._attending is None else self._attending
-        if not self._zero_rates and inputs.dropout_p == 0:
-            return inputs.attend(lambda weights: weights)
-        return inputs.attend(lambda weights: self.drop(Call("attention", weights, inputs.dropout_p, training)))
+        training = p > 0 if self._attending is None else self._attending
+        return self.drop(Call("attention", weights, p, training)) if self._zero_rates or p > 0 else weights
 
     def _between(self, layer: int, kind: str, x: Tensor, p: float, training: bool, steps: Tensor | None) -> Tensor:
         return self.drop(Call(kind, x, p, training, name=f".layer{layer}", steps=steps))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -46,7 +46,7 @@ class SiteRecorder(DropoutMode):
         self.largest_output = 0
         self.value_dependent = False
         self.random: list[tuple[str, str]] = []
-        self._names = names_of(network)
+        self._names = {id(module): name or type(network).__name__ for name, module in network.named_modules()}
         self._poisoned = poisoned
         self._counts: Counter[str] = Counter()
 
@@ -86,8 +86,3 @@ class SiteRecorder(DropoutMode):
                 return self._names[id(owner)]
             frame = frame.f_back  # type: ignore[assignment]
         return "?"
-
-
-def names_of(network: nn.Module) -> Mapping[int, str]:
-    """The dotted name of each module; the network itself goes by its class."""
-    return {id(module): name or type(network).__name__ for name, module in network.named_modules()}

@@ -61,7 +61,6 @@ class BatchedChain:
         self._max_numbers = cached(max_numbers, banks[0].device)
 
     def __call__(self, x: Tensor, members: slice) -> Tensor:
-        """Give logits ``[K, B, C]`` of some members for a batch of any size ``[B, ...]``."""
         if len(x) <= self._max_rows:
             return self._chunk(x, members)
         return torch.cat([self._chunk(rows, members) for rows in torch.split(x, self._max_rows)], dim=1)

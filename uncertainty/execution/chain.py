@@ -144,14 +144,13 @@ class FirstSite(DropoutMode):
             with self:
                 self._network(x)
         except _Reached as reached:
-            return reached.activation
+            activation: Tensor = reached.args[0]
+            return activation
         raise RuntimeError("Expected to meet a dropout site, as when the network was audited, but met none.")
 
 
 class _Reached(Exception):
-    def __init__(self, activation: Tensor) -> None:
-        super().__init__()
-        self.activation = activation
+    """Carries what the first site sees."""
 
 
 class _Recorder(DropoutMode):

@@ -61,7 +61,6 @@ class MaskedNetwork:
         self._max_rows, self._shape, self._traces = max_rows, shape, traces or {}
 
     def __call__(self, x: Tensor, members: slice) -> Tensor:
-        """Give logits ``[K, B, C]`` of some members for a batch of any size ``[B, ...]``."""
         parts = [self._chunk(rows, members) for rows in torch.split(x, self._max_rows)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from dubio.uncertainty.errors import StrategyNotApplicable
 from dubio.uncertainty.execution import kernels
 from dubio.uncertainty.execution.batched import Prefix
-from dubio.uncertainty.execution.chain import Chain, Conv, Function, Linear, Mask
+from dubio.uncertainty.execution.chain import Chain, Function, Layer, Linear, Mask
 from dubio.uncertainty.execution.kernels import Kernel
 
 # Members in a block: many, for the fewest calls; but the more, the more zeros, and the larger what caches must hold.
@@ -29,24 +29,18 @@ BLOCK = 64
 
 
 @dataclass(frozen=True)
-class Gather:
-    """A site behind an activation that is computed whole, from which a member takes the units that it keeps."""
-
-    site: int
-
-
-@dataclass(frozen=True)
 class ThinLayer:
     """A layer of the chain, and the sites that thin it.
 
     Attributes:
-        layer: Of the chain, or a gather between two.
+        layer: Of the chain; a site only behind an activation that is computed whole, from which a member then takes
+            the units that it keeps.
         input_site: Site that the layer's input comes from.
         columns: How many columns each of its channels became.
         output_site: Site that the layer's output goes to.
     """
 
-    layer: Linear | Conv | Function | Gather
+    layer: Layer
     input_site: int | None = None
     columns: int = 1
     output_site: int | None = None
@@ -68,7 +62,7 @@ def plan_layers(chain: Chain) -> list[ThinLayer]:
                 where = "does not drop whole units" if not layer.channels else "follows another without a layer between"
                 raise StrategyNotApplicable(f"site {layer.site} {where}, so its units cannot be left out")
             if producer is None:
-                layers.append(ThinLayer(Gather(layer.site)))
+                layers.append(ThinLayer(layer))
             else:
                 layers[producer] = replace(layers[producer], output_site=layer.site)
             pending, producer, columns = layer.site, None, 1
@@ -104,7 +98,6 @@ class ThinnedChain:
         self.num_weights = num_weights
 
     def __call__(self, x: Tensor, members: slice) -> Tensor:
-        """Give logits ``[K, B, C]`` of some members for a batch of any size ``[B, ...]``."""
         if len(x) <= self._max_rows:
             return self._chunk(x, members)
         return torch.cat([self._chunk(rows, members) for rows in torch.split(x, self._max_rows)], dim=1)
@@ -155,7 +148,7 @@ def thin(prefix: Prefix, chain: Chain, banks: Sequence[Tensor], max_weights: int
 
 def _num_weights(each: ThinLayer, flat_KN: Sequence[Tensor]) -> int:
     """Count the numbers in all members' weights of a layer."""
-    if isinstance(each.layer, Function | Gather):
+    if isinstance(each.layer, Function | Mask):
         return 0
     weight = each.layer.weight
     ones_K = torch.ones(len(flat_KN[0]), dtype=torch.int64, device=weight.device)
@@ -170,7 +163,7 @@ def _num_weights(each: ThinLayer, flat_KN: Sequence[Tensor]) -> int:
 def _side_by_side(chain: Chain, layers: Sequence[ThinLayer]) -> bool:
     """Whether all members' layers can be run as one: linear layers, and functions that know nothing of the axes."""
     return chain.layers[0] == Mask(0, True) and all(
-        (isinstance(each.layer, Gather) and index == 0)
+        (isinstance(each.layer, Mask) and index == 0)
         or isinstance(each.layer, Linear)
         or (isinstance(each.layer, Function) and each.layer.separate)
         for index, each in enumerate(layers)
@@ -189,7 +182,7 @@ def _network(layers: Sequence[ThinLayer], masks: Sequence[Tensor], alone: bool) 
     steps: list[Kernel] = []
     kept_KM = [_kept_indices(mask_KN) for mask_KN in masks]
     for each in layers:
-        if isinstance(each.layer, Gather):
+        if isinstance(each.layer, Mask):
             steps.append(partial(_gather if alone else _gather_all, kept_KM[each.layer.site]))
             continue
         if isinstance(each.layer, Function):
