@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
@@ -139,20 +139,14 @@ class Prediction:
 
     def rows(self, start: int, stop: int) -> Prediction:
         """The prediction of some of the inputs."""
-        return replace(
-            self,
-            samples=self.samples if isinstance(self.samples, int) else self.samples[start:stop],
-            label=self.label[start:stop],
-            probabilities=self.probabilities[start:stop],
-            monte_carlo=self.monte_carlo and _slice(self.monte_carlo, start, stop),
-            flags=self.flags and _slice(self.flags, start, stop),
-        )
+        prediction: Prediction = _slice(self, start, stop)
+        return prediction
 
 
-def _slice(part: Part, start: int, stop: int) -> Part:
-    values: dict[str, Any] = {field.name: getattr(part, field.name) for field in fields(part)}  # type: ignore[arg-type]
-    sliced = {name: v[start:stop] if isinstance(v, np.ndarray | list) else v for name, v in values.items()}
-    return type(part)(**sliced)
+def _slice(value: Any, start: int, stop: int) -> Any:
+    if isinstance(value, Prediction | MonteCarlo | Flags):
+        return type(value)(**{name: _slice(each, start, stop) for name, each in vars(value).items()})
+    return value[start:stop] if isinstance(value, np.ndarray | list) else value
 
 
 def _require(part: Part | None) -> Part:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from dubio.models import MLP, ConvNet
 from dubio.uncertainty.dropout.audit import SamplingPlan, audit
 from dubio.uncertainty.execution import chain, masked, masks, strategies
-from dubio.uncertainty.execution.batched import Prefix
+from dubio.uncertainty.execution.batched import prefix
 from dubio.uncertainty.execution.fallback import Fallbacks, Strategy
+from dubio.uncertainty.execution.kernels import Kernel
 
 K = 7
 
@@ -302,8 +303,8 @@ class Built:
         with torch.inference_mode():
             return chain.record(self.plan, self.inputs(2))
 
-    def prefix(self) -> Prefix:
-        return Prefix(self.chain(), self.plan)
+    def prefix(self) -> Kernel:
+        return prefix(self.chain(), self.plan)
 
     def inputs(self, rows: int) -> Tensor:
         x = torch.randn(rows, *self.shape, generator=torch.Generator().manual_seed(rows))

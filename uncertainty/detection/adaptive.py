@@ -57,20 +57,6 @@ class Stage:
     above: float
     clearance: float
 
-    def settled(self, probs_KBC: Tensor, rank_B: Tensor | None, decided_B: Tensor, committee: int) -> Tensor:
-        """Which rows may stop, ``[B]``.
-
-        Args:
-            probs_KBC: Of the members so far.
-            rank_B: The members' largest rank; None if no score asks them.
-            decided_B: Rows that are flagged whatever the members say.
-            committee: K, the number of all members.
-        """
-        label_B = clearance(probs_KBC, committee) > self.clearance
-        if rank_B is None:
-            return label_B
-        return label_B & (decided_B | (rank_B < self.below) | (rank_B > self.above))
-
 
 @dataclass(frozen=True)
 class Stopped:
@@ -197,8 +183,10 @@ class AdaptiveSampling:
             asked = {score.name: stage_ranks[score.name](score.score(seen)) for score in asking}
             settled_B = torch.ones_like(open_B, dtype=torch.bool)
             if stage:
-                rank_B = torch.stack(list(asked.values())).amax(0) if asked else None
-                settled_B = stage.settled(probs_KBC, rank_B, decided_B[open_B], self.committee)
+                settled_B = clearance(probs_KBC, self.committee) > stage.clearance
+                if asked:
+                    rank_B = torch.stack(list(asked.values())).amax(0)
+                    settled_B &= decided_B[open_B] | (rank_B < stage.below) | (rank_B > stage.above)
             rows = open_B[settled_B]
             if len(rows):
                 known = asked | {name: rank_B[open_B] for name, rank_B in fixed.items()}

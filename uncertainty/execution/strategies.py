@@ -12,7 +12,7 @@ from torch import Tensor
 from dubio.uncertainty.dropout.audit import SamplingPlan, noise_like
 from dubio.uncertainty.errors import StrategyNotApplicable
 from dubio.uncertainty.execution import chain, fx_trace, kernels, masked, thinned
-from dubio.uncertainty.execution.batched import BatchedChain, Prefix, cached
+from dubio.uncertainty.execution.batched import BatchedChain, cached, prefix
 from dubio.uncertainty.execution.fallback import Fallbacks, Strategy
 from dubio.uncertainty.execution.flops import work_before_first_site
 from dubio.uncertainty.execution.tolerance import require_agreement
@@ -158,13 +158,13 @@ def _chains(
         recorded = chain.record(plan, x)
         if recorded.num_weights * plan.dtype.itemsize > budget:
             raise StrategyNotApplicable(f"its weights take more than the budget of {budget} bytes")
-        prefix = Prefix(recorded, plan)
-        batched = BatchedChain(prefix, recorded, banks, numbers)
+        shared = prefix(recorded, plan)
+        batched = BatchedChain(shared, recorded, banks, numbers)
         expected = other(x, members)
         require_agreement(batched(x, members), expected)
         strategies: dict[str, Strategy] = {"chain": _for_shape(x.shape[1:], batched, other)}
         with fallbacks.attempt("thinned"):
-            thin = thinned.thin(prefix, recorded, banks, budget // plan.dtype.itemsize, numbers)
+            thin = thinned.thin(shared, recorded, banks, budget // plan.dtype.itemsize, numbers)
             require_agreement(thin(x, members), expected)
             strategies["thinned"] = _for_shape(x.shape[1:], thin, other)
         return StrategySet(strategies, -(-THINNED_NUMBERS // recorded.row_numel))

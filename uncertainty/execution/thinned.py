@@ -20,7 +20,6 @@ from torch import Tensor
 
 from dubio.uncertainty.errors import StrategyNotApplicable
 from dubio.uncertainty.execution import kernels
-from dubio.uncertainty.execution.batched import Prefix
 from dubio.uncertainty.execution.chain import Chain, Function, Layer, Linear, Mask
 from dubio.uncertainty.execution.kernels import Kernel
 
@@ -90,7 +89,7 @@ class ThinnedChain:
     """
 
     def __init__(
-        self, prefix: Prefix, blocks: Sequence[tuple[int, Sequence[Kernel]]], max_rows: int, num_weights: int
+        self, prefix: Kernel, blocks: Sequence[tuple[int, Sequence[Kernel]]], max_rows: int, num_weights: int
     ) -> None:
         self._prefix = prefix
         self.blocks = tuple(blocks)
@@ -117,7 +116,7 @@ class ThinnedChain:
         return torch.cat(outputs)
 
 
-def thin(prefix: Prefix, chain: Chain, banks: Sequence[Tensor], max_weights: int, max_numbers: int) -> ThinnedChain:
+def thin(prefix: Kernel, chain: Chain, banks: Sequence[Tensor], max_weights: int, max_numbers: int) -> ThinnedChain:
     """Thin every member of a chain.
 
     Args:
