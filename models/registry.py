@@ -63,19 +63,7 @@ def outline(spec: NetworkSpec, weights: Mapping[str, Tensor], trusted: Sequence[
 
 
 def build(spec: NetworkSpec, weights: Mapping[str, Tensor], trusted: Sequence[str] = ()) -> nn.Module:
-    """Build the network of a spec and load its weights.
-
-    Args:
-        spec: Validated.
-        weights: As for `outline`, which is built first.
-        trusted: As for `outline`.
-
-    Returns:
-        The network in eval mode, without gradients.
-
-    Raises:
-        ModelError: If the class is unknown, its arguments are wrong, or the weights do not fit.
-    """
+    """Build the network of a spec with its weights, in eval mode and without gradients; the rest as for `outline`."""
     outline(spec, weights, trusted)
     # Layers draw initial weights, which are then replaced: the caller's random numbers stay as they were.
     with torch.random.fork_rng(devices=[]):

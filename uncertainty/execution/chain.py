@@ -107,11 +107,7 @@ class Chain:
 
 
 def record(plan: SamplingPlan, x: Tensor) -> Chain:
-    """Follow one pass through a network.
-
-    Args:
-        plan: Of the network.
-        x: At least two rows, ``[B, ...]``; another batch size is another pass of the same chain.
+    """Follow one pass of at least two rows ``[B, ...]``; for another batch size the chain is the same.
 
     Raises:
         StrategyNotApplicable: The network from its first site on is not a chain.

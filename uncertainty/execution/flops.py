@@ -18,12 +18,7 @@ from dubio.uncertainty.execution.chain import FirstSite
 def work_before_first_site(plan: SamplingPlan, x: Tensor) -> float | None:
     """Give the share of a pass's counted operations that come before the first site that is sampled.
 
-    Args:
-        plan: Of the network.
-        x: A batch, ``[B, ...]``.
-
-    Returns:
-        Between 0 and 1; None where nothing could be counted.
+    It is between 0 and 1 for a batch ``[B, ...]``; None where nothing could be counted.
     """
     with torch.inference_mode():
         # The recorder drops nothing, but keeps torch from fused kernels, whose operations are not counted.

@@ -77,16 +77,13 @@ class Masking(DropoutMode):
 
 
 def run(plan: SamplingPlan, x: Tensor, masks: Sequence[Tensor], overwrite: bool = True) -> Tensor:
-    """Run one member.
+    """Run one member over ``[B, ...]``, which is left alone, for logits ``[B, C]``.
 
     Args:
         plan: Of the network.
-        x: ``[B, ...]``, left alone.
+        x: Inputs.
         masks: One a site.
         overwrite: Whether a dropout call that works in place does, within the pass.
-
-    Returns:
-        Logits ``[B, C]``.
 
     Raises:
         UnsupportedNetwork: The pass met other sites than the audit.
@@ -97,13 +94,7 @@ def run(plan: SamplingPlan, x: Tensor, masks: Sequence[Tensor], overwrite: bool 
 def loop(plan: SamplingPlan, x: Tensor, banks: Sequence[Tensor]) -> Tensor:
     """Run one member after the other: the reference that every faster strategy is held against.
 
-    Args:
-        plan: Of the network.
-        x: ``[B, ...]``.
-        banks: Scaled masks, ``[K, *site.shape]`` a site.
-
-    Returns:
-        Logits ``[K, B, C]``.
+    With scaled masks ``[K, *site.shape]`` a site it gives logits ``[K, B, C]`` for inputs ``[B, ...]``.
     """
     return torch.stack([run(plan, x, masks) for masks in zip(*banks, strict=True)])
 
