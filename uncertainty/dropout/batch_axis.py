@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 from dubio.uncertainty.dropout.function_mode import CHANNELS, Call, without_axis
@@ -45,11 +43,8 @@ def plan_call(two: Call, three: Call, changed: tuple[Call, Call] | None, p: floa
     full = two.shape
     if merged is not None and axis is not None and changed is not None:
         inner = _rows_are_inner(*changed, merged)
-        full = (
-            (*full[:merged], full[merged] // 2, 2, *full[merged + 1 :])
-            if inner
-            else ((*full[:merged], 2, full[merged] // 2, *full[merged + 1 :]))
-        )
+        rows_and_rest = (full[merged] // 2, 2) if inner else (2, full[merged] // 2)
+        full = (*full[:merged], *rows_and_rest, *full[merged + 1 :])
         axis = merged + 1 if inner else merged
     # A kind that drops channels has one entry for each of the first two axes.
     covered = 2 + (1 if merged in {0, 1} else 0)
@@ -87,11 +82,10 @@ def _rows_are_inner(before: Call, after: Call, axis: int) -> bool:
     one, other = (each.x.movedim(axis, 0).flatten(1) for each in (before, after))
     differs = (~torch.isclose(one, other, rtol=1e-3, atol=1e-6, equal_nan=True)).any(1).nonzero().flatten().tolist()
     size = len(one) // 3
-    inner: Sequence[int] = [index for index in differs if index % 3 == 1]
-    outer: Sequence[int] = [index for index in differs if index // size == 1]
-    if (len(inner) == len(differs)) == (len(outer) == len(differs)):
+    inner, outer = all(index % 3 == 1 for index in differs), all(index // size == 1 for index in differs)
+    if inner == outer:
         raise UnsupportedSite(
             f"{before} sees an activation of shape {before.shape} for a batch of 3, whose axis {axis} holds the rows "
             "together with something else in an order that could not be told; drop out before reshaping."
         )
-    return len(inner) == len(differs)
+    return inner

@@ -136,7 +136,11 @@ def thin(prefix: Kernel, chain: Chain, banks: Sequence[Tensor], max_weights: int
         raise StrategyNotApplicable(
             f"the members' own weights would hold {num_weights} numbers, more than the {max_weights} of the budget"
         )
-    side_by_side = _side_by_side(chain, layers)
+    # Behind the first site: linear layers, and functions that know nothing of the axes.
+    side_by_side = all(
+        isinstance(each.layer, Linear) or (isinstance(each.layer, Function) and each.layer.separate)
+        for each in layers[1:]
+    )
     num_members = len(flat_KN[0])
     num_blocks = -(-num_members // BLOCK) if side_by_side else num_members
     chunks = zip(*(torch.tensor_split(bank, num_blocks) for bank in flat_KN), strict=True)
@@ -157,16 +161,6 @@ def _num_weights(each: ThinLayer, flat_KN: Sequence[Tensor]) -> int:
     if each.input_site is not None:
         in_K = (flat_KN[each.input_site] != 0).sum(1) * each.columns
     return int((out_K * in_K).sum()) * weight[0, 0].numel()
-
-
-def _side_by_side(chain: Chain, layers: Sequence[ThinLayer]) -> bool:
-    """Whether all members' layers can be run as one: linear layers, and functions that know nothing of the axes."""
-    return chain.layers[0] == Mask(0, True) and all(
-        (isinstance(each.layer, Mask) and index == 0)
-        or isinstance(each.layer, Linear)
-        or (isinstance(each.layer, Function) and each.layer.separate)
-        for index, each in enumerate(layers)
-    )
 
 
 def _network(layers: Sequence[ThinLayer], masks: Sequence[Tensor], alone: bool) -> list[Kernel]:
