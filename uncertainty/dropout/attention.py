@@ -77,11 +77,6 @@ def _without_dispatch(function: Callable[..., Any]) -> FunctionType:
 def named(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Name the arguments of a call of ``F.multi_head_attention_forward``, ``dropout_p`` and ``training`` among them.
 
-    Args:
-        function: That of torch, as it was called.
-        args: By position.
-        kwargs: By name.
-
     Raises:
         UnsupportedSite: Torch has changed the function.
     """
@@ -90,10 +85,5 @@ def named(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
 
 
 def forward(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    """Run torch's multi-head attention as in training, and such that an active mode meets the calls inside it.
-
-    Args:
-        function: That of torch, as it was called.
-        arguments: Of `named`.
-    """
+    """Run torch's multi-head attention as in training, and such that an active mode meets the calls inside it."""
     return _without_dispatch(function)(**{**arguments, "training": True})

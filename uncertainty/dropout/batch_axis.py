@@ -10,12 +10,7 @@ from dubio.uncertainty.errors import UnsupportedSite
 
 
 def merged_axis(two: Call, three: Call) -> int | None:
-    """The axis that holds the rows together with something else, or None.
-
-    Args:
-        two: The call in a batch of two rows.
-        three: The same call in a batch of three.
-    """
+    """The axis that holds the rows together with something else, or None; arguments as those of `plan_call`."""
     axis = _varying(two, three)
     return axis if axis is not None and two.shape[axis] > 2 else None
 

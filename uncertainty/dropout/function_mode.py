@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,8 +114,12 @@ class DropoutMode(TorchFunctionMode):
         if func is F.multi_head_attention_forward:
             call_args = attention.named(func, args, kwargs)
             if call_args["dropout_p"] > 0:
-                with self._inside(bool(call_args["training"])), self:
-                    return attention.forward(func, call_args)
+                outer, self._attending = self._attending, bool(call_args["training"])
+                try:
+                    with self:
+                        return attention.forward(func, call_args)
+                finally:
+                    self._attending = outer
         if func in recurrent.KINDS and recurrent.rate(args) > 0:
             return recurrent.forward(func, args, self._between)
         return self.other(func, args, kwargs)
@@ -128,14 +131,6 @@ class DropoutMode(TorchFunctionMode):
 
     def _between(self, layer: int, kind: str, x: Tensor, p: float, training: bool, steps: Tensor | None) -> Tensor:
         return self.drop(Call(kind, x, p, training, name=f".layer{layer}", steps=steps))
-
-    @contextmanager
-    def _inside(self, training: bool) -> Iterator[None]:
-        outer, self._attending = self._attending, training
-        try:
-            yield
-        finally:
-            self._attending = outer
 
 
 def without_axis(shape: Sequence[int], axis: int | None) -> tuple[int, ...]:

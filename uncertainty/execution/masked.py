@@ -44,7 +44,6 @@ class Masking(DropoutMode):
         self._met = 0
 
     def drop(self, call: Call) -> Tensor:
-        """Drop units where the plan has a site."""
         if self._met == len(self._planned):
             raise self._differs("one more")
         planned = self._planned[self._met]
