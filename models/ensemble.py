@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from dubio.models.errors import MismatchedCheckpoints
 from dubio.models.inputs.spec import InputSpec
-from dubio.models.prediction import NOT_CALIBRATED, Prediction, Sampled, Samples, Work, answer
-from dubio.models.predictor import Predictor
+from dubio.models.prediction import NOT_CALIBRATED, Model, Sampled
+from dubio.models.predictor import Predictor, describe_promise
 from dubio.uncertainty import DeterministicPass, Outputs
 from dubio.uncertainty.detection.conformal import JointCalibration
 from dubio.uncertainty.detection.detector import Verdict
@@ -38,25 +39,28 @@ class JointCommittee:
 
 
 @dataclass(frozen=True)
-class Ensemble:
+class Ensemble(Model[list[DeterministicPass]]):
     """Answers like a `Predictor`, with the members of several. Thread-safe.
 
     The deterministic prediction is the mean of the predictors' deterministic probabilities. Mean, standard deviation
     and entropies are over all members of all committees, each with the same weight. An input is flagged if any
-    predictor's p-value is at or below the level of its share of the promise, see `JointCalibration`.
+    predictor's p-value is at or below the level of its share of the promise, see `JointCalibration`. With ``"auto"``
+    each predictor asks as many members as it takes it; what they say is weighted by the size of their committees.
 
     Attributes:
         predictors: Two or more, of the same input and classes.
+        input: What one input is.
+        classes: Names, in the order of the probabilities.
         committee: All their members.
         joint: The common promise; None where there is none.
-        no_promise: Why there is none, one of a prediction's reasons.
-        hint: The same for a reader; None where there is a promise.
+        hint: Why there is none, for a reader; None where there is one.
     """
 
     predictors: tuple[Predictor, ...]
+    input: InputSpec
+    classes: tuple[str, ...]
     committee: JointCommittee
     joint: JointCalibration | None
-    no_promise: str | None
     hint: str | None
 
     @classmethod
@@ -77,57 +81,36 @@ class Ensemble:
             for predictor in predictors
             if predictor.detector is not None and predictor.detector.calibration is not None
         ]
-        joint = no_promise = hint = None
+        joint = hint = None
         if len(known) < len(predictors):
-            no_promise, hint = NOT_CALIBRATED, "a checkpoint is not calibrated"
+            hint = "a checkpoint is not calibrated"
         else:
             try:
                 joint = JointCalibration.fit(known)
             except CalibrationSetTooSmall as error:
-                no_promise, hint = CALIBRATION_TOO_SMALL, f"shared by {len(known)} checkpoints: {error}"
-        return cls(tuple(predictors), committee, joint, no_promise, hint)
+                hint = f"shared by {len(known)} checkpoints: {error}"
+        first = predictors[0]
+        return cls(tuple(predictors), first.input, first.classes, committee, joint, hint)
 
     @property
-    def input(self) -> InputSpec:
-        """What one input is."""
-        return self.predictors[0].input
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names, in the order of the probabilities."""
-        return self.predictors[0].classes
-
-    def predict(self, x: ArrayLike | Tensor, *, samples: Samples = None, work: Work = Work.FLAG) -> Prediction:
-        """Both answers and the flag.
-
-        Args:
-            x: Raw inputs ``[B, *input.shape]``.
-            samples: Ask so many members, in [2, K], taken in turn from the committees; all by default. The flag was
-                calibrated for all members, so with fewer there is none. ``"auto"`` lets each predictor ask as many as
-                it takes it; what they say is weighted by the size of their committees.
-            work: How much to compute: all by default.
-
-        Raises:
-            InvalidInput: As `Predictor.predict`.
-        """
-        return answer(self, x, samples, work)
+    def no_promise(self) -> str | None:
+        if self.joint is not None:
+            return None
+        uncalibrated = any(predictor.no_promise for predictor in self.predictors)
+        return NOT_CALIBRATED if uncalibrated else CALIBRATION_TOO_SMALL
 
     def encode(self, raw: Tensor) -> Tensor:
-        """What the networks eat of checked raw inputs ``[B, *input.shape]``, on their device."""
         return self.predictors[0].encode(raw)
 
     def forward(self, x: Tensor) -> list[DeterministicPass]:
-        """The deterministic pass of each predictor over encoded inputs."""
         return [predictor.forward(x) for predictor in self.predictors]
 
     def classify(self, forwarded: list[DeterministicPass]) -> tuple[Tensor, Tensor]:
-        """The class indices ``[B]`` and the mean of the predictors' deterministic probabilities, ``[B, C]``."""
         pairs = zip(self.predictors, forwarded, strict=True)
         probs_BC = torch.stack([predictor.classify(each)[1] for predictor, each in pairs]).mean(0)
         return probs_BC.argmax(-1), probs_BC
 
     def sample(self, x: Tensor, forwarded: list[DeterministicPass], count: int) -> Sampled:
-        """Ask so many members about encoded inputs, taken in turn from the committees."""
         counts = shares([predictor.committee.num_samples for predictor in self.predictors], count)
         probs_MKBC = [
             predictor.member_probs(x, share) for predictor, share in zip(self.predictors, counts, strict=True) if share
@@ -140,11 +123,6 @@ class Ensemble:
         return Sampled(count, summarise(torch.cat(probs_MKBC)), judge)
 
     def sample_adaptively(self, x: Tensor, forwarded: list[DeterministicPass]) -> Sampled:
-        """Let each predictor ask about each encoded input as many of its members as it takes it.
-
-        Raises:
-            InvalidInput: If one of them was never calibrated.
-        """
         pairs = zip(self.predictors, forwarded, strict=True)
         sampled = [predictor.sample_adaptively(x, seen) for predictor, seen in pairs]
         sizes = [predictor.committee.num_samples for predictor in self.predictors]
@@ -189,18 +167,9 @@ class Ensemble:
         if self.joint is None:
             return None
         parts = [part for predictor in self.predictors if (part := predictor.describe()["calibration"])]
-        return {
-            "scores": sorted({name for part in parts for name in part["scores"]}),
-            "alpha": self.joint.alpha,
-            "delta": self.joint.delta,
-            "n": min(part["n"] for part in parts),
-            "level": self.joint.level,
-            "promise": (
-                f"at most {self.joint.alpha:.1%} of in-distribution inputs are flagged by any of {len(parts)} "
-                f"checkpoints, with confidence {1 - self.joint.delta:.0%}; how many strangers are caught is not "
-                "promised"
-            ),
-        }
+        scores = sorted({name for part in parts for name in part["scores"]})
+        rows = min(part["n"] for part in parts)
+        return describe_promise(self.joint, scores, rows, by=f" by any of {len(parts)} checkpoints")
 
     def _joint_verdict(self, verdicts: Sequence[Verdict]) -> Verdict:
         if self.joint is None:
@@ -223,14 +192,9 @@ def shares(sizes: Sequence[int], asked: int) -> list[int]:
         sizes: Of the committees.
         asked: At most their sum.
     """
-    given = [0] * len(sizes)
-    while asked:
-        able = [index for index, size in enumerate(sizes) if given[index] < size]
-        step = max(1, min(asked // len(able), *(sizes[index] - given[index] for index in able)))
-        for index in able[:asked]:
-            given[index] += step
-            asked -= step
-    return given
+    turns = (index for turn in range(max(sizes)) for index, size in enumerate(sizes) if turn < size)
+    given = Counter(islice(turns, asked))
+    return [given[index] for index in range(len(sizes))]
 
 
 def _check(predictors: Sequence[Predictor]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,9 +23,8 @@ OUT_OF_RANGE = "out_of_range"  # a raw value outside what the training split con
 NOT_CALIBRATED = "not_calibrated"
 NOT_CALIBRATED_FOR_SAMPLES = "not_calibrated_for_these_samples"
 
-# As many members as it takes, row by row; see `dubio.uncertainty.detection.adaptive`.
 AUTO: Final = "auto"
-"""As many members as the label and the flag of each row need."""
+"""As many members as the label and the flag of each row need; see `dubio.uncertainty.detection.adaptive`."""
 Samples = int | Literal["auto"] | None
 """How many members to ask: a number, `AUTO`, or None for all."""
 
@@ -139,20 +139,14 @@ class Prediction:
 
     def rows(self, start: int, stop: int) -> Prediction:
         """The prediction of some of the inputs."""
-        return replace(
-            self,
-            samples=self.samples if isinstance(self.samples, int) else self.samples[start:stop],
-            label=self.label[start:stop],
-            probabilities=self.probabilities[start:stop],
-            monte_carlo=self.monte_carlo and _slice(self.monte_carlo, start, stop),
-            flags=self.flags and _slice(self.flags, start, stop),
-        )
+        prediction: Prediction = _slice(self, start, stop)
+        return prediction
 
 
-def _slice(part: Part, start: int, stop: int) -> Part:
-    values: dict[str, Any] = {field.name: getattr(part, field.name) for field in fields(part)}  # type: ignore[arg-type]
-    sliced = {name: v[start:stop] if isinstance(v, np.ndarray | list) else v for name, v in values.items()}
-    return type(part)(**sliced)
+def _slice(value: Any, start: int, stop: int) -> Any:
+    if isinstance(value, Prediction | MonteCarlo | Flags):
+        return type(value)(**{name: _slice(each, start, stop) for name, each in vars(value).items()})
+    return value[start:stop] if isinstance(value, np.ndarray | list) else value
 
 
 def _require(part: Part | None) -> Part:
@@ -187,33 +181,80 @@ class Members(Protocol):
         """How many they are."""
 
 
-class Model(Protocol[Pass]):
-    """What can answer: a predictor or an ensemble."""
+class Model(ABC, Generic[Pass]):
+    """What can answer: a predictor or an ensemble.
+
+    Attributes:
+        input: What one input is.
+        committee: All members.
+    """
+
+    input: InputSpec
+    committee: Members
+
+    def predict(self, x: ArrayLike | Tensor, *, samples: Samples = None, work: Work = Work.FLAG) -> Prediction:
+        """Both answers and the flag.
+
+        Args:
+            x: Raw inputs ``[B, *input.shape]``.
+            samples: Ask only so many members, in [2, K]; all by default. A predictor asks its first ones, an ensemble
+                takes them in turn from its committees. The flag was calibrated for all members, so with fewer there is
+                none. ``"auto"`` asks about each input as many as it takes, and keeps the promise; see
+                `dubio.uncertainty.detection.adaptive`.
+            work: How much to compute: all by default.
+
+        Raises:
+            InvalidInput: If the shape is wrong, values are not finite or overflow the network, or ``samples`` is out
+                of range or ``"auto"`` although nothing was learned about it.
+        """
+        total = self.committee.num_samples
+        auto = isinstance(samples, str) and samples == AUTO
+        count = total if samples is None or auto else samples
+        if type(count) is not int or not 2 <= count <= total:
+            raise InvalidInput(
+                f"Expected `samples` to be an integer in [2, {total}], the committee's size, but got {count!r:.80}."
+            )
+        raw = encoding.check(self.input, x)
+        with torch.inference_mode():
+            encoded = self.encode(raw)
+            forwarded = self.forward(encoded)
+            label_B, probs_BC = self.classify(forwarded)
+            encoding.refuse_overflow(self.input, raw, probs_BC)
+            prediction = Prediction(0, label_B.cpu().numpy(), probs_BC.cpu().numpy(), monte_carlo=None, flags=None)
+            if work == Work.DETERMINISTIC:
+                return prediction
+            sampled = self.sample_adaptively(encoded, forwarded) if auto else self.sample(encoded, forwarded, count)
+            # Members may overflow where the network does not: what they keep is larger by 1 / (1 - p).
+            encoding.refuse_overflow(self.input, raw, sampled.summary.mean_BC)
+            flags = None
+            if work == Work.FLAG:
+                reason = self.no_promise or (NOT_CALIBRATED_FOR_SAMPLES if count != total else None)
+                flags = Flags(None, None, None, [reason] * len(raw)) if reason else _flags(self.input, raw, sampled)
+            asked = sampled.samples if isinstance(sampled.samples, int) else sampled.samples.cpu().numpy()
+            return replace(prediction, samples=asked, monte_carlo=_monte_carlo(sampled.summary), flags=flags)
 
     @property
-    def input(self) -> InputSpec:
-        """What one input is."""
-
-    @property
-    def committee(self) -> Members:
-        """All members."""
-
-    @property
+    @abstractmethod
     def no_promise(self) -> str | None:
         """Why nothing can be flagged, one of a prediction's reasons; None where there is a promise."""
 
+    @abstractmethod
     def encode(self, raw: Tensor) -> Tensor:
         """What the network eats of checked raw inputs ``[B, *input.shape]``, on its device."""
 
+    @abstractmethod
     def forward(self, x: Tensor) -> Pass:
         """The deterministic pass over encoded inputs."""
 
+    @abstractmethod
     def classify(self, forwarded: Pass) -> tuple[Tensor, Tensor]:
         """The deterministic class indices ``[B]`` and probabilities ``[B, C]``."""
 
+    @abstractmethod
     def sample(self, x: Tensor, forwarded: Pass, count: int) -> Sampled:
         """Ask so many members about encoded inputs."""
 
+    @abstractmethod
     def sample_adaptively(self, x: Tensor, forwarded: Pass) -> Sampled:
         """Ask about each encoded input as many members as it takes.
 
@@ -222,37 +263,8 @@ class Model(Protocol[Pass]):
         """
 
 
-def answer(model: Model[Pass], x: ArrayLike | Tensor, samples: Samples, work: Work) -> Prediction:
-    """Both answers and the flag; see `dubio.models.Predictor.predict`."""
-    total = model.committee.num_samples
-    auto = isinstance(samples, str) and samples == AUTO
-    count = total if samples is None or auto else samples
-    if type(count) is not int or not 2 <= count <= total:
-        raise InvalidInput(
-            f"Expected `samples` to be an integer in [2, {total}], the committee's size, but got {count!r:.80}."
-        )
-    raw = encoding.check(model.input, x)
-    with torch.inference_mode():
-        encoded = model.encode(raw)
-        forwarded = model.forward(encoded)
-        label_B, probs_BC = model.classify(forwarded)
-        encoding.refuse_overflow(model.input, raw, probs_BC)
-        prediction = Prediction(0, label_B.cpu().numpy(), probs_BC.cpu().numpy(), monte_carlo=None, flags=None)
-        if work == Work.DETERMINISTIC:
-            return prediction
-        sampled = model.sample_adaptively(encoded, forwarded) if auto else model.sample(encoded, forwarded, count)
-        # Members may overflow where the network does not: what they keep is larger by 1 / (1 - p).
-        encoding.refuse_overflow(model.input, raw, sampled.summary.mean_BC)
-        flags = None
-        if work == Work.FLAG:
-            reason = model.no_promise or (NOT_CALIBRATED_FOR_SAMPLES if count != total else None)
-            flags = Flags(None, None, None, [reason] * len(raw)) if reason else _flags(model, raw, sampled.judge())
-        asked = sampled.samples if isinstance(sampled.samples, int) else sampled.samples.cpu().numpy()
-        return replace(prediction, samples=asked, monte_carlo=_monte_carlo(sampled.summary), flags=flags)
-
-
-def _flags(model: Model[Pass], raw: Tensor, verdict: Verdict) -> Flags:
-    outside_B = encoding.outside(model.input, raw)
+def _flags(input_spec: InputSpec, raw: Tensor, sampled: Sampled) -> Flags:
+    verdict, outside_B = sampled.judge(), encoding.outside(input_spec, raw)
     rows = zip(verdict.flagged_B.tolist(), outside_B.tolist(), verdict.reasons, strict=True)
     return Flags(
         p_value=verdict.p_value_B.cpu().numpy(),

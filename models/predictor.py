@@ -14,16 +14,17 @@ from torch import Tensor, nn
 from dubio.models.errors import InvalidInput
 from dubio.models.inputs import encoding
 from dubio.models.inputs.spec import InputSpec
-from dubio.models.prediction import NOT_CALIBRATED, Prediction, Sampled, Samples, Work, answer
+from dubio.models.prediction import NOT_CALIBRATED, Model, Sampled
 from dubio.models.spec import NetworkSpec, Provenance, Temperature
-from dubio.uncertainty import AdaptiveSampling, Committee, Detector, DeterministicPass, FeatureTap, Outputs
+from dubio.uncertainty import AdaptiveSampling, Calibration, Committee, Detector, DeterministicPass, FeatureTap, Outputs
+from dubio.uncertainty.detection.conformal import JointCalibration
 from dubio.uncertainty.detection.detector import Verdict
 from dubio.uncertainty.detection.measures import softmax
 from dubio.uncertainty.errors import NotFitted
 
 
 @dataclass(frozen=True)
-class Predictor:
+class Predictor(Model[DeterministicPass]):
     """Answers inputs twice, deterministically and by MC dropout, and flags strangers. Thread-safe.
 
     Attributes:
@@ -99,22 +100,6 @@ class Predictor:
         """The same predictor with what calibration learned."""
         return replace(self, temperature=temperature, detector=detector, provenance=provenance, stopping=stopping)
 
-    def predict(self, x: ArrayLike | Tensor, *, samples: Samples = None, work: Work = Work.FLAG) -> Prediction:
-        """Both answers and the flag.
-
-        Args:
-            x: Raw inputs ``[B, *input.shape]``.
-            samples: Ask only the first so many members, in [2, K]; all by default. The flag was calibrated for all
-                members, so with fewer there is none. ``"auto"`` asks about each input as many as it takes, and keeps
-                the promise; see `dubio.uncertainty.detection.adaptive`.
-            work: How much to compute: all by default.
-
-        Raises:
-            InvalidInput: If the shape is wrong, values are not finite or overflow the network, or ``samples`` is out
-                of range or ``"auto"`` although nothing was learned about it.
-        """
-        return answer(self, x, samples, work)
-
     def outputs(self, x: ArrayLike | Tensor) -> Outputs:
         """What the detector sees of raw inputs ``[B, *input.shape]``, from the whole committee.
 
@@ -144,20 +129,16 @@ class Predictor:
 
     @property
     def no_promise(self) -> str | None:
-        """Why nothing can be flagged; None once calibrated."""
         return NOT_CALIBRATED if self.detector is None or self.detector.calibration is None else None
 
     def encode(self, raw: Tensor) -> Tensor:
-        """What the network eats of checked raw inputs ``[B, *input.shape]``, on its device."""
         return self._encoder(raw)
 
     def forward(self, x: Tensor) -> DeterministicPass:
-        """The deterministic pass over encoded inputs."""
         logits_BC, features_BF = self.tap(x)
         return DeterministicPass(x.flatten(1).float(), logits_BC, features_BF)
 
     def classify(self, forwarded: DeterministicPass) -> tuple[Tensor, Tensor]:
-        """The deterministic class indices ``[B]`` and probabilities ``[B, C]``."""
         logits_BC = forwarded.logits_BC
         return logits_BC.argmax(-1), (logits_BC / self.temperature.deterministic).softmax(-1)
 
@@ -176,16 +157,10 @@ class Predictor:
         return self.detector.judge(outputs)
 
     def sample(self, x: Tensor, forwarded: DeterministicPass, count: int) -> Sampled:
-        """Ask the first so many members about encoded inputs."""
         outputs = Outputs(forwarded, self.member_probs(x, count))
         return Sampled(count, outputs.summary, lambda: self.judge(outputs))
 
     def sample_adaptively(self, x: Tensor, forwarded: DeterministicPass) -> Sampled:
-        """Ask about each encoded input as many members as it takes.
-
-        Raises:
-            InvalidInput: If the predictor was never calibrated.
-        """
         if self.stopping is None or self.detector is None:
             raise InvalidInput(
                 'Expected a model that was calibrated for `samples` = "auto", but this one was not; calibrate it with '
@@ -227,21 +202,28 @@ class Predictor:
         if self.detector is None or self.detector.calibration is None:
             return None
         calibration = self.detector.calibration
-        return {
-            "scores": [score.name for score in self.detector.scores],
-            "alpha": calibration.alpha,
-            "delta": calibration.delta,
-            "n": len(calibration.scores_N),
-            "level": calibration.level,
-            "promise": (
-                f"at most {calibration.alpha:.1%} of in-distribution inputs are flagged, with confidence "
-                f"{1 - calibration.delta:.0%}; how many strangers are caught is not promised"
-            ),
-        }
+        return describe_promise(calibration, [score.name for score in self.detector.scores], len(calibration.scores_N))
 
     @cached_property
     def _encoder(self) -> Callable[[Tensor], Tensor]:
         return encoding.encoder(self.input, _device(self.network))
+
+
+def describe_promise(
+    calibration: Calibration | JointCalibration, scores: list[str], rows: int, by: str = ""
+) -> dict[str, Any]:
+    """A calibration of so many rows as plain data; ``by`` says who flags an input, where that is not the predictor."""
+    return {
+        "scores": scores,
+        "alpha": calibration.alpha,
+        "delta": calibration.delta,
+        "n": rows,
+        "level": calibration.level,
+        "promise": (
+            f"at most {calibration.alpha:.1%} of in-distribution inputs are flagged{by}, with confidence "
+            f"{1 - calibration.delta:.0%}; how many strangers are caught is not promised"
+        ),
+    }
 
 
 def _device(network: nn.Module) -> torch.device:

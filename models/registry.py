@@ -29,10 +29,8 @@ NETWORKS: dict[str, type[nn.Module]] = {
 
 def class_path(network_class: type[nn.Module]) -> str:
     """The name under which a checkpoint may refer to a class: the registry's, or its import path."""
-    for name, known in NETWORKS.items():
-        if known is network_class:
-            return name
-    return f"{network_class.__module__}.{network_class.__qualname__}"
+    names = {known: name for name, known in NETWORKS.items()}
+    return names.get(network_class, f"{network_class.__module__}.{network_class.__qualname__}")
 
 
 def outline(spec: NetworkSpec, weights: Mapping[str, Tensor], trusted: Sequence[str] = ()) -> nn.Module:
@@ -65,19 +63,7 @@ def outline(spec: NetworkSpec, weights: Mapping[str, Tensor], trusted: Sequence[
 
 
 def build(spec: NetworkSpec, weights: Mapping[str, Tensor], trusted: Sequence[str] = ()) -> nn.Module:
-    """Build the network of a spec and load its weights.
-
-    Args:
-        spec: Validated.
-        weights: As for `outline`, which is built first.
-        trusted: As for `outline`.
-
-    Returns:
-        The network in eval mode, without gradients.
-
-    Raises:
-        ModelError: If the class is unknown, its arguments are wrong, or the weights do not fit.
-    """
+    """Build the network of a spec with its weights, in eval mode and without gradients; the rest as for `outline`."""
     outline(spec, weights, trusted)
     # Layers draw initial weights, which are then replaced: the caller's random numbers stay as they were.
     with torch.random.fork_rng(devices=[]):

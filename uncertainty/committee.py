@@ -95,9 +95,7 @@ class Committee:
         self._row = example_input[:1].clone()
         fallbacks = Fallbacks()
         with torch.inference_mode():
-            available = strategies.build(
-                network, self.plan, self._banks, self._row, memory_budget, measure_seconds, fallbacks
-            )
+            available = strategies.build(self.plan, self._banks, self._row, memory_budget, measure_seconds, fallbacks)
             runs = available.strategies
             if self._row.is_cuda:
                 max_rows = cuda_graph.CAPTURED_BYTES // (self.plan.row_bytes * num_samples)
@@ -117,16 +115,12 @@ class Committee:
     def audit(self) -> Report:
         """Say what is sampled and how, as a table: ``print(committee.audit())``."""
         return Report(
-            calls=self.plan.sampled,
-            num_samples=self.num_samples,
-            strategy=self.strategy,
-            in_use=frozenset(self._autotuner.names),
-            strategies=tuple(self._autotuner.strategies),
-            dropped=self._dropped,
-            before_first_site=work_before_first_site(self.network, self.plan, self._row),
+            self.plan,
+            self.num_samples,
+            self._autotuner,
+            self._dropped,
+            before_first_site=work_before_first_site(self.plan, self._row),
             mask_bytes=sum(bank.nbytes for bank in self._banks),
-            left_out=self.plan.left_out,
-            notes=self.plan.notes,
         )
 
     def __call__(self, x: Tensor, num_samples: int | None = None, first: int = 0) -> Tensor:

@@ -1,11 +1,12 @@
-"""The report: what a committee samples, and how, as a table for people and as plain data."""
+"""The report: what a committee samples, and how, as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dubio.uncertainty.dropout.sites import PlannedCall
+from dubio.uncertainty.dropout.audit import SamplingPlan
+from dubio.uncertainty.execution.autotune import Autotuner
 from dubio.uncertainty.execution.fallback import Dropped
 
 
@@ -14,33 +15,25 @@ class Report:
     """What an audit found and what came of it.
 
     Attributes:
-        calls: The calls at which a mask is applied, in order.
+        plan: Of the network.
         num_samples: K.
-        strategy: How the members are run, by the size of the batch.
-        in_use: Names of those strategies.
-        strategies: Names of all that give what the plain loop gives.
+        autotuner: Has all strategies that give what the plain loop gives, and the one for each batch size.
         dropped: Those that are not used, and why.
         before_first_site: Share of a pass's multiplications (of matrix products and convolutions) that come before the
             first site; vmap and thinning do them once for all members. None where nothing could be counted.
         mask_bytes: Memory of all members' masks.
-        left_out: Sites that are not sampled because they were not chosen.
-        notes: What else a user should know.
     """
 
-    calls: tuple[PlannedCall, ...]
+    plan: SamplingPlan
     num_samples: int
-    strategy: str
-    in_use: frozenset[str]
-    strategies: tuple[str, ...]
+    autotuner: Autotuner
     dropped: tuple[Dropped, ...]
     before_first_site: float | None
     mask_bytes: int
-    left_out: tuple[str, ...]
-    notes: tuple[str, ...]
 
     def __str__(self) -> str:
         sites = [("site", "kind", "p", "trained p", "mask", "drops from")]
-        for call in self.calls:
+        for call in self.plan.sampled:
             if call.site:
                 source = "weight or constant" if call.site.axis is None and not call.packed else "activation"
                 # A rate of 0 in the call: only train mode showed it.
@@ -48,8 +41,10 @@ class Report:
                 shape = " x ".join(map(str, call.site.shape)) or "1"
                 sites.append((call.site.name, call.kind, f"{call.site.p:g}", trained, shape, source))
         strategies = [("strategy", "state", "why")]
-        for name in self.strategies:
-            strategies.append((name, "in use" if name in self.in_use else "agrees", "gives what the plain loop gives"))
+        for name in self.autotuner.strategies:
+            strategies.append(
+                (name, "in use" if name in self.autotuner.names else "agrees", "gives what the plain loop gives")
+            )
         strategies += [(each.name, "failed" if each.failed else "not applicable", each.reason) for each in self.dropped]
         share = "unknown" if self.before_first_site is None else f"{self.before_first_site:.1%}"
         return "\n".join(
@@ -58,11 +53,11 @@ class Report:
                 "",
                 *_table(strategies),
                 "",
-                f"members                {self.num_samples}, strategy: {self.strategy}",
+                f"members                {self.num_samples}, strategy: {self.autotuner}",
                 f"work before first site {share} of a pass",
                 f"masks                  {self.mask_bytes / 2**20:.1f} MiB",
-                *(f"left out               {name}" for name in self.left_out),
-                *(f"note                   {note}" for note in self.notes),
+                *(f"left out               {name}" for name in self.plan.left_out),
+                *(f"note                   {note}" for note in self.plan.notes),
             ]
         )
 

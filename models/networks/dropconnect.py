@@ -32,7 +32,6 @@ class DropConnectLinear(nn.Linear):
         return F.linear(input, F.dropout(self.weight, self.rate, self.training), self.bias)
 
     def extra_repr(self) -> str:
-        """What a printed layer says."""
         return f"{super().extra_repr()}, rate={self.rate:g}"
 
 

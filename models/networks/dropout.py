@@ -16,7 +16,6 @@ class _Dropout(nn.Module):
         self.p = p
 
     def extra_repr(self) -> str:
-        """What a printed layer says."""
         return f"p={self.p:g}"
 
 

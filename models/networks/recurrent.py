@@ -83,16 +83,7 @@ class RecurrentNet(nn.Module):
 
 
 class RecurrentLayer(nn.Module):
-    """One layer in one direction; see `RecurrentNet`.
-
-    Args:
-        features: Numbers in each time step.
-        width: Units of the state.
-        cell: ``lstm`` or ``gru``.
-        backward: Whether it reads from the end.
-        input_rate: Share of the features that a sequence does without.
-        recurrent_rate: Share of the state that is not fed back.
-    """
+    """One layer of a `RecurrentNet` in one direction; a backward one reads from the end."""
 
     def __init__(
         self, features: int, width: int, cell: str, backward: bool, input_rate: float, recurrent_rate: float

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from dubio.models import MLP, ConvNet
 from dubio.uncertainty.dropout.audit import SamplingPlan, audit
 from dubio.uncertainty.execution import chain, masked, masks, strategies
-from dubio.uncertainty.execution.batched import Prefix
+from dubio.uncertainty.execution.batched import prefix
 from dubio.uncertainty.execution.fallback import Fallbacks, Strategy
+from dubio.uncertainty.execution.kernels import Kernel
 
 K = 7
 
@@ -300,10 +301,10 @@ class Built:
 
     def chain(self) -> chain.Chain:
         with torch.inference_mode():
-            return chain.record(self.network, self.plan, self.inputs(2))
+            return chain.record(self.plan, self.inputs(2))
 
-    def prefix(self) -> Prefix:
-        return Prefix(self.chain(), self.network, self.plan)
+    def prefix(self) -> Kernel:
+        return prefix(self.chain(), self.plan)
 
     def inputs(self, rows: int) -> Tensor:
         x = torch.randn(rows, *self.shape, generator=torch.Generator().manual_seed(rows))
@@ -311,7 +312,7 @@ class Built:
 
     def loop(self, x: Tensor) -> Tensor:
         """What the plain loop over the members gives, ``[K, B, C]``."""
-        return masked.loop(self.network, self.plan, x, self.banks)
+        return masked.loop(self.plan, x, self.banks)
 
 
 def built(build: Callable[[], nn.Module], shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Built:
@@ -342,4 +343,4 @@ def strategies_of(case: Built, num_samples: int = K) -> dict[str, Strategy]:
     """Every strategy that agrees with the loop, by name."""
     banks, row = banks_of(case.plan, num_samples), case.inputs(1)
     with torch.inference_mode():
-        return strategies.build(case.network, case.plan, banks, row, 2**28, 10.0, Fallbacks()).strategies
+        return strategies.build(case.plan, banks, row, 2**28, 10.0, Fallbacks()).strategies

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -57,20 +57,6 @@ class Stage:
     above: float
     clearance: float
 
-    def settled(self, probs_KBC: Tensor, rank_B: Tensor | None, decided_B: Tensor, committee: int) -> Tensor:
-        """Which rows may stop, ``[B]``.
-
-        Args:
-            probs_KBC: Of the members so far.
-            rank_B: The members' largest rank; None if no score asks them.
-            decided_B: Rows that are flagged whatever the members say.
-            committee: K, the number of all members.
-        """
-        label_B = clearance(probs_KBC, committee) > self.clearance
-        if rank_B is None:
-            return label_B
-        return label_B & (decided_B | (rank_B < self.below) | (rank_B > self.above))
-
 
 @dataclass(frozen=True)
 class Stopped:
@@ -85,20 +71,6 @@ class Stopped:
     samples_B: Tensor
     summary: Summary
     ranks_SB: Tensor
-
-    @staticmethod
-    def gather(parts: Sequence[tuple[Tensor, Stopped]]) -> Stopped:
-        """Rows that stopped at different stages, back in the order of their indices."""
-        order_B = torch.cat([rows for rows, _ in parts]).argsort()
-        measures = [
-            torch.cat([getattr(stopped.summary, field.name) for _, stopped in parts])[order_B]
-            for field in fields(Summary)
-        ]
-        return Stopped(
-            samples_B=torch.cat([stopped.samples_B for _, stopped in parts])[order_B],
-            summary=Summary(*measures),
-            ranks_SB=torch.cat([stopped.ranks_SB for _, stopped in parts], dim=1)[:, order_B],
-        )
 
 
 @dataclass(frozen=True)
@@ -201,7 +173,8 @@ class AdaptiveSampling:
         asking = [score for score in detector.scores if score.asks_members]
         open_B = torch.arange(probs_KBC.shape[1], device=probs_KBC.device)
         decided_B = torch.stack(list(fixed.values())).amax(0) > self.decided if fixed else open_B < 0
-        done: list[tuple[Tensor, Stopped]] = []
+        # Of the rows that stopped: their indices, how many members they asked, the ranks, and the measures.
+        done: list[tuple[Tensor, ...]] = []
         for stage in (*self.stages, None):  # at last all members
             members, stage_ranks = (stage.members, stage.ranks) if stage else (self.committee, detector.ranks)
             more_KBC = sample(open_B, len(probs_KBC), members - len(probs_KBC))
@@ -210,17 +183,23 @@ class AdaptiveSampling:
             asked = {score.name: stage_ranks[score.name](score.score(seen)) for score in asking}
             settled_B = torch.ones_like(open_B, dtype=torch.bool)
             if stage:
-                rank_B = torch.stack(list(asked.values())).amax(0) if asked else None
-                settled_B = stage.settled(probs_KBC, rank_B, decided_B[open_B], self.committee)
+                settled_B = clearance(probs_KBC, self.committee) > stage.clearance
+                if asked:
+                    rank_B = torch.stack(list(asked.values())).amax(0)
+                    settled_B &= decided_B[open_B] | (rank_B < stage.below) | (rank_B > stage.above)
             rows = open_B[settled_B]
             if len(rows):
                 known = asked | {name: rank_B[open_B] for name, rank_B in fixed.items()}
-                ranks_SB = torch.stack([known[score.name] for score in detector.scores])[:, settled_B]
-                done.append((rows, Stopped(torch.full_like(rows, members), seen.summary.rows(settled_B), ranks_SB)))
+                ranks_BS = torch.stack([known[score.name] for score in detector.scores], dim=1)[settled_B]
+                measured = (measure[settled_B] for measure in vars(seen.summary).values())
+                done.append((rows, torch.full_like(rows, members), ranks_BS, *measured))
             open_B, probs_KBC = open_B[~settled_B], probs_KBC[:, ~settled_B]
             if not len(open_B):
                 break
-        return Stopped.gather(done)
+        rows_B, *values = (torch.cat(parts) for parts in zip(*done, strict=True))
+        order_B = rows_B.argsort()
+        samples_B, ranks_BS, *measures = (value[order_B] for value in values)
+        return Stopped(samples_B, Summary(*measures), ranks_BS.T)
 
     def judge(self, detector: Detector, stopped: Stopped) -> Verdict:
         """P-values, flags and reasons.

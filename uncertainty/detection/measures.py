@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -31,10 +31,6 @@ class Summary:
     expected_entropy_B: Tensor
     mutual_information_B: Tensor
 
-    def rows(self, chosen_B: Tensor) -> Summary:
-        """The summary of some of the inputs, by a mask or by indices."""
-        return Summary(*(getattr(self, each.name)[chosen_B] for each in fields(self)))
-
 
 def softmax(logits_KBC: Tensor) -> Tensor:
     """Probabilities ``[K, B, C]``, laid out class by class.
@@ -48,16 +44,8 @@ def softmax(logits_KBC: Tensor) -> Tensor:
 def summarise(probs_KBC: Tensor) -> Summary:
     """All measures of the members' probabilities ``[K, B, C]`` in one pass."""
     mean_BC = probs_KBC.mean(0)
-    total_B = _entropy(mean_BC)
-    aleatoric_B = _entropy(probs_KBC).mean(0)
-    return Summary(
-        mean_BC=mean_BC,
-        # torch's own std warns about an empty batch.
-        std_BC=(probs_KBC - mean_BC).square().mean(0).sqrt(),
-        predictive_entropy_B=total_B,
-        expected_entropy_B=aleatoric_B,
-        mutual_information_B=_difference(total_B, aleatoric_B),
-    )
+    # torch's own std warns about an empty batch.
+    return _summary(mean_BC, (probs_KBC - mean_BC).square().mean(0), _entropy(probs_KBC).mean(0))
 
 
 def pool(summaries: Sequence[Summary], weights: Sequence[float]) -> Summary:
@@ -74,15 +62,8 @@ def pool(summaries: Sequence[Summary], weights: Sequence[float]) -> Summary:
     mean_BC = _mixed([summary.mean_BC for summary in summaries], shares)
     # The variance within the groups, and that between them.
     squares = [summary.std_BC.square() + (summary.mean_BC - mean_BC).square() for summary in summaries]
-    total_B = _entropy(mean_BC)
     aleatoric_B = _mixed([summary.expected_entropy_B for summary in summaries], shares)
-    return Summary(
-        mean_BC=mean_BC,
-        std_BC=_mixed(squares, shares).sqrt(),
-        predictive_entropy_B=total_B,
-        expected_entropy_B=aleatoric_B,
-        mutual_information_B=_difference(total_B, aleatoric_B),
-    )
+    return _summary(mean_BC, _mixed(squares, shares), aleatoric_B)
 
 
 def log_mean_softmax(logits_KBC: Tensor) -> Tensor:
@@ -104,6 +85,7 @@ def _entropy(probs: Tensor) -> Tensor:
     return entropy
 
 
-def _difference(total_B: Tensor, aleatoric_B: Tensor) -> Tensor:
-    # Jensen's inequality makes it non-negative; rounding alone can break that.
-    return (total_B - aleatoric_B).clamp(min=0)
+def _summary(mean_BC: Tensor, variance_BC: Tensor, aleatoric_B: Tensor) -> Summary:
+    total_B = _entropy(mean_BC)
+    # Jensen's inequality makes the epistemic part non-negative; rounding alone can break that.
+    return Summary(mean_BC, variance_BC.sqrt(), total_B, aleatoric_B, (total_B - aleatoric_B).clamp(min=0))

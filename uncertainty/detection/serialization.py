@@ -17,7 +17,6 @@ from dubio.uncertainty.detection.scores import Score
 from dubio.uncertainty.errors import NotFitted, UncertaintyError
 
 STOPPING_VERSION = 1
-_NUMBERS = ("members", "below", "above", "clearance")  # of a stage, beside its ranks
 
 Fitted = TypeVar("Fitted")
 
@@ -27,7 +26,7 @@ def dump(fitted: Any) -> dict[str, Any]:
     return {field.name: getattr(fitted, field.name) for field in fields(fitted)}
 
 
-def load(kind: type[Fitted], state: object, where: str) -> Fitted:
+def load(kind: type[Fitted], state: object, where: str, **built: Any) -> Fitted:
     """Build a fitted dataclass from its dumped fields.
 
     A tensor field's name ends in its axes (``bank_NF``), so the name says how many axes are due.
@@ -36,15 +35,17 @@ def load(kind: type[Fitted], state: object, where: str) -> Fitted:
         kind: A dataclass with fields of type Tensor, int or float.
         state: What a file holds; anything.
         where: Names the state in errors.
+        built: Fields that the state does not hold.
 
     Raises:
         UncertaintyError: If a field is missing, unknown, of the wrong type or number of axes, or not finite.
     """
-    names = {field.name: str(field.type) for field in fields(kind)}  # type: ignore[arg-type]
+    due = [field for field in fields(kind) if field.name not in built]  # type: ignore[arg-type]
+    names = {field.name: str(field.type) for field in due}
     values = _mapping(state, set(names), where)
     for name, kind_name in names.items():
         _check(values[name], kind_name, f"{where}.{name}")
-    return kind(**values)
+    return kind(**values, **built)
 
 
 def _check(value: object, kind_name: str, where: str) -> None:
@@ -138,15 +139,10 @@ def dump_stopping(stopping: AdaptiveSampling) -> dict[str, Any]:
     if stopping.calibration is None:
         raise NotFitted("Expected a calibrated stopping rule; call calibrate() with the calibration split first.")
     return {
+        **dump(stopping),
         "format_version": STOPPING_VERSION,
-        "committee": stopping.committee,
-        "decided": stopping.decided,
         "stages": [
-            {
-                **{name: getattr(stage, name) for name in _NUMBERS},
-                "ranks": [dump(ranks) for ranks in stage.ranks.values()],
-            }
-            for stage in stopping.stages
+            {**dump(stage), "ranks": [dump(ranks) for ranks in stage.ranks.values()]} for stage in stopping.stages
         ],
         "calibration": dump(stopping.calibration),
     }
@@ -165,8 +161,6 @@ def load_stopping(state: object, detector: Detector, where: str = "auto") -> Ada
         )
     if not isinstance(keyed["stages"], list):
         raise UncertaintyError(f"Expected `{where}.stages` to be a list, but got {_describe(keyed['stages'])}.")
-    _check(keyed["committee"], "int", f"{where}.committee")
-    _check(keyed["decided"], "float", f"{where}.decided")
     asking = [score.name for score in detector.scores if score.asks_members]
     stages = tuple(
         _load_stage(stage, asking, f"{where}.stages[{index}]") for index, stage in enumerate(keyed["stages"])
@@ -181,24 +175,23 @@ def load_stopping(state: object, detector: Detector, where: str = "auto") -> Ada
             f"Expected `{where}.calibration` to make the detector's own promise (rows, alpha, delta) {promises[1]}, "
             f"but got {promises[0]}; calibrate again."
         )
-    return AdaptiveSampling(stages, keyed["committee"], keyed["decided"], calibration)
+    numbers = {name: keyed[name] for name in ("committee", "decided")}
+    return load(AdaptiveSampling, numbers, where, stages=stages, calibration=calibration)
 
 
 def _load_stage(state: object, asking: Sequence[str], where: str) -> Stage:
-    keyed = _mapping(state, {*_NUMBERS, "ranks"}, where)
-    ranks = keyed["ranks"]
+    numbers = dict(_mapping(state, {field.name for field in fields(Stage)}, where))
+    ranks = numbers.pop("ranks")
     if not isinstance(ranks, list) or len(ranks) != len(asking):
         raise UncertaintyError(
             f"Expected `{where}.ranks` to be a list with one entry for each of the detector's {len(asking)} scores of "
             f"the members, but got {_describe(ranks)}."
         )
-    for name in _NUMBERS:
-        _check(keyed[name], "int" if name == "members" else "float", f"{where}.{name}")
     loaded = {
         name: load(Ranks, each, f"{where}.ranks[{index}]")
         for index, (name, each) in enumerate(zip(asking, ranks, strict=True))
     }
-    return Stage(ranks=loaded, **{name: keyed[name] for name in _NUMBERS})
+    return load(Stage, numbers, where, ranks=loaded)
 
 
 def _mapping(state: object, keys: set[str], where: str) -> Mapping[str, Any]:

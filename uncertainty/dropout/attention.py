@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
@@ -16,49 +15,42 @@ from torch import Tensor
 from dubio.uncertainty.errors import UnsupportedSite
 
 
-@dataclass(frozen=True)
-class AttentionInputs:
-    """The arguments of ``F.scaled_dot_product_attention``."""
+def attend(
+    drop: Callable[[Tensor, float], Tensor],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """The same as ``F.scaled_dot_product_attention``, with ``drop`` between softmax and values, as torch documents it.
 
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    mask: Tensor | None = None
-    p: float = 0.0
-    is_causal: bool = False
-    scale: float | None = None
-    grouped: bool = False
-
-    @staticmethod
-    def of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> AttentionInputs:
-        """Bind the arguments as torch declares them."""
-        names = {"query": "q", "key": "k", "value": "v", "attn_mask": "mask", "dropout_p": "p", "enable_gqa": "grouped"}
-        positions = ("q", "k", "v", "mask", "p", "is_causal")
-        named = {names.get(name, name): value for name, value in kwargs.items()}
-        return AttentionInputs(**dict(zip(positions, args, strict=False)), **named)
-
-    def attend(self, drop: Callable[[Tensor], Tensor]) -> Tensor:
-        """Give the attended values, with ``drop`` between softmax and values, as torch documents it."""
-        k, v = self.k, self.v
-        if self.grouped:
-            groups = self.q.shape[-3] // k.shape[-3]
-            k, v = k.repeat_interleave(groups, -3), v.repeat_interleave(groups, -3)
-        scale = 1 / math.sqrt(self.q.shape[-1]) if self.scale is None else self.scale
-        scores = (self.q * scale) @ k.transpose(-2, -1)
-        allowed = None
-        if self.is_causal:
-            allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-        elif self.mask is not None and self.mask.dtype == torch.bool:
-            allowed = self.mask
-        elif self.mask is not None:
-            scores = scores + self.mask
-        if allowed is not None:
-            scores = scores.masked_fill(~allowed, -torch.inf)
-        weights = scores.softmax(-1)
-        if self.mask is not None:
-            # A query that may look at nothing gets zeros from torch, not the NaN of an empty softmax.
-            weights = weights.masked_fill((scores == -torch.inf).all(-1, keepdim=True), 0.0)
-        return drop(weights.to(v.dtype)) @ v
+    Args:
+        drop: Gives what takes the place of the attention weights, from these and the rate.
+        query: This and what follows as torch declares it.
+    """
+    if enable_gqa:
+        groups = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores = (query * scale) @ key.transpose(-2, -1)
+    allowed = None
+    if is_causal:
+        allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    elif attn_mask is not None and attn_mask.dtype == torch.bool:
+        allowed = attn_mask
+    elif attn_mask is not None:
+        scores = scores + attn_mask
+    if allowed is not None:
+        scores = scores.masked_fill(~allowed, -torch.inf)
+    weights = scores.softmax(-1)
+    if attn_mask is not None:
+        # A query that may look at nothing gets zeros from torch, not the NaN of an empty softmax.
+        weights = weights.masked_fill((scores == -torch.inf).all(-1, keepdim=True), 0.0)
+    return drop(weights.to(value.dtype), dropout_p) @ value
 
 
 @functools.cache
@@ -85,11 +77,6 @@ def _without_dispatch(function: Callable[..., Any]) -> FunctionType:
 def named(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Name the arguments of a call of ``F.multi_head_attention_forward``, ``dropout_p`` and ``training`` among them.
 
-    Args:
-        function: That of torch, as it was called.
-        args: By position.
-        kwargs: By name.
-
     Raises:
         UnsupportedSite: Torch has changed the function.
     """
@@ -98,10 +85,5 @@ def named(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
 
 
 def forward(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    """Run torch's multi-head attention as in training, and such that an active mode meets the calls inside it.
-
-    Args:
-        function: That of torch, as it was called.
-        arguments: Of `named`.
-    """
+    """Run torch's multi-head attention as in training, and such that an active mode meets the calls inside it."""
     return _without_dispatch(function)(**{**arguments, "training": True})

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from dubio.uncertainty.dropout import batch_axis
-from dubio.uncertainty.dropout.probe import RecordedCall, SiteRecorder
+from dubio.uncertainty.dropout.function_mode import Call
+from dubio.uncertainty.dropout.probe import SiteRecorder
 from dubio.uncertainty.dropout.selection import Selection
 from dubio.uncertainty.dropout.sites import PlannedCall, Site
 from dubio.uncertainty.dropout.train_probe import TrainProbe, probe_train_mode
@@ -22,6 +23,7 @@ class SamplingPlan:
     """What the audit of a network gives: the dropout calls of a pass, and how each is sampled.
 
     Attributes:
+        network: In eval mode.
         calls: The calls that a pass makes, in order.
         zero_rates: Whether calls with a rate of 0 are among them.
         num_classes: C, the number of logits an input gets.
@@ -32,6 +34,7 @@ class SamplingPlan:
         notes: What else a user should know.
     """
 
+    network: nn.Module
     calls: tuple[PlannedCall, ...]
     zero_rates: bool
     num_classes: int
@@ -88,15 +91,16 @@ def audit(network: nn.Module, example_input: Tensor, selection: Selection = ALL)
     _check_calls(owned, two, three)
     _check_rows(network, logits_of_pair[0], logits_of_mixed[0])
     _check_fused(network, pair, logits_of_pair)
-    probed = probe_train_mode(network, mixed, {call.name: call.call.p for call in two.calls})
-    trained = {call.name: call.call.p or probed.rates.get(call.name, 0.0) for call in two.calls}
+    probed = probe_train_mode(network, mixed, {call.name: call.p for call in two.calls})
+    trained = {call.name: call.p or probed.rates.get(call.name, 0.0) for call in two.calls}
     rates = _rates(network, two, trained, probed, selection)
-    zero_rates = any(call.call.p == 0 and call.name in rates for call in two.calls)
-    both = [each for each in zip(two.calls, three.calls, strict=True) if zero_rates or each[0].call.p > 0]
-    changed: dict[str, tuple[RecordedCall, RecordedCall]] = {}
+    zero_rates = any(call.p == 0 and call.name in rates for call in two.calls)
+    both = [each for each in zip(two.calls, three.calls, strict=True) if zero_rates or each[0].p > 0]
+    changed: dict[str, tuple[Call, Call]] = {}
     if any(batch_axis.merged_axis(*each) is not None for each in both):
         changed = _changed(network, row)
     return SamplingPlan(
+        network,
         tuple(batch_axis.plan_call(*each, changed.get(each[0].name), rates.get(each[0].name)) for each in both),
         zero_rates,
         num_classes=logits_of_pair.shape[1],
@@ -148,7 +152,7 @@ def _probe(network: nn.Module, x: Tensor) -> tuple[Tensor, SiteRecorder]:
     return logits, recorder
 
 
-def _changed(network: nn.Module, row: Tensor) -> dict[str, tuple[RecordedCall, RecordedCall]]:
+def _changed(network: nn.Module, row: Tensor) -> dict[str, tuple[Call, Call]]:
     """Each call, by name, in two batches of three rows that differ in the second one alone."""
     first, second, third = noise_like(row.expand(3, *row.shape[1:]).contiguous()).split(1)
     batches = (torch.cat([row, each, third]) for each in (first, second))
@@ -157,7 +161,7 @@ def _changed(network: nn.Module, row: Tensor) -> dict[str, tuple[RecordedCall, R
 
 
 def _check_calls(owned: list[Tensor], two: SiteRecorder, three: SiteRecorder) -> None:
-    one, other = ([(each.name, each.call.kind, each.call.p) for each in recorder.calls] for recorder in (two, three))
+    one, other = ([(each.name, each.kind, each.p) for each in recorder.calls] for recorder in (two, three))
     if one != other:
         counts = [sum(p > 0 for _, _, p in calls) for calls in (one, other)]
         raise UnsupportedNetwork(
@@ -171,17 +175,16 @@ def _check_calls(owned: list[Tensor], two: SiteRecorder, three: SiteRecorder) ->
             "prediction would be random; call it under `if self.training`."
         )
     storages = {tensor.untyped_storage().data_ptr() for tensor in owned}
-    for recorded in two.calls:
-        call = recorded.call
+    for call in two.calls:
         if call.training and call.p > 0:
             raise UnsupportedSite(
-                f"{recorded} is called with training=True although the network is in eval mode, so the network's "
+                f"{call} is called with training=True although the network is in eval mode, so the network's "
                 "deterministic prediction would be random; pass training=self.training, and to "
                 "scaled_dot_product_attention a dropout_p of 0 in eval mode."
             )
         if call.inplace and call.x.untyped_storage().data_ptr() in storages:
             raise UnsupportedSite(
-                f"{recorded} works in place on a parameter or buffer, which would be lost; use inplace=False."
+                f"{call} works in place on a parameter or buffer, which would be lost; use inplace=False."
             )
 
 
@@ -189,7 +192,7 @@ def _rates(
     network: nn.Module, recorder: SiteRecorder, trained: dict[str, float], probed: TrainProbe, selection: Selection
 ) -> dict[str, float]:
     """The rate of each site to be sampled, by name."""
-    kinds = {call.name: call.call.kind for call in recorder.calls if trained[call.name] > 0}
+    kinds = {call.name: call.kind for call in recorder.calls if trained[call.name] > 0}
     hidden = {name: probed.kinds[name] for name in probed.unseen}
     if not kinds and not hidden:
         raise NoDropoutFound(

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
-from dubio.uncertainty.dropout.function_mode import CHANNELS, without_axis
-from dubio.uncertainty.dropout.probe import RecordedCall
+from dubio.uncertainty.dropout.function_mode import CHANNELS, Call, without_axis
 from dubio.uncertainty.dropout.sites import PlannedCall, Site
 from dubio.uncertainty.errors import UnsupportedSite
 
 
-def merged_axis(two: RecordedCall, three: RecordedCall) -> int | None:
-    """The axis that holds the rows together with something else, or None.
-
-    Args:
-        two: The call in a batch of two rows.
-        three: The same call in a batch of three.
-    """
+def merged_axis(two: Call, three: Call) -> int | None:
+    """The axis that holds the rows together with something else, or None; arguments as those of `plan_call`."""
     axis = _varying(two, three)
     return axis if axis is not None and two.shape[axis] > 2 else None
 
 
-def plan_call(
-    two: RecordedCall, three: RecordedCall, changed: tuple[RecordedCall, RecordedCall] | None, p: float | None
-) -> PlannedCall:
+def plan_call(two: Call, three: Call, changed: tuple[Call, Call] | None, p: float | None) -> PlannedCall:
     """How masks are to be applied at a call.
 
     Args:
@@ -37,34 +27,28 @@ def plan_call(
     Raises:
         UnsupportedSite: The rows cannot be told from the other axes.
     """
-    call = two.call
-    if call.steps is not None:
+    if two.steps is not None:
         # The longest row decides, whichever probe it was in.
         shape = (max(two.shape[0], three.shape[0]), two.shape[1])
-        site = None if p is None else Site(call.kind, p, shape, two.name, None)
-        return PlannedCall(call.kind, call.p, site, shape, call.x.dtype, packed=True)
+        site = None if p is None else Site(two.kind, p, shape, two.name, None)
+        return PlannedCall(two.kind, two.p, site, shape, two.x.dtype, packed=True)
     _check_axes(two)
     axis = _varying(two, three)
     merged = merged_axis(two, three)
     full = two.shape
-    if merged is not None and axis is not None:
-        if changed is None:
-            raise ValueError("Expected two batches that differ in a row, but got none.")
+    if merged is not None and axis is not None and changed is not None:
         inner = _rows_are_inner(*changed, merged)
-        full = (
-            (*full[:merged], full[merged] // 2, 2, *full[merged + 1 :])
-            if inner
-            else ((*full[:merged], 2, full[merged] // 2, *full[merged + 1 :]))
-        )
+        rows_and_rest = (full[merged] // 2, 2) if inner else (2, full[merged] // 2)
+        full = (*full[:merged], *rows_and_rest, *full[merged + 1 :])
         axis = merged + 1 if inner else merged
     # A kind that drops channels has one entry for each of the first two axes.
     covered = 2 + (1 if merged in {0, 1} else 0)
-    mask = full[:covered] + (1,) * len(full[covered:]) if call.kind in CHANNELS else full
-    site = None if p is None else Site(call.kind, p, without_axis(mask, axis), two.name, axis)
-    return PlannedCall(call.kind, call.p, site, without_axis(full, axis), call.x.dtype, merged, inplace=call.inplace)
+    mask = full[:covered] + (1,) * len(full[covered:]) if two.kind in CHANNELS else full
+    site = None if p is None else Site(two.kind, p, without_axis(mask, axis), two.name, axis)
+    return PlannedCall(two.kind, two.p, site, without_axis(full, axis), two.x.dtype, merged, inplace=two.inplace)
 
 
-def _varying(two: RecordedCall, three: RecordedCall) -> int | None:
+def _varying(two: Call, three: Call) -> int | None:
     """The axis whose length grows with the batch; None if the activation knows nothing of the batch."""
     if len(two.shape) == len(three.shape):
         varying = [axis for axis, lengths in enumerate(zip(two.shape, three.shape, strict=True)) if len({*lengths}) > 1]
@@ -79,26 +63,24 @@ def _varying(two: RecordedCall, three: RecordedCall) -> int | None:
     )
 
 
-def _check_axes(recorded: RecordedCall) -> None:
-    due = {"dropout1d": {3}, "dropout2d": {3, 4}, "dropout3d": {5}}.get(recorded.call.kind)
-    if due is not None and len(recorded.shape) not in due:
+def _check_axes(call: Call) -> None:
+    due = {"dropout1d": {3}, "dropout2d": {3, 4}, "dropout3d": {5}}.get(call.kind)
+    if due is not None and len(call.shape) not in due:
         axes = max(due) - 2
         raise UnsupportedSite(
-            f"{recorded} sees an activation of shape {recorded.shape}; {recorded.call.kind} needs [B, C] and {axes} "
-            "more axes."
+            f"{call} sees an activation of shape {call.shape}; {call.kind} needs [B, C] and {axes} more axes."
         )
 
 
-def _rows_are_inner(before: RecordedCall, after: RecordedCall, axis: int) -> bool:
+def _rows_are_inner(before: Call, after: Call, axis: int) -> bool:
     """Whether the rows vary fastest along an axis that holds 3 of them, by what the second row's change changed."""
-    one, other = (each.call.x.movedim(axis, 0).flatten(1) for each in (before, after))
+    one, other = (each.x.movedim(axis, 0).flatten(1) for each in (before, after))
     differs = (~torch.isclose(one, other, rtol=1e-3, atol=1e-6, equal_nan=True)).any(1).nonzero().flatten().tolist()
     size = len(one) // 3
-    inner: Sequence[int] = [index for index in differs if index % 3 == 1]
-    outer: Sequence[int] = [index for index in differs if index // size == 1]
-    if (len(inner) == len(differs)) == (len(outer) == len(differs)):
+    inner, outer = all(index % 3 == 1 for index in differs), all(index // size == 1 for index in differs)
+    if inner == outer:
         raise UnsupportedSite(
             f"{before} sees an activation of shape {before.shape} for a batch of 3, whose axis {axis} holds the rows "
             "together with something else in an order that could not be told; drop out before reshaping."
         )
-    return len(inner) == len(differs)
+    return inner

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,23 +18,13 @@ from dubio.uncertainty.dropout import attention, recurrent
 CHANNELS = frozenset({"dropout1d", "dropout2d", "dropout3d", "feature_dropout", "feature_alpha_dropout"})
 # Kinds that put the negative saturation of SELU where a unit is dropped, and keep mean and variance.
 ALPHA = frozenset({"alpha_dropout", "feature_alpha_dropout"})
-DROPOUTS: dict[Callable[..., Any], str] = {
-    F.dropout: "dropout",
-    F.dropout1d: "dropout1d",
-    F.dropout2d: "dropout2d",
-    F.dropout3d: "dropout3d",
-    F.alpha_dropout: "alpha_dropout",
-    F.feature_alpha_dropout: "feature_alpha_dropout",
-    torch.dropout: "dropout",
-    torch.dropout_: "dropout",
-    torch.feature_dropout: "feature_dropout",
-    torch.feature_dropout_: "feature_dropout",
-    torch.alpha_dropout: "alpha_dropout",
-    torch.alpha_dropout_: "alpha_dropout",
-    torch.feature_alpha_dropout: "feature_alpha_dropout",
-    torch.feature_alpha_dropout_: "feature_alpha_dropout",
-}
+_ALIKE = ("dropout", "alpha_dropout", "feature_alpha_dropout")  # the same in torch.nn.functional and in torch
 IN_PLACE = frozenset({torch.dropout_, torch.feature_dropout_, torch.alpha_dropout_, torch.feature_alpha_dropout_})
+DROPOUTS: dict[Callable[..., Any], str] = {
+    **{getattr(F, kind): kind for kind in (*_ALIKE, "dropout1d", "dropout2d", "dropout3d")},
+    **{getattr(torch, kind): kind for kind in (*_ALIKE, "feature_dropout")},
+    **{function: function.__name__.removesuffix("_") for function in IN_PLACE},
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +37,7 @@ class Call:
         p: The rate in the call.
         training: Whether the call would drop out by itself.
         inplace: Whether it would overwrite ``x``.
-        part: What tells several calls of one module apart.
+        name: Of the module that called, once that is known; before, what tells several calls of one module apart.
         steps: For packed sequences, how many rows each time step has.
     """
 
@@ -56,8 +46,21 @@ class Call:
     p: float
     training: bool = False
     inplace: bool = False
-    part: str = ""
+    name: str = ""
     steps: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the activation; for packed sequences time steps and units."""
+        return tuple(self.x.shape) if self.steps is None else (len(self.steps), self.x.shape[1])
+
+    @property
+    def mask_numel(self) -> int:
+        """Numbers in a mask for all rows of the pass."""
+        return math.prod(self.shape[:2] if self.kind in CHANNELS else self.shape)
+
+    def __str__(self) -> str:
+        return f"dropout site {self.name!r} ({self.kind}, p={self.p:g})"
 
     @staticmethod
     def of(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
@@ -107,33 +110,27 @@ class DropoutMode(TorchFunctionMode):
                 call = Call("attention", call.x, call.p, self._attending)
             return self.drop(call) if self._zero_rates or call.p > 0 else call.x
         if func is F.scaled_dot_product_attention:
-            return self._attend(attention.AttentionInputs.of(args, kwargs))
+            return attention.attend(self._drop_attention, *args, **kwargs)
         if func is F.multi_head_attention_forward:
             call_args = attention.named(func, args, kwargs)
             if call_args["dropout_p"] > 0:
-                with self._inside(bool(call_args["training"])), self:
-                    return attention.forward(func, call_args)
+                outer, self._attending = self._attending, bool(call_args["training"])
+                try:
+                    with self:
+                        return attention.forward(func, call_args)
+                finally:
+                    self._attending = outer
         if func in recurrent.KINDS and recurrent.rate(args) > 0:
             return recurrent.forward(func, args, self._between)
         return self.other(func, args, kwargs)
 
-    def _attend(self, inputs: attention.AttentionInputs) -> Tensor:
+    def _drop_attention(self, weights: Tensor, p: float) -> Tensor:
         # Torch's own function drops out whenever it gets a rate; it knows no eval mode.
-        training = inputs.p > 0 if self._attending is None else self._attending
-        if not self._zero_rates and inputs.p == 0:
-            return inputs.attend(lambda weights: weights)
-        return inputs.attend(lambda weights: self.drop(Call("attention", weights, inputs.p, training)))
+        training = p > 0 if self._attending is None else self._attending
+        return self.drop(Call("attention", weights, p, training)) if self._zero_rates or p > 0 else weights
 
     def _between(self, layer: int, kind: str, x: Tensor, p: float, training: bool, steps: Tensor | None) -> Tensor:
-        return self.drop(Call(kind, x, p, training, part=f".layer{layer}", steps=steps))
-
-    @contextmanager
-    def _inside(self, training: bool) -> Iterator[None]:
-        outer, self._attending = self._attending, training
-        try:
-            yield
-        finally:
-            self._attending = outer
+        return self.drop(Call(kind, x, p, training, name=f".layer{layer}", steps=steps))
 
 
 def without_axis(shape: Sequence[int], axis: int | None) -> tuple[int, ...]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dubio.uncertainty.dropout.function_mode import CHANNELS, Call, DropoutMode
+from dubio.uncertainty.dropout.function_mode import Call, DropoutMode
 
 # Randomness that is no dropout call: noise, stochastic depth, hand-written masks.
 _RANDOM: set[Callable[..., Any]] = {
@@ -27,34 +26,6 @@ VALUE_EXITS: set[Callable[..., Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class RecordedCall:
-    """One dropout call.
-
-    Attributes:
-        call: What was called; ``call.x`` is kept for its shape and, on request, its values.
-        name: Of the module that called, with ``#2`` for its second call.
-    """
-
-    call: Call
-    name: str
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the activation; for packed sequences time steps and units."""
-        if self.call.steps is None:
-            return tuple(self.call.x.shape)
-        return (len(self.call.steps), self.call.x.shape[1])
-
-    @property
-    def numel(self) -> int:
-        """Numbers in a mask for all rows of the pass."""
-        return math.prod(self.shape[:2] if self.call.kind in CHANNELS else self.shape)
-
-    def __str__(self) -> str:
-        return f"dropout site {self.name!r} ({self.call.kind}, p={self.call.p:g})"
-
-
 class SiteRecorder(DropoutMode):
     """Records every dropout call of one pass; dropout itself stays off.
 
@@ -63,7 +34,7 @@ class SiteRecorder(DropoutMode):
         poisoned: Names of calls whose result is replaced by NaN, to see whether the output depends on it.
 
     Attributes:
-        calls: The calls, in order.
+        calls: The calls, in order, each named after the module that made it; its second one ends in ``#2``.
         largest_output: Bytes of the largest result of any function.
         value_dependent: Whether values left torch, so that Python may have decided by them.
         random: Other random functions that were called, with their modules' names.
@@ -71,26 +42,26 @@ class SiteRecorder(DropoutMode):
 
     def __init__(self, network: nn.Module, poisoned: frozenset[str] = frozenset()) -> None:
         super().__init__(zero_rates=True)
-        self.calls: list[RecordedCall] = []
+        self.calls: list[Call] = []
         self.largest_output = 0
         self.value_dependent = False
         self.random: list[tuple[str, str]] = []
-        self._names = names_of(network)
+        self._names = {id(module): name or type(network).__name__ for name, module in network.named_modules()}
         self._poisoned = poisoned
         self._counts: Counter[str] = Counter()
 
     @property
     def mask_numel(self) -> int:
         """Numbers in all masks for the rows of the pass."""
-        return sum(each.numel for each in self.calls if each.call.p > 0)
+        return sum(call.mask_numel for call in self.calls if call.p > 0)
 
     def drop(self, call: Call) -> Tensor:
-        name = self._where() + call.part
+        name = self._where() + call.name
         self._counts[name] += 1
         if self._counts[name] > 1:
             name = f"{name}#{self._counts[name]}"
         self._measure(call.x)
-        self.calls.append(RecordedCall(call, name))
+        self.calls.append(replace(call, name=name))
         return torch.full_like(call.x, torch.nan) if name in self._poisoned else call.x
 
     def other(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -115,8 +86,3 @@ class SiteRecorder(DropoutMode):
                 return self._names[id(owner)]
             frame = frame.f_back  # type: ignore[assignment]
         return "?"
-
-
-def names_of(network: nn.Module) -> Mapping[int, str]:
-    """The dotted name of each module; the network itself goes by its class."""
-    return {id(module): name or type(network).__name__ for name, module in network.named_modules()}

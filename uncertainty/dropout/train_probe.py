@@ -66,9 +66,9 @@ def _probe(network: nn.Module, x: Tensor, expected: dict[str, float]) -> TrainPr
     noise: dict[tuple[str, str], None] = {}
     for _ in range(_PASSES):
         recorder, _ = _pass(network, x)
-        for recorded in recorder.calls:
-            rates[recorded.name] = max(recorded.call.p, rates.get(recorded.name, 0.0))
-            kinds[recorded.name] = recorded.call.kind
+        for call in recorder.calls:
+            rates[call.name] = max(call.p, rates.get(call.name, 0.0))
+            kinds[call.name] = call.kind
         noise.update(dict.fromkeys(recorder.random))
         if expected.keys() <= rates.keys():
             break

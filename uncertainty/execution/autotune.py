@@ -41,19 +41,17 @@ class Autotuner:
     strategies: Mapping[str, Strategy]
 
     def __call__(self, x: Tensor, members: slice) -> Tensor:
-        """Give logits ``[K, B, C]`` of some members for a batch of any size ``[B, ...]``."""
         index = next((index for index, batch in enumerate(BATCHES) if len(x) <= batch), -1)
         return self.strategies[self.names[index]](x, members)
 
     def __str__(self) -> str:
         """Say ``chain up to 16 rows, thinned`` or, where one strategy serves all, its name."""
-        parts: list[str] = []
-        for index, name in enumerate(self.names):
-            if index + 1 == len(self.names):
-                parts.append(name)
-            elif self.names[index + 1] != name:
-                parts.append(f"{name} up to {BATCHES[index]} row{'s' if BATCHES[index] > 1 else ''}")
-        return ", ".join(parts)
+        parts = [
+            f"{name} up to {batch} row{'s' if batch > 1 else ''}"
+            for name, following, batch in zip(self.names, self.names[1:], BATCHES, strict=False)
+            if following != name
+        ]
+        return ", ".join([*parts, self.names[-1]])
 
 
 def autotune(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dubio.uncertainty.dropout.audit import SamplingPlan
 from dubio.uncertainty.execution import kernels
 from dubio.uncertainty.execution.chain import Chain, FirstSite, Mask
+from dubio.uncertainty.execution.kernels import Kernel
 
 # Numbers in the largest activation of one pass: more than the caches hold would be written to memory and read back.
 CACHED = 2 * 2**20
@@ -20,26 +21,23 @@ def cached(max_numbers: int, device: torch.device) -> int:
     return min(max_numbers, CACHED) if device.type == "cpu" else max_numbers
 
 
-class Prefix:
-    """What the members share: the network up to its first site, once for the batch.
+def prefix(chain: Chain, plan: SamplingPlan) -> Kernel:
+    """What the members share: from ``[B, ...]`` to what the first site sees, once for the batch.
 
     Args:
         chain: As recorded.
-        network: Runs it where that part is no chain.
-        plan: Of the network's audit.
+        plan: Of the network, which runs that part where it is no chain.
     """
+    if chain.prefix is None:
+        return lambda x: FirstSite(plan).activation(x)
+    layers = [kernels.prepare(layer) for layer in chain.prefix]
 
-    def __init__(self, chain: Chain, network: nn.Module, plan: SamplingPlan) -> None:
-        self._layers = None if chain.prefix is None else [kernels.prepare(layer) for layer in chain.prefix]
-        self._network, self._plan = network, plan
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Give what the first site sees for ``[B, ...]``."""
-        if self._layers is None:
-            return FirstSite(self._plan).activation(self._network, x)
-        for layer in self._layers:
+    def run(x: Tensor) -> Tensor:
+        for layer in layers:
             x = layer(x)
         return x
+
+    return run
 
 
 class BatchedChain:
@@ -52,7 +50,7 @@ class BatchedChain:
         max_numbers: How many numbers an activation may hold.
     """
 
-    def __init__(self, prefix: Prefix, chain: Chain, banks: Sequence[Tensor], max_numbers: int) -> None:
+    def __init__(self, prefix: Kernel, chain: Chain, banks: Sequence[Tensor], max_numbers: int) -> None:
         self._prefix = prefix
         # A site is its number, any other layer its kernel.
         self._steps = [layer.site if isinstance(layer, Mask) else kernels.prepare(layer) for layer in chain.layers]
@@ -62,7 +60,6 @@ class BatchedChain:
         self._max_numbers = cached(max_numbers, banks[0].device)
 
     def __call__(self, x: Tensor, members: slice) -> Tensor:
-        """Give logits ``[K, B, C]`` of some members for a batch of any size ``[B, ...]``."""
         if len(x) <= self._max_rows:
             return self._chunk(x, members)
         return torch.cat([self._chunk(rows, members) for rows in torch.split(x, self._max_rows)], dim=1)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from dubio.uncertainty.dropout.audit import SamplingPlan
 from dubio.uncertainty.dropout.function_mode import Call, DropoutMode
@@ -107,20 +106,15 @@ class Chain:
         return sum(layer.weight.numel() for layer in layers if isinstance(layer, Linear | Conv))
 
 
-def record(network: nn.Module, plan: SamplingPlan, x: Tensor) -> Chain:
-    """Follow one pass through a network.
-
-    Args:
-        network: In eval mode.
-        plan: Of its audit.
-        x: At least two rows, ``[B, ...]``; another batch size is another pass of the same chain.
+def record(plan: SamplingPlan, x: Tensor) -> Chain:
+    """Follow one pass of at least two rows ``[B, ...]``; for another batch size the chain is the same.
 
     Raises:
         StrategyNotApplicable: The network from its first site on is not a chain.
     """
     recorder = _Recorder(plan, x)
     with recorder:
-        logits = network(x)
+        logits = plan.network(x)
     if logits is not recorder.last or logits.ndim != 2:
         recorder.stop("the logits are not what the last layer gives")
     if recorder.obstacle is not None:
@@ -133,27 +127,26 @@ class FirstSite(DropoutMode):
 
     def __init__(self, plan: SamplingPlan) -> None:
         super().__init__(plan.zero_rates)
-        self._planned = iter(plan.calls)
+        self._network, self._planned = plan.network, iter(plan.calls)
 
     def drop(self, call: Call) -> Tensor:
         if next(self._planned).site is not None:
             raise _Reached(call.x)
         return call.x
 
-    def activation(self, network: nn.Module, x: Tensor) -> Tensor:
+    def activation(self, x: Tensor) -> Tensor:
         """Give what the first site sees for ``[B, ...]``."""
         try:
             with self:
-                network(x)
+                self._network(x)
         except _Reached as reached:
-            return reached.activation
+            activation: Tensor = reached.args[0]
+            return activation
         raise RuntimeError("Expected to meet a dropout site, as when the network was audited, but met none.")
 
 
 class _Reached(Exception):
-    def __init__(self, activation: Tensor) -> None:
-        super().__init__()
-        self.activation = activation
+    """Carries what the first site sees."""
 
 
 class _Recorder(DropoutMode):
@@ -245,13 +238,17 @@ class _Recorder(DropoutMode):
             return _conv(x, *args[1:], **kwargs)
         if func is F.batch_norm:
             return _batch_norm(*args[1:], **kwargs)
+        others = args[1:]
         rest = {name: value for name, value in kwargs.items() if name not in {"inplace", "input"}}
-        bound = partial(_call, func, args[1:], rest) if args[1:] or rest else func
+
+        def bound(x: Tensor) -> Any:
+            return func(x, *others, **rest)
+
         if func in RELU:
             return Function(torch.relu, separate=True, homogeneous=True)
-        if func is F.group_norm or (func is F.layer_norm and _num_axes(*args[1:], **kwargs) < x.ndim):
+        if func is F.group_norm or (func is F.layer_norm and len(args[1]) < x.ndim):
             return Function(bound)  # treats each row by itself, though it mixes channels
-        if any(isinstance(value, Tensor) for value in (*args[1:], *rest.values())):
+        if any(isinstance(value, Tensor) for value in (*others, *rest.values())):
             return None
         if func in POINTWISE:
             return Function(bound, separate=True)
@@ -260,22 +257,10 @@ class _Recorder(DropoutMode):
         if func in MEANS and x.ndim == 4 and tuple(output.shape[:2]) == tuple(x.shape[:2]):
             return Function(bound, separate=True, homogeneous=True)
         if func in FLATTEN and output.shape == x.shape:
-            return Function(_same, separate=True, homogeneous=True)
+            return Function(lambda x: x, separate=True, homogeneous=True)
         if func in FLATTEN and output.ndim == 2:
-            return Function(partial(torch.flatten, start_dim=1), columns=math.prod(x.shape[2:]))
+            return Function(lambda x: x.flatten(1), columns=math.prod(x.shape[2:]))
         return None
-
-
-def _call(func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor) -> Tensor:
-    return func(x, *args, **kwargs)
-
-
-def _same(x: Tensor) -> Tensor:
-    return x
-
-
-def _num_axes(normalized_shape: Sequence[int], *args: Any, **kwargs: Any) -> int:
-    return len(normalized_shape)
 
 
 def _linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
@@ -292,7 +277,7 @@ def _conv(
     groups: int = 1,
 ) -> Layer:
     if groups != 1 or isinstance(padding, str):
-        return Function(partial(_call, F.conv2d, (weight, bias, stride, padding, dilation, groups), {}))
+        return Function(lambda x: F.conv2d(x, weight, bias, stride, padding, dilation, groups))
     detached = None if bias is None else bias.detach()
     return Conv(weight.detach(), detached, _pair(stride), _pair(padding), _pair(dilation), (x.shape[2], x.shape[3]))
 

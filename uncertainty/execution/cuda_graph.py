@@ -55,7 +55,6 @@ class CapturedStrategy:
             self._captured[batch] = (inputs, *capture(partial(strategy, inputs, self._members)))
 
     def __call__(self, x: Tensor, members: slice) -> Tensor:
-        """Give logits ``[K, B, C]`` of some members for a batch of any size ``[B, ...]``."""
         batch = next((batch for batch in self._captured if batch >= len(x)), None)
         if batch is None or members != self._members or x.shape[1:] != self._captured[batch][0].shape[1:]:
             return self._strategy(x, members)

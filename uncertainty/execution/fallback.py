@@ -14,8 +14,8 @@ from dubio.uncertainty.errors import StrategyNotApplicable, UncertaintyError
 _log = logging.getLogger("dubio")
 _LONGEST_REASON = 300
 
-# Logits of the members in a slice for a batch of any size, [K, B, C].
 Strategy = Callable[[Tensor, slice], Tensor]
+"""Gives logits ``[K, B, C]`` of some members for a batch of any size ``[B, ...]``."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -15,23 +15,17 @@ from dubio.uncertainty.dropout.probe import SiteRecorder
 from dubio.uncertainty.execution.chain import FirstSite
 
 
-def work_before_first_site(network: nn.Module, plan: SamplingPlan, x: Tensor) -> float | None:
+def work_before_first_site(plan: SamplingPlan, x: Tensor) -> float | None:
     """Give the share of a pass's counted operations that come before the first site that is sampled.
 
-    Args:
-        network: In eval mode.
-        plan: Of its audit.
-        x: A batch, ``[B, ...]``.
-
-    Returns:
-        Between 0 and 1; None where nothing could be counted.
+    It is between 0 and 1 for a batch ``[B, ...]``; None where nothing could be counted.
     """
     with torch.inference_mode():
         # The recorder drops nothing, but keeps torch from fused kernels, whose operations are not counted.
-        with _FlopCounter() as whole, SiteRecorder(network):
-            network(x.clone())
+        with _FlopCounter() as whole, SiteRecorder(plan.network):
+            plan.network(x.clone())
         with _FlopCounter() as before:
-            FirstSite(plan).activation(network, x.clone())
+            FirstSite(plan).activation(x.clone())
     return before.flops / whole.flops if whole.flops else None
 
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import Tensor, fx, nn, ops
+from torch import Tensor, fx, ops
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
@@ -43,12 +43,11 @@ class _Sealed(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def trace(network: nn.Module, plan: SamplingPlan, x: Tensor, banks: Sequence[Tensor]) -> Graph:
+def trace(plan: SamplingPlan, x: Tensor, banks: Sequence[Tensor]) -> Graph:
     """Trace all members over a batch of exactly ``x``'s shape.
 
     Args:
-        network: In eval mode.
-        plan: Of its audit.
+        plan: Of the network.
         x: ``[B, ...]``.
         banks: Scaled masks, ``[K, *site.shape]`` a site.
 
@@ -59,7 +58,7 @@ def trace(network: nn.Module, plan: SamplingPlan, x: Tensor, banks: Sequence[Ten
         Exception: Whatever the network raises that cannot be traced (say, a branch on a tensor's value).
     """
     with _one_at_a_time, _Sealed():
-        module = make_fx(lambda x: masked.vmap(network, plan, x, banks))(x)
+        module = make_fx(lambda x: masked.vmap(plan, x, banks))(x)
     constants = _precompute_constants(module)
     _fuse_bias(module.graph, constants)
     _reuse_memory(module.graph, constants)

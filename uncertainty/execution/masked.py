@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dubio.uncertainty.dropout.audit import SamplingPlan
 from dubio.uncertainty.dropout.function_mode import Call, DropoutMode
@@ -44,7 +44,6 @@ class Masking(DropoutMode):
         self._met = 0
 
     def drop(self, call: Call) -> Tensor:
-        """Drop units where the plan has a site."""
         if self._met == len(self._planned):
             raise self._differs("one more")
         planned = self._planned[self._met]
@@ -76,41 +75,30 @@ class Masking(DropoutMode):
         )
 
 
-def run(network: nn.Module, plan: SamplingPlan, x: Tensor, masks: Sequence[Tensor], overwrite: bool = True) -> Tensor:
-    """Run one member.
+def run(plan: SamplingPlan, x: Tensor, masks: Sequence[Tensor], overwrite: bool = True) -> Tensor:
+    """Run one member over ``[B, ...]``, which is left alone, for logits ``[B, C]``.
 
     Args:
-        network: In eval mode.
-        plan: Of its audit.
-        x: ``[B, ...]``, left alone.
+        plan: Of the network.
+        x: Inputs.
         masks: One a site.
         overwrite: Whether a dropout call that works in place does, within the pass.
-
-    Returns:
-        Logits ``[B, C]``.
 
     Raises:
         UnsupportedNetwork: The pass met other sites than the audit.
     """
-    return _pass(network, plan, x, Masking(plan, masks, len(x), overwrite=overwrite), overwrite)
+    return _pass(plan, x, Masking(plan, masks, len(x), overwrite=overwrite), overwrite)
 
 
-def loop(network: nn.Module, plan: SamplingPlan, x: Tensor, banks: Sequence[Tensor]) -> Tensor:
+def loop(plan: SamplingPlan, x: Tensor, banks: Sequence[Tensor]) -> Tensor:
     """Run one member after the other: the reference that every faster strategy is held against.
 
-    Args:
-        network: In eval mode.
-        plan: Of its audit.
-        x: ``[B, ...]``.
-        banks: Scaled masks, ``[K, *site.shape]`` a site.
-
-    Returns:
-        Logits ``[K, B, C]``.
+    With scaled masks ``[K, *site.shape]`` a site it gives logits ``[K, B, C]`` for inputs ``[B, ...]``.
     """
-    return torch.stack([run(network, plan, x, masks) for masks in zip(*banks, strict=True)])
+    return torch.stack([run(plan, x, masks) for masks in zip(*banks, strict=True)])
 
 
-def vmap(network: nn.Module, plan: SamplingPlan, x: Tensor, banks: Sequence[Tensor]) -> Tensor:
+def vmap(plan: SamplingPlan, x: Tensor, banks: Sequence[Tensor]) -> Tensor:
     """Run all members at once; arguments and result as those of `loop`.
 
     Only the masks carry the K axis, so everything before the first site is computed once for the batch.
@@ -118,13 +106,13 @@ def vmap(network: nn.Module, plan: SamplingPlan, x: Tensor, banks: Sequence[Tens
 
     def member(*masks: Tensor) -> Tensor:
         # What all members share cannot be overwritten with what differs between them.
-        return run(network, plan, x, masks, overwrite=False)
+        return run(plan, x, masks, overwrite=False)
 
     logits_KBC: Tensor = torch.vmap(member)(*banks)
     return logits_KBC
 
 
-def fold(network: nn.Module, plan: SamplingPlan, x: Tensor, banks: Sequence[Tensor]) -> Tensor:
+def fold(plan: SamplingPlan, x: Tensor, banks: Sequence[Tensor]) -> Tensor:
     """Run all members as one batch of K times B rows: for what vmap cannot do, such as an LSTM.
 
     Arguments and result as those of `loop`.
@@ -134,14 +122,14 @@ def fold(network: nn.Module, plan: SamplingPlan, x: Tensor, banks: Sequence[Tens
     """
     num_samples = len(banks[0])
     repeated = x.repeat(num_samples, *[1] * (x.ndim - 1))
-    logits = _pass(network, plan, repeated, Masking(plan, banks, len(x), num_samples), True)
+    logits = _pass(plan, repeated, Masking(plan, banks, len(x), num_samples), True)
     return logits.view(num_samples, len(x), -1)
 
 
-def _pass(network: nn.Module, plan: SamplingPlan, x: Tensor, masking: Masking, overwrite: bool) -> Tensor:
+def _pass(plan: SamplingPlan, x: Tensor, masking: Masking, overwrite: bool) -> Tensor:
     if overwrite and any(call.inplace and call.site for call in plan.calls):
         x = x.clone()  # the caller's; the first site may be on the input itself
     with masking:
-        logits: Tensor = network(x)
+        logits: Tensor = plan.network(x)
     masking.finish()
     return logits

@@ -41,8 +41,6 @@ def fingerprint(sites: Sequence[Site], keeps: Sequence[Tensor], named: bool = Fa
     """SHA-256 over the sites and every member's mask: two committees agree if and only if these do.
 
     Args:
-        sites: As audited.
-        keeps: As drawn.
         named: Whether the names count: where only some sites were chosen, two alike ones are still different.
     """
     digest = hashlib.sha256()

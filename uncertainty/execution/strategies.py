@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dubio.uncertainty.dropout.audit import SamplingPlan, noise_like
 from dubio.uncertainty.errors import StrategyNotApplicable
 from dubio.uncertainty.execution import chain, fx_trace, kernels, masked, thinned
-from dubio.uncertainty.execution.batched import BatchedChain, Prefix, cached
+from dubio.uncertainty.execution.batched import BatchedChain, cached, prefix
 from dubio.uncertainty.execution.fallback import Fallbacks, Strategy
 from dubio.uncertainty.execution.flops import work_before_first_site
 from dubio.uncertainty.execution.tolerance import require_agreement
@@ -32,8 +32,8 @@ SHARED = 0.2
 FEW = 4
 VALUE_DEPENDENT = "the network reads values out of its tensors, so that one member's may decide for all"
 
-# Of `dubio.uncertainty.execution.masked`: from network, plan, inputs and masks to logits.
-Run = Callable[[nn.Module, SamplingPlan, Tensor, Sequence[Tensor]], Tensor]
+# Of `dubio.uncertainty.execution.masked`: from a plan, inputs and masks to logits.
+Run = Callable[[SamplingPlan, Tensor, Sequence[Tensor]], Tensor]
 
 
 class MaskedNetwork:
@@ -41,8 +41,7 @@ class MaskedNetwork:
 
     Args:
         run: Of `dubio.uncertainty.execution.masked`.
-        network: In eval mode.
-        plan: Of its audit.
+        plan: Of the network.
         banks: Scaled masks, ``[K, *site.shape]`` a site.
         max_rows: Members times rows that are computed at a time.
         shape: Of one input that the traces take.
@@ -52,18 +51,16 @@ class MaskedNetwork:
     def __init__(
         self,
         run: Run,
-        network: nn.Module,
         plan: SamplingPlan,
         banks: Sequence[Tensor],
         max_rows: int,
         shape: torch.Size,
         traces: Mapping[int, fx_trace.Graph] | None = None,
     ) -> None:
-        self._run, self._network, self._plan, self._banks = run, network, plan, banks
+        self._run, self._plan, self._banks = run, plan, banks
         self._max_rows, self._shape, self._traces = max_rows, shape, traces or {}
 
     def __call__(self, x: Tensor, members: slice) -> Tensor:
-        """Give logits ``[K, B, C]`` of some members for a batch of any size ``[B, ...]``."""
         parts = [self._chunk(rows, members) for rows in torch.split(x, self._max_rows)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
@@ -74,24 +71,7 @@ class MaskedNetwork:
             return self._traces[batch](padded)[:, : len(x)]
         step = max(1, self._max_rows // len(x))
         banks = [torch.split(bank[members], step) for bank in self._banks]
-        return torch.cat([self._run(self._network, self._plan, x, part) for part in zip(*banks, strict=True)])
-
-
-class FixedShape:
-    """A strategy for inputs of one shape, and another for those that differ from it.
-
-    Args:
-        strategy: For inputs of the shape.
-        other: For any input.
-        shape: Of one input.
-    """
-
-    def __init__(self, strategy: Strategy, other: Strategy, shape: torch.Size) -> None:
-        self._strategy, self._other, self._shape = strategy, other, shape
-
-    def __call__(self, x: Tensor, members: slice) -> Tensor:
-        """Give logits ``[K, B, C]`` of some members for a batch of any size ``[B, ...]``."""
-        return (self._strategy if x.shape[1:] == self._shape else self._other)(x, members)
+        return torch.cat([self._run(self._plan, x, part) for part in zip(*banks, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -108,7 +88,6 @@ class StrategySet:
 
 
 def build(
-    network: nn.Module,
     plan: SamplingPlan,
     banks: Sequence[Tensor],
     row: Tensor,
@@ -123,8 +102,7 @@ def build(
     `dubio.uncertainty.execution.masked`; always ``loop``.
 
     Args:
-        network: In eval mode.
-        plan: Of its audit.
+        plan: Of the network.
         banks: Scaled masks, ``[K, *site.shape]`` a site.
         row: An input, ``[1, ...]``.
         budget: Bytes that intermediate results may take, and the members' own weights again.
@@ -135,21 +113,21 @@ def build(
     max_rows = max(1, numbers * plan.dtype.itemsize // plan.row_bytes)
     x = torch.cat([row, noise_like(row)])
     few = [bank[:FEW] for bank in banks]
-    expected = masked.loop(network, plan, x, few)
+    expected = masked.loop(plan, x, few)
     strategies: dict[str, Strategy] = {}
     runs: dict[str, Run] = {"vmap": _vmap, "fold": _fold}
     for name, run in runs.items():
         with fallbacks.attempt(name):
-            require_agreement(run(network, plan, x, few), expected)
-            strategies[name] = MaskedNetwork(run, network, plan, banks, max_rows, row.shape[1:])
-    strategies["loop"] = MaskedNetwork(masked.loop, network, plan, banks, max_rows, row.shape[1:])
+            require_agreement(run(plan, x, few), expected)
+            strategies[name] = MaskedNetwork(run, plan, banks, max_rows, row.shape[1:])
+    strategies["loop"] = MaskedNetwork(masked.loop, plan, banks, max_rows, row.shape[1:])
     if plan.value_dependent:
         for name in ("chain", "thinned", "traced"):
             fallbacks.drop(name, VALUE_DEPENDENT)
         return StrategySet(strategies)
     if row.device.type == "cpu" and (reason := kernels.missing_onednn(banks[0])):
         fallbacks.drop("oneDNN kernels", reason)
-    chained = _chains(network, plan, banks, x, budget, next(iter(strategies.values())), fallbacks)
+    chained = _chains(plan, banks, x, budget, next(iter(strategies.values())), fallbacks)
     if chained:
         fallbacks.drop("traced", "the network is a chain, which runs without Python's overhead already")
         return StrategySet(chained.strategies | strategies, chained.thinned_from)
@@ -157,16 +135,15 @@ def build(
         if "vmap" not in strategies:
             raise StrategyNotApplicable("what is traced is vmap, which was dropped")
         numbers = min(budget // LIVE_COPIES, TRACED_NUMBERS * plan.dtype.itemsize)
-        traces = _trace(network, plan, banks, row, numbers // plan.row_bytes, seconds)
-        traced = MaskedNetwork(_vmap, network, plan, banks, max_rows, row.shape[1:], traces)
+        traces = _trace(plan, banks, row, numbers // plan.row_bytes, seconds)
+        traced = MaskedNetwork(_vmap, plan, banks, max_rows, row.shape[1:], traces)
         return StrategySet({"traced": traced} | strategies)
-    if {"vmap", "fold"} <= strategies.keys() and (work_before_first_site(network, plan, row) or 0) < SHARED:
+    if {"vmap", "fold"} <= strategies.keys() and (work_before_first_site(plan, row) or 0) < SHARED:
         return StrategySet({"fold": strategies["fold"]} | strategies)
     return StrategySet(strategies)
 
 
 def _chains(
-    network: nn.Module,
     plan: SamplingPlan,
     banks: Sequence[Tensor],
     x: Tensor,
@@ -178,25 +155,30 @@ def _chains(
     members = slice(0, len(banks[0]))
     numbers = budget // (LIVE_COPIES * plan.dtype.itemsize)
     with fallbacks.attempt("chain"):
-        recorded = chain.record(network, plan, x)
+        recorded = chain.record(plan, x)
         if recorded.num_weights * plan.dtype.itemsize > budget:
             raise StrategyNotApplicable(f"its weights take more than the budget of {budget} bytes")
-        prefix = Prefix(recorded, network, plan)
-        batched = BatchedChain(prefix, recorded, banks, numbers)
+        shared = prefix(recorded, plan)
+        batched = BatchedChain(shared, recorded, banks, numbers)
         expected = other(x, members)
         require_agreement(batched(x, members), expected)
-        strategies: dict[str, Strategy] = {"chain": FixedShape(batched, other, x.shape[1:])}
+        strategies: dict[str, Strategy] = {"chain": _for_shape(x.shape[1:], batched, other)}
         with fallbacks.attempt("thinned"):
-            thin = thinned.thin(prefix, recorded, banks, budget // plan.dtype.itemsize, numbers)
+            thin = thinned.thin(shared, recorded, banks, budget // plan.dtype.itemsize, numbers)
             require_agreement(thin(x, members), expected)
-            strategies["thinned"] = FixedShape(thin, other, x.shape[1:])
+            strategies["thinned"] = _for_shape(x.shape[1:], thin, other)
         return StrategySet(strategies, -(-THINNED_NUMBERS // recorded.row_numel))
     fallbacks.drop("thinned", "what is thinned is a chain, which was dropped")
     return None
 
 
+def _for_shape(shape: torch.Size, strategy: Strategy, other: Strategy) -> Strategy:
+    """Run inputs of one shape by a strategy, and those that differ from it by another."""
+    return lambda x, members: (strategy if x.shape[1:] == shape else other)(x, members)
+
+
 def _trace(
-    network: nn.Module, plan: SamplingPlan, banks: Sequence[Tensor], row: Tensor, max_rows: int, seconds: float
+    plan: SamplingPlan, banks: Sequence[Tensor], row: Tensor, max_rows: int, seconds: float
 ) -> dict[int, fx_trace.Graph]:
     """Trace by batch size, smallest first, as long as there is time.
 
@@ -212,17 +194,17 @@ def _trace(
         if batch * len(banks[0]) > max_rows or time.perf_counter() > end:
             break
         x = torch.cat([row, noise_like(row.expand(batch - 1, *row.shape[1:]))])
-        trace = fx_trace.trace(network, plan, x, banks)
-        require_agreement(trace(x), masked.vmap(network, plan, x, banks))
+        trace = fx_trace.trace(plan, x, banks)
+        require_agreement(trace(x), masked.vmap(plan, x, banks))
         traces[batch] = trace
     if not traces:
         raise StrategyNotApplicable(f"no time was left of {seconds:g} seconds")
     return traces
 
 
-def _vmap(network: nn.Module, plan: SamplingPlan, x: Tensor, banks: Sequence[Tensor]) -> Tensor:
+def _vmap(plan: SamplingPlan, x: Tensor, banks: Sequence[Tensor]) -> Tensor:
     try:
-        return masked.vmap(network, plan, x, banks)
+        return masked.vmap(plan, x, banks)
     except RuntimeError as error:
         if plan.value_dependent:
             raise StrategyNotApplicable(VALUE_DEPENDENT) from error
@@ -231,8 +213,8 @@ def _vmap(network: nn.Module, plan: SamplingPlan, x: Tensor, banks: Sequence[Ten
         raise
 
 
-def _fold(network: nn.Module, plan: SamplingPlan, x: Tensor, banks: Sequence[Tensor]) -> Tensor:
+def _fold(plan: SamplingPlan, x: Tensor, banks: Sequence[Tensor]) -> Tensor:
     if plan.value_dependent:
         raise StrategyNotApplicable(VALUE_DEPENDENT)
     with kernels.OneDNNLinear():
-        return masked.fold(network, plan, x, banks)
+        return masked.fold(plan, x, banks)

@@ -20,8 +20,7 @@ from torch import Tensor
 
 from dubio.uncertainty.errors import StrategyNotApplicable
 from dubio.uncertainty.execution import kernels
-from dubio.uncertainty.execution.batched import Prefix
-from dubio.uncertainty.execution.chain import Chain, Conv, Function, Linear, Mask
+from dubio.uncertainty.execution.chain import Chain, Function, Layer, Linear, Mask
 from dubio.uncertainty.execution.kernels import Kernel
 
 # Members in a block: many, for the fewest calls; but the more, the more zeros, and the larger what caches must hold.
@@ -29,24 +28,18 @@ BLOCK = 64
 
 
 @dataclass(frozen=True)
-class Gather:
-    """A site behind an activation that is computed whole, from which a member takes the units that it keeps."""
-
-    site: int
-
-
-@dataclass(frozen=True)
 class ThinLayer:
     """A layer of the chain, and the sites that thin it.
 
     Attributes:
-        layer: Of the chain, or a gather between two.
+        layer: Of the chain; a site only behind an activation that is computed whole, from which a member then takes
+            the units that it keeps.
         input_site: Site that the layer's input comes from.
         columns: How many columns each of its channels became.
         output_site: Site that the layer's output goes to.
     """
 
-    layer: Linear | Conv | Function | Gather
+    layer: Layer
     input_site: int | None = None
     columns: int = 1
     output_site: int | None = None
@@ -68,7 +61,7 @@ def plan_layers(chain: Chain) -> list[ThinLayer]:
                 where = "does not drop whole units" if not layer.channels else "follows another without a layer between"
                 raise StrategyNotApplicable(f"site {layer.site} {where}, so its units cannot be left out")
             if producer is None:
-                layers.append(ThinLayer(Gather(layer.site)))
+                layers.append(ThinLayer(layer))
             else:
                 layers[producer] = replace(layers[producer], output_site=layer.site)
             pending, producer, columns = layer.site, None, 1
@@ -96,7 +89,7 @@ class ThinnedChain:
     """
 
     def __init__(
-        self, prefix: Prefix, blocks: Sequence[tuple[int, Sequence[Kernel]]], max_rows: int, num_weights: int
+        self, prefix: Kernel, blocks: Sequence[tuple[int, Sequence[Kernel]]], max_rows: int, num_weights: int
     ) -> None:
         self._prefix = prefix
         self.blocks = tuple(blocks)
@@ -104,7 +97,6 @@ class ThinnedChain:
         self.num_weights = num_weights
 
     def __call__(self, x: Tensor, members: slice) -> Tensor:
-        """Give logits ``[K, B, C]`` of some members for a batch of any size ``[B, ...]``."""
         if len(x) <= self._max_rows:
             return self._chunk(x, members)
         return torch.cat([self._chunk(rows, members) for rows in torch.split(x, self._max_rows)], dim=1)
@@ -124,7 +116,7 @@ class ThinnedChain:
         return torch.cat(outputs)
 
 
-def thin(prefix: Prefix, chain: Chain, banks: Sequence[Tensor], max_weights: int, max_numbers: int) -> ThinnedChain:
+def thin(prefix: Kernel, chain: Chain, banks: Sequence[Tensor], max_weights: int, max_numbers: int) -> ThinnedChain:
     """Thin every member of a chain.
 
     Args:
@@ -144,21 +136,22 @@ def thin(prefix: Prefix, chain: Chain, banks: Sequence[Tensor], max_weights: int
         raise StrategyNotApplicable(
             f"the members' own weights would hold {num_weights} numbers, more than the {max_weights} of the budget"
         )
+    # Behind the first site: linear layers, and functions that know nothing of the axes.
+    side_by_side = all(
+        isinstance(each.layer, Linear) or (isinstance(each.layer, Function) and each.layer.separate)
+        for each in layers[1:]
+    )
     num_members = len(flat_KN[0])
-    if _side_by_side(chain, layers):
-        num_blocks = -(-num_members // BLOCK)
-        chunks = zip(*(torch.tensor_split(bank, num_blocks) for bank in flat_KN), strict=True)
-        blocks = [(len(masks[0]), _block(layers, masks)) for masks in chunks]
-        largest = max(count for count, _ in blocks)
-    else:
-        blocks = [(1, _member(layers, masks)) for masks in zip(*flat_KN, strict=True)]
-        largest = 1
+    num_blocks = -(-num_members // BLOCK) if side_by_side else num_members
+    chunks = zip(*(torch.tensor_split(bank, num_blocks) for bank in flat_KN), strict=True)
+    blocks = [(len(masks[0]), _network(layers, masks, not side_by_side)) for masks in chunks]
+    largest = max(count for count, _ in blocks)
     return ThinnedChain(prefix, blocks, max(1, max_numbers // (largest * chain.row_numel)), num_weights)
 
 
 def _num_weights(each: ThinLayer, flat_KN: Sequence[Tensor]) -> int:
     """Count the numbers in all members' weights of a layer."""
-    if isinstance(each.layer, Function | Gather):
+    if isinstance(each.layer, Function | Mask):
         return 0
     weight = each.layer.weight
     ones_K = torch.ones(len(flat_KN[0]), dtype=torch.int64, device=weight.device)
@@ -170,73 +163,41 @@ def _num_weights(each: ThinLayer, flat_KN: Sequence[Tensor]) -> int:
     return int((out_K * in_K).sum()) * weight[0, 0].numel()
 
 
-def _side_by_side(chain: Chain, layers: Sequence[ThinLayer]) -> bool:
-    """Whether all members' layers can be run as one: linear layers, and functions that know nothing of the axes."""
-    return chain.layers[0] == Mask(0, True) and all(
-        (isinstance(each.layer, Gather) and index == 0)
-        or isinstance(each.layer, Linear)
-        or (isinstance(each.layer, Function) and each.layer.separate)
-        for index, each in enumerate(layers)
-    )
+def _network(layers: Sequence[ThinLayer], masks: Sequence[Tensor], alone: bool) -> list[Kernel]:
+    """Some members as one network.
 
-
-def _member(layers: Sequence[ThinLayer], masks: Sequence[Tensor]) -> list[Kernel]:
-    """One member in its exact size."""
+    Args:
+        layers: Of the chain.
+        masks: Flat scaled masks of the members, ``[K, N]`` a site.
+        alone: Whether it is for one member in its exact size, from ``[rows, N, ...]`` to ``[rows, C]``; otherwise
+            they run side by side, padded to the largest, from ``[rows, N]`` to ``[rows, K, C]``.
+    """
     steps: list[Kernel] = []
+    kept_KM = [_kept_indices(mask_KN) for mask_KN in masks]
     for each in layers:
-        if isinstance(each.layer, Gather):
-            steps.append(partial(_gather, _kept(masks[each.layer.site])))
+        if isinstance(each.layer, Mask):
+            steps.append(partial(_gather if alone else _gather_all, kept_KM[each.layer.site]))
             continue
         if isinstance(each.layer, Function):
             steps.append(each.layer.call)
             continue
         weight, bias_O = each.layer.weight, each.layer.bias
+        bias_O = weight.new_zeros(len(weight)) if bias_O is None else bias_O
+        weight_KOI, bias_KO = weight.expand(len(masks[0]), *weight.shape), bias_O.expand(len(masks[0]), -1)
         if each.output_site is not None:
-            kept_O = _kept(masks[each.output_site])
-            weight, bias_O = weight[kept_O], None if bias_O is None else bias_O[kept_O]
+            output_KO = kept_KM[each.output_site]
+            weight_KOI, bias_KO = weight[output_KO], bias_O[output_KO]
         if each.input_site is not None:
-            kept_I = _kept(masks[each.input_site])
-            factor_I = masks[each.input_site][kept_I].repeat_interleave(each.columns)
-            column_I = (kept_I.unsqueeze(1) * each.columns + torch.arange(each.columns, device=kept_I.device)).flatten()
-            weight = weight[:, column_I] * factor_I.view(-1, *[1] * (weight.ndim - 2))
-        steps.append(kernels.prepare(replace(each.layer, weight=weight, bias=bias_O)))
-    return steps
-
-
-def _kept(mask_N: Tensor) -> Tensor:
-    """Indices of the kept units; of the first one, which counts zero times, where a member keeps none."""
-    kept = mask_N.nonzero().flatten()
-    return kept if len(kept) else kept.new_zeros(1)
-
-
-def _gather(kept: Tensor, x: Tensor) -> Tensor:
-    if x.ndim == 2:
-        return x.index_select(1, kept)
-    # Channels last in memory, as the convolutions want them.
-    return x.permute(0, 2, 3, 1).index_select(3, kept).permute(0, 3, 1, 2)
-
-
-def _block(layers: Sequence[ThinLayer], masks: Sequence[Tensor]) -> list[Kernel]:
-    """Some members side by side, padded to the largest: from ``[rows, N]`` to ``[rows, members, C]``."""
-    steps: list[Kernel] = []
-    kept_KM = [_kept_indices(mask_KN) for mask_KN in masks]
-    for each in layers:
-        if isinstance(each.layer, Gather):
-            steps.append(partial(_gather_all, kept_KM[each.layer.site]))
-        elif isinstance(each.layer, Function):
-            steps.append(each.layer.call)
-        elif isinstance(each.layer, Linear):
-            weight_OI = each.layer.weight
-            bias_O = weight_OI.new_zeros(len(weight_OI)) if each.layer.bias is None else each.layer.bias
-            weight_KOI, bias_KO = weight_OI.expand(len(masks[0]), -1, -1), bias_O.expand(len(masks[0]), -1)
-            if each.output_site is not None:
-                output_KO = kept_KM[each.output_site]
-                weight_KOI, bias_KO = weight_OI[output_KO], bias_O[output_KO]
-            if each.input_site is not None:
-                kept_KI = kept_KM[each.input_site]
-                factor_KI = masks[each.input_site].gather(1, kept_KI)  # 0 where padded
-                index_KOI = kept_KI.unsqueeze(1).expand(-1, weight_KOI.shape[1], -1)
-                weight_KOI = weight_KOI.gather(2, index_KOI) * factor_KI.unsqueeze(1)
+            kept_KI = kept_KM[each.input_site]
+            factor_KI = masks[each.input_site].gather(1, kept_KI).repeat_interleave(each.columns, 1)  # 0 where padded
+            columns = torch.arange(each.columns, device=weight.device)
+            column_KI = (kept_KI.unsqueeze(2) * each.columns + columns).flatten(1)
+            axes = (len(masks[0]), 1, -1, *[1] * (weight.ndim - 2))
+            weight_KOI = weight_KOI.take_along_dim(column_KI.view(axes), 2) * factor_KI.view(axes)
+        if alone:
+            bias = None if each.layer.bias is None else bias_KO[0]
+            steps.append(kernels.prepare(replace(each.layer, weight=weight_KOI[0], bias=bias)))
+        else:
             steps.append(kernels.members_linear(weight_KOI.contiguous(), bias_KO.contiguous(), each.layer.relu))
     return steps
 
@@ -246,6 +207,13 @@ def _kept_indices(mask_KN: Tensor) -> Tensor:
     most = max(1, int((mask_KN != 0).sum(1).max()))
     # A stable sort brings the kept units to the front, in their order.
     return (mask_KN == 0).to(torch.uint8).argsort(dim=1, stable=True)[:, :most].contiguous()
+
+
+def _gather(kept_1M: Tensor, x: Tensor) -> Tensor:
+    if x.ndim == 2:
+        return x.index_select(1, kept_1M[0])
+    # Channels last in memory, as the convolutions want them.
+    return x.permute(0, 2, 3, 1).index_select(3, kept_1M[0]).permute(0, 3, 1, 2)
 
 
 def _gather_all(kept_KM: Tensor, x: Tensor) -> Tensor:

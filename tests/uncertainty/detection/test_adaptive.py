@@ -212,9 +212,8 @@ def test_the_rules_hold_on_the_select_rows_they_were_learned_from(trained, detec
         assert bool((full_N[few_N < stage.below] < threshold).all())
         assert bool((full_N[few_N > stage.above] > threshold).all())
         assert stage.below < stage.above
-        settled_N = stage.settled(
-            select.probs_KBC[: stage.members], few_N, torch.zeros(len(few_N), dtype=torch.bool), 16
-        )
+        clear_N = clearance(select.probs_KBC[: stage.members], 16) > stage.clearance
+        settled_N = clear_N & ((few_N < stage.below) | (few_N > stage.above))
         assert 0.3 < float(settled_N.double().mean()) < 1
         few_label_N = select.probs_KBC[: stage.members].mean(0).argmax(-1)
         assert torch.equal(few_label_N[settled_N], label_N[settled_N])

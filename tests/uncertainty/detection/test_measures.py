@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
@@ -126,11 +125,3 @@ def test_groups_pooled_by_their_sizes_are_all_members_at_once(sizes):
 def test_softmax_is_torchs_whatever_its_layout():
     logits = 50 * torch.randn(7, 5, 3, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(measures.softmax(logits), logits.softmax(-1), rtol=1e-6, atol=1e-7)
-
-
-def test_rows_of_a_summary_are_the_summary_of_rows():
-    probs = torch.randn(7, 5, 3, generator=torch.Generator().manual_seed(1)).softmax(-1)
-    chosen = torch.tensor([True, False, True, False, False])
-    some, due = measures.summarise(probs).rows(chosen), measures.summarise(probs[:, chosen])
-    for each in dataclasses.fields(due):
-        torch.testing.assert_close(getattr(some, each.name), getattr(due, each.name))

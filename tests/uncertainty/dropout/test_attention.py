@@ -39,15 +39,13 @@ def test_attention_in_the_open_is_torchs(mask):
     }[mask]
     if mask == "grouped":
         k, v = k[:, :2], v[:, :2]
-    theirs = F.scaled_dot_product_attention(q, k, v, **options)
-    for args, named in (((q, k, v), options), ((), {"query": q, "key": k, "value": v, **options})):
-        _close(attention.AttentionInputs.of(args, named).attend(lambda weights: weights), theirs)
+    mine = attention.attend(lambda weights, p: weights, q, k, v, **options)
+    _close(mine, F.scaled_dot_product_attention(q, k, v, **options))
 
 
 def test_the_causal_mask_lies_on_the_device_of_the_queries():
     q = torch.zeros(1, 2, 4, 8, device="meta")
-    inputs = attention.AttentionInputs.of((q, q, q), {"is_causal": True})
-    assert inputs.attend(lambda weights: weights).is_meta
+    assert attention.attend(lambda weights, p: weights, q, q, q, is_causal=True).is_meta
 
 
 @pytest.mark.parametrize("need_weights", [True, False])

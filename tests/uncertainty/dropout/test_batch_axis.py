@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from dubio.uncertainty.dropout import batch_axis
 from dubio.uncertainty.dropout.audit import audit
 from dubio.uncertainty.dropout.function_mode import Call
-from dubio.uncertainty.dropout.probe import RecordedCall
 from dubio.uncertainty.errors import UnsupportedSite
 from tests.quick import quick_committee
 
@@ -102,8 +101,8 @@ def test_an_order_that_cannot_be_told_is_refused():
         audit(network.eval(), torch.randn(1, 6))
 
 
-def _recorded(*shape: int, kind: str = "dropout") -> RecordedCall:
-    return RecordedCall(Call(kind, torch.zeros(shape), 0.5), "drop")
+def _recorded(*shape: int, kind: str = "dropout") -> Call:
+    return Call(kind, torch.zeros(shape), 0.5, name="drop")
 
 
 @pytest.mark.parametrize(

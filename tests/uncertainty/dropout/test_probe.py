@@ -34,7 +34,7 @@ def test_a_pass_is_the_plain_one_and_calls_with_no_rate_are_seen():
         plain = network(x)
         with recorder:
             assert torch.equal(network(x), plain)
-    assert [(each.name, each.call.p) for each in recorder.calls] == [("1", 0.5), ("2", 0.0)]
+    assert [(each.name, each.p) for each in recorder.calls] == [("1", 0.5), ("2", 0.0)]
     # Masks are only drawn where there is a rate.
     assert recorder.mask_numel == 8
 

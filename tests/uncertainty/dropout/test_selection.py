@@ -31,7 +31,7 @@ def _network() -> nn.Sequential:
 def test_sites_are_chosen_by_name_pattern_or_kind(sites, names):
     committee = quick_committee(_network(), torch.randn(1, 6), num_samples=4, sites=sites)
     assert [site.name for site in committee.sites] == names
-    assert list(committee.audit().left_out) == [name for name in ("0.2", "0.5", "1.0") if name not in names]
+    assert list(committee.audit().plan.left_out) == [name for name in ("0.2", "0.5", "1.0") if name not in names]
 
 
 def test_what_is_left_out_does_not_drop(keeps):

@@ -48,7 +48,7 @@ def test_the_layers_compute_what_the_network_computes(name):
     recorded = case.chain()
     x = case.inputs(5)
     with torch.inference_mode():
-        first = chain.FirstSite(case.plan).activation(case.network, x)
+        first = chain.FirstSite(case.plan).activation(x)
         if recorded.prefix is not None:
             torch.testing.assert_close(_run(recorded.prefix, x), first, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(_run(recorded.layers, first), case.network(x), atol=1e-5, rtol=1e-5)
@@ -88,7 +88,7 @@ def test_layers_are_what_was_built():
     ).eval()
     x = torch.randn(2, 2, 8, 8)
     with torch.inference_mode():
-        recorded = chain.record(network, audit(network, x), x)
+        recorded = chain.record(audit(network, x), x)
     assert recorded.prefix is not None
     (conv,) = recorded.prefix
     assert isinstance(conv, Conv)
@@ -127,7 +127,7 @@ def test_batch_norm_is_fused_into_the_layer_before_it():
     network = nn.Sequential(nn.Dropout(0.5), layer, norm).eval()
     x = torch.randn(2, 1)
     with torch.inference_mode():
-        recorded = chain.record(network, audit(network, x), x)
+        recorded = chain.record(audit(network, x), x)
     _, fused = recorded.layers
     assert isinstance(fused, Linear)
     assert fused.bias is not None
@@ -140,6 +140,6 @@ def test_sites_that_are_left_out_are_not_in_the_chain():
     ).eval()
     x = torch.randn(2, 4)
     with torch.inference_mode():
-        recorded = chain.record(network, audit(network, x, Selection(("4",))), x)
+        recorded = chain.record(audit(network, x, Selection(("4",))), x)
     assert [type(layer) for layer in recorded.prefix or ()] == [Linear, Linear]
     assert [type(layer) for layer in recorded.layers] == [Mask, Linear]

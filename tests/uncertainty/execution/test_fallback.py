@@ -68,7 +68,7 @@ def _reasons(network: nn.Module) -> dict[str, Dropped]:
     report = _committee(network).audit()
     dropped = {each.name: each for each in report.dropped}
     # Every strategy is accounted for, once.
-    assert sorted([*report.strategies, *(dropped.keys() - {"oneDNN kernels"})]) == sorted(NAMES)
+    assert sorted([*report.autotuner.strategies, *(dropped.keys() - {"oneDNN kernels"})]) == sorted(NAMES)
     assert all(f"{name} " in str(report) and each.reason in str(report) for name, each in dropped.items())
     return dropped
 

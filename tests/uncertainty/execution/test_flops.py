@@ -13,7 +13,7 @@ from dubio.uncertainty.execution.flops import work_before_first_site
 
 def _work(network: nn.Module, x: Tensor, *sites: str) -> float | None:
     network.eval()
-    return work_before_first_site(network, audit(network, x, Selection(sites or None)), x)
+    return work_before_first_site(audit(network, x, Selection(sites or None)), x)
 
 
 def test_the_work_before_the_first_site_is_counted():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,10 +24,10 @@ def _trace_and_compare(network: nn.Module, shape: tuple[int, ...]) -> None:
     weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with torch.inference_mode():
         for batch in (1, 4):
-            graph = fx_trace.trace(network, plan, torch.randn(batch, *shape), banks)
+            graph = fx_trace.trace(plan, torch.randn(batch, *shape), banks)
             for scale in (1.0, 100.0, -1.0):
                 x = scale * torch.randn(batch, *shape)
-                before, expected = x.clone(), masked.loop(network, plan, x, banks)
+                before, expected = x.clone(), masked.loop(plan, x, banks)
                 first, again = graph(x), graph(x)
                 tolerance = 1e-5 * float(expected.abs().max().clamp(min=1))
                 torch.testing.assert_close(first, expected, rtol=1e-5, atol=tolerance)
@@ -108,7 +109,7 @@ def test_what_nobody_else_reads_is_overwritten():
     network, x = nn.Sequential(*layers).eval(), torch.randn(4, 6)
     plan = audit(network, x)
     with torch.inference_mode():
-        graph = fx_trace.trace(network, plan, x, banks_of(plan, 5))
+        graph = fx_trace.trace(plan, x, banks_of(plan, 5))
         with profile(activities=[ProfilerActivity.CPU]) as profiled:
             graph(x)
     ran = Counter(event.name for event in profiled.events())
@@ -128,6 +129,6 @@ def test_what_nobody_else_reads_is_overwritten():
 )
 def test_a_value_that_leaves_torch_cannot_be_traced(exit_):
     network = Net(lambda net, h: net.drop(h * exit_(h))).eval()
-    plan = audit(Net(lambda net, h: net.drop(h)).eval(), torch.randn(2, 6))
+    plan = replace(audit(Net(lambda net, h: net.drop(h)).eval(), torch.randn(2, 6)), network=network)
     with torch.inference_mode(), pytest.raises(RuntimeError):
-        fx_trace.trace(network, plan, torch.randn(2, 6), banks_of(plan, 5))
+        fx_trace.trace(plan, torch.randn(2, 6), banks_of(plan, 5))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,25 +23,25 @@ def test_all_at_once_is_one_after_the_other(case):
     banks = banks_of(plan, 6)
     for batch in (1, 4, 17):
         x = case.inputs(batch)
-        expected = masked.loop(case.network, plan, x, banks)
-        torch.testing.assert_close(masked.vmap(case.network, plan, x, banks), expected)
-        torch.testing.assert_close(masked.fold(case.network, plan, x, banks), expected)
+        expected = masked.loop(plan, x, banks)
+        torch.testing.assert_close(masked.vmap(plan, x, banks), expected)
+        torch.testing.assert_close(masked.fold(plan, x, banks), expected)
 
 
 @torch.inference_mode()
 def test_the_loop_runs_each_member_with_its_own_masks(case):
     plan, x = audit(case.network, case.inputs(1)), case.inputs(3)
     banks = banks_of(plan, 6)
-    logits_KBC = masked.loop(case.network, plan, x, banks)
+    logits_KBC = masked.loop(plan, x, banks)
     for k in range(6):
-        assert torch.equal(logits_KBC[k], masked.run(case.network, plan, x, [bank[k] for bank in banks]))
+        assert torch.equal(logits_KBC[k], masked.run(plan, x, [bank[k] for bank in banks]))
 
 
 @torch.inference_mode()
 def test_masks_of_one_give_the_deterministic_answer(case):
     plan, x = audit(case.network, case.inputs(1)), case.inputs(5)
     ones = [torch.ones(site.shape) for site in plan.sites]
-    assert torch.equal(masked.run(case.network, plan, x, ones), case.network(x))
+    assert torch.equal(masked.run(plan, x, ones), case.network(x))
 
 
 # Three calls, of which the second has no rate and takes no mask.
@@ -63,7 +64,7 @@ def test_a_member_leaves_the_input_alone_even_where_dropout_overwrites_it():
     x = torch.tensor([[1.0, 2.0, 3.0]])
     plan, mask = audit(network, x.clone()), torch.tensor([0.0, 2.0, 2.0])
     given = x.clone()
-    torch.testing.assert_close(masked.run(network, plan, given, [mask]), network[1](x * mask))
+    torch.testing.assert_close(masked.run(plan, given, [mask]), network[1](x * mask))
     assert torch.equal(given, x)
 
 
@@ -74,7 +75,7 @@ def test_a_member_masks_each_row_alike_where_rows_are_merged_with_something_else
     x = torch.randn(5, 6)
     plan = audit(network, x[:1])
     mask = torch.arange(1.0, 7.0).view(plan.sites[0].shape)
-    torch.testing.assert_close(masked.run(network, plan, x, [mask]), network[5](x * mask.flatten()))
+    torch.testing.assert_close(masked.run(plan, x, [mask]), network[5](x * mask.flatten()))
 
 
 def test_only_the_thread_that_masks_is_masked():
@@ -94,7 +95,7 @@ def test_masking_ends_when_the_network_fails():
 
     x = torch.ones(1, 3)
     with pytest.raises(KeyError, match="broken"):
-        masked.run(Broken().eval(), audit(DROPOUTS, x), x, [torch.zeros(3)] * 2)
+        masked.run(replace(audit(DROPOUTS, x), network=Broken().eval()), x, [torch.zeros(3)] * 2)
     assert F.dropout(x, 0.5, False).tolist() == [[1.0, 1.0, 1.0]]
 
 
@@ -103,7 +104,7 @@ def test_other_sites_than_planned_are_refused(sites, match):
     x = torch.ones(1, 3)
     other = nn.Sequential(nn.Identity(), *[nn.Dropout(0.5)] * sites).eval()
     with pytest.raises(UnsupportedNetwork, match=rf"Expected 2 dropout sites.*{match}"):
-        masked.run(other, audit(DROPOUTS, x), x, [torch.ones(3)] * 2)
+        masked.run(replace(audit(DROPOUTS, x), network=other), x, [torch.ones(3)] * 2)
 
 
 def test_what_comes_before_the_first_site_runs_once_for_all_members():
@@ -113,5 +114,5 @@ def test_what_comes_before_the_first_site_runs_once_for_all_members():
     before, after = 2 * 2 * 6 * 8, 2 * 2 * 8 * 3  # two operations a product, for two rows
     for run, due in ((masked.vmap, before + 6 * after), (masked.loop, 6 * before + 6 * after)):
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            run(network, plan, x, banks_of(plan, 6))
+            run(plan, x, banks_of(plan, 6))
         assert counter.get_total_flops() == due
