@@ -54,7 +54,7 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
         predictor, spec = model.predictor, model.predictor.input
         with service.telemetry.timer(model) as timer:
             body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
-            timer.received()
+            timer.lap()
             decoded = await offload_if(
                 len(body) > (_LONG_READER_BYTES if spec.reader else _LONG_BYTES) or may_hold_images(body),
                 lambda: decode_request(
@@ -62,10 +62,10 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
                 ),
             )
             request.state.rows = len(decoded.inputs)
-            timer.decoded()
+            timer.lap()
             async with CancelOnDisconnect(request):
                 prediction = await service.predict(model, decoded.inputs, samples=decoded.samples)
-            timer.predicted()
+            timer.lap()
             answer = await offload_if(
                 len(decoded.inputs) > _LONG_ROWS,
                 lambda: encode_response(prediction, model=model, request_id=decoded.id),

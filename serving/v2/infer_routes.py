@@ -74,17 +74,17 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
         request.state.model, request.state.version = model.name, model.version
         with service.telemetry.timer(model) as timer:
             body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
-            timer.received()
+            timer.lap()
             header, signature = request.headers.get(_HEADER), _signature(model, settings)
             long = len(body) > (_LONG_JSON if header is None else _LONG_BINARY)
             decoded = await offload_if(long, lambda: decode_request(body, header_length=header, model=signature))
             request.state.rows = len(decoded.inputs)
-            timer.decoded()
+            timer.lap()
             async with CancelOnDisconnect(request):
                 prediction = await service.predict(
                     model, decoded.inputs, samples=decoded.samples, work=decoded.work, timeout=decoded.timeout
                 )
-            timer.predicted()
+            timer.lap()
             answer = await offload_if(
                 len(decoded.inputs) > _LONG_ROWS, lambda: encode_response(prediction, request=decoded, model=model)
             )
