@@ -11,7 +11,7 @@ from starlette.responses import Response
 from dubio.models.inputs import encoding
 from dubio.serving.http.api_keys import Scope
 from dubio.serving.http.auth import ScopedRouter
-from dubio.serving.http.request import CancelOnDisconnect, offload_if, read_body
+from dubio.serving.http.request import cancel_on_disconnect, offload_if, read_body
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
 from dubio.serving.v1 import schema
@@ -63,7 +63,7 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
             )
             request.state.rows = len(decoded.inputs)
             timer.lap()
-            async with CancelOnDisconnect(request):
+            async with cancel_on_disconnect(request):
                 prediction = await service.predict(model, decoded.inputs, samples=decoded.samples)
             timer.lap()
             answer = await offload_if(

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from dubio.serving.http.api_keys import Scope
 from dubio.serving.http.auth import ScopedRouter
-from dubio.serving.http.request import CancelOnDisconnect, choose, compress, offload_if, read_body
+from dubio.serving.http.request import cancel_on_disconnect, choose, compress, offload_if, read_body
 from dubio.serving.repository.repository import ServedModel
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
@@ -80,7 +80,7 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
             decoded = await offload_if(long, lambda: decode_request(body, header_length=header, model=signature))
             request.state.rows = len(decoded.inputs)
             timer.lap()
-            async with CancelOnDisconnect(request):
+            async with cancel_on_disconnect(request):
                 prediction = await service.predict(
                     model, decoded.inputs, samples=decoded.samples, work=decoded.work, timeout=decoded.timeout
                 )
