@@ -44,10 +44,6 @@ class Executor:
         """`work()`, off the event loop; the future belongs to the loop that is running."""
         return asyncio.get_running_loop().run_in_executor(self._pool, work)
 
-    async def run(self, work: Callable[[], T]) -> T:
-        """`work()`, off the event loop; what it raises is raised here."""
-        return await self.submit(work)
-
     def close(self) -> None:
         """Wait for what is running, drop what has not begun."""
         self._pool.shutdown(wait=True, cancel_futures=True)
