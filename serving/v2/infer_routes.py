@@ -70,8 +70,7 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
     router = ScopedRouter(Scope.INFER, prefix="/v2", tags=["v2"])
 
     async def infer(request: Request, name: str, version: str | None) -> Response:
-        model = find_model(service.repository, name, version)
-        request.state.model, request.state.version = model.name, model.version
+        model = find_model(request, service.repository, name, version)
         with service.telemetry.timer(model) as timer:
             body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
             timer.lap()
