@@ -25,11 +25,11 @@ _LONG_ROWS = 32
 # Texts are divided into words, and rows looked at value by value, which takes longer.
 _LONG_READER_BYTES = 4 * 1024
 
-_PROBLEM = describe_content(schema.Problem, "application/problem+json")
+_PROBLEM = {"content": describe_content(schema.Problem, "application/problem+json")}
 _PREDICT_DOCS: dict[str, Any] = {
     "response_class": Response,
     "responses": {
-        200: {"description": "Predicted", "content": describe_content(schema.PredictResponse)},
+        200: {"description": "Predicted", "model": schema.PredictResponse},
         **describe_errors(_PROBLEM, 400, 404, 408, 413, 415, 422, 503, 504),
     },
     "openapi_extra": {"requestBody": {"required": True, "content": describe_content(schema.PredictRequest)}},
@@ -39,7 +39,7 @@ _CARD_DOCS: dict[str, Any] = {
     "responses": {
         200: {"description": "Described", "content": {"application/json": {"schema": {"type": "object"}}}},
         **describe_errors(_PROBLEM, 404),
-        422: {"description": "Not a model's name", "content": _PROBLEM},
+        422: {"description": "Not a model's name", **_PROBLEM},
     },
 }
 

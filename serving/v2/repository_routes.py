@@ -18,15 +18,10 @@ from dubio.serving.repository.repository import ModelRepository
 from dubio.serving.settings import Settings
 from dubio.serving.v2 import schema
 from dubio.serving.wire.envelope import read
-from dubio.serving.wire.schema import Incoming, Wire, describe_content, reference
+from dubio.serving.wire.schema import Incoming, Wire, describe_content
 
 _EMPTY = {200: {"description": "Done", "content": {}}}
-_INDEX = {
-    200: {
-        "description": "One entry for every version",
-        "content": {"application/json": {"schema": {"type": "array", "items": reference(schema.IndexEntry)}}},
-    }
-}
+_INDEX = {200: {"description": "One entry for every version", "model": list[schema.IndexEntry]}}
 
 Asked = TypeVar("Asked", bound=Incoming)
 

@@ -17,7 +17,7 @@ from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
 from dubio.serving.v2 import schema
 from dubio.serving.v2.metadata import configure, describe_model, describe_server
-from dubio.serving.wire.schema import Wire, describe_content
+from dubio.serving.wire.schema import Wire
 
 
 def find_model(request: Request, repository: ModelRepository, name: str, version: str | None) -> ServedModel:
@@ -111,7 +111,7 @@ def build(service: PredictionService, settings: Settings, *, version: str, loads
 
 
 def _docs(kind: type[Wire], *statuses: int) -> dict[str, Any]:
-    described = {200: {"description": "Described", "content": describe_content(kind)}}
+    described = {200: {"description": "Described", "model": kind}}
     return {"response_class": Response, "responses": {**described, **schema.describe_errors(*statuses)}}
 
 
