@@ -61,7 +61,7 @@ class ModelRepository:
             self._named[source.name] = source
         self._registry = Registry(tuple(self._named))
         loader = Loader(device=device, trusted=trusted, strategy=strategy)
-        self._reconciler = Reconciler(sources, root, control, loader, self._registry)
+        self._reconciler = Reconciler(self._named, root, control, loader, self._registry)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dubio-load")
         self._started = False
         self._root = root
