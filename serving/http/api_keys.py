@@ -34,11 +34,7 @@ class ApiKeys:
     """The accepted keys. Only their digests are kept."""
 
     def __init__(self, keys: Iterable[tuple[str, frozenset[Scope]]] = ()) -> None:
-        """Keep the keys' digests.
-
-        Args:
-            keys: Each with its scopes.
-        """
+        """Keep the digests of keys, each with its scopes."""
         # Keyed with a secret of this process: equal prefixes of keys give unrelated digests.
         self._secret = secrets.token_bytes(32)
         self._scopes = [(self._digest(key.encode()), scopes) for key, scopes in keys]

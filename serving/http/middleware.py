@@ -49,7 +49,6 @@ class Observer:
     lifecycle: Lifecycle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -124,7 +123,6 @@ class FastPath:
         self._routes = [route for route in routes if isinstance(route, APIRoute) and route.methods == {"POST"}]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         if scope["type"] == "http" and scope["method"] == "POST":
             for route in self._routes:
                 if match := route.path_regex.match(scope["path"]):
@@ -157,7 +155,6 @@ class AuthMiddleware:
         self._administration = keys.grants(KeyScope.ADMIN)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check one request."""
         if scope["type"] == "http":
             try:
                 self._check(scope)

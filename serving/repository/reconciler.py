@@ -83,11 +83,9 @@ class Reconciler:
                 self._forget(key)
         failures = []
         for source in sources:
-            if self.registry.is_current(source.key, source.stamp()):
-                continue
-            error = self._attempt(source)
-            _warn(source, error)
-            if error is not None:
+            current = self.registry.is_current(source.key, source.stamp())
+            if not current and (error := self._attempt(source)) is not None:
+                _warn(source, error)
                 failures.append(f"version {source.version}: {_reason(error)}")
         if failures:
             served = ", ".join(self.registry.served.get(name, {})) or "none"

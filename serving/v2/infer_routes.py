@@ -10,7 +10,6 @@ from starlette.responses import Response
 from dubio.serving.http.api_keys import Scope
 from dubio.serving.http.auth import ScopedRouter
 from dubio.serving.http.request import cancel_on_disconnect, choose, compress, offload_if, read_body
-from dubio.serving.repository.repository import ServedModel
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
 from dubio.serving.v2 import schema
@@ -74,7 +73,14 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
         with service.telemetry.timer(model) as timer:
             body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
             timer.lap()
-            header, signature = request.headers.get(_HEADER), _signature(model, settings)
+            predictor, header = model.predictor, request.headers.get(_HEADER)
+            signature = ModelSignature(
+                name=model.name,
+                shape=predictor.input.shape,
+                classes=len(predictor.classes),
+                committee=predictor.committee.num_samples,
+                max_rows=settings.max_rows,
+            )
             long = len(body) > (_LONG_JSON if header is None else _LONG_BINARY)
             decoded = await offload_if(long, lambda: decode_request(body, header_length=header, model=signature))
             request.state.rows = len(decoded.inputs)
@@ -98,17 +104,6 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
         return await infer(request, name, version)
 
     return router
-
-
-def _signature(model: ServedModel, settings: Settings) -> ModelSignature:
-    predictor = model.predictor
-    return ModelSignature(
-        name=model.name,
-        shape=predictor.input.shape,
-        classes=len(predictor.classes),
-        committee=predictor.committee.num_samples,
-        max_rows=settings.max_rows,
-    )
 
 
 async def _respond(request: Request, answer: EncodedResponse) -> Response:
