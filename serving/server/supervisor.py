@@ -52,23 +52,21 @@ class WorkerProcess:
     due: float = 0.0
 
 
-@dataclass
 class Supervisor:
-    """Runs `settings.workers` workers until it is told to stop.
+    """Runs `settings.workers` workers until it is told to stop."""
 
-    Attributes:
-        settings: What to serve, and by how many workers.
-        bound: Socket that they listen on.
-        started: Called with the models' names once every worker answers.
-    """
+    def __init__(self, settings: Settings, bound: socket.socket, *, started: Callable[[list[str]], None]) -> None:
+        """Start nothing yet.
 
-    settings: Settings
-    bound: socket.socket
-    started: Callable[[list[str]], None]
-
-    def __post_init__(self) -> None:
-        self.settings = worker.divide_threads(self.settings)
-        self._workers = [WorkerProcess(number) for number in range(self.settings.workers)]
+        Args:
+            settings: What to serve, and by how many workers.
+            bound: Socket that they listen on.
+            started: Called with the models' names once every worker answers.
+        """
+        self._settings = worker.divide_threads(settings)
+        self._bound = bound
+        self._started = started
+        self._workers = [WorkerProcess(number) for number in range(settings.workers)]
         # spawn: torch's threads do not survive a fork.
         self._context = multiprocessing.get_context("spawn")
         self._announced = False
@@ -113,8 +111,8 @@ class Supervisor:
             self._stop()
 
     def _stop(self) -> None:
-        self._deadline = time.monotonic() + self.settings.grace_seconds + _PATIENCE_SECONDS
-        self.bound.close()  # or clients would wait at a door behind which no worker is left
+        self._deadline = time.monotonic() + self._settings.grace_seconds + _PATIENCE_SECONDS
+        self._bound.close()  # or clients would wait at a door behind which no worker is left
         for child in self._workers:
             if child.pipe is not None:
                 try:
@@ -129,7 +127,7 @@ class Supervisor:
                 child.pipe, theirs = self._context.Pipe()
                 child.process = self._context.Process(
                     target=worker.main,
-                    args=(child.number, self.settings, self.bound, theirs, self._folder),
+                    args=(child.number, self._settings, self._bound, theirs, self._folder),
                     name=f"dubio-worker-{child.number}",
                     daemon=True,
                 )
@@ -191,7 +189,7 @@ class Supervisor:
         child.ready = "models" in message
         if not self._announced and all(other.ready for other in self._workers):
             self._announced = True
-            self.started(message["models"])
+            self._started(message["models"])
 
     def _outcome(self) -> tuple[int, str | None] | None:
         if self._deadline is not None:
