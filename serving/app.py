@@ -131,7 +131,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         watching: asyncio.Task[None] | None = None
         try:
-            await executor.run(repository.load)
+            await executor.submit(repository.load)
             # torch alone is half a million objects: a full collection would stop the service for a quarter of a second
             # every few thousand requests, and find nothing among what lives as long as the process.
             gc.collect()

@@ -44,10 +44,6 @@ class Executor:
         """`work()`, off the event loop; the future belongs to the loop that is running."""
         return asyncio.get_running_loop().run_in_executor(self._pool, work)
 
-    async def run(self, work: Callable[[], T]) -> T:
-        """`work()`, off the event loop; what it raises is raised here."""
-        return await self.submit(work)
-
     def close(self) -> None:
         """Wait for what is running, drop what has not begun."""
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -167,31 +163,25 @@ class Lane:
 Answers = list[Prediction | Exception]
 
 
+@dataclass(eq=False)
 class Batcher:
-    """The queue in front of one model version."""
+    """The queue in front of one model version.
 
-    def __init__(
-        self,
-        predictor: Predictor | Ensemble,
-        executor: Executor,
-        budget: Budget,
-        policy: Policy,
-        listener: Callable[[BatchRecord], None],
-    ) -> None:
-        """Queue nothing yet.
+    Attributes:
+        predictor: The model version.
+        executor: Runs predictions.
+        budget: What may wait, here and in other queues.
+        policy: How to batch.
+        listener: Told of every batch.
+    """
 
-        Args:
-            predictor: The model version.
-            executor: Runs predictions.
-            budget: What may wait, here and in other queues.
-            policy: How to batch.
-            listener: Told of every batch.
-        """
-        self._predictor = predictor
-        self._executor = executor
-        self._budget = budget
-        self._policy = policy
-        self._listener = listener
+    predictor: Predictor | Ensemble
+    executor: Executor
+    budget: Budget
+    policy: Policy
+    listener: Callable[[BatchRecord], None]
+
+    def __post_init__(self) -> None:
         self._lanes = {False: Lane(), True: Lane()}
         self._seconds_per_row = 0.0
 
@@ -212,7 +202,7 @@ class Batcher:
             InvalidInput: The model refuses these rows.
             Stopping: The service ends before the prediction began.
         """
-        self._budget.take(inputs, self._budget.rows * self._seconds_per_row)
+        self.budget.take(inputs, self.budget.rows * self._seconds_per_row)
         job = Job(inputs, samples, work, asyncio.get_running_loop().create_future())
         lane = self._lanes[work != Work.DETERMINISTIC]
         lane.jobs.append(job)
@@ -231,8 +221,8 @@ class Batcher:
 
     def _arrange(self, lane: Lane) -> None:
         """Dispatch now, or when the first job has waited for the policy's delay or enough others have come."""
-        wait = self._policy.delay and lane.jobs[0].queued + self._policy.delay - time.monotonic()
-        if wait > 0 and sum(len(job.inputs) for job in lane.jobs) < self._policy.max_rows:
+        wait = self.policy.delay and lane.jobs[0].queued + self.policy.delay - time.monotonic()
+        if wait > 0 and sum(len(job.inputs) for job in lane.jobs) < self.policy.max_rows:
             if lane.timer is None:
                 lane.timer = asyncio.get_running_loop().call_later(wait, self._dispatch, lane)
             return
@@ -248,7 +238,7 @@ class Batcher:
         lane.busy = True
         began = time.monotonic()
         samples = self._samples(batch[0])
-        done = self._executor.submit(partial(_predict, self._predictor, batch, samples))
+        done = self.executor.submit(partial(_predict, self.predictor, batch, samples))
         done.add_done_callback(partial(self._finish, lane, batch, began))
 
     def _next_batch(self, lane: Lane) -> list[Job]:
@@ -256,11 +246,11 @@ class Batcher:
         batch: list[Job] = []
         rows = 0
         passed_over: list[Job] = []
-        while lane.jobs and rows < self._policy.max_rows:
+        while lane.jobs and rows < self.policy.max_rows:
             job = lane.jobs.popleft()
             if job.answer.done():  # its caller left, or its time is up
-                self._budget.give_back(job.inputs)
-            elif not batch or (job.alike(batch[0]) and rows + len(job.inputs) <= self._policy.max_rows):
+                self.budget.give_back(job.inputs)
+            elif not batch or (job.alike(batch[0]) and rows + len(job.inputs) <= self.policy.max_rows):
                 batch.append(job)
                 rows += len(job.inputs)
             else:
@@ -270,12 +260,12 @@ class Batcher:
 
     def _samples(self, first: Job) -> Samples:
         """How many members answer a batch: fewer than asked while the queues are long, if the policy says so."""
-        fewer = self._policy.overload_samples
+        fewer = self.policy.overload_samples
         if fewer is None or first.samples == AUTO or first.work == Work.DETERMINISTIC:
             return first.samples
-        if 2 * self._budget.rows <= self._budget.max_rows:
+        if 2 * self.budget.rows <= self.budget.max_rows:
             return first.samples
-        return min(fewer, first.samples or self._predictor.committee.num_samples)
+        return min(fewer, first.samples or self.predictor.committee.num_samples)
 
     def _finish(self, lane: Lane, batch: list[Job], began: float, done: asyncio.Future[Answers]) -> None:
         seconds = time.monotonic() - began
@@ -283,7 +273,7 @@ class Batcher:
         rows = sum(len(job.inputs) for job in batch)
         self._seconds_per_row = 0.8 * self._seconds_per_row + 0.2 * seconds / rows
         for job in batch:
-            self._budget.give_back(job.inputs)
+            self.budget.give_back(job.inputs)
         answers: Answers = [Stopping("The service is stopping; ask another one.")] * len(batch)
         if not done.cancelled():
             answers = done.result()
@@ -294,7 +284,7 @@ class Batcher:
                 job.answer.set_result(answer)
             else:
                 job.answer.set_exception(answer)
-        self._listener(
+        self.listener(
             BatchRecord(
                 rows=rows,
                 requests=len(batch),

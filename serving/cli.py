@@ -156,9 +156,6 @@ def parse(argv: Sequence[str]) -> Settings:
         parse_args_method=keep_commas,
     )
     parser = source.root_parser
-    parser.usage, parser.description, parser.epilog = (
-        "%(prog)s [[NAME=]CHECKPOINT ...] [options]",
-        _DESCRIPTION,
-        _EPILOG,
-    )
+    parser.usage = "%(prog)s [[NAME=]CHECKPOINT ...] [options]"
+    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     return CliApp.run(Settings, list(argv), cli_settings_source=source)

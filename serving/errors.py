@@ -72,29 +72,25 @@ class Stopping(ServingError):
     """The service was told to stop before it could answer."""
 
 
-class RequestError(ServingError):
-    """The caller can mend the request."""
-
-
-class MalformedJSON(RequestError):
+class MalformedJSON(ServingError):
     """The body is not JSON."""
 
 
-class InvalidRequest(RequestError):
+class InvalidRequest(ServingError):
     """The body is JSON but breaks a rule on keys, types, shapes or values."""
 
 
-class TooManyRows(RequestError):
+class TooManyRows(ServingError):
     """More instances than one request may carry."""
 
 
-class BodyTooLarge(RequestError):
+class BodyTooLarge(ServingError):
     """More bytes than one request may carry."""
 
 
-class BodyTooSlow(RequestError):
+class BodyTooSlow(ServingError):
     """The body did not arrive in time."""
 
 
-class UnsupportedEncoding(RequestError):
+class UnsupportedEncoding(ServingError):
     """The body is compressed in a way that is not read."""

@@ -43,7 +43,8 @@ class Lifecycle:
         def begin() -> None:
             _log.info("Stopping: not ready any more, finishing what has begun within %d s.", grace)
             loop.call_later(drain, close)
-            overdue = threading.Timer(grace, _give_up, (grace,))
+            lost = f"The grace period of {grace} s is over; requests in flight are lost."
+            overdue = threading.Timer(grace, end, (1, lost))
             overdue.daemon = True
             overdue.start()
 
@@ -84,7 +85,3 @@ def end(code: int, message: str | None = None) -> NoReturn:
     if message is not None:
         os.write(2, f"dubio-serve: {message}\n".encode())
     os._exit(code)
-
-
-def _give_up(grace: int) -> None:
-    end(1, f"The grace period of {grace} s is over; requests in flight are lost.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,37 +16,27 @@ from dubio.serving.repository.repository import ModelRepository
 from dubio.serving.telemetry.telemetry import Telemetry
 
 
+@dataclass
 class PredictionService:
     """Answers for every transport alike.
 
-    Args:
+    Attributes:
         repository: The models.
         executor: Runs predictions.
         telemetry: Is told of every batch and prediction.
         budget: What may wait.
         policy: How to batch.
         timeout: Seconds that a request waits at most.
-
-    Attributes:
-        repository: As given.
-        telemetry: As given.
     """
 
-    def __init__(
-        self,
-        repository: ModelRepository,
-        executor: Executor,
-        telemetry: Telemetry,
-        budget: Budget,
-        policy: Policy,
-        timeout: float,
-    ) -> None:
-        self.repository = repository
-        self.telemetry = telemetry
-        self._executor = executor
-        self._budget = budget
-        self._policy = policy
-        self._timeout = timeout
+    repository: ModelRepository
+    executor: Executor
+    telemetry: Telemetry
+    budget: Budget
+    policy: Policy
+    timeout: float
+
+    def __post_init__(self) -> None:
         # A version that was swapped out goes with the last request that uses it, and its batcher with it.
         self._batchers: WeakKeyDictionary[ServedModel, Batcher] = WeakKeyDictionary()
 
@@ -76,7 +67,7 @@ class PredictionService:
             DeadlineExceeded: The time is up.
         """
         batcher = self._batchers.get(model) or self._start_batcher(model)
-        seconds = self._timeout if timeout is None else min(timeout, self._timeout)
+        seconds = self.timeout if timeout is None else min(timeout, self.timeout)
         prediction = await batcher.submit(inputs, samples=samples, work=work, timeout=seconds)
         self.telemetry.count_prediction(model, prediction)
         return prediction
@@ -87,6 +78,6 @@ class PredictionService:
 
     def _start_batcher(self, model: ServedModel) -> Batcher:
         listener = self.telemetry.batch_listener(model)
-        batcher = Batcher(model.predictor, self._executor, self._budget, self._policy, listener)
+        batcher = Batcher(model.predictor, self.executor, self.budget, self.policy, listener)
         self._batchers[model] = batcher
         return batcher

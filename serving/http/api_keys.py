@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from enum import StrEnum
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
 
 from dubio.serving.errors import InvalidKeys
 
@@ -35,11 +34,7 @@ class ApiKeys:
     """The accepted keys. Only their digests are kept."""
 
     def __init__(self, keys: Iterable[tuple[str, frozenset[Scope]]] = ()) -> None:
-        """Keep the keys' digests.
-
-        Args:
-            keys: Each with its scopes.
-        """
+        """Keep the digests of keys, each with its scopes."""
         # Keyed with a secret of this process: equal prefixes of keys give unrelated digests.
         self._secret = secrets.token_bytes(32)
         self._scopes = [(self._digest(key.encode()), scopes) for key, scopes in keys]
@@ -55,13 +50,13 @@ class ApiKeys:
         Raises:
             InvalidKeys: A source is unreadable, holds no key, or an entry breaks a rule. No message repeats a key.
         """
-        entries: list[_Entry] = []
+        entries: list[tuple[str, str]] = []
         if path is not None:
             entries += _from_file(path)
         if environment is not None:
             if not environment.strip():
                 raise InvalidKeys("Expected DUBIO_API_KEYS to hold at least one scope:key, but it is empty; unset it.")
-            entries += [_parse(f"DUBIO_API_KEYS, entry {i}", text) for i, text in enumerate(environment.split(), 1)]
+            entries += [(f"DUBIO_API_KEYS, entry {i}", text) for i, text in enumerate(environment.split(), 1)]
         return cls(_checked(entries))
 
     @property
@@ -95,13 +90,8 @@ class ApiKeys:
         return blake2b(key, digest_size=32, key=self._secret).digest()
 
 
-class _Entry(NamedTuple):
-    where: str  # for complaints
-    scopes: str
-    key: str
-
-
-def _from_file(path: Path) -> list[_Entry]:
+def _from_file(path: Path) -> list[tuple[str, str]]:
+    """Where each entry stands, for complaints, and the entry."""
     try:
         mode = path.stat().st_mode
         text = path.read_text(encoding="utf-8")
@@ -111,21 +101,17 @@ def _from_file(path: Path) -> list[_Entry]:
     if mode & (stat.S_IRGRP | stat.S_IROTH):
         _log.warning("The API keys in %s can be read by other users; chmod 600 keeps them private.", path)
     lines = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1))
-    entries = [_parse(f"{path}, line {number}", line) for number, line in lines if line and line[0] != "#"]
+    entries = [(f"{path}, line {number}", line) for number, line in lines if line and line[0] != "#"]
     if not entries:
         raise InvalidKeys(f"Expected {path} to hold at least one scope:key, but it holds none; add one.")
     return entries
 
 
-def _parse(where: str, text: str) -> _Entry:
-    scopes, _, key = text.partition(":")
-    return _Entry(where, scopes, key.strip())
-
-
-def _checked(entries: Iterable[_Entry]) -> list[tuple[str, frozenset[Scope]]]:
+def _checked(entries: Iterable[tuple[str, str]]) -> list[tuple[str, frozenset[Scope]]]:
     seen: dict[str, str] = {}
     checked = []
-    for where, scopes, key in entries:
+    for where, text in entries:
+        scopes, _, key = (part.strip() for part in text.partition(":"))
         if not key:
             # A line without a colon may be a bare key, so what was there is not repeated.
             raise InvalidKeys(f"Expected {where} to be scope[,scope]:key, but there is no key after a colon.")

@@ -6,6 +6,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from fastapi.routing import APIRoute
@@ -31,26 +32,25 @@ _CLOSED = "handler is closed"
 _UNLISTED: Final = "unlisted"
 
 
+@dataclass
 class Observer:
     """The outermost layer: names, times, counts, logs and traces every request, and answers what nobody caught.
 
     Routes say in `request.state` what they know of a request: `model` and `version` of a loaded model, and `rows`.
 
-    Args:
+    Attributes:
         app: The whole application.
         telemetry: Is told of every request.
         lifecycle: Once it is stopping, every answer tells the client to close the connection.
     """
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry, lifecycle: Lifecycle) -> None:
-        self._app = app
-        self._telemetry = telemetry
-        self._lifecycle = lifecycle
+    app: ASGIApp
+    telemetry: Telemetry
+    lifecycle: Lifecycle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         started = time.perf_counter()
         given = dict(scope["headers"]).get(b"x-request-id", b"")
@@ -64,7 +64,7 @@ class Observer:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
-                if self._lifecycle.stopping:  # else a request sent later on it would meet a closed door
+                if self.lifecycle.stopping:  # else a request sent later on it would meet a closed door
                     message["headers"].append((b"connection", b"close"))
             try:
                 await send(message)
@@ -75,9 +75,9 @@ class Observer:
                     pass
                 raise ClientDisconnect from error
 
-        with self._telemetry.span(scope["method"], scope["headers"]) as span:
+        with self.telemetry.span(scope["method"], scope["headers"]) as span:
             try:
-                await self._app(scope, receive, send_named)
+                await self.app(scope, receive, send_named)
             except ClientDisconnect:
                 status = _CLIENT_LEFT
             except Exception as error:  # whatever it is, the next request must find the service well
@@ -86,7 +86,7 @@ class Observer:
                     await response(scope, receive, send_named)
             finally:
                 record = _record(scope, state, status or _CLIENT_LEFT, time.perf_counter() - started)
-                self._telemetry.count_request(record, span)
+                self.telemetry.count_request(record, span)
 
 
 def _record(scope: Scope, state: dict[str, Any], status: int, seconds: float) -> RequestRecord:
@@ -123,7 +123,6 @@ class FastPath:
         self._routes = [route for route in routes if isinstance(route, APIRoute) and route.methods == {"POST"}]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         if scope["type"] == "http" and scope["method"] == "POST":
             for route in self._routes:
                 if match := route.path_regex.match(scope["path"]):
@@ -150,14 +149,12 @@ class AuthMiddleware:
     def __init__(self, app: ASGIApp, keys: ApiKeys, routers: Sequence[ScopedRouter]) -> None:
         self._app = app
         self._keys = keys
-        self._any_key = keys.any
         self._routes = [(route, router.required_scope) for router in routers for route in router.routes]
         # What is below them is off for everybody without such a key, a route or not.
         self._admin_prefixes = tuple(router.prefix for router in routers if router.required_scope is KeyScope.ADMIN)
         self._administration = keys.grants(KeyScope.ADMIN)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check one request."""
         if scope["type"] == "http":
             try:
                 self._check(scope)
@@ -174,7 +171,7 @@ class AuthMiddleware:
                 "Administration is off: it needs an API key with the scope admin, and the service was given none; "
                 "start it with one in DUBIO_API_KEYS_FILE."
             )
-        if not self._any_key:
+        if not self._keys.any:
             return
         needed = self._needed(scope)
         if needed is OPEN:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar, cast
 
 from starlette.requests import ClientDisconnect, Request
@@ -143,49 +143,44 @@ def _too_large(got: str, max_bytes: int) -> BodyTooLarge:
     )
 
 
-class CancelOnDisconnect:
-    """Cancels the block when the caller of a request, whose body was read, disconnects.
+@asynccontextmanager
+async def cancel_on_disconnect(request: Request) -> AsyncIterator[None]:
+    """Cancel the block when the caller of `request`, whose body was read, disconnects.
 
     Its work is then dropped before it is computed.
-
-    Args:
-        request: Whose body was read.
 
     Raises:
         ClientDisconnect: The caller left; nobody waits for an answer.
     """
+    loop = asyncio.get_running_loop()
+    waiting = cast("asyncio.Task[object]", asyncio.current_task())  # a coroutine runs in one
+    left = False
+    watcher: asyncio.Task[None] | None = None
 
-    def __init__(self, request: Request) -> None:
-        self._request = request
-        self._left = False
-        self._watcher: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> None:
-        """Begin to watch, a little later."""
-        loop = asyncio.get_running_loop()
-        task = cast("asyncio.Task[object]", asyncio.current_task())  # a coroutine runs in one
-        self._timer = loop.call_later(_UNWATCHED_SECONDS, self._watch, task)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop watching; what the watcher cancelled becomes ClientDisconnect."""
-        self._timer.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
-        if self._left and isinstance(error, asyncio.CancelledError):
-            cast("asyncio.Task[object]", asyncio.current_task()).uncancel()
-            raise ClientDisconnect from error
-
-    def _watch(self, waiting: asyncio.Task[object]) -> None:
-        self._watcher = asyncio.get_running_loop().create_task(self._cancel_when_left(waiting))
-
-    async def _cancel_when_left(self, waiting: asyncio.Task[object]) -> None:
+    async def cancel_when_left() -> None:
+        nonlocal left
         # The body was read, so the next message can only be that the caller left.
-        while (await self._request.receive())["type"] != "http.disconnect":
+        while (await request.receive())["type"] != "http.disconnect":
             pass
-        self._left = True
+        left = True
         waiting.cancel()
+
+    def watch() -> None:
+        nonlocal watcher
+        watcher = loop.create_task(cancel_when_left())
+
+    timer = loop.call_later(_UNWATCHED_SECONDS, watch)
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        if not left:
+            raise
+        waiting.uncancel()
+        raise ClientDisconnect from error
+    finally:
+        timer.cancel()
+        if watcher is not None:
+            watcher.cancel()
 
 
 async def offload_if(long: bool, work: Callable[[], T]) -> T:

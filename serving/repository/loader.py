@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,20 +18,19 @@ from dubio.serving.repository.snapshot import private_copy
 from dubio.serving.repository.source import ModelSource
 
 
+@dataclass(frozen=True)
 class Loader:
-    """Loads models onto one device."""
+    """Loads models onto one device.
 
-    def __init__(self, *, device: str, trusted: Sequence[str], strategy: str | None = None) -> None:
-        """Keep what every load needs.
+    Attributes:
+        device: Where models run, as torch names it.
+        trusted: Module prefixes of networks that a checkpoint may name.
+        strategy: How members are run; None to measure it.
+    """
 
-        Args:
-            device: Where models run, as torch names it.
-            trusted: Module prefixes of networks that a checkpoint may name.
-            strategy: How members are run; None to measure it.
-        """
-        self._device = device
-        self._strategy = strategy
-        self._trusted = tuple(trusted)
+    device: str
+    trusted: Sequence[str]
+    strategy: str | None = None
 
     def try_device(self) -> None:
         """Put a tensor on the device.
@@ -39,10 +39,10 @@ class Loader:
             UnusableDevice: Torch cannot.
         """
         try:
-            torch.empty(1, device=self._device)
+            torch.empty(1, device=self.device)
         except (RuntimeError, AssertionError) as error:  # unknown to torch, not built in, or not there
             raise UnusableDevice(
-                f"Expected `device` to be one that torch can use here, such as cpu, but got {self._device!r}: "
+                f"Expected `device` to be one that torch can use here, such as cpu, but got {self.device!r}: "
                 f"{str(error).splitlines()[0]}"
             ) from error
 
@@ -62,6 +62,6 @@ class Loader:
     def _read(self, path: Path, root: Path | None) -> Predictor:
         with private_copy(path, root) as copy:
             try:
-                return models.load(copy, device=self._device, trusted=self._trusted, strategy=self._strategy)
+                return models.load(copy, device=self.device, trusted=self.trusted, strategy=self.strategy)
             except UnreadableCheckpoint as error:  # names the copy, which nobody knows
                 raise UnreadableCheckpoint(path, error.reason) from error

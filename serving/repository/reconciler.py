@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -21,28 +22,28 @@ _log = logging.getLogger("dubio")
 _LONGEST_REASON = 1000
 
 
+@dataclass
 class Reconciler:
-    """Loads, replaces and unloads; one thread at a time may call it. `ModelRepository` describes what is raised."""
+    """Loads, replaces and unloads; one thread at a time may call it. `ModelRepository` describes what is raised.
 
-    def __init__(
-        self, sources: Sequence[ModelSource], root: Path | None, control: Control, loader: Loader, registry: Registry
-    ) -> None:
-        """Load nothing yet.
+    Attributes:
+        named: Models that the operator named, by name.
+        root: Directory of further models, if there is one.
+        control: When models are loaded from it.
+        loader: Loads them.
+        registry: Told of what was loaded.
+        wanted: How many models are to be served from the start.
+    """
 
-        Args:
-            sources: Models that the operator named.
-            root: Directory of further models, if there is one.
-            control: When models are loaded from it.
-            loader: Loads them.
-            registry: Told of what was loaded.
-        """
-        self._named = {source.name: source for source in sources}
-        self._directory = None if root is None else ModelDirectory(root)
-        self._control = control
-        self._loader = loader
-        self._registry = registry
-        self.wanted = len(self._named)
-        """How many models are to be served from the start."""
+    named: Mapping[str, ModelSource]
+    root: Path | None
+    control: Control
+    loader: Loader
+    registry: Registry
+
+    def __post_init__(self) -> None:
+        self._directory = None if self.root is None else ModelDirectory(self.root)
+        self.wanted = len(self.named)
         # Stamps that the last look found and that are not served; None stands for files that were gone.
         self._seen: dict[Key, Stamp | None] = {}
         self._complaint = ""
@@ -50,18 +51,18 @@ class Reconciler:
     def sources(self) -> list[ModelSource]:
         """List all versions there are. A model that the operator named hides one of its name in the directory."""
         others = [] if self._directory is None else self._directory.sources()
-        return [*self._named.values(), *(source for source in others if source.name not in self._named)]
+        return [*self.named.values(), *(source for source in others if source.name not in self.named)]
 
     def start(self) -> None:
         """Load what is to be served from the start."""
-        self._loader.try_device()
+        self.loader.try_device()
         try:
             sources = self.sources()
         except OSError as error:
             raise InvalidModelSource(f"Expected to read the model repository, but {error}.") from error
-        if self._control == "explicit":
-            sources = list(self._named.values())
-        if self._control == "none" and self._directory is not None and not sources:
+        if self.control == "explicit":
+            sources = list(self.named.values())
+        if self.control == "none" and self._directory is not None and not sources:
             raise InvalidModelSource(
                 f"Expected <name>/<version>/model.ckpt in the model repository {self._directory.root}, but there is "
                 "none, and with `model_control` none there will not be; add one, or set `model_control` to poll."
@@ -70,46 +71,44 @@ class Reconciler:
         for source in sources:
             failure = self._attempt(source)
             # The operator who named it is waiting to hear; whoever fills the directory reads the index.
-            if failure is not None and (self._control != "poll" or source.root is None):
+            if failure is not None and (self.control != "poll" or source.root is None):
                 raise failure
             _warn(source, failure)
 
     def load(self, name: str) -> None:
         """Load what is new or changed of a model, unload what is gone; what cannot be loaded stays as it is."""
         sources = self._of(name)
-        for key in self._registry.known():
+        for key in self.registry.known():
             if key[0] == name and key not in [source.key for source in sources]:
                 self._forget(key)
         failures = []
         for source in sources:
-            if self._registry.is_current(source.key, source.stamp()):
-                continue
-            error = self._attempt(source)
-            _warn(source, error)
-            if error is not None:
+            current = self.registry.is_current(source.key, source.stamp())
+            if not current and (error := self._attempt(source)) is not None:
+                _warn(source, error)
                 failures.append(f"version {source.version}: {_reason(error)}")
         if failures:
-            served = ", ".join(self._registry.served.get(name, {})) or "none"
+            served = ", ".join(self.registry.served.get(name, {})) or "none"
             raise LoadFailed(f"Failed to load {name!r}, {' '.join(failures)} Versions that are served: {served}.")
 
     def unload(self, name: str) -> None:
         """Take all versions of a model out of service."""
-        keys = [key for key in self._registry.known() if key[0] == name]
+        keys = [key for key in self.registry.known() if key[0] == name]
         if not keys:
             self._of(name)
         for key in keys:
-            if self._registry.is_served(key):
-                self._registry.unloaded(key, "It was unloaded by request.")
+            if self.registry.is_served(key):
+                self.registry.unloaded(key, "It was unloaded by request.")
                 _log.info("Unloaded model %s version %s.", *key)
 
     def _of(self, name: str) -> list[ModelSource]:
-        if name in self._named:
-            return [self._named[name]]
+        if name in self.named:
+            return [self.named[name]]
         try:
             sources = [] if self._directory is None else self._directory.of(name)
         except OSError as error:
             raise LoadFailed(f"Failed to load {name!r}: its folder cannot be read: {error.strerror}.") from error
-        if not sources and not any(key[0] == name for key in self._registry.known()):
+        if not sources and not any(key[0] == name for key in self.registry.known()):
             what = f"{name[:100]!r}" if is_name(name) else "a name that no model can have"
             raise UnknownModel(f"Expected the name of a model in the repository, but got {what}.")
         return sources
@@ -122,8 +121,8 @@ class Reconciler:
             self._complain(f"Cannot read the model repository, so nothing changes: {error}")
             return
         present = {source.key: source for source in sources}
-        gone = [key for key in self._registry.known() if key not in present]
-        if gone and len(present) == len(self._named):
+        gone = [key for key in self.registry.known() if key not in present]
+        if gone and len(present) == len(self.named):
             # More likely a volume that is not mounted than somebody who wants no model any more.
             self._complain("The model repository is empty all at once, so nothing is unloaded.")
             return
@@ -134,7 +133,7 @@ class Reconciler:
                 self._forget(key)
         for key, source in present.items():
             stamp = source.stamp()
-            if stamp is None or stamp == self._registry.stamp(key):
+            if stamp is None or stamp == self.registry.stamp(key):
                 self._seen.pop(key, None)
             elif self._unchanged(key, stamp):
                 _warn(source, self._attempt(source))
@@ -151,18 +150,18 @@ class Reconciler:
         """Load a version and let it take over; what prevented it goes into the index, and is returned."""
         began = time.monotonic()
         stamp = source.stamp()
-        self._registry.loading(source.key)
+        self.registry.loading(source.key)
         try:
-            model = self._loader.load(source)
+            model = self.loader.load(source)
         except Exception as error:  # whatever a file can do; what serves goes on
-            self._registry.failed(source.key, stamp, _reason(error))
+            self.registry.failed(source.key, stamp, _reason(error))
             return error
-        self._registry.loaded(model, stamp)
+        self.registry.loaded(model, stamp)
         _log.info("Loaded model %s version %s in %.1f s.", *source.key, time.monotonic() - began)
         return None
 
     def _forget(self, key: Key) -> None:
-        self._registry.forget(key)
+        self.registry.forget(key)
         _log.info("Unloaded model %s version %s, which is not in the repository any more.", *key)
 
     def _complain(self, text: str) -> None:

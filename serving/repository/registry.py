@@ -61,11 +61,7 @@ class Registry:
     """Versions by name. Written by the one thread that loads, read by all."""
 
     def __init__(self, first: Sequence[str]) -> None:
-        """Know nothing yet.
-
-        Args:
-            first: Names of models that come first, in this order; all others follow by name.
-        """
+        """Know nothing yet; models named in `first` come first, in this order, and all others follow by name."""
         self._first = tuple(first)
         self._lock = threading.Lock()
         self._entries: dict[Key, _Entry] = {}

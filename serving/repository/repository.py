@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 from dubio.models.errors import did_you_mean
 from dubio.serving.errors import InvalidModelSource, NotReady, UnknownModel
@@ -17,8 +16,6 @@ from dubio.serving.repository.registry import ModelState, Registry, ServedModel,
 from dubio.serving.repository.source import ModelSource
 
 __all__ = ["ModelRepository", "ModelSource", "ServedModel"]
-
-T = TypeVar("T")
 
 _log = logging.getLogger("dubio")
 
@@ -64,7 +61,7 @@ class ModelRepository:
             self._named[source.name] = source
         self._registry = Registry(tuple(self._named))
         loader = Loader(device=device, trusted=trusted, strategy=strategy)
-        self._reconciler = Reconciler(sources, root, control, loader, self._registry)
+        self._reconciler = Reconciler(self._named, root, control, loader, self._registry)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dubio-load")
         self._started = False
         self._root = root
@@ -89,7 +86,7 @@ class ModelRepository:
             UnknownModel: Nobody named such a model, and none lies in the directory.
             LoadFailed: A version cannot be served.
         """
-        await self._in_thread(lambda: self._reconciler.load(name))
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._reconciler.load, name)
 
     async def unload_model(self, name: str) -> None:
         """Take all versions of a model out of service; requests that have begun are answered.
@@ -97,11 +94,11 @@ class ModelRepository:
         Raises:
             UnknownModel: There is no such model.
         """
-        await self._in_thread(lambda: self._reconciler.unload(name))
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._reconciler.unload, name)
 
     async def look(self) -> None:
         """Load and unload what changed on disk since the last look, and has not changed between the two."""
-        await self._in_thread(self._reconciler.look)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._reconciler.look)
 
     async def watch(self, seconds: float) -> None:
         """Look every so many seconds, until cancelled."""
@@ -191,6 +188,3 @@ class ModelRepository:
         if self._root is not None:
             return "No model is loaded: put one into the model repository, or have an administrator load one."
         return "No model is loaded: start the service with at least one checkpoint, or set DUBIO_MODELS."
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.wrap_future(self._thread.submit(work))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dubio.models import Ensemble, Prediction, Predictor, Work
 from dubio.models.errors import InvalidInput
 from dubio.models.inputs import encoding
-from dubio.models.inputs.reader import Reader
 from dubio.serving.errors import SelfTestFailed
 
 # One row is what most requests carry, the others are a small and a large batch: all are warm before the first request.
@@ -28,7 +26,10 @@ def check(name: str, predictor: Predictor | Ensemble) -> None:
     """
     spec = predictor.input
     if spec.reader is not None:
-        _read(name, spec.reader)
+        try:  # which also makes ready what is only built when first needed, such as a tokenizer
+            spec.reader.read([spec.reader.example()])
+        except InvalidInput as error:
+            raise _failed(name, f"it does not take its own example ({error})") from error
     varied = False
     for rows in _ROW_COUNTS:
         x = encoding.noise(spec, rows).numpy()
@@ -45,27 +46,15 @@ def check(name: str, predictor: Predictor | Ensemble) -> None:
         raise _failed(name, "the committee's members all agree to the last bit, so `mc_std` would always be 0")
 
 
-def _read(name: str, reader: Reader) -> None:
-    """Read an example, which also makes ready what is only built when first needed, such as a tokenizer."""
-    try:
-        reader.read([reader.example()])
-    except InvalidInput as error:
-        raise _failed(name, f"it does not take its own example ({error})") from error
-
-
 def _check_repeats(name: str, golden: Prediction, again: Prediction) -> None:
     for column in (*_EXACT, *_ROUNDED):
         expected, repeated = getattr(golden, column), getattr(again, column)
         if not np.isfinite(expected).all():
             raise _failed(name, f"`{column}` is not finite for inputs within the range seen in training")
-        if not (np.array_equal(expected, repeated) if column in _EXACT else _close(expected, repeated)):
+        if not np.allclose(repeated, expected, rtol=0, atol=0 if column in _EXACT else _ROUNDING):
             raise _failed(name, f"`{column}` differs between two calls with the same input")
     if golden.p_value is not None and not ((golden.p_value > 0) & (golden.p_value <= 1)).all():
         raise _failed(name, "`p_value` is not a probability for inputs within the range seen in training")
-
-
-def _close(expected: NDArray[np.float32], repeated: NDArray[np.float32]) -> bool:
-    return bool(np.allclose(repeated, expected, rtol=0, atol=_ROUNDING))
 
 
 def _failed(name: str, what: str) -> SelfTestFailed:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import mmap
-import os
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from dubio.serving.server.sockets import BACKLOG, accept_waiting
+from dubio.serving.telemetry.mmap_store import map_file
 
 _BYTES = 8
 # Instead of a count, for a worker that takes no connections: one that starts, stops or is gone.
@@ -37,12 +37,7 @@ class ConnectionCounts:
             workers: How many there are.
             worker: The number of this one.
         """
-        descriptor = os.open(folder / "connections", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            os.ftruncate(descriptor, workers * _BYTES)
-            self._counts = memoryview(mmap.mmap(descriptor, workers * _BYTES)).cast("q")
-        finally:
-            os.close(descriptor)
+        self._counts = memoryview(map_file(folder / "connections", workers * _BYTES)).cast("q")
         self._worker = worker
         self.leave()
 
@@ -59,64 +54,59 @@ class ConnectionCounts:
         return any(_AWAY < other < connections for other in self._counts)
 
 
+@dataclass
 class Acceptor:
-    """Takes one connection at a time, on the running event loop."""
+    """Takes one connection at a time, on the running event loop.
 
-    def __init__(
-        self,
-        bound: socket.socket,
-        make_protocol: Callable[[], asyncio.Protocol],
-        counts: ConnectionCounts,
-        count: Callable[[], int],
-    ) -> None:
-        """Listen.
+    Attributes:
+        bound: Socket to listen on.
+        make_protocol: Called for each connection.
+        counts: Those of all workers.
+        count: Tells how many connections this worker has.
+    """
 
-        Args:
-            bound: Socket to listen on.
-            make_protocol: Called for each connection.
-            counts: Those of all workers.
-            count: Tells how many connections this worker has.
-        """
-        self._bound = bound
-        self._make_protocol = make_protocol
-        self._counts = counts
-        self._count = count
+    bound: socket.socket
+    make_protocol: Callable[[], asyncio.Protocol]
+    counts: ConnectionCounts
+    count: Callable[[], int]
+
+    def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[object]] = set()
         self._yielded = False
         self._closed = False
-        bound.setblocking(False)
-        bound.listen(BACKLOG)
+        self.bound.setblocking(False)
+        self.bound.listen(BACKLOG)
         self._resume()
 
     async def close(self) -> None:
         """Take what waits, whose clients believe to be connected, and then no more."""
-        self._counts.leave()
+        self.counts.leave()
         self._closed = True
-        self._loop.remove_reader(self._bound)
-        waiting = accept_waiting(self._bound)
-        self._bound.close()
+        self._loop.remove_reader(self.bound)
+        waiting = accept_waiting(self.bound)
+        self.bound.close()
         for connection in waiting:
             self._connect(connection)
         await asyncio.gather(*self._tasks)
 
     def _resume(self) -> None:
         if not self._closed:
-            self._loop.add_reader(self._bound, self._accept)
+            self._loop.add_reader(self.bound, self._accept)
 
     def _pause(self, seconds: float) -> None:
-        self._loop.remove_reader(self._bound)
+        self._loop.remove_reader(self.bound)
         self._loop.call_later(seconds, self._resume)
 
     def _accept(self) -> None:
-        connections = self._count() + len(self._tasks)
-        if not self._yielded and self._counts.another_has_fewer(connections):
+        connections = self.count() + len(self._tasks)
+        if not self._yielded and self.counts.another_has_fewer(connections):
             self._yielded = True
             self._pause(_YIELD_SECONDS)
             return
         self._yielded = False
         try:
-            connection, _ = self._bound.accept()
+            connection, _ = self.bound.accept()
         except (BlockingIOError, InterruptedError, ConnectionError):  # another worker came first, or the client left
             return
         except OSError as error:
@@ -124,12 +114,12 @@ class Acceptor:
                 raise
             self._pause(_PAUSE_SECONDS)
             return
-        self._counts.show(connections + 1)
+        self.counts.show(connections + 1)
         self._connect(connection)
 
     def _connect(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        task = self._loop.create_task(self._loop.connect_accepted_socket(self._make_protocol, connection))
+        task = self._loop.create_task(self._loop.connect_accepted_socket(self.make_protocol, connection))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

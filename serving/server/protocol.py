@@ -57,6 +57,17 @@ _NO_HTTP = _Refusal(
     "malformed_http",
     "Expected an HTTP/1.1 request, but got something else; use an HTTP client.",
 )
+_TOO_MANY_FIELDS = _Refusal(
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    "head_too_large",
+    f"Expected at most {_MOST_FIELDS} header fields, but got more; send fewer.",
+)
+_TOO_MANY_WAITING = _Refusal(
+    HTTPStatus.TOO_MANY_REQUESTS,
+    "too_many_pipelined",
+    f"Expected at most {_MOST_WAITING} requests to wait on a connection for the answer to another, but got more; "
+    "open more connections.",
+)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -118,7 +129,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._first + self._silent > self._limits.head_bytes and self._head_bytes() > self._limits.head_bytes:
             self._give_up(self._too_large())
         if len(self.headers) > _MOST_FIELDS:
-            self._give_up(self._too_many_fields())
+            self._give_up(_TOO_MANY_FIELDS)
         if len(self.pipeline) >= _MOST_WAITING:
             self._give_up(_TOO_MANY_WAITING)
         self._part = _BODY
@@ -168,7 +179,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if self.timeout_keep_alive_task is None and (self.cycle is None or self.cycle.response_complete):
                 self._close_after(_LINGER_SECONDS if self._leaving else self.timeout_keep_alive)
         elif len(self.headers) > _MOST_FIELDS:
-            self._refuse(self._too_many_fields())
+            self._refuse(_TOO_MANY_FIELDS)
         elif self._deadline is None and (self._part is _HEAD or self.cycle.response_complete):
             self._deadline = self.loop.call_later(self._limits.head_seconds, self._too_late)
 
@@ -217,13 +228,6 @@ class BoundedProtocol(HttpToolsProtocol):
             "shorter header fields.",
         )
 
-    def _too_many_fields(self) -> _Refusal:
-        return _Refusal(
-            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-            "head_too_large",
-            f"Expected at most {_MOST_FIELDS} header fields, but got more; send fewer.",
-        )
-
     def _close_after(self, seconds: float) -> None:
         self._unset_keepalive_if_required()
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
@@ -232,14 +236,6 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-
-
-_TOO_MANY_WAITING = _Refusal(
-    HTTPStatus.TOO_MANY_REQUESTS,
-    "too_many_pipelined",
-    f"Expected at most {_MOST_WAITING} requests to wait on a connection for the answer to another, but got more; "
-    "open more connections.",
-)
 
 
 def _answer(refusal: _Refusal) -> bytes:

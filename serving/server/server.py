@@ -113,58 +113,47 @@ def run(
     Returns:
         In one line, which model or setting cannot be used; None after the end.
     """
+    sys.setswitchinterval(_SWITCH_SECONDS)
     try:
-        _run(settings, bound, lifecycle, started, folder, worker)
+        application = create_app(settings, lifecycle, metrics_folder=folder, worker=worker)
+        protocol = partial(
+            BoundedProtocol,
+            limits=Limits(settings.max_head_bytes, settings.head_seconds),
+            refused=application.metrics.count_refused,
+        )
+        config = uvicorn.Config(
+            application.asgi,
+            http=cast(type[asyncio.Protocol], protocol),  # it is only ever called
+            ws="none",
+            # Entered below instead: uvicorn would log a trace where one line is due.
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_keep_alive=settings.keep_alive_seconds,
+            timeout_graceful_shutdown=max(0, int(settings.grace_seconds - settings.drain_seconds) - _TIDYING_SECONDS),
+            server_header=False,
+        )
+
+        def listening() -> None:
+            lifecycle.serving(close, drain=settings.drain_seconds, grace=settings.grace_seconds)
+            started([model.name for model in application.repository])
+
+        def close() -> None:
+            server.should_exit = True
+
+        counts = None if folder is None else ConnectionCounts(folder, settings.workers, worker)
+        server = _Server(config, bound, counts)
+        server.listening = listening
+        gauges = application.metrics.gauges
+        gauges.register(IN_FLIGHT, lambda: len(server.server_state.tasks))
+        server.ticked = gauges.update
+
+        async def serve() -> None:
+            async with application.lifespan():
+                await server.serve()
+
+        with contextlib.closing(bound), asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(serve())
     except (ModelError, UncertaintyError, ServingError) as error:
         return " ".join(str(error).split())
     return None
-
-
-def _run(
-    settings: Settings,
-    bound: socket.socket,
-    lifecycle: Lifecycle,
-    started: Callable[[list[str]], None],
-    folder: Path | None,
-    worker: int,
-) -> None:
-    sys.setswitchinterval(_SWITCH_SECONDS)
-    application = create_app(settings, lifecycle, metrics_folder=folder, worker=worker)
-    protocol = partial(
-        BoundedProtocol,
-        limits=Limits(settings.max_head_bytes, settings.head_seconds),
-        refused=application.metrics.count_refused,
-    )
-    config = uvicorn.Config(
-        application.asgi,
-        http=cast(type[asyncio.Protocol], protocol),  # it is only ever called
-        ws="none",
-        # Entered below instead: uvicorn would log a trace where one line is due.
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        timeout_keep_alive=settings.keep_alive_seconds,
-        timeout_graceful_shutdown=max(0, int(settings.grace_seconds - settings.drain_seconds) - _TIDYING_SECONDS),
-        server_header=False,
-    )
-
-    def listening() -> None:
-        lifecycle.serving(close, drain=settings.drain_seconds, grace=settings.grace_seconds)
-        started([model.name for model in application.repository])
-
-    def close() -> None:
-        server.should_exit = True
-
-    counts = None if folder is None else ConnectionCounts(folder, settings.workers, worker)
-    server = _Server(config, bound, counts)
-    server.listening = listening
-    gauges = application.metrics.gauges
-    gauges.register(IN_FLIGHT, lambda: len(server.server_state.tasks))
-    server.ticked = gauges.update
-
-    async def serve() -> None:
-        async with application.lifespan():
-            await server.serve()
-
-    with contextlib.closing(bound), asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(serve())

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from dubio.serving.telemetry.mmap_store import map_file
@@ -44,13 +45,11 @@ class Gauges:
 
     def __init__(self, folder: Path | None = None, worker: int = 0) -> None:
         size = _MOST_WORKERS * len(GAUGES) * _BYTES
-        self._memory = mmap.mmap(-1, size) if folder is None else map_file(folder / "gauges", size)
-        self._board = memoryview(self._memory).cast("d")
-        self._first = worker * len(GAUGES)
+        memory = mmap.mmap(-1, size) if folder is None else map_file(folder / "gauges", size)
+        self._board = np.frombuffer(memory).reshape(_MOST_WORKERS, len(GAUGES))
+        self._own = self._board[worker]
+        self._own[:] = 0  # nothing is under way in a worker that is new, or gone
         self._measures: dict[Gauge, Callable[[], float]] = {}
-        # Nothing is under way in a worker that is new, or gone.
-        for index in range(len(GAUGES)):
-            self._board[self._first + index] = 0
 
     def register(self, gauge: Gauge, measure: Callable[[], float]) -> None:
         """From now on `measure` says how much there is in this process."""
@@ -60,10 +59,10 @@ class Gauges:
         """Measure this process."""
         for index, gauge in enumerate(GAUGES):
             if gauge in self._measures:
-                self._board[self._first + index] = self._measures[gauge]()
+                self._own[index] = self._measures[gauge]()
 
     def collect(self) -> Iterable[Metric]:
         """The sums over all workers."""
         self.update()
-        for index, gauge in enumerate(GAUGES):
-            yield GaugeMetricFamily(gauge.name, gauge.help, value=sum(self._board[index :: len(GAUGES)]))
+        for gauge, total in zip(GAUGES, self._board.sum(axis=0).tolist(), strict=True):
+            yield GaugeMetricFamily(gauge.name, gauge.help, value=total)

@@ -19,22 +19,9 @@ from prometheus_client.registry import Collector
 
 from dubio.models import Prediction
 from dubio.serving.batching import BatchRecord
+from dubio.serving.telemetry import definitions
 from dubio.serving.telemetry.access_log import RequestRecord
-from dubio.serving.telemetry.definitions import (
-    BATCH_ROWS,
-    COMPUTE_SECONDS,
-    EPISTEMIC,
-    FAMILIES,
-    FLAGGED,
-    MEMBERS,
-    P_VALUE,
-    QUEUE_SECONDS,
-    REFUSED,
-    REQUEST_SECONDS,
-    REQUESTS,
-    ROWS,
-    Family,
-)
+from dubio.serving.telemetry.definitions import Family
 from dubio.serving.telemetry.gauges import Gauges
 from dubio.serving.telemetry.mmap_store import Labels, MmapStore
 
@@ -71,43 +58,43 @@ class Metrics(Collector):
         # Paths come from the caller and are unbounded; the route that matched is not.
         route, model, version = request.route or "unmatched", request.model or "", request.version or ""
         with self._lock:
-            self._add(REQUESTS, (route, model, version, str(request.status)), 1)
-            self._observe(REQUEST_SECONDS, (route, model, version), request.seconds)
+            self._add(definitions.REQUESTS, (route, model, version, str(request.status)), 1)
+            self._observe(definitions.REQUEST_SECONDS, (route, model, version), request.seconds)
             if request.refused is not None:
-                self._add(REFUSED, (model, version, request.refused), 1)
+                self._add(definitions.REFUSED, (model, version, request.refused), 1)
 
     def count_refused(self, reason: str) -> None:
         """Count what was refused before it was a request."""
         with self._lock:
-            self._add(REFUSED, ("", "", reason), 1)
+            self._add(definitions.REFUSED, ("", "", reason), 1)
 
     def count_batch(self, model: str, version: str, batch: BatchRecord) -> None:
         """Count one batch: its rows, the members that answered each (0 when none was asked), the waits before it."""
         labels = (model, version)
         with self._lock:
-            self._observe(BATCH_ROWS, labels, batch.rows)
+            self._observe(definitions.BATCH_ROWS, labels, batch.rows)
             if isinstance(batch.samples, int):
-                self._observe(MEMBERS, labels, batch.samples, times=batch.rows)
+                self._observe(definitions.MEMBERS, labels, batch.samples, times=batch.rows)
             else:
-                self._observe_all(MEMBERS, labels, batch.samples)
-            self._observe(COMPUTE_SECONDS, labels, batch.compute_seconds)
+                self._observe_all(definitions.MEMBERS, labels, batch.samples)
+            self._observe(definitions.COMPUTE_SECONDS, labels, batch.compute_seconds)
             for seconds in batch.queue_seconds:
-                self._observe(QUEUE_SECONDS, labels, seconds)
+                self._observe(definitions.QUEUE_SECONDS, labels, seconds)
 
     def count_prediction(self, model: str, version: str, prediction: Prediction) -> None:
         """Count a prediction's rows and, as far as they were computed, disagreement, p-values and flags."""
         labels = (model, version)
         flags = prediction.flags
         with self._lock:
-            self._add(ROWS, labels, len(prediction.label))
+            self._add(definitions.ROWS, labels, len(prediction.label))
             if prediction.monte_carlo is not None:
-                self._observe_all(EPISTEMIC, labels, prediction.monte_carlo.mutual_information)
+                self._observe_all(definitions.EPISTEMIC, labels, prediction.monte_carlo.mutual_information)
             if flags is not None and flags.p_value is not None:
-                self._observe_all(P_VALUE, labels, flags.p_value)
+                self._observe_all(definitions.P_VALUE, labels, flags.p_value)
             if flags is not None and flags.flagged is not None:
                 reasons = Counter(str(flags.reasons[row]) for row in np.flatnonzero(flags.flagged).tolist())
                 for reason, rows in reasons.items():
-                    self._add(FLAGGED, (*labels, reason), rows)
+                    self._add(definitions.FLAGGED, (*labels, reason), rows)
 
     def render(self) -> bytes:
         """Prometheus's text format, added up over all workers."""
@@ -116,9 +103,9 @@ class Metrics(Collector):
     def collect(self) -> Iterable[Metric]:
         """What `render` writes."""
         with self._lock:
-            blocks = list(self._store.total())
-        for family in FAMILIES:
-            series = ((block.labels, block.values) for block in blocks if block.metric == family.name)
+            blocks = self._store.total()
+        for family in definitions.FAMILIES:
+            series = ((labels, values) for (metric, labels), values in blocks.items() if metric == family.name)
             yield _histogram(family, series) if family.bounds else _counter(family, series)
         yield from self.gauges.collect()
         if self._folder is not None:

@@ -11,8 +11,7 @@ import json
 import mmap
 import os
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +26,8 @@ _MOST_SERIES = 500
 Labels = tuple[str, ...]
 # A line of the index: metric, labels, size.
 Entry = tuple[str, list[str], int]
-
-
-@dataclass(frozen=True)
-class Block:
-    """Consecutive numbers of one series: a counter has one, a histogram one a bucket and the sum."""
-
-    metric: str
-    labels: Labels
-    values: NDArray[np.float64]
+# The numbers of each series, by metric and labels: a counter has one, a histogram one a bucket and the sum.
+Blocks = dict[tuple[str, Labels], NDArray[np.float64]]
 
 
 class MmapStore:
@@ -55,7 +47,7 @@ class MmapStore:
         self._most_series = most_series
         self._index: Path | None = None
         self._used = 0
-        self.own: dict[tuple[str, Labels], NDArray[np.float64]] = {}
+        self.own: Blocks = {}
         if folder is None:
             self._memory = mmap.mmap(-1, _SIZE)
         else:
@@ -63,8 +55,7 @@ class MmapStore:
             self._memory = map_file(numbers, _SIZE)
             self._index = numbers.with_suffix(".index")
             self._used = _mend(self._index)
-            for block in _blocks(_entries(self._index), np.frombuffer(self._memory)):
-                self.own[block.metric, block.labels] = block.values
+            self.own = _blocks(_entries(self._index), np.frombuffer(self._memory))
         self._array = np.frombuffer(self._memory)
         self._series = Counter(metric for metric, _ in self.own)
 
@@ -83,19 +74,17 @@ class MmapStore:
                     index.write(json.dumps([metric, labels, size]) + "\n")
         return block
 
-    def total(self) -> Iterator[Block]:
+    def total(self) -> Blocks:
         """Every series, added up over all processes."""
         if self._folder is None:
-            yield from (Block(metric, labels, values.copy()) for (metric, labels), values in self.own.items())
-            return
-        sums: dict[tuple[str, Labels], NDArray[np.float64]] = {}
+            return {series: values.copy() for series, values in self.own.items()}
+        sums: Blocks = {}
         for index in sorted(self._folder.glob("*.index")):
             entries = _entries(index)
             array = np.fromfile(index.with_suffix(".numbers"), count=sum(size for _, _, size in entries))
-            for block in _blocks(entries, array):
-                key = block.metric, block.labels
-                sums[key] = sums[key] + block.values if key in sums else block.values
-        yield from (Block(metric, labels, values) for (metric, labels), values in sums.items())
+            for series, values in _blocks(entries, array).items():
+                sums[series] = sums[series] + values if series in sums else values
+        return sums
 
 
 def map_file(path: Path, size: int) -> mmap.mmap:
@@ -108,11 +97,12 @@ def map_file(path: Path, size: int) -> mmap.mmap:
         os.close(descriptor)
 
 
-def _blocks(entries: list[Entry], array: NDArray[np.float64]) -> Iterator[Block]:
-    start = 0
-    for metric, labels, size in entries:
-        yield Block(metric, tuple(labels), array[start : start + size])
-        start += size
+def _blocks(entries: list[Entry], array: NDArray[np.float64]) -> Blocks:
+    ends = accumulate(size for _, _, size in entries)
+    return {
+        (metric, tuple(labels)): array[end - size : end]
+        for (metric, labels, size), end in zip(entries, ends, strict=True)
+    }
 
 
 def _entries(index: Path) -> list[Entry]:

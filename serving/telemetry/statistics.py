@@ -115,20 +115,12 @@ class RequestTimer:
 
     def __enter__(self) -> Self:
         """The request is here."""
-        self._began = self._received = self._decoded = self._predicted = time.perf_counter()
+        self._times = [time.perf_counter()]
         return self
 
-    def received(self) -> None:
-        """All of its bytes are here."""
-        self._received = time.perf_counter()
-
-    def decoded(self) -> None:
-        """The bytes are numbers now."""
-        self._decoded = time.perf_counter()
-
-    def predicted(self) -> None:
-        """The answer's numbers are there."""
-        self._predicted = time.perf_counter()
+    def lap(self) -> None:
+        """The next part is done, of three: its bytes are here; they are numbers; the answer's numbers are there."""
+        self._times.append(time.perf_counter())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -136,6 +128,7 @@ class RequestTimer:
         """The answer's bytes are there, or an error is answered instead."""
         ended = time.perf_counter()
         if isinstance(error, Exception):
-            self._statistics.count_failure(ended - self._began)
+            self._statistics.count_failure(ended - self._times[0])
         elif error is None:
-            self._statistics.count_translation(reading=self._decoded - self._received, writing=ended - self._predicted)
+            _, received, decoded, predicted = self._times
+            self._statistics.count_translation(reading=decoded - received, writing=ended - predicted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -23,24 +24,21 @@ if TYPE_CHECKING:
 _NO_SPAN: AbstractContextManager[None] = nullcontext()
 
 
+@dataclass
 class Telemetry:
     """Metrics, statistics, traces and the access log. Thread-safe.
 
-    Args:
-        metrics: For Prometheus; None for some of its own.
+    Attributes:
+        metrics: For Prometheus.
         tracing: None for no traces.
         access_log: None for no log of requests.
-
-    Attributes:
-        metrics: As given.
     """
 
-    def __init__(
-        self, metrics: Metrics | None = None, tracing: Tracing | None = None, access_log: AccessLog | None = None
-    ) -> None:
-        self.metrics = metrics or Metrics()
-        self._tracing = tracing
-        self._access_log = access_log
+    metrics: Metrics = field(default_factory=Metrics)
+    tracing: Tracing | None = None
+    access_log: AccessLog | None = None
+
+    def __post_init__(self) -> None:
         self._lock = Lock()
         # The statistics of a version go when the version does.
         self._statistics: WeakKeyDictionary[ServedModel, Statistics] = WeakKeyDictionary()
@@ -58,15 +56,15 @@ class Telemetry:
 
     def span(self, method: str, headers: Iterable[tuple[bytes, bytes]]) -> AbstractContextManager[Span | None]:
         """To be entered around a request; gives its span, or None without traces."""
-        return _NO_SPAN if self._tracing is None else self._tracing.request(method, headers)
+        return _NO_SPAN if self.tracing is None else self.tracing.request(method, headers)
 
     def count_request(self, request: RequestRecord, span: Span | None = None) -> None:
         """A request was answered."""
         self.metrics.count_request(request)
-        if self._access_log is not None:
-            self._access_log.write(request)
-        if self._tracing is not None and span is not None:
-            self._tracing.describe(span, request)
+        if self.access_log is not None:
+            self.access_log.write(request)
+        if self.tracing is not None and span is not None:
+            self.tracing.describe(span, request)
 
     def count_prediction(self, model: ServedModel, prediction: Prediction) -> None:
         """The rows of one request were predicted."""
@@ -79,12 +77,12 @@ class Telemetry:
     def _count_batch(self, statistics: Statistics, batch: BatchRecord) -> None:
         statistics.count_batch(batch)
         self.metrics.count_batch(statistics.name, statistics.version, batch)
-        if self._tracing is not None:
-            self._tracing.show_batch(batch)
+        if self.tracing is not None:
+            self.tracing.show_batch(batch)
 
     def close(self) -> None:
         """Send and write what waits, for a moment."""
-        if self._tracing is not None:
-            self._tracing.close()
-        if self._access_log is not None:
-            self._access_log.close()
+        if self.tracing is not None:
+            self.tracing.close()
+        if self.access_log is not None:
+            self.access_log.close()

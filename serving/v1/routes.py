@@ -11,7 +11,7 @@ from starlette.responses import Response
 from dubio.models.inputs import encoding
 from dubio.serving.http.api_keys import Scope
 from dubio.serving.http.auth import ScopedRouter
-from dubio.serving.http.request import CancelOnDisconnect, offload_if, read_body
+from dubio.serving.http.request import cancel_on_disconnect, offload_if, read_body
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
 from dubio.serving.v1 import schema
@@ -25,11 +25,11 @@ _LONG_ROWS = 32
 # Texts are divided into words, and rows looked at value by value, which takes longer.
 _LONG_READER_BYTES = 4 * 1024
 
-_PROBLEM = describe_content(schema.Problem, "application/problem+json")
+_PROBLEM = {"content": describe_content(schema.Problem, "application/problem+json")}
 _PREDICT_DOCS: dict[str, Any] = {
     "response_class": Response,
     "responses": {
-        200: {"description": "Predicted", "content": describe_content(schema.PredictResponse)},
+        200: {"description": "Predicted", "model": schema.PredictResponse},
         **describe_errors(_PROBLEM, 400, 404, 408, 413, 415, 422, 503, 504),
     },
     "openapi_extra": {"requestBody": {"required": True, "content": describe_content(schema.PredictRequest)}},
@@ -39,7 +39,7 @@ _CARD_DOCS: dict[str, Any] = {
     "responses": {
         200: {"description": "Described", "content": {"application/json": {"schema": {"type": "object"}}}},
         **describe_errors(_PROBLEM, 404),
-        422: {"description": "Not a model's name", "content": _PROBLEM},
+        422: {"description": "Not a model's name", **_PROBLEM},
     },
 }
 
@@ -54,7 +54,7 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
         predictor, spec = model.predictor, model.predictor.input
         with service.telemetry.timer(model) as timer:
             body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
-            timer.received()
+            timer.lap()
             decoded = await offload_if(
                 len(body) > (_LONG_READER_BYTES if spec.reader else _LONG_BYTES) or may_hold_images(body),
                 lambda: decode_request(
@@ -62,10 +62,10 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
                 ),
             )
             request.state.rows = len(decoded.inputs)
-            timer.decoded()
-            async with CancelOnDisconnect(request):
+            timer.lap()
+            async with cancel_on_disconnect(request):
                 prediction = await service.predict(model, decoded.inputs, samples=decoded.samples)
-            timer.predicted()
+            timer.lap()
             answer = await offload_if(
                 len(decoded.inputs) > _LONG_ROWS,
                 lambda: encode_response(prediction, model=model, request_id=decoded.id),

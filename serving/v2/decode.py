@@ -36,20 +36,20 @@ class DecodedRequest:
     """A request that passed every check.
 
     Attributes:
-        id: To echo.
         inputs: Finite, [B, *shape].
-        samples: How many members to ask, None for all, `auto` for as many as it takes.
-        timeout: Seconds, None for as long as the service allows.
         outputs: To send, in this order.
         listed: Whether the caller named the outputs; if not, those that the model cannot give are left out.
+        id: To echo.
+        samples: How many members to ask, None for all, `auto` for as many as it takes.
+        timeout: Seconds, None for as long as the service allows.
     """
 
-    id: str | None
     inputs: NDArray[np.float32]
-    samples: Samples
-    timeout: float | None
     outputs: tuple[SelectedOutput, ...]
-    listed: bool
+    listed: bool = False
+    id: str | None = None
+    samples: Samples = None
+    timeout: float | None = None
 
     @property
     def work(self) -> Work:
@@ -72,10 +72,7 @@ def decode_request(body: bytes, *, header_length: str | None, model: ModelSignat
     view = memoryview(body)
     size = len(view) if header_length is None else _header_length(header_length, len(view))
     if header_length is not None and size == 0:
-        rows = read_raw(view, model)
-        return DecodedRequest(
-            id=None, inputs=rows, samples=None, timeout=None, outputs=default_outputs(binary=True), listed=False
-        )
+        return DecodedRequest(read_raw(view, model), default_outputs(binary=True))
     request = read(view[:size], InferRequest)
     parameters = request.parameters or InferParameters()
     binary = parameters.binary_data_output or False

@@ -9,8 +9,7 @@ from starlette.responses import Response
 
 from dubio.serving.http.api_keys import Scope
 from dubio.serving.http.auth import ScopedRouter
-from dubio.serving.http.request import CancelOnDisconnect, choose, compress, offload_if, read_body
-from dubio.serving.repository.repository import ServedModel
+from dubio.serving.http.request import cancel_on_disconnect, choose, compress, offload_if, read_body
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
 from dubio.serving.v2 import schema
@@ -70,21 +69,27 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
     router = ScopedRouter(Scope.INFER, prefix="/v2", tags=["v2"])
 
     async def infer(request: Request, name: str, version: str | None) -> Response:
-        model = find_model(service.repository, name, version)
-        request.state.model, request.state.version = model.name, model.version
+        model = find_model(request, service.repository, name, version)
         with service.telemetry.timer(model) as timer:
             body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
-            timer.received()
-            header, signature = request.headers.get(_HEADER), _signature(model, settings)
+            timer.lap()
+            predictor, header = model.predictor, request.headers.get(_HEADER)
+            signature = ModelSignature(
+                name=model.name,
+                shape=predictor.input.shape,
+                classes=len(predictor.classes),
+                committee=predictor.committee.num_samples,
+                max_rows=settings.max_rows,
+            )
             long = len(body) > (_LONG_JSON if header is None else _LONG_BINARY)
             decoded = await offload_if(long, lambda: decode_request(body, header_length=header, model=signature))
             request.state.rows = len(decoded.inputs)
-            timer.decoded()
-            async with CancelOnDisconnect(request):
+            timer.lap()
+            async with cancel_on_disconnect(request):
                 prediction = await service.predict(
                     model, decoded.inputs, samples=decoded.samples, work=decoded.work, timeout=decoded.timeout
                 )
-            timer.predicted()
+            timer.lap()
             answer = await offload_if(
                 len(decoded.inputs) > _LONG_ROWS, lambda: encode_response(prediction, request=decoded, model=model)
             )
@@ -99,17 +104,6 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
         return await infer(request, name, version)
 
     return router
-
-
-def _signature(model: ServedModel, settings: Settings) -> ModelSignature:
-    predictor = model.predictor
-    return ModelSignature(
-        name=model.name,
-        shape=predictor.input.shape,
-        classes=len(predictor.classes),
-        committee=predictor.committee.num_samples,
-        max_rows=settings.max_rows,
-    )
 
 
 async def _respond(request: Request, answer: EncodedResponse) -> Response:

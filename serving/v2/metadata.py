@@ -37,7 +37,7 @@ def describe_model(model: ServedModel, versions: Sequence[str]) -> dict[str, Any
     }
 
 
-def configure(model: ServedModel, *, max_rows: int) -> dict[str, Any]:
+def configure(model: ServedModel, max_rows: int) -> dict[str, Any]:
     """What clients such as perf_analyzer want to know before they ask: Triton's `ModelConfig`."""
     classes = len(model.predictor.classes)
     return {

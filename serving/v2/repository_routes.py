@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import orjson
 from starlette.requests import Request
@@ -17,20 +18,24 @@ from dubio.serving.repository.repository import ModelRepository
 from dubio.serving.settings import Settings
 from dubio.serving.v2 import schema
 from dubio.serving.wire.envelope import read
-from dubio.serving.wire.schema import Wire, describe_content, reference
+from dubio.serving.wire.schema import Incoming, Wire, describe_content
 
 _EMPTY = {200: {"description": "Done", "content": {}}}
+_INDEX = {200: {"description": "One entry for every version", "model": list[schema.IndexEntry]}}
+
+Asked = TypeVar("Asked", bound=Incoming)
 
 
 def build(repository: ModelRepository, settings: Settings) -> ScopedRouter:
     """The `/v2/repository` routes around `repository`."""
     router = ScopedRouter(Scope.ADMIN, prefix="/v2/repository", tags=["v2"])
 
-    async def body(request: Request) -> bytes:
-        given = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
-        return given.strip() or b"{}"  # clients that have nothing to say send nothing
+    async def asked(request: Request, kind: type[Asked]) -> Asked:
+        body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
+        return read(body.strip() or b"{}", kind)  # clients that have nothing to say send nothing
 
-    def refuse_contradictions() -> None:
+    async def change(request: Request, kind: type[Incoming], work: Callable[[str], Awaitable[None]]) -> Response:
+        await asked(request, kind)
         if settings.model_control == "poll":
             raise ControlRefused(
                 "Expected `model_control` to be none or explicit for loading and unloading by request, but it is poll: "
@@ -41,49 +46,27 @@ def build(repository: ModelRepository, settings: Settings) -> ScopedRouter:
                 f"Expected one worker for loading and unloading by request, but there are {settings.workers}, and a "
                 "request reaches one of them only; start the service with `model_control` poll."
             )
+        await work(request.path_params["name"])
+        return Response()
 
     @router.post("/index", summary="What there is, loaded or not", **_docs(schema.IndexRequest, _INDEX))
     async def index(request: Request) -> Response:
-        asked = read(await body(request), schema.IndexRequest)
+        only_ready = (await asked(request, schema.IndexRequest)).ready
         states = await asyncio.to_thread(repository.index)
-        lines = [
-            {"name": each.name, "version": each.version, "state": each.state.value, "reason": each.reason}
-            for each in states
-            if not asked.ready or each.state == "READY"
-        ]
+        lines = [state for state in states if not only_ready or state.state == "READY"]
         return Response(orjson.dumps(lines), media_type="application/json")
 
-    @router.post(
-        "/models/{name}/load",
-        summary="Load what is new or changed of a model",
-        **_docs(schema.LoadRequest, _EMPTY, 404, 409),
-    )
-    async def load(request: Request, name: str) -> Response:
-        read(await body(request), schema.LoadRequest)
-        refuse_contradictions()
-        await repository.load_model(name)
-        return Response()
+    load_docs, unload_docs = (_docs(kind, _EMPTY, 404, 409) for kind in (schema.LoadRequest, schema.UnloadRequest))
 
-    @router.post(
-        "/models/{name}/unload",
-        summary="Take a model out of service",
-        **_docs(schema.UnloadRequest, _EMPTY, 404, 409),
-    )
+    @router.post("/models/{name}/load", summary="Load what is new or changed of a model", **load_docs)
+    async def load(request: Request, name: str) -> Response:
+        return await change(request, schema.LoadRequest, repository.load_model)
+
+    @router.post("/models/{name}/unload", summary="Take a model out of service", **unload_docs)
     async def unload(request: Request, name: str) -> Response:
-        read(await body(request), schema.UnloadRequest)
-        refuse_contradictions()
-        await repository.unload_model(name)
-        return Response()
+        return await change(request, schema.UnloadRequest, repository.unload_model)
 
     return router
-
-
-_INDEX = {
-    200: {
-        "description": "One entry for every version",
-        "content": {"application/json": {"schema": {"type": "array", "items": reference(schema.IndexEntry)}}},
-    }
-}
 
 
 def _docs(kind: type[Wire], done: dict[int, Any], *statuses: int) -> dict[str, Any]:

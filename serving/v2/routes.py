@@ -17,21 +17,23 @@ from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
 from dubio.serving.v2 import schema
 from dubio.serving.v2.metadata import configure, describe_model, describe_server
-from dubio.serving.wire.schema import Wire, describe_content
+from dubio.serving.wire.schema import Wire
 
 
-def find_model(repository: ModelRepository, name: str, version: str | None = None) -> ServedModel:
-    """The model that a path names.
+def find_model(request: Request, repository: ModelRepository, name: str, version: str | None) -> ServedModel:
+    """The model that a request's path names, by which it is counted.
 
     Raises:
         NotReady: Nothing is loaded.
         UnknownModel: No such model or version, in words that the protocol's clients look for.
     """
     try:
-        return repository.get(name, version)
+        model = repository.get(name, version)
     except UnknownModel as error:
         which = f"'{name[:100]}'" + ("" if version is None else f" version {version[:40]}")
         raise UnknownModel(f"Request for unknown model: {which} is not found. {error}") from error
+    request.state.model, request.state.version = model.name, model.version
+    return model
 
 
 def build_health(repository: ModelRepository, lifecycle: Lifecycle) -> ScopedRouter:
@@ -84,49 +86,32 @@ def build(service: PredictionService, settings: Settings, *, version: str, loads
     def add(path: str, summary: str, kind: type[Wire], answer: Any) -> None:
         """Answer `path` for a model, and for a version of it."""
 
-        async def of_model(request: Request, name: str) -> Response:
-            model = find_model(repository, name)
-            request.state.model, request.state.version = model.name, model.version
-            return _json(answer(model, None))
-
-        async def of_version(request: Request, name: str, version: str) -> Response:
-            model = find_model(repository, name, version)
-            request.state.model, request.state.version = model.name, model.version
-            return _json(answer(model, version))
-
         docs = _docs(kind, 404, 503)
-        router.add_api_route("/models/{name}" + path, of_model, methods=["GET"], summary=summary, **docs)
-        router.add_api_route(
-            "/models/{name}/versions/{version}" + path,
-            of_version,
-            methods=["GET"],
-            summary=f"{summary} (of a version)",
-            **docs,
-        )
+
+        @router.get("/models/{name}" + path, summary=summary, **docs)
+        async def of_model(request: Request, name: str) -> Response:
+            return _json(answer(find_model(request, repository, name, None), None))
+
+        @router.get("/models/{name}/versions/{version}" + path, summary=f"{summary} (of a version)", **docs)
+        async def of_version(request: Request, name: str, version: str) -> Response:
+            return _json(answer(find_model(request, repository, name, version), version))
 
     def count(model: ServedModel, version: str | None) -> dict[str, Any]:
         models = repository.all_versions(model.name) if version is None else [model]
         return {"model_stats": [telemetry.statistics(each).report() for each in models]}
 
-    add(
-        "",
-        "A model's tensors",
-        schema.ModelMetadata,
-        lambda model, _: describe_model(model, repository.versions(model.name)),
-    )
+    def describe(model: ServedModel, version: str | None) -> dict[str, Any]:
+        return describe_model(model, repository.versions(model.name))
+
+    add("", "A model's tensors", schema.ModelMetadata, describe)
     add("/ready", "May this model be asked?", schema.ModelReady, lambda model, _: {"name": model.name, "ready": True})
-    add(
-        "/config",
-        "A model's configuration",
-        schema.ModelConfig,
-        lambda model, _: configure(model, max_rows=settings.max_rows),
-    )
+    add("/config", "A model's configuration", schema.ModelConfig, lambda model, _: configure(model, settings.max_rows))
     add("/stats", "What a model did", schema.StatisticsReport, count)
     return router
 
 
 def _docs(kind: type[Wire], *statuses: int) -> dict[str, Any]:
-    described = {200: {"description": "Described", "content": describe_content(kind)}}
+    described = {200: {"description": "Described", "model": kind}}
     return {"response_class": Response, "responses": {**described, **schema.describe_errors(*statuses)}}
 
 

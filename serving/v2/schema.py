@@ -270,4 +270,4 @@ class OpenInferenceError(Wire):
 
 def describe_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI for errors of these statuses."""
-    return wire.describe_errors(wire.describe_content(OpenInferenceError), *statuses)
+    return wire.describe_errors({"model": OpenInferenceError}, *statuses)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 
 from dubio.serving.http.auth import OPEN, ScopedRouter
 
@@ -26,22 +26,26 @@ _FILES = {
 def build(describe: Callable[[], dict[str, Any]]) -> ScopedRouter:
     """The routes of the description that `describe` gives, and of its pages."""
     router = ScopedRouter(OPEN, include_in_schema=False)
-    swagger = get_swagger_ui_html(
-        openapi_url=_DESCRIPTION,
-        title=_TITLE,
-        swagger_js_url="/static/swagger-ui-bundle.js",
-        swagger_css_url="/static/swagger-ui.css",
-        swagger_favicon_url=_NO_ICON,
-    )
-    redoc = get_redoc_html(
-        openapi_url=_DESCRIPTION,
-        title=_TITLE,
-        redoc_js_url="/static/redoc.standalone.js",
-        redoc_favicon_url=_NO_ICON,
-        with_google_fonts=False,
-    )
-    router.add_api_route("/docs", _page(bytes(swagger.body)), methods=["GET"])
-    router.add_api_route("/redoc", _page(bytes(redoc.body)), methods=["GET"])
+
+    @router.get("/docs")
+    async def swagger() -> Response:
+        return get_swagger_ui_html(
+            openapi_url=_DESCRIPTION,
+            title=_TITLE,
+            swagger_js_url="/static/swagger-ui-bundle.js",
+            swagger_css_url="/static/swagger-ui.css",
+            swagger_favicon_url=_NO_ICON,
+        )
+
+    @router.get("/redoc")
+    async def redoc() -> Response:
+        return get_redoc_html(
+            openapi_url=_DESCRIPTION,
+            title=_TITLE,
+            redoc_js_url="/static/redoc.standalone.js",
+            redoc_favicon_url=_NO_ICON,
+            with_google_fonts=False,
+        )
 
     @router.get(_DESCRIPTION)
     async def description() -> Response:
@@ -51,13 +55,6 @@ def build(describe: Callable[[], dict[str, Any]]) -> ScopedRouter:
         with as_file(files("fastapi_offline").joinpath("static", path.rsplit("/", 1)[1])) as file:
             router.add_api_route(path, _file(file, media_type), methods=["GET"])
     return router
-
-
-def _page(content: bytes) -> Callable[[], Awaitable[Response]]:
-    async def answer() -> Response:
-        return HTMLResponse(content)
-
-    return answer
 
 
 def _file(path: Path, media_type: str) -> Callable[[], Awaitable[Response]]:

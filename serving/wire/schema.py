@@ -50,16 +50,11 @@ class Incoming(Wire):
         return did_you_mean(key, cls.model_fields, f"known: {', '.join(cls.model_fields) or 'none'}.")
 
 
-def reference(kind: type[Wire]) -> dict[str, str]:
-    """A JSON schema that points to `kind` among the OpenAPI components."""
-    return {"$ref": f"#/components/schemas/{kind.__name__}"}
-
-
 def describe_content(kind: type[Wire], media_type: str = "application/json") -> dict[str, Any]:
     """OpenAPI for a body of this kind."""
-    return {media_type: {"schema": reference(kind)}}
+    return {media_type: {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}}
 
 
-def describe_errors(content: dict[str, Any], *statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI for errors of these statuses, whose bodies are `content`."""
-    return {status: {"description": _ERRORS[status], "content": content} for status in statuses}
+def describe_errors(body: dict[str, Any], *statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI for errors of these statuses, whose body FastAPI knows as `body`: a `model`, or a `content`."""
+    return {status: {"description": _ERRORS[status], **body} for status in statuses}

@@ -23,8 +23,8 @@ def test_results_and_errors_come_back(one_thread: Executor) -> None:
 
     async def both() -> int:
         with pytest.raises(KeyError, match="mine"):
-            await one_thread.run(fail)
-        return await one_thread.run(lambda: 7)
+            await one_thread.submit(fail)
+        return await one_thread.submit(lambda: 7)
 
     assert asyncio.run(both()) == 7
     one_thread.close()
@@ -33,7 +33,7 @@ def test_results_and_errors_come_back(one_thread: Executor) -> None:
 def test_the_loop_runs_on_while_work_blocks(one_thread: Executor) -> None:
     async def unblock() -> bool:
         gate = threading.Event()
-        blocked = asyncio.ensure_future(one_thread.run(lambda: gate.wait(30)))
+        blocked = asyncio.ensure_future(one_thread.submit(lambda: gate.wait(30)))
         await asyncio.sleep(0)
         gate.set()  # only a running loop gets here
         return await blocked

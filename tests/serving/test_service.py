@@ -20,7 +20,7 @@ def test_from_checkpoint_to_a_counted_prediction(checkpoint: Path, predictor: Pr
     service = PredictionService(repository, executor, telemetry, Budget(1000, 10**9), Policy(64), 60.0)
 
     async def run() -> None:
-        await executor.run(repository.load)
+        await executor.submit(repository.load)
         model = repository.get()
         prediction = await service.predict(model, bars, samples=4)
         np.testing.assert_array_equal(prediction.mc_mean, predictor.predict(bars, samples=4).mc_mean)

@@ -16,7 +16,7 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 
 from dubio.serving.errors import BodyTooLarge, InvalidRequest, UnsupportedEncoding
-from dubio.serving.http.request import CancelOnDisconnect, choose, compress, inflate, offload_if, read_encoding
+from dubio.serving.http.request import cancel_on_disconnect, choose, compress, inflate, offload_if, read_encoding
 
 
 def test_a_body_that_never_comes_is_given_up(serve: Callable, settings: Callable, checkpoint: Path) -> None:
@@ -129,7 +129,7 @@ def test_the_block_is_cancelled_when_the_caller_leaves():
                 raise
 
         async def handler():
-            async with CancelOnDisconnect(request(messages)):
+            async with cancel_on_disconnect(request(messages)):
                 await work()
 
         task = asyncio.create_task(handler())
@@ -146,7 +146,7 @@ def test_the_block_is_cancelled_when_the_caller_leaves():
 @pytest.mark.parametrize("seconds", [0.0, 0.06])
 def test_a_caller_who_stays_gets_the_answer_and_nothing_is_left_behind(seconds):
     async def main():
-        async with CancelOnDisconnect(request(asyncio.Queue())):
+        async with cancel_on_disconnect(request(asyncio.Queue())):
             await asyncio.sleep(seconds)
             answer = "answer"
         await asyncio.sleep(0.05)
@@ -159,7 +159,7 @@ def test_a_caller_who_stays_gets_the_answer_and_nothing_is_left_behind(seconds):
 def test_a_cancellation_from_elsewhere_stays_one():
     async def main():
         async def handler():
-            async with CancelOnDisconnect(request(asyncio.Queue())):
+            async with cancel_on_disconnect(request(asyncio.Queue())):
                 await asyncio.sleep(60)
 
         task = asyncio.create_task(handler())
@@ -174,7 +174,7 @@ def test_a_cancellation_from_elsewhere_stays_one():
 def test_errors_of_the_block_come_through():
     async def main():
         with pytest.raises(KeyError):
-            async with CancelOnDisconnect(request(asyncio.Queue())):
+            async with cancel_on_disconnect(request(asyncio.Queue())):
                 raise KeyError("x")
 
     asyncio.run(main())

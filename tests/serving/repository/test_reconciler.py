@@ -25,7 +25,9 @@ class Serving:
 
     def __init__(self, root: Path, control: Control = "poll", named: tuple[ModelSource, ...] = ()) -> None:
         self.registry = Registry(tuple(source.name for source in named))
-        self.reconciler = Reconciler(named, root, control, Loader(device="cpu", trusted=()), self.registry)
+        self.reconciler = Reconciler(
+            {source.name: source for source in named}, root, control, Loader(device="cpu", trusted=()), self.registry
+        )
 
     @property
     def served(self) -> dict[str, list[str]]:

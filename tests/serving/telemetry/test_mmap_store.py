@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def totals(store: MmapStore) -> dict[tuple[str, tuple[str, ...]], list[float]]:
-    return {(block.metric, block.labels): block.values.tolist() for block in store.total()}
+    return {series: values.tolist() for series, values in store.total().items()}
 
 
 def test_one_process_counts_in_memory() -> None:

@@ -50,11 +50,11 @@ def test_a_request_is_timed_while_it_is_read_and_written_but_not_while_it_is_pre
     began = time.perf_counter()
     with RequestTimer(statistics) as timer:
         time.sleep(0.01)  # while its bytes come in
-        timer.received()
+        timer.lap()
         time.sleep(0.02)
-        timer.decoded()
+        timer.lap()
         time.sleep(0.03)
-        timer.predicted()
+        timer.lap()
         time.sleep(0.04)
     most = (time.perf_counter() - began) * 1e9
     counted = stats(statistics)

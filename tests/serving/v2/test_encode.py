@@ -23,7 +23,7 @@ def model(predictor: Predictor) -> ServedModel:
 
 def ask(rows: np.ndarray, *names: str, samples: Samples = None, binary: bool = False) -> DecodedRequest:
     outputs = tuple(SelectedOutput(OUTPUTS[name], binary) for name in names) or default_outputs(binary=binary)
-    return DecodedRequest("r", rows, samples, None, outputs, listed=bool(names))
+    return DecodedRequest(rows, outputs, listed=bool(names), id="r", samples=samples)
 
 
 def test_json_numbers_read_back_to_the_same_float32(model: ServedModel, bars: np.ndarray) -> None:

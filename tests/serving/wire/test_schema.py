@@ -7,7 +7,7 @@ import pytest
 
 from dubio.serving.v1.schema import Parameters, PredictRequest
 from dubio.serving.v2 import schema as v2
-from dubio.serving.wire.schema import Incoming, Wire, reference
+from dubio.serving.wire.schema import Incoming, Wire, describe_content
 
 
 def test_wire_types_and_the_reading_of_v1_need_no_torch() -> None:
@@ -44,6 +44,7 @@ def test_what_is_only_accepted_for_compatibility_is_not_looked_at(kind: type[Inc
 
 
 def test_references_point_to_the_components() -> None:
-    assert reference(v2.OpenInferenceError) == {"$ref": "#/components/schemas/OpenInferenceError"}
+    reference = {"$ref": "#/components/schemas/InferRequest"}
+    assert describe_content(v2.InferRequest) == {"application/json": {"schema": reference}}
     with pytest.raises(ValueError, match="Extra inputs are not permitted"):
         Wire.model_validate({"more": 1})
