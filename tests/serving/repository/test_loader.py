@@ -23,7 +23,8 @@ def test_one_checkpoint_is_a_predictor(
 ) -> None:
     model = loader.load(ModelSource("bars", checkpoint, version="7"))
     assert (model.name, model.version) == ("bars", "7")
-    np.testing.assert_array_equal(model.predictor.predict(bars).mc_mean, predictor.predict(bars).mc_mean)
+    # Not to the last bit: each measured which strategy is the fastest.
+    np.testing.assert_allclose(model.predictor.predict(bars).mc_mean, predictor.predict(bars).mc_mean, atol=1e-5)
 
 
 def test_several_are_an_ensemble(loader: Loader, checkpoint: Path, second_checkpoint: Path, bars: np.ndarray) -> None:

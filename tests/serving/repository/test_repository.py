@@ -221,7 +221,8 @@ def test_what_was_swapped_out_goes_when_nobody_uses_it(
     put(second_checkpoint, tmp_path)
     asyncio.run(repository_.load_model("bars"))
     assert repository_.get() is not used
-    np.testing.assert_array_equal(used.predictor.predict(bars).mc_mean, predictor.predict(bars).mc_mean)
+    # Not to the last bit: each measured which strategy is the fastest.
+    np.testing.assert_allclose(used.predictor.predict(bars).mc_mean, predictor.predict(bars).mc_mean, atol=1e-5)
     gone = weakref.ref(used), weakref.ref(used.predictor.network)
     del used
     gc.collect()

@@ -37,7 +37,8 @@ def test_a_checkpoint_loads_from_its_copy_while_the_file_is_cut_short(
         loaded = models.load(copy)
     assert descriptors() == before
     assert not copy.exists()
-    np.testing.assert_array_equal(loaded.predict(bars).mc_mean, predictor.predict(bars).mc_mean)
+    # Not to the last bit: each measured which strategy is the fastest.
+    np.testing.assert_allclose(loaded.predict(bars).mc_mean, predictor.predict(bars).mc_mean, atol=1e-5)
 
 
 def test_a_file_that_grows_meanwhile_is_not_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
