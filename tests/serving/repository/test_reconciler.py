@@ -317,8 +317,9 @@ def test_an_ensemble_lies_in_one_folder(root: Path, checkpoint: Path, second_che
 
 
 def test_on_request_what_is_new_or_changed_is_loaded_and_what_is_gone_unloaded(
-    root: Path, checkpoint: Path, second_checkpoint: Path, sums: tuple[str, str]
+    root: Path, checkpoint: Path, second_checkpoint: Path, sums: tuple[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "dubio")
     put(checkpoint, root / "bars" / "1")
     put(checkpoint, root / "bars" / "2")
     serving = Serving(root, "explicit")
@@ -336,7 +337,9 @@ def test_on_request_what_is_new_or_changed_is_loaded_and_what_is_gone_unloaded(
     shutil.rmtree(root / "bars" / "3")
     serving.reconciler.load("bars")
     assert serving.served == {"bars": ["1", "2"]}
+    assert caplog.messages[-1] == "Unloaded model bars version 3, which is not in the repository any more."
     serving.reconciler.unload("bars")
+    assert caplog.messages[-2:] == [f"Unloaded model bars version {version}." for version in "12"]
     serving.reconciler.unload("bars")
     assert serving.served == {}
     serving.reconciler.load("bars")
