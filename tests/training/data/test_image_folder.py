@@ -207,9 +207,7 @@ def test_folders_that_make_no_data_are_told(tmp_path: Path):
         ImageFolder(str(tmp_path / "empty")).setup()
     home = folder(tmp_path / "pets")
     (home / "eel").mkdir()
-    with pytest.raises(
-        UnreadableData, match="of class 'eel', but there is none in PNG, JPEG or WebP; add some"
-    ):
+    with pytest.raises(UnreadableData, match="of class 'eel', but there is none in PNG, JPEG or WebP; add some"):
         ImageFolder(str(home)).setup()
     Image.fromarray(PIXELS[0]).save(home / "eel" / "1.png")
     with pytest.raises(InvalidSplit, match="'eel' has 1"):
