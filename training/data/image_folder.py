@@ -20,7 +20,7 @@ from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.file_module import FileDataModule
 from dubio.training.data.image_files import ImageFile
 from dubio.training.data.splits import SPLITS, IntArray, SplitName, split
-from dubio.training.errors import DataUnavailable, TrainingError, UnreadableData
+from dubio.training.errors import DataUnavailable, DataWarning, TrainingError, UnreadableData
 
 
 class ImageFolder(FileDataModule):
@@ -101,13 +101,13 @@ class ImageFolder(FileDataModule):
             sizes = dict(zip(("train", *absent), np.diff(edges, prepend=0).tolist(), strict=True))
             for name, part in split(labels_N[rows], sizes, self.seed, classes).items():
                 own[rows[part]] = name
-            taken = ", ".join(f"{sizes[name]} for {name}" for name in absent)
-            self._say(f"of {len(rows)} images in train, {taken} are taken, which have no folders")
+            taken = ", ".join(f"{name} ({sizes[name]})" for name in absent)
+            self._say(f"splits without a folder are taken from the {len(rows)} images in train: {taken}")
         return own
 
     def _say(self, fact: str | None) -> None:
         if fact is not None:
-            warnings.warn(f"{self.path}: {fact}.", stacklevel=2)
+            warnings.warn(f"{self.path}: {fact}.", DataWarning, stacklevel=2)
 
 
 def _read(reader: ImageReader, file: ImageFile) -> Picture:

@@ -18,7 +18,7 @@ from dubio.serving.v1.decode import decode_request
 from dubio.serving.v1.images import ImageCodec
 from dubio.training import CalibrationSettings, ImageFolder, calibrate
 from dubio.training.data.splits import SPLITS
-from dubio.training.errors import DataUnavailable, InvalidSplit, TrainingError, UnreadableData
+from dubio.training.errors import DataUnavailable, DataWarning, InvalidSplit, TrainingError, UnreadableData
 from tests.pictures import encode, oriented, png
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (120, 6, 5, 3), dtype=np.uint8)
@@ -66,7 +66,7 @@ def test_the_service_resizes_a_file_as_training_did_and_gives_the_same_answer(tm
         file.write_bytes(oriented(Image.fromarray(pixels), int(generator.integers(1, 9)), kind))
         files.append(file)
     data = ImageFolder(str(home), size=(8, 7))
-    with pytest.warns(UserWarning, match=r"of 600 images are stretched: their aspect ratio is not that of `size`"):
+    with pytest.warns(DataWarning, match=r"of 600 images are stretched: their aspect ratio is not that of `size`"):
         data.setup()
     assert data.input.files == ImageFiles(resize="bilinear")
     arguments = {"in_features": 3 * 8 * 7, "widths": [8], "num_classes": 2, "rates": [0.5]}
@@ -99,7 +99,7 @@ def test_images_are_brought_to_one_size_and_to_grey(tmp_path: Path):
     with pytest.raises(UnreadableData, match=r"pixels, as .* has, but it has .*; set `data\.init_args\.size`"):
         ImageFolder(str(home)).setup()
     data = ImageFolder(str(home), size=(4, 3), channels=1)
-    with pytest.warns(UserWarning, match=r"pets: 1 of 120 images are stretched"):
+    with pytest.warns(DataWarning, match=r"pets: 1 of 120 images are stretched"):
         data.setup()
     assert data.input.shape == (1, 4, 3)
     expected = np.asarray(Image.fromarray(PIXELS[1]).convert("L").resize((3, 4), Image.Resampling.BILINEAR))
@@ -127,7 +127,7 @@ def test_every_file_is_used_or_counted(tmp_path: Path):
         file.rename(file.with_suffix(".webp"))
     (home / "cat" / "list.txt").write_text("x")
     data = ImageFolder(str(home))
-    with pytest.warns(UserWarning, match=r"pets: 1 file is not used: 1 \.txt\.$"):
+    with pytest.warns(DataWarning, match=r"pets: 1 file is not used: 1 \.txt\.$"):
         data.setup()
     assert sum(len(data.splits[name].x) for name in SPLITS) == 120
 
@@ -160,7 +160,7 @@ def test_splits_without_a_folder_are_taken_from_train(tmp_path: Path):
         folder(tmp_path / "pets" / name, count)
     data = ImageFolder(str(tmp_path / "pets"), train=0.5, select=0.1, calibration=0.2, validation=0.1, test=0.1)
     # 100 images at 5 : 1 : 2; the images of the other folders stay where they are.
-    with pytest.warns(UserWarning, match=r"of 100 images in train, 13 for select, 25 for calibration are taken"):
+    with pytest.warns(DataWarning, match=r"from the 100 images in train: select \(13\), calibration \(25\)\.$"):
         data.setup()
     assert {name: len(data.splits[name].x) for name in SPLITS} == {
         "train": 62, "validation": 20, "select": 13, "calibration": 25, "test": 30
