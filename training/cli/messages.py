@@ -80,15 +80,6 @@ def one_line(error: BaseException) -> str:
     return _TYPE.sub(r"`\1`", _LOOKUP.sub("", facts)) or type(error).__name__
 
 
-def format_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-) -> str:
-    """A warning as it is printed, in place of `warnings.formatwarning`: one about a user's data in one line."""
-    if issubclass(category, DataWarning):
-        return f"dubio-train: warning: {message}\n"
-    return _FORMAT_WARNING(message, category, filename, lineno, line)
-
-
 def explain(error: BaseException, settings: Collection[str]) -> str:
     """What is wrong with a command line, and the nearest name to one that does not exist.
 
@@ -120,6 +111,15 @@ def explain(error: BaseException, settings: Collection[str]) -> str:
         hint = did_you_mean(command[1], known, f"known: {', '.join(known)}.")
         return f"there is no command `{command[1]}`; {hint}"
     return text
+
+
+def format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning as it is printed, in place of `warnings.formatwarning`: one about a user's data in one line."""
+    if issubclass(category, DataWarning):
+        return f"dubio-train: warning: {message}\n"
+    return _FORMAT_WARNING(message, category, filename, lineno, line)
 
 
 def _absent_class(text: str, classes: list[str]) -> str:
