@@ -87,7 +87,8 @@ def to_array(
     if spec.reader is not None:
         return spec.reader.read(instances), [None] * len(instances)
     codec, accepted = ImageCodec(spec, resize), _accepted(spec.shape)
-    pictures = codec.decode_all({i: instance for i, instance in enumerate(instances) if _is_file(instance)})
+    files = {i: instance for i, instance in enumerate(instances) if _is_file(instance)}
+    pictures = codec.decode_all(files) if files else {}
     rows = [
         pictures[i].pixels_CHW.ravel()
         if i in pictures
