@@ -6,6 +6,9 @@ ValueError
     ├── UnreadableData       a file is here but is not what it should be
     ├── InvalidSplit         the rows cannot be divided as asked
     └── NetworkMismatch      network and data do not fit together
+
+UserWarning
+└── DataWarning              data are used, but not as a user may think
 """
 
 from __future__ import annotations
@@ -29,3 +32,7 @@ class InvalidSplit(TrainingError):
 
 class NetworkMismatch(TrainingError):
     """The network does not take the data's shape, or does not give one logit a class."""
+
+
+class DataWarning(UserWarning):
+    """Data are used, but not as a user may think. The command line prints its message on one line."""

@@ -19,6 +19,17 @@ MAX_INPUT = 2**24  # numbers in one input
 _AXES = {"image": 3, "numbers": 1, "table": 1, "text": 1}
 
 
+class ImageFiles(StrictModel):
+    """How the image files of a training set became pixels, see `dubio.models.inputs.image`.
+
+    Attributes:
+        resize: ``bilinear`` (with antialiasing, each side by itself) if they were brought to one size; None if all had
+            it, and no other is taken.
+    """
+
+    resize: Literal["bilinear"] | None
+
+
 class InputSpec(StrictModel):
     """What one input is.
 
@@ -35,6 +46,7 @@ class InputSpec(StrictModel):
         high: Largest raw value in the training split; for text the last token.
         columns: Of a table; None for everything else.
         tokenizer: Of a text; None for everything else.
+        files: Of images that were read from image files; None for everything else.
     """
 
     kind: Literal["image", "numbers", "table", "text"]
@@ -45,6 +57,7 @@ class InputSpec(StrictModel):
     high: Finite
     columns: Annotated[list[Column], Field(min_length=1, max_length=MAX_COLUMNS)] | None = None
     tokenizer: TokenizerSpec | None = None
+    files: ImageFiles | None = None
 
     @cached_property
     def reader(self) -> Reader | None:
@@ -95,6 +108,8 @@ class InputSpec(StrictModel):
                 raise ValueError(
                     f"Expected the shape to be the width of `{part}`, [{size}], but got {list(self.shape)}."
                 )
+        if self.files is not None and (self.kind != "image" or self.shape[0] not in (1, 3)):
+            raise ValueError(f"Expected `files` for grey and RGB images alone, but got {self.kind} {list(self.shape)}.")
         if self.columns is not None and len({column.name for column in self.columns}) < len(self.columns):
             raise ValueError("Expected every column once.")
         if self.tokenizer is not None and (self.low, self.high) != (0, len(self.tokenizer.vocabulary) - 1):

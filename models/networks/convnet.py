@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from torch import Tensor, nn
 
 from dubio.models.networks.validation import check_rates, check_sizes
 
+T = TypeVar("T")
+
 
 class ConvNet(nn.Module):
-    """Blocks of two 3x3 convolutions with spatial dropout, then a dense layer with dropout (Tompson 2015).
+    """Blocks of 3x3 convolutions with spatial dropout, then a dense layer with dropout (Tompson 2015).
 
-    A block is twice (convolution, BatchNorm, ReLU), then a 2x2 max-pool and Dropout2d, which drops whole channels:
-    neighbouring pixels are so alike that dropping single ones removes nothing.
+    A block is as often as `depths` says (convolution, BatchNorm, ReLU), then a 2x2 max-pool and Dropout2d, which drops
+    whole channels: neighbouring pixels are so alike that dropping single ones removes nothing.
 
     Args:
         in_channels: Channels of an image.
@@ -23,10 +26,13 @@ class ConvNet(nn.Module):
         dense: Units of the dense layer.
         dense_rate: Dropout rate after the dense layer.
         num_classes: C.
+        depths: Convolutions of each block, one number a block or one for all.
+        norm: Whether BatchNorm follows each convolution of a block, one a block or one for all; without it, the
+            convolutions have a bias.
 
     Raises:
-        ValueError: If a size is not positive, a rate not in [0, 1], there is not one rate a block, or the image is too
-            small for that many blocks.
+        ValueError: If a size is not positive, a rate not in [0, 1], there is not one rate, depth or norm a block, or
+            the image is too small for that many blocks.
     """
 
     def __init__(
@@ -38,9 +44,13 @@ class ConvNet(nn.Module):
         dense: int = 512,
         dense_rate: float = 0.5,
         num_classes: int = 10,
+        depths: int | Sequence[int] = 2,
+        norm: bool | Sequence[bool] = True,
     ) -> None:
         super().__init__()
         check_sizes(in_channels=in_channels, image_size=image_size, widths=widths, dense=dense, num_classes=num_classes)
+        check_sizes(depths=depths)
+        depths, norm = _each("depths", depths, len(widths)), _each("norm", norm, len(widths))
         check_rates(layers=len(widths), rates=rates)
         check_rates(dense_rate=dense_rate)
         pooled = image_size >> len(widths)
@@ -50,8 +60,7 @@ class ConvNet(nn.Module):
                 f"halves it, but got {image_size}; use fewer `widths`."
             )
         blocks = [
-            _block(incoming, width, rate)
-            for incoming, width, rate in zip([in_channels, *widths], widths, rates, strict=False)
+            _block(*sizes) for sizes in zip([in_channels, *widths[:-1]], widths, depths, norm, rates, strict=True)
         ]
         self.body = nn.Sequential(
             *blocks, nn.Flatten(), nn.Linear(widths[-1] * pooled**2, dense), nn.ReLU(), nn.Dropout(dense_rate)
@@ -64,15 +73,18 @@ class ConvNet(nn.Module):
         return logits_BC
 
 
-def _block(incoming: int, width: int, rate: float) -> nn.Sequential:
-    # BatchNorm follows, so a bias of the convolution would be subtracted again.
-    return nn.Sequential(
-        nn.Conv2d(incoming, width, 3, padding=1, bias=False),
-        nn.BatchNorm2d(width),
-        nn.ReLU(),
-        nn.Conv2d(width, width, 3, padding=1, bias=False),
-        nn.BatchNorm2d(width),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Dropout2d(rate),
-    )
+def _each(name: str, given: T | Sequence[T], blocks: int) -> list[T]:
+    """One value a block."""
+    values = list(given) if isinstance(given, Sequence) else [given] * blocks
+    if len(values) != blocks:
+        raise ValueError(f"Expected `{name}` to have one value for each of {blocks} blocks, but got {values}.")
+    return values
+
+
+def _block(incoming: int, width: int, depth: int, norm: bool, rate: float) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for channels in [incoming, *[width] * (depth - 1)]:
+        # Where BatchNorm follows, a bias of the convolution would be subtracted again.
+        layers.append(nn.Conv2d(channels, width, 3, padding=1, bias=not norm))
+        layers += [nn.BatchNorm2d(width), nn.ReLU()] if norm else [nn.ReLU()]
+    return nn.Sequential(*layers, nn.MaxPool2d(2), nn.Dropout2d(rate))

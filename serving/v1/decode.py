@@ -1,22 +1,20 @@
-"""From the bytes of a predict request to what is asked of a model. Knows neither HTTP nor torch."""
+"""From the bytes of a predict request to what is asked of a model. Knows no HTTP."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dubio.models import InputSpec, Samples
 from dubio.serving.errors import InvalidRequest, TooManyRows
 from dubio.serving.v1.images import DATA_URL, KEY, ImageCodec
-from dubio.serving.v1.schema import PredictRequest
+from dubio.serving.v1.schema import Parameters, PredictRequest
 from dubio.serving.wire.arrays import flatten, to_float32
 from dubio.serving.wire.envelope import limit_samples, name_value, read
-
-if TYPE_CHECKING:  # which would bring torch along
-    from dubio.models import InputSpec, Samples
 
 
 @dataclass(frozen=True)
@@ -26,11 +24,13 @@ class DecodedRequest:
     Attributes:
         id: To echo.
         inputs: Finite, [B, *shape].
+        images: What was read of each image file, see `Picture.describe`; None for every other instance.
         samples: How many members to ask, None for all, `auto` for as many as it takes.
     """
 
     id: str | None
     inputs: NDArray[np.float32]
+    images: list[dict[str, int | bool] | None]
     samples: Samples
 
 
@@ -46,15 +46,13 @@ def decode_request(body: bytes, *, spec: InputSpec, committee: int, max_rows: in
     Raises:
         MalformedJSON: The body is no JSON.
         InvalidRequest, TooManyRows: It is JSON but breaks a rule; the message names field, rule, value and cure.
-        InvalidInput: The model's reader of texts or of a table's rows refuses an instance.
+        InvalidInput: The model's reader of texts, of a table's rows or of image files refuses an instance.
     """
     request = read(body, PredictRequest)
-    samples = request.parameters.samples if request.parameters else None
-    return DecodedRequest(
-        id=request.id,
-        samples=limit_samples(samples, committee=committee),
-        inputs=to_array(request.instances, spec=spec, max_rows=max_rows),
-    )
+    parameters = request.parameters or Parameters()
+    samples = limit_samples(parameters.samples, committee=committee)
+    inputs, images = to_array(request.instances, spec=spec, max_rows=max_rows, resize=parameters.resize)
+    return DecodedRequest(request.id, inputs, images, samples)
 
 
 def may_hold_images(body: bytes) -> bool:
@@ -62,19 +60,22 @@ def may_hold_images(body: bytes) -> bool:
     return b'"b64"' in body or b"data:image" in body or b"\\u" in body  # letters may be escaped
 
 
-def to_array(instances: list[Any], *, spec: InputSpec, max_rows: int) -> NDArray[np.float32]:
+def to_array(
+    instances: list[Any], *, spec: InputSpec, max_rows: int, resize: bool = True
+) -> tuple[NDArray[np.float32], list[dict[str, int | bool] | None]]:
     """Read instances; those of numbers may leave out a leading channel axis of 1, or be flat in row-major order.
 
     Args:
         instances: From JSON, at least one.
         spec: What the model takes: numbers, image files, or else what its reader reads.
         max_rows: How many are allowed.
+        resize: Whether image files of another size may be resized as the training images were.
 
     Returns:
-        An array [B, *shape] of finite numbers.
+        An array [B, *shape] of finite numbers, and what was read of each image file.
 
     Raises:
-        TooManyRows: More than `max_rows` instances.
+        TooManyRows: More than `max_rows` instances, or more pixels in files than are decoded for one request.
         InvalidRequest: Ragged, of another shape, no image file, or with a value that is no finite float32.
         InvalidInput: The reader refuses an instance.
     """
@@ -84,19 +85,19 @@ def to_array(instances: list[Any], *, spec: InputSpec, max_rows: int) -> NDArray
             "split them over several requests."
         )
     if spec.reader is not None:
-        return spec.reader.read(instances)
-    codec, accepted = ImageCodec(spec), _accepted(spec.shape)
-    files = sum(map(_is_file, instances))
-    if files:
-        codec.refuse_too_many(files)
+        return spec.reader.read(instances), [None] * len(instances)
+    codec, accepted = ImageCodec(spec, resize), _accepted(spec.shape)
+    files = {i: instance for i, instance in enumerate(instances) if _is_file(instance)}
+    pictures = codec.decode_all(files) if files else {}
     rows = [
-        codec.decode(instance, where=f"instances[{i}]")
-        if files and _is_file(instance)
+        pictures[i].pixels_CHW.ravel()
+        if i in pictures
         else flatten(_not_bare(instance, i, codec), where=f"instances[{i}]", accepted=accepted)
         for i, instance in enumerate(instances)
     ]
-    array = np.array(rows, dtype=np.uint8 if files == len(rows) else np.float64)
-    return to_float32(array, where="`instances`").reshape(len(rows), *spec.shape)
+    array = np.array(rows, dtype=np.uint8 if len(pictures) == len(rows) else np.float64)
+    images = [pictures[i].describe() if i in pictures else None for i in range(len(rows))]
+    return to_float32(array, where="`instances`").reshape(len(rows), *spec.shape), images
 
 
 def _is_file(instance: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,13 @@ from dubio.models import Prediction
 from dubio.serving.repository.repository import ServedModel
 
 
-def encode_response(prediction: Prediction, *, model: ServedModel, request_id: str | None) -> bytes:
+def encode_response(
+    prediction: Prediction,
+    *,
+    model: ServedModel,
+    request_id: str | None,
+    images: Sequence[Mapping[str, int | bool] | None],
+) -> bytes:
     """The `PredictResponse` of `schema.py` as JSON.
 
     Numbers of float32 are written with the fewest digits that read back to the same float32.
@@ -20,12 +27,13 @@ def encode_response(prediction: Prediction, *, model: ServedModel, request_id: s
         prediction: Of the request's inputs.
         model: Who answered.
         request_id: To echo.
+        images: What was read of each image file; None for every other instance.
     """
     answer = {
         "id": request_id,
         "model": {"name": model.name, "version": model.version},
         "predictions": [
-            _row(prediction, row, classes=model.predictor.classes, samples=samples)
+            _row(prediction, row, classes=model.predictor.classes, samples=samples) | {"image": images[row]}
             for row, samples in enumerate(prediction.mc_samples.tolist())
         ],
     }

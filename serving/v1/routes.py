@@ -68,7 +68,7 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
             timer.lap()
             answer = await offload_if(
                 len(decoded.inputs) > _LONG_ROWS,
-                lambda: encode_response(prediction, model=model, request_id=decoded.id),
+                lambda: encode_response(prediction, model=model, request_id=decoded.id, images=decoded.images),
             )
             return Response(answer, media_type="application/json")
 

@@ -16,6 +16,11 @@ class Parameters(Incoming):
     """How to predict."""
 
     samples: SampleCount = None
+    resize: bool = Field(
+        default=True,
+        description="Whether an image file of another size may be brought to the model's, where the training images "
+        "were, too; if not, it is refused. The answer says of each file whether it was.",
+    )
 
 
 class PredictRequest(Incoming):
@@ -26,7 +31,9 @@ class PredictRequest(Incoming):
         min_length=1,
         description="Raw values, one entry an instance: in the model's input shape, without a leading "
         "channel axis of 1, or flat in row-major order. The model normalises them itself. A model that was trained on "
-        'pixels from 0 to 255 also takes PNG and JPEG files of its own size: `{"b64": "..."}`, or a data URL. '
+        'pixels from 0 to 255 also takes PNG, JPEG and WebP files: `{"b64": "..."}`, or a data URL. They are turned '
+        "upright as they say. If its training images were brought to one size, files of every size are, too, in the "
+        "same way (see `input.files.resize` of the model); else they must have the model's own. "
         "A model of a table takes objects with a value for every column by name, null where it is missing; "
         "a model of texts takes strings.",
     )
@@ -84,6 +91,18 @@ class OutOfDistribution(Wire):
     )
 
 
+class ReadImage(Wire):
+    """What was read of an image file."""
+
+    height: int = Field(description="Of the picture in the file, once it is upright.")
+    width: int = Field(description="As `height`.")
+    oriented: bool = Field(description="Whether the picture was turned or mirrored, as the file's EXIF data say.")
+    resized: bool = Field(
+        description="Whether it was brought to the model's size as the training images were: bilinear with "
+        "antialiasing, each side by itself, so that another aspect ratio is stretched."
+    )
+
+
 class PredictedInstance(Wire):
     """Both answers to one instance, and how far to trust them."""
 
@@ -91,6 +110,7 @@ class PredictedInstance(Wire):
     mc: MonteCarlo
     uncertainty: Uncertainty
     ood: OutOfDistribution
+    image: ReadImage | None = Field(description="None for an instance that is no image file.")
 
 
 class PredictResponse(Wire):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from collections.abc import Collection, Iterable
 from pkgutil import resolve_name
 
@@ -11,6 +12,7 @@ from jsonargparse import ArgumentParser
 
 from dubio import models, training
 from dubio.models.errors import did_you_mean, nearest
+from dubio.training.errors import DataWarning
 
 TRACEBACK = "DUBIO_TRACEBACK"
 FLAG = "--traceback"
@@ -68,6 +70,8 @@ _LOOKUP = re.compile(r"^Call to compute_fn of link .*? failed: ")
 
 _HELP = "see `--help`."
 
+_FORMAT_WARNING = warnings.formatwarning  # Python's own
+
 
 def one_line(error: BaseException) -> str:
     """The message of an error on one line, without what jsonargparse pads its messages with."""
@@ -107,6 +111,15 @@ def explain(error: BaseException, settings: Collection[str]) -> str:
         hint = did_you_mean(command[1], known, f"known: {', '.join(known)}.")
         return f"there is no command `{command[1]}`; {hint}"
     return text
+
+
+def format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning as it is printed, in place of `warnings.formatwarning`: one about a user's data in one line."""
+    if issubclass(category, DataWarning):
+        return f"dubio-train: warning: {message}\n"
+    return _FORMAT_WARNING(message, category, filename, lineno, line)
 
 
 def _absent_class(text: str, classes: list[str]) -> str:

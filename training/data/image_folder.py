@@ -1,37 +1,41 @@
-"""Images of one's own: a folder with a folder of PNG and JPEG files for each class."""
+"""Images of one's own: a folder with a folder of PNG, JPEG and WebP files for each class."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
+from dubio.models.errors import InvalidInput
+from dubio.models.inputs.image import ImageReader, Picture
+from dubio.models.inputs.spec import ImageFiles
+from dubio.training.data import image_files
 from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.file_module import FileDataModule
-from dubio.training.data.splits import SPLITS
-from dubio.training.errors import DataUnavailable, TrainingError, UnreadableData
-
-SUFFIXES = {".png", ".jpg", ".jpeg"}
-# At most eight bits a channel, and none of them inverted.
-_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+from dubio.training.data.image_files import ImageFile
+from dubio.training.data.splits import SPLITS, IntArray, SplitName, split
+from dubio.training.errors import DataUnavailable, DataWarning, TrainingError, UnreadableData
 
 
 class ImageFolder(FileDataModule):
-    """Images from `<path>/<class>/*.png` or `.jpg`, or, divided already, `<path>/<split>/<class>/*.png`.
+    """Images from `<path>/<class>/*.png`, `.jpg` or `.webp`, or, divided already, `<path>/<split>/<class>/*.png`.
 
-    Splits are called train, validation, select, calibration and test; with them, the fractions are not used. Pixels go
-    from 0 to 255, so that the service takes files as well as numbers.
+    Folders are splits if all are called train, validation (or val), select, calibration or test; splits that have no
+    folder are then taken from train, by the fractions. Pixels go from 0 to 255, and the service reads files the same
+    way: turned upright as they say, and brought to the same size.
 
     Args:
         path: The folder.
-        size: Height and width that images are brought to (bilinear, with antialiasing), or one number for both;
-            without it, all must have the same.
+        size: Height and width that images are brought to (bilinear with antialiasing, each side by itself, so that
+            other aspect ratios are stretched), or one number for both; without it, all must have the same.
         channels: 1 for grey, 3 for colour.
+        nested: Whether images in folders inside a class's folder are of that class, too.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class ImageFolder(FileDataModule):
         path: str,
         size: int | tuple[int, int] | None = None,
         channels: Literal[1, 3] = 3,
+        nested: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__(path, **settings)
@@ -46,73 +51,76 @@ class ImageFolder(FileDataModule):
         if self.size is not None and min(self.size) < 1:
             raise TrainingError(f"Expected `data.init_args.size` to be positive, but got {size}.")
         self.channels = channels
+        self.nested = nested
 
     def read(self) -> Dataset:
         if not self.path.is_dir():
             raise DataUnavailable(f"{self.path}: no such folder; set `data.init_args.path` to yours.")
-        folders = _folders(self.path)
-        divided = bool(folders) and {folder.name for folder in folders} <= set(SPLITS)
-        class_folders = [(split.name, folder) for split in folders for folder in _folders(split)] if divided else []
-        files = [
-            (own, folder.name, file)
-            for own, folder in (class_folders or [("", folder) for folder in folders])
-            for file in self._files(folder)
-        ]
-        if not files:
-            raise UnreadableData(
-                f"{self.path}: expected a folder for each class, with .png, .jpg or .jpeg files, but there is none."
-            )
-        labels, classes = self.encode_labels(np.array([name for _, name, _ in files]), None, "the folders")
+        listing = image_files.find(self.path, self.nested)
+        self._say(listing.describe_skipped())
+        labels, classes = self.encode_labels(np.array([file.label for file in listing.files]), None, "the folders")
+        own = self._own(listing.files, labels, classes)
+        splits = Examples(self._pixels(listing.files), labels).divide(self.divide(labels, classes, own))
+        dataset = Dataset.of_numbers(splits, classes, self.scale)
+        files = ImageFiles(resize=None if self.size is None else "bilinear")
+        return replace(dataset, input=dataset.input.model_copy(update={"files": files}))
+
+    def _pixels(self, files: Sequence[ImageFile]) -> npt.NDArray[np.uint8]:
+        """Pixels `[N, C, H, W]`."""
+        reader = ImageReader(self.channels, self.size, resize=True)
+        images: list[npt.NDArray[np.uint8]] = []
+        stretched = 0
         # Into a log the bar would write nothing but empty lines.
-        shown = track(files, "Reading images", transient=True, disable=not Console().is_terminal)
-        images = [self._image(file) for _, _, file in shown]
-        for image, (_, _, file) in zip(images, files, strict=True):
-            if image.shape != images[0].shape:
+        for file in track(files, "Reading images", transient=True, disable=not Console().is_terminal):
+            picture = _read(reader, file)
+            images.append(picture.pixels_CHW)
+            stretched += _is_stretched(picture)
+            if images[-1].shape != images[0].shape:
                 raise UnreadableData(
-                    f"{file}: expected {_extent(images[0])} pixels, as {files[0][2]} has, but it has {_extent(image)}; "
-                    "set `data.init_args.size`."
+                    f"{file.path}: expected {_extent(images[0])} pixels, as {files[0].path} has, but it has "
+                    f"{_extent(images[-1])}; set `data.init_args.size`."
                 )
-        own = np.array([own for own, _, _ in files]) if divided else None
-        splits = Examples(np.stack(images), labels).divide(self.divide(labels, classes, own))
-        return Dataset.of_numbers(splits, classes, self.scale)
+        if stretched:
+            self._say(f"{stretched} of {len(files)} images are stretched: their aspect ratio is not that of `size`")
+        return np.stack(images)
 
-    def _files(self, folder: Path) -> list[Path]:
-        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
-        if not files:
-            raise UnreadableData(
-                f"{folder}: expected .png, .jpg or .jpeg files of class {folder.name!r}, but there is none; add some, "
-                "or remove the folder."
-            )
-        return files
+    def _own(
+        self, files: Sequence[ImageFile], labels_N: IntArray, classes: Sequence[str]
+    ) -> npt.NDArray[np.str_] | None:
+        """The split of each file, where folders say it; splits without a folder are taken from train."""
+        if files[0].split is None:
+            return None
+        own = np.array([file.split for file in files], dtype=f"U{max(map(len, SPLITS))}")
+        absent: list[SplitName] = [name for name in SPLITS if name not in own]
+        if "train" in absent:
+            raise UnreadableData(f"{self.path}: expected a folder for the train split, but there is none; make one.")
+        if absent:
+            rows = np.flatnonzero(own == "train")
+            shares = np.array([getattr(self.fractions, name) for name in ("train", *absent)])
+            edges = np.rint(np.cumsum(shares) / shares.sum() * len(rows)).astype(int)
+            sizes = dict(zip(("train", *absent), np.diff(edges, prepend=0).tolist(), strict=True))
+            for name, part in split(labels_N[rows], sizes, self.seed, classes).items():
+                own[rows[part]] = name
+            taken = ", ".join(f"{name} ({sizes[name]})" for name in absent)
+            self._say(f"splits without a folder are taken from the {len(rows)} images in train: {taken}")
+        return own
 
-    def _image(self, file: Path) -> npt.NDArray[np.uint8]:
-        """Pixels `[C, H, W]`."""
-        try:
-            with Image.open(file, formats=("PNG", "JPEG")) as image:
-                if image.mode not in _MODES:
-                    raise UnreadableData(
-                        f"{file}: expected at most 8 bits a channel, in grey or RGB, but its mode is {image.mode}; "
-                        "convert it."
-                    )
-                if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] != 255:
-                    raise UnreadableData(
-                        f"{file}: expected no transparent pixels, but it has some; put it on a background."
-                    )
-                converted = image.convert("L" if self.channels == 1 else "RGB")
-        except UnreadableData:
-            raise
-        except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            cause = str(error).split("\n")[0][:100]
-            raise UnreadableData(f"{file}: expected a PNG or JPEG file, but it cannot be read: {cause}.") from error
-        if self.size is not None:
-            height, width = self.size
-            converted = converted.resize((width, height), Image.Resampling.BILINEAR)
-        pixels = np.asarray(converted)
-        return pixels[np.newaxis] if self.channels == 1 else np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+    def _say(self, fact: str | None) -> None:
+        if fact is not None:
+            warnings.warn(f"{self.path}: {fact}.", DataWarning, stacklevel=2)
 
 
-def _folders(path: Path) -> list[Path]:
-    return sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+def _read(reader: ImageReader, file: ImageFile) -> Picture:
+    try:
+        return reader.read(file.path.read_bytes(), str(file.path))
+    except (InvalidInput, OSError) as error:
+        raise UnreadableData(str(error)) from error
+
+
+def _is_stretched(picture: Picture) -> bool:
+    """Whether a side is more than a pixel off what the other side's factor would make of it."""
+    _, height, width = picture.pixels_CHW.shape
+    return bool(abs(picture.width * height / picture.height - width) > 1)
 
 
 def _extent(image: npt.NDArray[np.uint8]) -> str:

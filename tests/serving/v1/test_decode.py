@@ -117,7 +117,7 @@ GOOD = [[[1, 2.5, 3], [4, 5, 6]]]
 
 @pytest.mark.parametrize("instance", [GOOD, GOOD[0], [1, 2.5, 3, 4, 5, 6]], ids=["exact", "no channel", "flat"])
 def test_every_accepted_form_is_the_same_input(instance: list) -> None:
-    array = to_array([instance, GOOD], spec=spec(*SHAPE), max_rows=2)
+    array = to_array([instance, GOOD], spec=spec(*SHAPE), max_rows=2)[0]
     assert array.dtype == np.float32
     np.testing.assert_array_equal(array, np.array([GOOD, GOOD], dtype=np.float32))
 
@@ -126,7 +126,7 @@ def test_every_accepted_form_is_the_same_input(instance: list) -> None:
     st.lists(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=4, max_size=4), min_size=1)
 )
 def test_numbers_arrive_exactly(rows: list[list[float]]) -> None:
-    array = to_array(rows, spec=spec(4), max_rows=len(rows))
+    array = to_array(rows, spec=spec(4), max_rows=len(rows))[0]
     np.testing.assert_array_equal(array, np.array(rows, dtype=np.float32))
 
 

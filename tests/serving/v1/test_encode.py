@@ -14,10 +14,13 @@ from dubio.serving.v1.schema import PredictResponse
 @pytest.mark.parametrize("samples", [None, 5, "auto"])
 def test_the_answer_is_the_prediction(predictor: Predictor, bars: np.ndarray, samples: Samples) -> None:
     prediction = predictor.predict(bars[:3], samples=samples)
-    body = encode_response(prediction, model=ServedModel("m", "1", predictor), request_id="r")
+    read = {"height": 3, "width": 4, "oriented": True, "resized": False}
+    model = ServedModel("m", "1", predictor)
+    body = encode_response(prediction, model=model, request_id="r", images=[None, read, None])
 
     answer = PredictResponse.model_validate_json(body, strict=True)
     assert (answer.id, answer.model.name, answer.model.version) == ("r", "m", "1")
+    assert [one.image and one.image.model_dump() for one in answer.predictions] == [None, read, None]
     for row, one in enumerate(answer.predictions):
         # float32 texts are the shortest that read back to the same float32, so equality is exact.
         for served, computed in [
@@ -44,6 +47,7 @@ def test_the_answer_is_the_prediction(predictor: Predictor, bars: np.ndarray, sa
 
 def test_rows_of_strided_arrays_are_written_too(predictor: Predictor, bars: np.ndarray) -> None:
     prediction = predictor.predict(bars)
-    answer = json.loads(encode_response(prediction, model=ServedModel("m", "1", predictor), request_id=None))
+    model, images = ServedModel("m", "1", predictor), [None] * len(bars)
+    answer = json.loads(encode_response(prediction, model=model, request_id=None, images=images))
     assert len(answer["predictions"]) == len(bars)
     assert answer["id"] is None

@@ -19,6 +19,7 @@ ANSWER: dict[str, Any] = {
             "mc": {"samples": 2, "label": "a", "mean": [0.75, 0.25], "std": [0.125, 0.125]},
             "uncertainty": {"predictive_entropy": 0.5, "expected_entropy": 0.25, "mutual_information": 0.25},
             "ood": {"flagged": None, "p_value": None, "level": None, "reason": NOT_CALIBRATED},
+            "image": {"height": 480, "width": 640, "oriented": False, "resized": True},
         }
     ],
 }

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
 from dubio.training.cli.main import main
 from dubio.training.cli.messages import explain, one_line
+from dubio.training.errors import DataWarning
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = "digits_mlp"
@@ -151,3 +153,11 @@ def test_an_error_of_our_own_is_told_as_it_is():
 def test_an_error_without_a_message_is_named():
     assert one_line(KeyError()) == "KeyError"
     assert one_line(TimeoutError("")) == "TimeoutError"
+
+
+def test_a_warning_about_data_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # put back afterwards
+    main(["configs"])
+    told = warnings.formatwarning("pets: 3 files are not used: 3 .txt.", DataWarning, "data.py", 7)
+    assert told == "dubio-train: warning: pets: 3 files are not used: 3 .txt.\n"
+    assert warnings.formatwarning("slow", UserWarning, "other.py", 7).startswith("other.py:7: UserWarning: slow\n")
