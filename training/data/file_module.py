@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dubio.training.data.dataset import Scale
+from dubio.training.data.grouped_splits import split_by_time, split_groups
 from dubio.training.data.module import FractionDataModule
 from dubio.training.data.splits import SPLITS, IntArray, SplitName
 from dubio.training.errors import DataUnavailable, InvalidSplit, TrainingError, UnreadableData
@@ -52,7 +53,12 @@ class FileDataModule(FractionDataModule, ABC):
         return self.path
 
     def divide(
-        self, labels_N: IntArray, classes: Sequence[str], own: npt.NDArray[Any] | None = None
+        self,
+        labels_N: IntArray,
+        classes: Sequence[str],
+        own: npt.NDArray[Any] | None = None,
+        groups: npt.NDArray[Any] | None = None,
+        times: IntArray | None = None,
     ) -> dict[SplitName, IntArray]:
         """Row numbers a split.
 
@@ -60,11 +66,23 @@ class FileDataModule(FractionDataModule, ABC):
             labels_N: Class of each row.
             classes: Their names.
             own: Name of the split of each row, if the source says so itself; then fractions are not used.
+            groups: Group of each row; no group will be in two splits.
+            times: Rank in time of each row; no split will have a row that is earlier than one of the split before.
 
         Raises:
             InvalidSplit: If the rows cannot be divided so that every split has every class.
         """
+        if own is not None and (groups is not None or times is not None):
+            raise InvalidSplit(
+                "Expected `data.init_args.split`, or `group` and `time`, but got both: a column that says the split of "
+                "each row leaves nothing to divide; leave one of them out."
+            )
         if own is None:
+            sizes = self.fractions.counts(len(labels_N))
+            if times is not None:
+                return split_by_time(labels_N, times, sizes, classes, groups)
+            if groups is not None:
+                return split_groups(labels_N, groups, sizes, self.seed, classes)
             return super().divide(labels_N, classes)
         for row in np.flatnonzero(~np.isin(own, SPLITS))[:1]:
             raise InvalidSplit(

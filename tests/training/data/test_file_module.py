@@ -82,6 +82,14 @@ def test_a_source_may_divide_itself():
         data.divide(np.where(own == "select", 0, labels), classes, own)
 
 
+def test_rows_that_say_their_split_leave_nothing_to_group_or_order():
+    data, labels = Memory("x"), np.arange(100) % 2
+    own = np.repeat(np.array(SPLITS), 20)
+    for given in ({"groups": labels}, {"times": labels}):
+        with pytest.raises(InvalidSplit, match="but got both: a column that says the split of each row"):
+            data.divide(labels, ("a", "b"), own, **given)
+
+
 def test_a_missing_file_is_told(tmp_path: Path):
     with pytest.raises(DataUnavailable, match=r"no such file; set `data\.init_args\.path`"):
         Memory(str(tmp_path / "nothing.x")).file()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import date, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +127,40 @@ def test_columns_can_be_chosen_ordered_and_left_out(path: Path):
     chosen = Table(str(path), target="kind", columns=("colour", "length"))
     assert list(chosen.input.reader.columns) == ["colour", "length"]
     assert list(Table(str(path), target="kind", ignore=("wild", "zone")).input.reader.columns) == ["length", "colour"]
+
+
+def test_a_group_is_on_one_side_and_no_input_unless_it_is_asked_for(tmp_path: Path):
+    random = np.random.default_rng(0)
+    rows = frame().with_columns(pl.Series("patient", random.integers(0, 60, ROWS)))
+    rows.with_columns(pl.Series("length", np.arange(ROWS, dtype=np.float64))).write_csv(tmp_path / "flowers.csv")
+    path, patients = str(tmp_path / "flowers.csv"), rows["patient"].to_numpy()
+    data = Table(path, target="kind", group="patient")
+    assert "patient" not in data.input.reader.columns
+    members = [set(patients[part.x[:, 0].astype(int)].tolist()) for part in data.splits.values()]
+    assert sum(map(len, members)) == len(set(patients.tolist()))
+    asked = Table(path, target="kind", group="patient", columns=("length", "patient"))
+    assert list(asked.input.reader.columns) == ["length", "patient"]
+    rows.with_columns(pl.Series("patient", [None, *patients[1:]])).write_csv(tmp_path / "holes.csv")
+    with pytest.raises(TrainingError, match="line 2, column 'patient' to name the row's group, but it is missing"):
+        Table(str(tmp_path / "holes.csv"), target="kind", group="patient").setup()
+
+
+def test_calibration_and_test_are_later_than_training(tmp_path: Path):
+    days = np.random.default_rng(0).permutation(ROWS) // 2
+    when = [(date(2024, 1, 1) + timedelta(days=int(day))).isoformat() for day in days]
+    rows = frame().with_columns(pl.Series("length", days.astype(np.float64)), pl.Series("when", when))
+    rows.write_csv(tmp_path / "flowers.csv")
+    data = Table(str(tmp_path / "flowers.csv"), target="kind", time="when")
+    assert list(data.input.reader.columns) == ["length", "colour", "wild", "zone"]
+    for one, other in pairwise(data.splits.values()):
+        assert one.x[:, 0].max() < other.x[:, 0].min()
+    rows.with_columns(pl.Series("when", ["soon", *when[1:]])).write_csv(tmp_path / "soon.csv")
+    with pytest.raises(
+        TrainingError, match=r"soon\.csv: expected line 2, column 'when' to be a time .* but got 'soon'"
+    ):
+        Table(str(tmp_path / "soon.csv"), target="kind", time="when").setup()
+    with pytest.raises(TrainingError, match=r"expected a column 'wen', but there is none; did you mean `when`"):
+        Table(str(tmp_path / "flowers.csv"), target="kind", time="wen").setup()
 
 
 def test_whole_numbers_as_labels_keep_their_order(tmp_path: Path):
