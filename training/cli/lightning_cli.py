@@ -27,6 +27,7 @@ from dubio.training.calibration import CalibrationSettings
 from dubio.training.classifier import Classifier
 from dubio.training.cli.configs import ConfigFile
 from dubio.training.cli.messages import COMMANDS, DESCRIPTION, explain, warn
+from dubio.training.data import duplicates
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
 from dubio.training.trainer import Trainer, check, is_own
@@ -177,6 +178,9 @@ class CLI(LightningCLI):
             TrainingError: The fit could not be calibrated.
         """
         check(self.model, self.datamodule, self.settings.calibration)
+        for caveat in (getattr(self.datamodule, "caveat", None), duplicates.told(self.datamodule.splits)):
+            if caveat is not None and self.trainer.is_global_zero:
+                warn(caveat)
         _refuse_raw_weights(self.trainer)
         if not self._keeps_files():
             return

@@ -14,11 +14,13 @@ from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 from dubio.models import InputSpec
 from dubio.models.inputs import encoding
+from dubio.training.data import duplicates as duplicate_rows
 from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.splits import IntArray, SplitFractions, SplitName, split
 from dubio.training.errors import TrainingError
 
 Sampling = Literal["shuffled", "balanced"]
+Duplicates = Literal["keep", "drop"]
 
 
 class BatchedTensorDataset(TensorDataset):
@@ -48,11 +50,19 @@ class TensorDataModule(LightningDataModule, ABC):
         seed: Divides the rows and orders the training batches.
         sampling: Which training rows an epoch shows: each once (`shuffled`), or as many, drawn with replacement, from
             all classes equally often (`balanced`).
+        duplicates: Whether rows of which another split has an exact duplicate stay where they are (`keep`), or only the
+            first of them does, in the order of the splits (`drop`).
     """
 
     title: str
 
-    def __init__(self, batch_size: int = 128, seed: int = 0, sampling: Sampling = "shuffled") -> None:
+    def __init__(
+        self,
+        batch_size: int = 128,
+        seed: int = 0,
+        sampling: Sampling = "shuffled",
+        duplicates: Duplicates = "keep",
+    ) -> None:
         super().__init__()
         if batch_size < 2:
             raise TrainingError(
@@ -62,6 +72,7 @@ class TensorDataModule(LightningDataModule, ABC):
         self.batch_size = batch_size
         self.seed = seed
         self.sampling = sampling
+        self.duplicates = duplicates
         self._dataset: Dataset | None = None
 
     @abstractmethod
@@ -72,6 +83,8 @@ class TensorDataModule(LightningDataModule, ABC):
         """The data set, which is read on the first call."""
         if self._dataset is None:
             self._dataset = self.read()
+            if self.duplicates == "drop":
+                self._dataset = duplicate_rows.drop(self._dataset)
         return self._dataset
 
     @property
@@ -146,13 +159,19 @@ class FractionDataModule(TensorDataModule, ABC):
         batch_size: Rows a batch.
         seed: Divides the rows and orders the training batches.
         sampling: See `dubio.training.data.module.TensorDataModule`.
+        duplicates: See there, too.
         fractions: See `dubio.training.data.splits.SplitFractions`.
     """
 
     def __init__(
-        self, batch_size: int = 64, seed: int = 0, sampling: Sampling = "shuffled", **fractions: float
+        self,
+        batch_size: int = 64,
+        seed: int = 0,
+        sampling: Sampling = "shuffled",
+        duplicates: Duplicates = "keep",
+        **fractions: float,
     ) -> None:
-        super().__init__(batch_size=batch_size, seed=seed, sampling=sampling)
+        super().__init__(batch_size=batch_size, seed=seed, sampling=sampling, duplicates=duplicates)
         self.fractions = SplitFractions(**fractions)
 
     def divide(self, labels_N: IntArray, classes: Sequence[str]) -> dict[SplitName, IntArray]:

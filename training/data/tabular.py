@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from dubio.training.data.dataset import Dataset, Examples, fit_input
 from dubio.training.data.file_module import FileDataModule
 from dubio.training.data.splits import SPLITS, IntArray
 from dubio.training.data.timestamps import rank_times
-from dubio.training.errors import InvalidSplit, TrainingError, UnreadableData
+from dubio.training.errors import NO_QUANTITIES, InvalidSplit, TrainingError, UnreadableData
 
 
 class Table(FileDataModule):
@@ -171,9 +172,9 @@ class Table(FileDataModule):
             rule = f"{self.path}: expected {file.at(row)}, column {self.target!r} to be"
             if label is None:
                 cause = "it is missing" if values[row] is None else f"got {values[row]!r}"
-                raise UnreadableData(
-                    f"{rule} a label, a name or a whole number, but {cause}; mend it, or leave the row out."
-                )
+                amount = isinstance(values[row], float) and math.isfinite(values[row])
+                cure = NO_QUANTITIES if amount else "Mend it, or leave the row out."
+                raise UnreadableData(f"{rule} a label, a name or a whole number, but {cause}. {cure}")
             if names and label not in names:
                 raise UnreadableData(
                     f"{rule} one of {', '.join(repr(name[:40]) for name in names[:20])}, but got {label[:40]!r}; mend "

@@ -19,7 +19,7 @@ from dubio.training.data.file_module import FileDataModule
 from dubio.training.data.splits import IntArray
 from dubio.training.data.timestamps import rank_times
 from dubio.training.data.tokenizer import Kind
-from dubio.training.errors import UnreadableData
+from dubio.training.errors import NO_QUANTITIES, UnreadableData
 
 
 class Text(FileDataModule):
@@ -134,6 +134,11 @@ class Text(FileDataModule):
         value = row[key]
         if (type(value) is int and key != self.text) or (type(value) is float and key == self.time):
             return str(value)
+        if type(value) is float and key == self.label:
+            raise UnreadableData(
+                f"{self.path}: expected `{key}` in line {line} to be a name or a whole number, but got {value!r}. "
+                f"{NO_QUANTITIES}"
+            )
         if not isinstance(value, str) or not value.strip():
             raise UnreadableData(
                 f"{self.path}: expected `{key}` in line {line} to be a text with words, but got {value!r:.60}; fill it "

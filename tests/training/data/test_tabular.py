@@ -230,9 +230,16 @@ def test_a_setting_that_does_not_fit_the_file_is_told(path: Path, settings: dict
         ({"": list(range(ROWS))}, r"1 to 256 characters, but got '';.*pandas: index=False"),
         ({"length": ["1e39" if row == 7 else "1" for row in range(ROWS)]}, "line 9, column 'length' .* finite number"),
         ({"kind": [None if row == 4 else "ab"[row % 2] for row in range(ROWS)]}, "line 6, column 'kind' to be a label"),
-        ({"kind": [1.5] * ROWS}, "line 2, column 'kind' to be a label, a name or a whole number, but got 1.5"),
+        (
+            {"kind": [1.5] * ROWS},
+            r"line 2, column 'kind' to be a label, a name or a whole number, but got 1\.5\. Dubio classifies",
+        ),
+        (
+            {"kind": [str(row % 200) for row in range(ROWS)]},
+            "200 classes among 600 rows look like a quantity. Dubio classifies",
+        ),
         ({"kind": ["a"] * ROWS}, "at least two classes"),
-        ({"kind": ["a", "b", "b"] + ["c"] * (ROWS - 3)}, "class 'a' has 1; add rows or drop the class"),
+        ({"kind": ["a", "b", "b"] + ["c"] * (ROWS - 3)}, "'a' has 1, class 'b' has 2; merge the class"),
     ],
 )
 def test_a_file_that_does_not_fit_is_told_with_line_and_column(tmp_path: Path, change, message: str | None):
