@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
 
 MAX_LIST = 256
 MAX_DEPTH = 4
@@ -14,6 +15,17 @@ MAX_STRING = 256
 Name = Annotated[str, Field(min_length=1, max_length=MAX_STRING)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, le=1)]
+
+
+def shortest(value: float) -> float:
+    """The shortest decimal that float32 reads as the same number: 44.45 for 44.45000076293945; others as they are."""
+    with np.errstate(over="ignore"):
+        single = np.float32(value)
+    return float(str(single)) if float(single) == value else value
+
+
+# A value of the data: kept as it is, and shown as a reader would write it.
+DataValue = Annotated[Finite, PlainSerializer(shortest, when_used="json")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dubio.models import InputSpec, NetworkSpec, Predictor, Provenance, Temperature
 from dubio.models.checkpoint import state_dict as weights
-from dubio.training import rate_tuning
+from dubio.training import promise, rate_tuning
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
 from dubio.uncertainty import AdaptiveSampling, Detector, DeterministicPass, Outputs
@@ -100,6 +100,7 @@ def calibrate(
     Raises:
         UncertaintyError: If the data cannot carry the promise, or the network cannot be sampled.
     """
+    promise.require(data, settings.alpha, settings.delta)
     build = partial(
         Predictor.build,
         network,
@@ -131,11 +132,11 @@ def calibrate(
         select = Outputs(selected, (logits_KBC / temperatures.mc).softmax(-1))
         names = settings.scores or default_scores(data.input)
         detector = Detector.fit(train, train_labels, select, names=names, k=settings.k)
-        promise = {"alpha": settings.alpha, "delta": settings.delta}
-        adaptive = AdaptiveSampling.fit(detector, select, len(calibration_x), **promise, stages=settings.stages)
+        bounds = {"alpha": settings.alpha, "delta": settings.delta}
+        adaptive = AdaptiveSampling.fit(detector, select, len(calibration_x), **bounds, stages=settings.stages)
         outputs = Outputs.cat([predictor.outputs(batch) for batch in batches(calibration_x)])
-        adaptive = adaptive.calibrate(detector, outputs, **promise)
-        detector = detector.calibrate(outputs, **promise)
+        adaptive = adaptive.calibrate(detector, outputs, **bounds)
+        detector = detector.calibrate(outputs, **bounds)
 
     provenance = Provenance(
         data=data.title,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,19 +16,22 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable, Reduce
 from pytorch_lightning.core.mixins.hparams_mixin import _given_hyperparameters
 from torch import Tensor, nn
 from torch.optim import AdamW
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from dubio.models.inputs import encoding
-from dubio.training import network_sizes, parameter_groups
+from dubio.training import network_sizes, parameter_groups, weighting
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import NetworkMismatch, TrainingError
 from dubio.training.lr_schedule import WarmupCosine
+from dubio.training.report import ClassFigures
+from dubio.training.weighting import ClassWeights
 
 Batch = tuple[Tensor, Tensor]
 
 
 class Classifier(LightningModule):
-    """Trains a network with cross-entropy and logs loss and accuracy.
+    """Trains a network with cross-entropy and logs loss, accuracy and macro-F1.
 
     Args:
         network: Takes normalised inputs `[B, *shape]` and returns logits `[B, C]`. It should hold dropout:
@@ -40,7 +43,13 @@ class Classifier(LightningModule):
             `WarmupCosine` always does after every step.
         label_smoothing: Share of each training label that is spread evenly over all classes (Szegedy 2016).
             Losses are reported without it, except for `train_loss`.
+        class_weights: How much a row of each class counts in the training, by name (1 where it is left out), or
+            `balanced`: the rows of every class count alike together. The validation loss is weighted alike, because it
+            chooses the epoch; the test loss is not. Probabilities lean towards the classes that count more.
     """
+
+    train_weights_C: Tensor | None
+    val_weights_C: Tensor | None
 
     def __init__(
         self,
@@ -49,6 +58,7 @@ class Classifier(LightningModule):
         scheduler: LRSchedulerCallable | None = None,
         scheduler_interval: Literal["epoch", "step"] = "epoch",
         label_smoothing: float = 0.0,
+        class_weights: ClassWeights = None,
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
@@ -62,8 +72,14 @@ class Classifier(LightningModule):
         self.scheduler = scheduler
         self.scheduler_interval = scheduler_interval
         self.label_smoothing = label_smoothing
+        self.class_weights = class_weights
+        # What `setup` finds in the data is no part of a checkpoint.
+        self.register_buffer("train_weights_C", None, persistent=False)
+        self.register_buffer("val_weights_C", None, persistent=False)
         self.val_accuracy = MeanMetric()
         self.test_accuracy = MeanMetric()
+        self.confusions = nn.ModuleDict()
+        self.tested: ClassFigures | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         logits_BC: Tensor = self.network(x)
@@ -71,27 +87,48 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         x, labels_B = batch
-        loss = F.cross_entropy(self(x), labels_B, label_smoothing=self.label_smoothing)
+        loss = _loss(self(x), labels_B, self.train_weights_C, self.label_smoothing)
         self.log("train_loss", loss, prog_bar=True, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(x))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch, "val", self.val_accuracy)
+        self._evaluate(batch, "val", self.val_accuracy, self.val_weights_C)
+
+    def on_validation_epoch_end(self) -> None:
+        self._figures("val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, "test", self.test_accuracy)
+
+    def on_test_epoch_end(self) -> None:
+        self.tested = self._figures("test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Deterministic probabilities `[B, C]`, without temperature."""
         return F.softmax(self(batch[0]), dim=-1)
 
-    def _evaluate(self, batch: Batch, stage: str, accuracy: MeanMetric) -> None:
+    def _evaluate(self, batch: Batch, stage: str, accuracy: MeanMetric, weights_C: Tensor | None = None) -> None:
         x, labels_B = batch
         logits_BC = self(x)
         accuracy.update((logits_BC.argmax(dim=-1) == labels_B).float())
-        loss = F.cross_entropy(logits_BC, labels_B)
+        if stage not in self.confusions:
+            metric = MulticlassConfusionMatrix(logits_BC.shape[1], validate_args=False)
+            self.confusions[stage] = metric.to(logits_BC.device)
+        self._confusion(stage).update(logits_BC, labels_B)
+        loss = _loss(logits_BC, labels_B, weights_C)
         self.log(f"{stage}_loss", loss, prog_bar=True, sync_dist=True, batch_size=len(x))
         self.log(f"{stage}_accuracy", accuracy, prog_bar=True, batch_size=len(x))
+
+    def _figures(self, stage: str) -> ClassFigures:
+        """Of all rows of the epoch, in all processes."""
+        confusion = self._confusion(stage)
+        figures = ClassFigures.of_confusion(confusion.compute().cpu())
+        confusion.reset()
+        self.log(f"{stage}_macro_f1", figures.macro_f1, sync_dist=True)
+        return figures
+
+    def _confusion(self, stage: str) -> Metric:
+        return cast("Metric", self.confusions[stage])
 
     def configure_optimizers(self) -> Any:
         decayed = list(parameter_groups.weights(self))
@@ -116,6 +153,12 @@ class Classifier(LightningModule):
         datamodule = getattr(self.trainer, "datamodule", None)
         if isinstance(datamodule, TensorDataModule):
             check_fit(self.network, datamodule)
+            self.train_weights_C, self.val_weights_C = weighting.of(self.class_weights, datamodule)
+        elif self.class_weights is not None and stage == "fit":
+            raise TrainingError(
+                "Expected a data module of Dubio's for `class_weights`, which counts the rows of each class, but got "
+                "none; leave them out, or weight the loss in a classifier of your own."
+            )
 
     def _require_training_mode(self) -> None:
         frozen = [name or "the network" for name, module in self.network.named_modules() if not module.training]
@@ -125,6 +168,15 @@ class Classifier(LightningModule):
                 f"({', '.join(frozen[:3])}) are in eval mode, so their dropout would be off while they learn; "
                 "call `network.train()` before `fit`."
             )
+
+
+def _loss(logits_BC: Tensor, labels_B: Tensor, weights_C: Tensor | None, smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy, in which each row counts as its class does."""
+    if weights_C is None:
+        return F.cross_entropy(logits_BC, labels_B, label_smoothing=smoothing)
+    # Not divided by the weights of the batch, as torch does: there a rare row would count less the more there are.
+    loss_B = F.cross_entropy(logits_BC, labels_B, label_smoothing=smoothing, reduction="none")
+    return (weights_C[labels_B] * loss_B).mean()
 
 
 @contextmanager

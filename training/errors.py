@@ -13,6 +13,12 @@ UserWarning
 
 from __future__ import annotations
 
+# Told where labels are amounts.
+NO_QUANTITIES = (
+    "Dubio classifies and does not predict quantities: cut the numbers into ranges, such as low, middle and high, and "
+    "give their names."
+)
+
 
 class TrainingError(ValueError):
     """A mistake the user can repair. The command line prints its message and nothing else."""

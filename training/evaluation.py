@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
@@ -13,6 +16,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from dubio.models import Prediction, Predictor
 from dubio.training.calibration import progress
 from dubio.training.data.module import TensorDataModule
+from dubio.training.report import ClassFigures, measured_rate
 from dubio.uncertainty.detection.measures import negative_log_likelihood
 
 BINS = 15
@@ -52,6 +56,8 @@ class Evaluation:
         deterministic: Of the deterministic predictions.
         mc: Of the members' mean.
         flagged: How many rows were flagged, each of them a false alarm.
+        by_class: Of the deterministic predictions.
+        baseline: The class that most training rows have, and the share of test rows that have it too.
         out_of_distribution: How many inputs that are like no training data were flagged, and how many there are, by
             name.
     """
@@ -60,11 +66,9 @@ class Evaluation:
     deterministic: Quality
     mc: Quality
     flagged: int
+    by_class: ClassFigures
+    baseline: tuple[str, float]
     out_of_distribution: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-    @property
-    def false_alarm_rate(self) -> float:
-        return self.flagged / self.rows
 
 
 def evaluate(predictor: Predictor, data: TensorDataModule) -> Evaluation:
@@ -74,20 +78,25 @@ def evaluate(predictor: Predictor, data: TensorDataModule) -> Evaluation:
     with progress("Measuring on the test split", len(x) + sum(map(len, others.values()))) as batches:
         answers = [predictor.predict(batch) for batch in batches(x)]
         flagged = {
-            name: sum(_count_flags(predictor.predict(batch)) for batch in batches(rows))
+            name: sum(int(_flags(predictor.predict(batch)).sum()) for batch in batches(rows))
             for name, rows in others.items()
         }
+    predicted = torch.cat([torch.from_numpy(answer.label) for answer in answers])
+    flags = torch.cat([torch.from_numpy(_flags(answer)) for answer in answers])
+    most = int(data.raw("train")[1].bincount().argmax())
     return Evaluation(
         rows=len(x),
         deterministic=Quality.of(torch.cat([torch.from_numpy(answer.probabilities) for answer in answers]), labels),
         mc=Quality.of(torch.cat([torch.from_numpy(answer.mc_mean) for answer in answers]), labels),
-        flagged=sum(map(_count_flags, answers)),
+        flagged=int(flags.sum()),
+        by_class=ClassFigures.of(labels, predicted, flags, len(data.classes)),
+        baseline=(data.classes[most], float((labels == most).double().mean())),
         out_of_distribution={name: (count, len(others[name])) for name, count in flagged.items()},
     )
 
 
-def _count_flags(answer: Prediction) -> int:
-    return 0 if answer.flagged is None else int(answer.flagged.sum())
+def _flags(answer: Prediction) -> npt.NDArray[np.bool_]:
+    return np.zeros(len(answer.label), dtype=np.bool_) if answer.flagged is None else answer.flagged
 
 
 def table(predictor: Predictor, evaluation: Evaluation, path: Path) -> Table:
@@ -102,17 +111,19 @@ def table(predictor: Predictor, evaluation: Evaluation, path: Path) -> Table:
     lines.add_column(overflow="fold")
     lines.add_row("test rows", str(evaluation.rows))
     lines.add_row("accuracy", f"{deterministic.accuracy:.2%} deterministic, {mc.accuracy:.2%} MC dropout")
+    name, share = evaluation.baseline
+    lines.add_row("baseline", f"{share:.2%} accuracy for always saying {escape(repr(name[:40]))}")
+    lines.add_row("macro-F1", f"{evaluation.by_class.macro_f1:.3f} deterministic, each class counting alike")
     lines.add_row("NLL", f"{deterministic.nll:.4f} deterministic, {mc.nll:.4f} MC dropout (nats)")
     sites = ", ".join(f"{site.kind} {site.p:g}" for site in predictor.committee.sites)
     lines.add_row("committee", f"{predictor.committee.num_samples} members; dropout sites: {sites}")
     lines.add_row(
         "promise",
         f"at most {calibration.alpha:.1%} false alarms, with confidence {1 - calibration.delta:.0%} "
-        f"(p-value at or below {calibration.level:.4f}; {len(calibration.scores_N)} calibration rows)",
+        f"over all classes together (p-value at or below {calibration.level:.4f}; {len(calibration.scores_N)} "
+        "calibration rows)",
     )
-    lines.add_row(
-        "measured", f"{evaluation.flagged} of {evaluation.rows} test rows flagged ({evaluation.false_alarm_rate:.1%})"
-    )
+    lines.add_row("measured", measured_rate(evaluation.flagged, evaluation.rows, calibration.alpha))
     for name, (flagged, count) in evaluation.out_of_distribution.items():
         lines.add_row("strangers", f"{flagged} of {count} {name} flagged ({flagged / count:.1%})")
     return lines

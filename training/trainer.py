@@ -11,12 +11,11 @@ from pydantic import ValidationError
 from dubio.models import NetworkSpec, Predictor, registry, save
 from dubio.models.checkpoint import file, state_dict
 from dubio.models.spec import describe_validation_error
-from dubio.training import calibration
+from dubio.training import calibration, promise
 from dubio.training.calibration import CalibrationSettings
 from dubio.training.classifier import Classifier, check_fit
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
-from dubio.uncertainty.detection import conformal
 
 
 class Trainer(pl.Trainer):
@@ -82,7 +81,7 @@ def check(model: Classifier, data: TensorDataModule, settings: CalibrationSettin
         UncertaintyError: If the calibration split is too small for the promise, or there is no dropout to sample.
     """
     check_fit(model.network, data)
-    conformal.level(len(data.splits["calibration"].labels), settings.alpha, settings.delta)
+    promise.require(data, settings.alpha, settings.delta)
     Predictor.build(
         copy.deepcopy(model.network).eval(),
         network_spec(model),

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from dubio.models.inputs.reader import Reader
 from dubio.models.inputs.tabular import MAX_COLUMNS, Column, Table, width
 from dubio.models.inputs.text import TokenizerSpec, Tokens
-from dubio.models.spec import Finite, StrictModel
+from dubio.models.spec import DataValue, Finite, StrictModel
 
 MAX_INPUT = 2**24  # numbers in one input
 
@@ -53,8 +53,8 @@ class InputSpec(StrictModel):
     shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=8)]
     mean: tuple[Finite, ...]
     std: tuple[Annotated[Finite, Field(gt=0)], ...]
-    low: Finite
-    high: Finite
+    low: DataValue
+    high: DataValue
     columns: Annotated[list[Column], Field(min_length=1, max_length=MAX_COLUMNS)] | None = None
     tokenizer: TokenizerSpec | None = None
     files: ImageFiles | None = None

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from dubio.models.errors import InvalidInput, did_you_mean
-from dubio.models.spec import Finite, Name, StrictModel
+from dubio.models.spec import DataValue, Name, StrictModel, shortest
 
 MAX_COLUMNS = 4096
 MAX_CATEGORIES = 1024
@@ -42,9 +42,9 @@ class NumericColumn(StrictModel):
 
     kind: Literal["numeric"]
     name: Name
-    low: Finite
-    high: Finite
-    fill: Finite
+    low: DataValue
+    high: DataValue
+    fill: DataValue
     missing: bool
 
     @model_validator(mode="after")
@@ -66,7 +66,7 @@ class NumericColumn(StrictModel):
     @property
     def example(self) -> float:
         """A value to try."""
-        return self.fill
+        return shortest(self.fill)
 
     def encode(self, values: Sequence[object], where: Where) -> NDArray[np.float32]:
         """The numbers ``[N, 1 or 2]`` of a value for each row.

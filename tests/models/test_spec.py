@@ -19,6 +19,7 @@ from dubio.models.spec import (
     StrictModel,
     Temperature,
     describe_validation_error,
+    shortest,
 )
 
 SITE: dict[str, Any] = {"kind": "dropout", "p": 0.5, "shape": [4]}
@@ -214,3 +215,11 @@ def test_a_part_cannot_be_changed():
     part = Part(name="b", number=-1.5, rate=1.0, digest="f" * 64)
     with pytest.raises(ValidationError, match="frozen"):
         part.name = "c"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(44.45000076293945, 44.45), (44.45, 44.45), (-0.10000000149011612, -0.1), (3.0, 3.0), (0.0, 0.0), (1e300, 1e300)],
+)
+def test_a_value_of_the_data_is_shown_as_it_was_written(value: float, shown: float):
+    assert shortest(value) == shown

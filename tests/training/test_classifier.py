@@ -4,18 +4,24 @@ import math
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.cli import ReduceLROnPlateau
+from sklearn.metrics import f1_score, recall_score
 from torch import nn
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import StepLR
 
 from dubio.models import MLP, ConvNet
+from dubio.models.inputs import encoding
 from dubio.training import Classifier, Digits, WarmupCosine
 from dubio.training.classifier import check_fit
+from dubio.training.data.dataset import Dataset, Examples
+from dubio.training.data.module import TensorDataModule
+from dubio.training.data.splits import SPLITS
 from dubio.training.errors import NetworkMismatch, TrainingError
 
 pytestmark = pytest.mark.filterwarnings(
@@ -156,6 +162,63 @@ def test_a_checkpoint_of_a_classifier_built_in_python_is_plain_data(tmp_path: Pa
     content = torch.load(fit.checkpoint_callback.best_model_path, weights_only=True)
     assert {name for name in content["state_dict"] if not name.startswith("network.")} == set()
     assert torch.equal(content["state_dict"]["network.head.weight"], network.head.weight)
+
+
+class Fraud(TensorDataModule):
+    """A row in 25 is fraud, which looks much like the others: the likeliest answer is always no."""
+
+    title = "fraud"
+
+    def read(self) -> Dataset:
+        random, splits = np.random.default_rng(0), {}
+        for name in SPLITS:
+            labels = (np.arange(500) % 25 == 0).astype(np.int64)
+            splits[name] = Examples((random.normal(size=(500, 4)) + 0.6 * labels[:, None]).astype(np.float32), labels)
+        return Dataset.of_numbers(splits, ("no", "fraud"))
+
+
+@pytest.mark.parametrize(
+    ("weights", "sampling"),
+    [(None, "shuffled"), ("balanced", "shuffled"), ({"fraud": 24.0}, "shuffled"), (None, "balanced")],
+)
+def test_a_rare_class_is_found_where_classes_count_alike(tmp_path: Path, weights, sampling: str):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = MLP(in_features=4, widths=[16], num_classes=2, rates=[0.1])
+        data = Fraud(batch_size=50, sampling=sampling)
+        model = Classifier(network, optimizer=partial(AdamW, lr=3e-3), class_weights=weights)
+        fit = trainer(tmp_path, epochs=6)
+        fit.fit(model, data)
+        (logged,) = fit.test(model, data, verbose=False)
+    x, labels = data.raw("test")
+    with torch.no_grad():
+        logits = network.eval()(encoding.encoder(data.input)(x))
+    recall = recall_score(labels, logits.argmax(1), average=None)
+    if weights is None and sampling == "shuffled":
+        assert recall.tolist() == [1, 0]
+        assert logged["test_accuracy"] == pytest.approx(0.96)
+        assert model.tested.never_predicted == [1]
+    else:
+        assert min(recall) > 0.6
+    assert model.tested.recall.tolist() == pytest.approx(recall)
+    assert logged["test_macro_f1"] == pytest.approx(f1_score(labels, logits.argmax(1), average="macro"))
+    # The rows that measure and calibrate stay as they are, and so does the test loss.
+    assert logged["test_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-4)
+    # The epoch is chosen for what was trained.
+    x, labels = data.raw("validation")
+    with torch.no_grad():
+        logits = network(encoding.encoder(data.input)(x))
+    by_class = [F.cross_entropy(logits[labels == index], labels[labels == index]).item() for index in (0, 1)]
+    weight = 0.04 if weights is None and sampling == "shuffled" else 0.5
+    expected = (1 - weight) * by_class[0] + weight * by_class[1]
+    assert fit.validate(model, data, verbose=False)[0]["val_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_class_weights_need_rows_to_count(tmp_path: Path, network: nn.Module, digits: Digits):
+    with pytest.raises(TrainingError, match="Expected a data module of Dubio's for `class_weights`"):
+        trainer(tmp_path).fit(
+            Classifier(network, class_weights="balanced"), digits.train_dataloader(), digits.val_dataloader()
+        )
 
 
 def test_predictions_are_probabilities(tmp_path: Path, network: nn.Module, digits: Digits):

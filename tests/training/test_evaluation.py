@@ -8,10 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from rich.console import Console
+from sklearn.metrics import f1_score, recall_score
 
 from dubio.models import Predictor, load
 from dubio.training import Digits, evaluation
 from dubio.training.evaluation import Quality
+from dubio.training.report import ClassFigures
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +31,20 @@ def test_the_figures_are_those_of_the_test_split(predictor: Predictor, digits: D
     assert measured.deterministic.nll == pytest.approx(-np.log(answer.probabilities[rows, labels]).mean(), rel=1e-4)
     assert measured.mc.nll == pytest.approx(-np.log(answer.mc_mean[rows, labels]).mean(), rel=1e-4)
     assert abs(measured.flagged - answer.flagged.sum()) <= 1
-    assert measured.false_alarm_rate == measured.flagged / measured.rows
+    by_class = measured.by_class
+    assert by_class.macro_f1 == pytest.approx(f1_score(labels, answer.label, average="macro"))
+    assert by_class.recall.tolist() == pytest.approx(recall_score(labels, answer.label, average=None))
+    assert (by_class.rows_C.sum(), by_class.flagged_C.sum()) == (measured.rows, measured.flagged)
+    most = np.bincount(digits.splits["train"].labels).argmax()
+    assert measured.baseline == (digits.classes[most], pytest.approx(np.mean(labels.numpy() == most)))
 
 
 def test_the_table_tells_figures_and_promise(predictor: Predictor):
     deterministic, mc = Quality(accuracy=0.975, nll=0.1, ece=0.0), Quality(accuracy=0.97, nll=0.09, ece=0.0)
-    measured = evaluation.Evaluation(200, deterministic, mc, flagged=7, out_of_distribution={"noise": (9, 10)})
+    by_class = ClassFigures(*torch.tensor([[150, 50], [160, 40], [150, 40], [5, 2]]))
+    measured = evaluation.Evaluation(
+        200, deterministic, mc, 7, by_class, ("[even]", 0.75), out_of_distribution={"noise": (9, 10)}
+    )
     written = io.StringIO()
     Console(width=200, file=written).print(evaluation.table(predictor, measured, Path("runs/digits/model.ckpt")))
     text = written.getvalue()
@@ -43,7 +53,10 @@ def test_the_table_tells_figures_and_promise(predictor: Predictor):
         "at most 5.0% false alarms, with confidence 95%",
         f"p-value at or below {predictor.detector.calibration.level:.4f}",
         f"{len(predictor.detector.calibration.scores_N)} calibration rows",
-        "7 of 200 test rows flagged (3.5%)",
+        "over all classes together",
+        "75.00% accuracy for always saying '[even]'",
+        "0.928 deterministic, each class counting alike",
+        "7 of 200 test rows flagged (3.5%, 95% interval 1.4% to 7.1%): consistent with at most 5.0%",
         "0.1000 deterministic, 0.0900 MC dropout (nats)",
         "9 of 10 noise flagged (90.0%)",
         "dropout 0.5, dropout 0.4, dropout 0.3",

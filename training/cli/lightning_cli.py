@@ -22,11 +22,12 @@ from pytorch_lightning.loggers import CSVLogger
 from rich.console import Console
 
 from dubio.models.checkpoint.file import read_content
-from dubio.training import evaluation, network_sizes
+from dubio.training import evaluation, network_sizes, report
 from dubio.training.calibration import CalibrationSettings
 from dubio.training.classifier import Classifier
 from dubio.training.cli.configs import ConfigFile
-from dubio.training.cli.messages import COMMANDS, DESCRIPTION, explain
+from dubio.training.cli.messages import COMMANDS, DESCRIPTION, explain, warn
+from dubio.training.data import duplicates
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
 from dubio.training.trainer import Trainer, check, is_own
@@ -177,6 +178,9 @@ class CLI(LightningCLI):
             TrainingError: The fit could not be calibrated.
         """
         check(self.model, self.datamodule, self.settings.calibration)
+        for caveat in (getattr(self.datamodule, "caveat", None), duplicates.told(self.datamodule.splits)):
+            if caveat is not None and self.trainer.is_global_zero:
+                warn(caveat)
         _refuse_raw_weights(self.trainer)
         if not self._keeps_files():
             return
@@ -248,8 +252,14 @@ class CLI(LightningCLI):
         measured = evaluation.evaluate(predictor, datamodule)
         console = Console()
         console.print(evaluation.table(predictor, measured, Path(output)))
+        self._print_classes(measured.by_class)
         # Outside the table and not wrapped, so that it can be copied.
         console.print(f"next: dubio-serve {output}", soft_wrap=True, highlight=False)
+
+    def after_test(self) -> None:
+        """Say what Lightning's average over all rows hides."""
+        if self.trainer.is_global_zero and self.model.tested is not None:
+            self._print_classes(self.model.tested)
 
     def after_predict(self) -> None:
         """Write what Lightning only returns: one line a test row."""
@@ -265,6 +275,13 @@ class CLI(LightningCLI):
             for row, (label, probabilities_C) in enumerate(zip(labels, probabilities_BC.tolist(), strict=True)):
                 writer.writerow([row, label, *(f"{probability:.6f}" for probability in probabilities_C)])
         Console().print(f"deterministic predictions for {len(probabilities_BC)} test rows: {path}")
+
+    def _print_classes(self, figures: report.ClassFigures) -> None:
+        classes = self.datamodule.classes
+        Console().print(report.class_table(figures, classes))
+        warning = report.never_predicted(figures, classes)
+        if warning is not None:
+            warn(warning)
 
     def _keeps_files(self) -> bool:
         """Whether this is the process that writes, and no trial of a few batches."""

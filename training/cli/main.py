@@ -58,5 +58,7 @@ def main(args: list[str] | None = None) -> None:
     except (ArgumentError, ValueError, OSError, MisconfigurationException) as error:
         if traced:
             raise
+        for note in getattr(error, "__notes__", ()):
+            print(note, file=sys.stderr)
         print(f"dubio-train: error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)

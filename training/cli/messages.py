@@ -80,6 +80,11 @@ def one_line(error: BaseException) -> str:
     return _TYPE.sub(r"`\1`", _LOOKUP.sub("", facts)) or type(error).__name__
 
 
+def warn(message: str) -> None:
+    """Say on one line of stderr what a user should know, though the work goes on."""
+    print(f"dubio-train: warning: {message}", file=sys.stderr)
+
+
 def explain(error: BaseException, settings: Collection[str]) -> str:
     """What is wrong with a command line, and the nearest name to one that does not exist.
 

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dubio.training.data.dataset import Scale
+from dubio.training.data.grouped_splits import split_by_time, split_groups
 from dubio.training.data.module import FractionDataModule
 from dubio.training.data.splits import SPLITS, IntArray, SplitName
-from dubio.training.errors import DataUnavailable, InvalidSplit, TrainingError, UnreadableData
+from dubio.training.errors import NO_QUANTITIES, DataUnavailable, InvalidSplit, TrainingError, UnreadableData
 
 
 class FileDataModule(FractionDataModule, ABC):
@@ -39,6 +40,7 @@ class FileDataModule(FractionDataModule, ABC):
             raise TrainingError(
                 "Expected `data.init_args.mean` and `data.init_args.std` both or neither, but got one of them."
             )
+        self.caveat: str | None = None  # what the division means for the promise
         self.scale: tuple[Scale, Scale] | None = None if mean is None or std is None else (mean, std)
 
     def file(self) -> Path:
@@ -52,7 +54,12 @@ class FileDataModule(FractionDataModule, ABC):
         return self.path
 
     def divide(
-        self, labels_N: IntArray, classes: Sequence[str], own: npt.NDArray[Any] | None = None
+        self,
+        labels_N: IntArray,
+        classes: Sequence[str],
+        own: npt.NDArray[Any] | None = None,
+        groups: npt.NDArray[Any] | None = None,
+        times: IntArray | None = None,
     ) -> dict[SplitName, IntArray]:
         """Row numbers a split.
 
@@ -60,11 +67,23 @@ class FileDataModule(FractionDataModule, ABC):
             labels_N: Class of each row.
             classes: Their names.
             own: Name of the split of each row, if the source says so itself; then fractions are not used.
+            groups: Group of each row; no group will be in two splits.
+            times: Rank in time of each row; no split will have a row that is earlier than one of the split before.
 
         Raises:
             InvalidSplit: If the rows cannot be divided so that every split has every class.
         """
+        if own is not None and (groups is not None or times is not None):
+            raise InvalidSplit(
+                "Expected `data.init_args.split`, or `group` and `time`, but got both: a column that says the split of "
+                "each row leaves nothing to divide; leave one of them out."
+            )
         if own is None:
+            sizes = self.fractions.counts(len(labels_N))
+            if times is not None:
+                return self._warn_of_groups(split_by_time(labels_N, times, sizes, classes, groups), groups)
+            if groups is not None:
+                return self._warn_of_groups(split_groups(labels_N, groups, sizes, self.seed, classes), groups)
             return super().divide(labels_N, classes)
         for row in np.flatnonzero(~np.isin(own, SPLITS))[:1]:
             raise InvalidSplit(
@@ -79,6 +98,17 @@ class FileDataModule(FractionDataModule, ABC):
                     f"{self.path}: expected every class in every split, but the {name} split has no row of class "
                     f"{classes[min(absent)]!r}; add some, or leave the splits to `data.init_args`."
                 )
+        return parts
+
+    def _warn_of_groups(
+        self, parts: dict[SplitName, IntArray], groups: npt.NDArray[Any] | None
+    ) -> dict[SplitName, IntArray]:
+        if groups is not None:
+            rows = parts["calibration"]
+            self.caveat = (
+                f"the {len(rows)} calibration rows are of {len(np.unique(groups[rows]))} groups, whose rows are alike; "
+                "the promise counts each as if it were new, so the fewer groups there are, the lower is its confidence."
+            )
         return parts
 
     def encode_labels(
@@ -97,7 +127,8 @@ class FileDataModule(FractionDataModule, ABC):
         words = values.dtype.kind == "U"
         if not words and values.dtype.kind not in "iu":
             raise UnreadableData(
-                f"{self.path}: expected {what} to hold integers or names, but got {values.dtype}; convert it."
+                f"{self.path}: expected {what} to hold integers or names, but got {values.dtype}. {NO_QUANTITIES} Or, "
+                "if they count classes, convert them to integers."
             )
         if given is None:
             distinct, labels_N = np.unique(values, return_inverse=True)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 from dubio.models import InputSpec
 from dubio.models.inputs import encoding
+from dubio.training.data import duplicates as duplicate_rows
 from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.splits import IntArray, SplitFractions, SplitName, split
 from dubio.training.errors import TrainingError
+
+Sampling = Literal["shuffled", "balanced"]
+Duplicates = Literal["keep", "drop"]
 
 
 class BatchedTensorDataset(TensorDataset):
@@ -44,11 +48,21 @@ class TensorDataModule(LightningDataModule, ABC):
     Args:
         batch_size: Rows a batch.
         seed: Divides the rows and orders the training batches.
+        sampling: Which training rows an epoch shows: each once (`shuffled`), or as many, drawn with replacement, from
+            all classes equally often (`balanced`).
+        duplicates: Whether rows of which another split has an exact duplicate stay where they are (`keep`), or only the
+            first of them does, in the order of the splits (`drop`).
     """
 
     title: str
 
-    def __init__(self, batch_size: int = 128, seed: int = 0) -> None:
+    def __init__(
+        self,
+        batch_size: int = 128,
+        seed: int = 0,
+        sampling: Sampling = "shuffled",
+        duplicates: Duplicates = "keep",
+    ) -> None:
         super().__init__()
         if batch_size < 2:
             raise TrainingError(
@@ -57,6 +71,8 @@ class TensorDataModule(LightningDataModule, ABC):
             )
         self.batch_size = batch_size
         self.seed = seed
+        self.sampling = sampling
+        self.duplicates = duplicates
         self._dataset: Dataset | None = None
 
     @abstractmethod
@@ -67,6 +83,8 @@ class TensorDataModule(LightningDataModule, ABC):
         """The data set, which is read on the first call."""
         if self._dataset is None:
             self._dataset = self.read()
+            if self.duplicates == "drop":
+                self._dataset = duplicate_rows.drop(self._dataset)
         return self._dataset
 
     @property
@@ -115,15 +133,23 @@ class TensorDataModule(LightningDataModule, ABC):
 
     def _loader(self, name: SplitName, shuffle: bool = False) -> DataLoader[tuple[Tensor, ...]]:
         x, labels = self.raw(name)
+        generator = torch.Generator().manual_seed(self.seed) if shuffle else None
+        balanced = shuffle and self.sampling == "balanced"
         return DataLoader(
             BatchedTensorDataset(encoding.encoder(self.input)(x), labels),
             batch_size=self.batch_size,
-            shuffle=shuffle,
+            shuffle=shuffle and not balanced,
+            sampler=_balanced_sampler(labels, generator) if balanced else None,
             # BatchNorm cannot train on a single row, so a last batch of one is left out.
             drop_last=shuffle and len(labels) % self.batch_size == 1,
             collate_fn=_identity,
-            generator=torch.Generator().manual_seed(self.seed) if shuffle else None,
+            generator=generator,
         )
+
+
+def _balanced_sampler(labels_N: Tensor, generator: torch.Generator | None) -> WeightedRandomSampler:
+    weights_N = 1 / labels_N.bincount().double()[labels_N]
+    return WeightedRandomSampler(weights_N.tolist(), len(labels_N), generator=generator)
 
 
 class FractionDataModule(TensorDataModule, ABC):
@@ -132,11 +158,20 @@ class FractionDataModule(TensorDataModule, ABC):
     Args:
         batch_size: Rows a batch.
         seed: Divides the rows and orders the training batches.
+        sampling: See `dubio.training.data.module.TensorDataModule`.
+        duplicates: See there, too.
         fractions: See `dubio.training.data.splits.SplitFractions`.
     """
 
-    def __init__(self, batch_size: int = 64, seed: int = 0, **fractions: float) -> None:
-        super().__init__(batch_size=batch_size, seed=seed)
+    def __init__(
+        self,
+        batch_size: int = 64,
+        seed: int = 0,
+        sampling: Sampling = "shuffled",
+        duplicates: Duplicates = "keep",
+        **fractions: float,
+    ) -> None:
+        super().__init__(batch_size=batch_size, seed=seed, sampling=sampling, duplicates=duplicates)
         self.fractions = SplitFractions(**fractions)
 
     def divide(self, labels_N: IntArray, classes: Sequence[str]) -> dict[SplitName, IntArray]:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import train_test_split
 
-from dubio.training.errors import InvalidSplit
+from dubio.training.errors import NO_QUANTITIES, InvalidSplit
 
 SplitName = Literal["train", "validation", "select", "calibration", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -90,8 +90,9 @@ def split(
     present, rows_per_class = np.unique(labels_N, return_counts=True)
     if rows_per_class.min() < len(sizes):
         raise InvalidSplit(
-            f"Expected at least {len(sizes)} rows of every class, one for each split, but class "
-            f"{classes[present[rows_per_class.argmin()]]!r} has {rows_per_class.min()}; add rows or drop the class."
+            f"Expected at least {len(sizes)} rows of every class, one for each split, but "
+            f"{_too_rare(present, rows_per_class, len(sizes), classes)}; merge the class with another, drop its rows, "
+            f"or add some.{_no_classes(len(present), num_rows)}"
         )
     for name, size in sizes.items():
         if size < len(present):
@@ -106,8 +107,8 @@ def split(
         if rows_per_class[rarest] < at_least:
             raise InvalidSplit(
                 f"Expected every class in every split, but {rows_per_class[rarest]} rows of class "
-                f"{classes[present[rarest]]!r} are left for {where} ({len(rows)} rows); add rows of that class, or "
-                "make the splits less unequal."
+                f"{classes[present[rarest]]!r} are left for {where} ({len(rows)} rows); merge it with another "
+                "class, drop its rows, add some, or make the splits less unequal."
             )
 
     parts: dict[SplitName, IntArray] = {}
@@ -122,3 +123,17 @@ def split(
         require(rest, f"the splits after {name}", len(sizes) - len(parts))
     parts[last] = rest
     return parts
+
+
+def _too_rare(present: IntArray, rows_per_class: IntArray, due: int, classes: Sequence[str]) -> str:
+    """The classes with too few rows, rarest first."""
+    order = rows_per_class.argsort(kind="stable")
+    rare = [index for index in order.tolist() if rows_per_class[index] < due]
+    named = ", ".join(f"class {classes[present[index]]!r} has {rows_per_class[index]}" for index in rare[:5])
+    return named + (f" and {len(rare) - 5} more have too few" if len(rare) > 5 else "")
+
+
+def _no_classes(num_classes: int, num_rows: int) -> str:
+    if 3 * num_classes < num_rows:
+        return ""
+    return f" {num_classes} classes among {num_rows} rows look like a quantity. {NO_QUANTITIES}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,8 @@ from dubio.training.data.csv_reader import TableFile
 from dubio.training.data.dataset import Dataset, Examples, fit_input
 from dubio.training.data.file_module import FileDataModule
 from dubio.training.data.splits import SPLITS, IntArray
-from dubio.training.errors import InvalidSplit, TrainingError, UnreadableData
+from dubio.training.data.timestamps import rank_times
+from dubio.training.errors import NO_QUANTITIES, InvalidSplit, TrainingError, UnreadableData
 
 
 class Table(FileDataModule):
@@ -31,11 +33,14 @@ class Table(FileDataModule):
     Args:
         path: The file.
         target: Name of the column with the labels.
-        columns: Names of the columns that the network sees, in this order; by default all but `target` and `split`.
+        columns: Names of the columns that the network sees, in this order; by default all but `target`, `split`,
+            `group` and `time`.
         ignore: Names of columns that it does not see.
         categorical: Names of columns of whole numbers that are names, such as postal codes, and of columns
             of names most of which look like numbers.
         split: Name of a column that says which split a row belongs to; the fractions are then not used.
+        group: Name of a column of what rows have in common, such as the patient: no group is in two splits.
+        time: Name of a column of numbers or dates: each split is later than the one before, the test split last.
         classes: Names of the classes in the order of the logits; by default those that occur, sorted.
         separator: Of a CSV file.
     """
@@ -48,6 +53,8 @@ class Table(FileDataModule):
         ignore: tuple[str, ...] = (),
         categorical: tuple[str, ...] = (),
         split: str | None = None,
+        group: str | None = None,
+        time: str | None = None,
         classes: tuple[str, ...] | None = None,
         separator: str = ",",
         **settings: Any,
@@ -67,12 +74,13 @@ class Table(FileDataModule):
                 )
         self.target, self.columns, self.ignore, self.categorical = target, columns, ignore, categorical
         self.split, self.class_names, self.separator = split, classes, separator
+        self.group, self.time = group, time
 
     def read(self) -> Dataset:
         file = TableFile(self.file(), self.separator, self.categorical)
         self._require_columns(file.frame)
         labels_N, classes = self._labels(file)
-        parts = self.divide(labels_N, classes, self._own_splits(file))
+        parts = self.divide(labels_N, classes, self._own_splits(file), self._groups(file), self._times(file))
         names = self._names(file)
         train = file.frame[parts["train"].tolist()]
         try:
@@ -102,7 +110,8 @@ class Table(FileDataModule):
 
     def _names(self, file: TableFile) -> list[str]:
         """The columns that the network sees, without what no checkpoint can keep, and without names among numbers."""
-        unseen = {self.target, self.split, *self.ignore}
+        # Who and when are no inputs, unless they are asked for.
+        unseen = {self.target, self.split, *self.ignore, *({self.group, self.time} - set(self.columns or ()))}
         names = [name for name in self.columns or file.frame.columns if name not in unseen]
         if not names:
             raise UnreadableData(f"{self.path}: expected columns beside {self.target!r}, but there are none.")
@@ -133,6 +142,26 @@ class Table(FileDataModule):
                 )
         return values.to_numpy().astype(str)
 
+    def _groups(self, file: TableFile) -> npt.NDArray[np.str_] | None:
+        if self.group is None:
+            return None
+        values = file.frame[self.group].to_list()
+        for row, value in enumerate(values):
+            if value is None or value == "" or value != value:
+                raise UnreadableData(
+                    f"{self.path}: expected {file.at(row)}, column {self.group!r} to name the row's group, but it is "
+                    "missing; fill it in, with a name of its own for a row that has nothing in common with others."
+                )
+        return np.array(list(map(str, values)))
+
+    def _times(self, file: TableFile) -> IntArray | None:
+        if self.time is None:
+            return None
+        try:
+            return rank_times(file.frame[self.time].to_list(), self.time, file.at)
+        except UnreadableData as error:
+            raise UnreadableData(f"{self.path}: {error}") from error
+
     def _labels(self, file: TableFile) -> tuple[IntArray, tuple[str, ...]]:
         values = file.frame[self.target].to_list()
         labels = [category(value) for value in values]
@@ -143,9 +172,9 @@ class Table(FileDataModule):
             rule = f"{self.path}: expected {file.at(row)}, column {self.target!r} to be"
             if label is None:
                 cause = "it is missing" if values[row] is None else f"got {values[row]!r}"
-                raise UnreadableData(
-                    f"{rule} a label, a name or a whole number, but {cause}; mend it, or leave the row out."
-                )
+                amount = isinstance(values[row], float) and math.isfinite(values[row])
+                cure = NO_QUANTITIES if amount else "Mend it, or leave the row out."
+                raise UnreadableData(f"{rule} a label, a name or a whole number, but {cause}. {cure}")
             if names and label not in names:
                 raise UnreadableData(
                     f"{rule} one of {', '.join(repr(name[:40]) for name in names[:20])}, but got {label[:40]!r}; mend "
@@ -154,7 +183,7 @@ class Table(FileDataModule):
         return self.encode_labels(np.array(labels), names, f"column {self.target!r}")
 
     def _require_columns(self, frame: pl.DataFrame) -> None:
-        own = () if self.split is None else (self.split,)
+        own = [name for name in (self.split, self.group, self.time) if name is not None]
         for name in (self.target, *(self.columns or ()), *self.ignore, *self.categorical, *own):
             if name in frame.columns:
                 continue

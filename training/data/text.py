@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dubio.models.errors import InvalidInput, did_you_mean
 from dubio.models.inputs.text import Tokens
 from dubio.training.data import tokenizer
 from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.file_module import FileDataModule
+from dubio.training.data.splits import IntArray
+from dubio.training.data.timestamps import rank_times
 from dubio.training.data.tokenizer import Kind
-from dubio.training.errors import UnreadableData
+from dubio.training.errors import NO_QUANTITIES, UnreadableData
 
 
 class Text(FileDataModule):
@@ -29,6 +32,8 @@ class Text(FileDataModule):
         text: Name of the column or key with the texts.
         label: Name of the column or key with the labels.
         split: Name of the column or key that says which split a row belongs to; the fractions are then not used.
+        group: Name of a column or key of what rows have in common, such as the author: no group is in two splits.
+        time: Name of a column or key of numbers or dates: each split is later than the one before, the test split last.
         classes: Names of the classes in the order of the logits; by default those that occur, sorted.
         tokenizer: Whole words (`word`), or parts of words (`bpe`), which can spell what training texts did not have.
         tokens: Most tokens that the vocabulary may have; the most frequent are kept.
@@ -42,6 +47,8 @@ class Text(FileDataModule):
         text: str = "text",
         label: str = "label",
         split: str | None = None,
+        group: str | None = None,
+        time: str | None = None,
         classes: tuple[str, ...] | None = None,
         tokenizer: Kind = "word",
         tokens: int = 8000,
@@ -51,6 +58,7 @@ class Text(FileDataModule):
     ) -> None:
         super().__init__(path, **settings)
         self.text, self.label, self.split, self.class_names = text, label, split, classes
+        self.group, self.time = group, time
         self.kind, self.tokens, self.lowercase, self.length = tokenizer, tokens, lowercase, length
 
     def read(self) -> Dataset:
@@ -60,7 +68,7 @@ class Text(FileDataModule):
         texts, labels = self._values(rows, self.text), self._values(rows, self.label)
         labels_N, classes = self.encode_labels(np.array(labels), self.class_names, f"`{self.label}`")
         own = None if self.split is None else np.array(self._values(rows, self.split))
-        parts = self.divide(labels_N, classes, own)
+        parts = self.divide(labels_N, classes, own, self._groups(rows), self._times(rows))
         train = [texts[row] for row in parts["train"]]
         learned = tokenizer.learn(train, self.kind, self.tokens, self.lowercase, self.length)
         try:
@@ -68,6 +76,17 @@ class Text(FileDataModule):
         except InvalidInput as error:
             raise UnreadableData(f"{self.path}, counted from 0: {error}") from error
         return Dataset(Examples(x, labels_N).divide(parts), classes, tokenizer.describe(learned))
+
+    def _groups(self, rows: list[tuple[int, dict[str, Any]]]) -> npt.NDArray[np.str_] | None:
+        return None if self.group is None else np.array(self._values(rows, self.group))
+
+    def _times(self, rows: list[tuple[int, dict[str, Any]]]) -> IntArray | None:
+        if self.time is None:
+            return None
+        try:
+            return rank_times(self._values(rows, self.time), self.time, lambda row: f"line {rows[row][0]}")
+        except UnreadableData as error:
+            raise UnreadableData(f"{self.path}: {error}") from error
 
     def _rows(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         """Rows with the number of their line."""
@@ -113,8 +132,13 @@ class Text(FileDataModule):
             cure = did_you_mean(key, map(str, row), f"it has {', '.join(map(str, row))[:200]}.")
             raise UnreadableData(f"{self.path}: expected `{key}` in line {line}, but it is absent; {cure}")
         value = row[key]
-        if type(value) is int and key != self.text:
+        if (type(value) is int and key != self.text) or (type(value) is float and key == self.time):
             return str(value)
+        if type(value) is float and key == self.label:
+            raise UnreadableData(
+                f"{self.path}: expected `{key}` in line {line} to be a name or a whole number, but got {value!r}. "
+                f"{NO_QUANTITIES}"
+            )
         if not isinstance(value, str) or not value.strip():
             raise UnreadableData(
                 f"{self.path}: expected `{key}` in line {line} to be a text with words, but got {value!r:.60}; fill it "

@@ -51,3 +51,17 @@ def test_it_survives_its_own_dump_is_frozen_and_knows_no_other_key():
 def test_a_value_out_of_bounds_is_refused_with_the_rule(change: dict[str, Any], message: str):
     with pytest.raises(ValidationError, match=message):
         InputSpec.model_validate({**IMAGE, **change})
+
+
+def test_a_card_shows_values_as_they_were_written_and_a_checkpoint_keeps_them():
+    single = 44.45000076293945  # what float32 makes of 44.45
+    column = {"kind": "numeric", "name": "fare", "low": -0.10000000149011612, "high": 512.0, "fill": single}
+    columns = [{**column, "missing": False}]
+    spec = InputSpec.model_validate(
+        {**IMAGE, "kind": "table", "shape": (1,), "mean": (0.1,), "std": (1.0,), "high": single, "columns": columns}
+    )
+    described = spec.describe()
+    assert (described["high"], described["columns"][0]["fill"], described["columns"][0]["low"]) == (44.45, 44.45, -0.1)
+    assert (spec.model_dump()["high"], spec.model_dump()["columns"][0]["fill"]) == (single, single)
+    assert spec.reader is not None
+    assert spec.reader.example() == {"fare": 44.45}

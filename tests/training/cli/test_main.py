@@ -219,6 +219,16 @@ def test_a_mistake_is_one_clear_line_before_any_training(tmp_path: Path, capsys,
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
+def test_a_refusal_shows_what_the_rows_can_promise(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    few = ["--data.calibration", "0.02", "--data.train", "0.7", "--runs", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", CONFIG, *QUICK, *few])
+    said = capsys.readouterr().err
+    assert "what 1797 rows can promise, with confidence 95%" in said
+    assert "set `--calibration.alpha 0.08`, or train anew with `--data.calibration 0.04 --data.train 0.68`" in said
+    assert said.splitlines()[-1].startswith("dubio-train: error: Expected at least 59 calibration rows")
+
+
 def test_no_name_and_no_subcommand_are_mistakes(capsys: pytest.CaptureFixture[str]):
     nameless = ["--model", "Classifier", "--model.network", "MLP", "--data", "Digits"]
     assert "give `--name` or `--config`" in fails(capsys, "fit", *nameless)

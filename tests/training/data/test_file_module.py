@@ -53,7 +53,7 @@ def test_classes_are_named_by_what_occurs_or_as_given():
 @pytest.mark.parametrize(
     ("values", "given", "message"),
     [
-        (np.array([0.5, 1.0]), None, "to hold integers or names, but got float64"),
+        (np.array([0.5, 1.0]), None, r"to hold integers or names, but got float64\. Dubio classifies"),
         (np.array(["a", "b", "d"]), ["a", "b", "c"], "row 2 has d"),
         (np.array([0, 1, 3]), ["a", "b", "c"], "an integer from 0 to 2, one a class, but row 2 has 3"),
         (np.array([0, 1]), ["a", "b", "c"], "none of 'c'"),
@@ -80,6 +80,23 @@ def test_a_source_may_divide_itself():
     own[3] = "train"
     with pytest.raises(InvalidSplit, match="the select split has no row of class '1'"):
         data.divide(np.where(own == "select", 0, labels), classes, own)
+
+
+def test_rows_that_say_their_split_leave_nothing_to_group_or_order():
+    data, labels = Memory("x"), np.arange(100) % 2
+    own = np.repeat(np.array(SPLITS), 20)
+    for given in ({"groups": labels}, {"times": labels}):
+        with pytest.raises(InvalidSplit, match="but got both: a column that says the split of each row"):
+            data.divide(labels, ("a", "b"), own, **given)
+
+
+def test_groups_are_a_caveat_of_the_promise_and_times_alone_are_none():
+    data, labels = Memory("x"), np.arange(300) % 2
+    data.divide(labels, ("a", "b"), times=np.arange(300))
+    assert data.caveat is None
+    parts = data.divide(labels, ("a", "b"), groups=np.arange(300) // 10)
+    groups = len(set((parts["calibration"] // 10).tolist()))
+    assert data.caveat.startswith(f"the {len(parts['calibration'])} calibration rows are of {groups} groups")
 
 
 def test_a_missing_file_is_told(tmp_path: Path):

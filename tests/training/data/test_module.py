@@ -17,8 +17,8 @@ class Numbered(TensorDataModule):
 
     title = "numbered"
 
-    def __init__(self, num_train: int = 20, batch_size: int = 6, seed: int = 0) -> None:
-        super().__init__(batch_size, seed)
+    def __init__(self, num_train: int = 20, batch_size: int = 6, seed: int = 0, **settings) -> None:
+        super().__init__(batch_size, seed, **settings)
         self.num_train = num_train
         self.reads = 0
 
@@ -87,6 +87,22 @@ def test_evaluation_shows_every_row_once_in_order_with_its_label(loader: str):
 @pytest.mark.parametrize(("num_train", "sizes"), [(20, [6, 6, 6, 2]), (19, [6, 6, 6]), (18, [6, 6, 6])])
 def test_a_last_training_batch_of_one_row_is_left_out(num_train: int, sizes: list[int]):
     assert [len(x) for x, _ in Numbered(num_train).train_dataloader()] == sizes
+
+
+def test_balanced_rows_are_drawn_from_all_classes_equally_often_and_the_same_ones_again():
+    def drawn(**settings) -> torch.Tensor:
+        data = Numbered(num_train=50, sampling="balanced", **settings)
+        data.load().splits["train"].labels[:] = np.arange(50) < 45
+        loader = data.train_dataloader()
+        return torch.stack([torch.cat([labels for _, labels in loader]) for _ in range(40)])
+
+    labels = drawn()
+    assert labels.shape == (40, 50)
+    # 2000 draws: the standard deviation of the share is 0.011.
+    assert float(labels.float().mean()) == pytest.approx(0.5, abs=0.05)
+    assert not torch.equal(labels[0], labels[1])
+    assert torch.equal(labels, drawn())
+    assert not torch.equal(labels, drawn(seed=1))
 
 
 def test_a_batch_is_the_stack_of_its_rows():

@@ -75,8 +75,23 @@ def test_sizes_that_do_not_add_up_are_refused():
 
 def test_a_class_with_too_few_rows_is_refused_by_name():
     labels = np.append(LABELS, [4, 4, 4, 4])
-    with pytest.raises(InvalidSplit, match="class 'e' has 4"):
+    message = "class 'e' has 4; merge the class with another, drop its rows, or add some.$"
+    with pytest.raises(InvalidSplit, match=message):
         split(labels, SplitFractions(**FRACTIONS).counts(len(labels)), 0, NAMES)
+
+
+def test_all_classes_with_too_few_rows_are_named_rarest_first():
+    labels = np.repeat(np.arange(5), [40, 4, 1, 40, 3])
+    with pytest.raises(InvalidSplit, match="class 'c' has 1, class 'e' has 3, class 'b' has 4; merge"):
+        split(labels, SplitFractions(**FRACTIONS).counts(len(labels)), 0, NAMES)
+
+
+def test_labels_that_are_amounts_are_told_so():
+    labels = np.arange(200) // 2
+    with pytest.raises(
+        InvalidSplit, match=r"100 classes among 200 rows look like a quantity\. Dubio classifies and does"
+    ):
+        split(labels, SplitFractions(**FRACTIONS).counts(200), 0, list(map(str, range(100))))
 
 
 def test_a_split_too_small_for_the_classes_is_refused_by_name():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import date, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +129,40 @@ def test_columns_can_be_chosen_ordered_and_left_out(path: Path):
     assert list(Table(str(path), target="kind", ignore=("wild", "zone")).input.reader.columns) == ["length", "colour"]
 
 
+def test_a_group_is_on_one_side_and_no_input_unless_it_is_asked_for(tmp_path: Path):
+    random = np.random.default_rng(0)
+    rows = frame().with_columns(pl.Series("patient", random.integers(0, 60, ROWS)))
+    rows.with_columns(pl.Series("length", np.arange(ROWS, dtype=np.float64))).write_csv(tmp_path / "flowers.csv")
+    path, patients = str(tmp_path / "flowers.csv"), rows["patient"].to_numpy()
+    data = Table(path, target="kind", group="patient")
+    assert "patient" not in data.input.reader.columns
+    members = [set(patients[part.x[:, 0].astype(int)].tolist()) for part in data.splits.values()]
+    assert sum(map(len, members)) == len(set(patients.tolist()))
+    asked = Table(path, target="kind", group="patient", columns=("length", "patient"))
+    assert list(asked.input.reader.columns) == ["length", "patient"]
+    rows.with_columns(pl.Series("patient", [None, *patients[1:]])).write_csv(tmp_path / "holes.csv")
+    with pytest.raises(TrainingError, match="line 2, column 'patient' to name the row's group, but it is missing"):
+        Table(str(tmp_path / "holes.csv"), target="kind", group="patient").setup()
+
+
+def test_calibration_and_test_are_later_than_training(tmp_path: Path):
+    days = np.random.default_rng(0).permutation(ROWS) // 2
+    when = [(date(2024, 1, 1) + timedelta(days=int(day))).isoformat() for day in days]
+    rows = frame().with_columns(pl.Series("length", days.astype(np.float64)), pl.Series("when", when))
+    rows.write_csv(tmp_path / "flowers.csv")
+    data = Table(str(tmp_path / "flowers.csv"), target="kind", time="when")
+    assert list(data.input.reader.columns) == ["length", "colour", "wild", "zone"]
+    for one, other in pairwise(data.splits.values()):
+        assert one.x[:, 0].max() < other.x[:, 0].min()
+    rows.with_columns(pl.Series("when", ["soon", *when[1:]])).write_csv(tmp_path / "soon.csv")
+    with pytest.raises(
+        TrainingError, match=r"soon\.csv: expected line 2, column 'when' to be a time .* but got 'soon'"
+    ):
+        Table(str(tmp_path / "soon.csv"), target="kind", time="when").setup()
+    with pytest.raises(TrainingError, match=r"expected a column 'wen', but there is none; did you mean `when`"):
+        Table(str(tmp_path / "flowers.csv"), target="kind", time="wen").setup()
+
+
 def test_whole_numbers_as_labels_keep_their_order(tmp_path: Path):
     rows = frame().with_columns(pl.Series("kind", [(2, 10)[row % 2] for row in range(ROWS)]))
     rows.write_csv(tmp_path / "flowers.csv")
@@ -194,9 +230,16 @@ def test_a_setting_that_does_not_fit_the_file_is_told(path: Path, settings: dict
         ({"": list(range(ROWS))}, r"1 to 256 characters, but got '';.*pandas: index=False"),
         ({"length": ["1e39" if row == 7 else "1" for row in range(ROWS)]}, "line 9, column 'length' .* finite number"),
         ({"kind": [None if row == 4 else "ab"[row % 2] for row in range(ROWS)]}, "line 6, column 'kind' to be a label"),
-        ({"kind": [1.5] * ROWS}, "line 2, column 'kind' to be a label, a name or a whole number, but got 1.5"),
+        (
+            {"kind": [1.5] * ROWS},
+            r"line 2, column 'kind' to be a label, a name or a whole number, but got 1\.5\. Dubio classifies",
+        ),
+        (
+            {"kind": [str(row % 200) for row in range(ROWS)]},
+            "200 classes among 600 rows look like a quantity. Dubio classifies",
+        ),
         ({"kind": ["a"] * ROWS}, "at least two classes"),
-        ({"kind": ["a", "b", "b"] + ["c"] * (ROWS - 3)}, "class 'a' has 1; add rows or drop the class"),
+        ({"kind": ["a", "b", "b"] + ["c"] * (ROWS - 3)}, "'a' has 1, class 'b' has 2; merge the class"),
     ],
 )
 def test_a_file_that_does_not_fit_is_told_with_line_and_column(tmp_path: Path, change, message: str | None):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,30 @@ def test_rows_may_say_their_split_themselves(tmp_path: Path):
         _ = Text(lines(tmp_path, [{**rows[0], "part": "dev"}, *rows[1:]]), split="part").splits
 
 
+def test_an_author_is_on_one_side_and_later_texts_are_held_out(tmp_path: Path):
+    # The text is its author's and its day's name, which the tokens then tell.
+    random = np.random.default_rng(0)
+    authors, days = random.integers(0, 50, 300), random.permutation(300)
+    rows = [
+        {"text": f"{'ab'[index % 2]} t{author}", "label": "ab"[index % 2], "author": int(author)}
+        for index, author in enumerate(authors)
+    ]
+    data = Text(lines(tmp_path, rows), group="author")
+    known = {tuple(each) for each in data.raw("train")[0].tolist()}
+    taught = {word for word in data.input.tokenizer.vocabulary if word.startswith("t")}
+    assert len(taught) < len({f"t{author}" for author in authors})  # of other authors no word is known
+    for name in ("validation", "select", "calibration", "test"):
+        assert not known & {tuple(each) for each in data.raw(name)[0].tolist()}
+    rows = [{"text": "ab"[index % 2], "label": "ab"[index % 2], "day": day / 2} for index, day in enumerate(days)]
+    rows = [{**row, "text": f"{row['text']} {' x' * min(int(2 * row['day']) // 30, 9)}"} for row in rows]
+    data = Text(lines(tmp_path, rows, "days.jsonl"), time="day")
+    ages = [(data.raw(name)[0] != 0).sum(1) for name in data.splits]
+    assert ages[0].min() < ages[-1].min()
+    assert all(one.max() <= other.min() for one, other in pairwise(ages))
+    with pytest.raises(UnreadableData, match=r"line 5, column 'day' to be a time .* but got 'soon'"):
+        _ = Text(lines(tmp_path, [*rows[:4], {**rows[4], "day": "soon"}, *rows[5:]], "soon.jsonl"), time="day").splits
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -84,7 +109,7 @@ def test_rows_may_say_their_split_themselves(tmp_path: Path):
         ({"text": 7, "label": "food"}, "`text` in line 5 to be a text with words, but got 7"),
         ({"text": None, "label": "food"}, "but got None"),
         ({"text": "  ", "label": "food"}, "`text` in line 5 to be a text with words"),
-        ({"text": "soup", "label": 1.5}, "`label` in line 5"),
+        ({"text": "soup", "label": 1.5}, r"`label` in line 5 .* but got 1\.5\. Dubio classifies"),
         ({"text": "soup", "label": True}, "`label` in line 5"),
     ],
 )

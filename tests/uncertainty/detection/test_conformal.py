@@ -11,7 +11,13 @@ import torch
 from scipy.stats import beta
 from torch import Tensor
 
-from dubio.uncertainty.detection.conformal import Calibration, JointCalibration, level
+from dubio.uncertainty.detection.conformal import (
+    Calibration,
+    JointCalibration,
+    level,
+    rows_needed,
+    smallest_alpha,
+)
 from dubio.uncertainty.errors import CalibrationSetTooSmall, UncertaintyError
 
 
@@ -51,6 +57,18 @@ def test_the_smallest_calibration_set(alpha, needed):
     assert level(needed, alpha, 0.05) == 1 / (needed + 1)
     with pytest.raises(CalibrationSetTooSmall, match=f"at least {needed} .* but got {needed - 1}"):
         level(needed - 1, alpha, 0.05)
+
+
+@pytest.mark.parametrize("n", [1, 36, 60, 300])
+@pytest.mark.parametrize("delta", [0.01, 0.05, 0.5])
+def test_the_smallest_rate_that_rows_can_promise(n: int, delta: float):
+    least = smallest_alpha(n, delta)
+    # Of the largest score as the threshold the rate follows Beta(1, n).
+    assert least == pytest.approx(beta.ppf(1 - delta, 1, n))
+    assert level(n, least * 1.0001, delta) == 1 / (n + 1)
+    assert rows_needed(least * 1.0001, delta) == n
+    with pytest.raises(CalibrationSetTooSmall):
+        level(n, least * 0.9999, delta)
 
 
 @pytest.mark.parametrize("alpha", [0.5, 0.99])

@@ -1,0 +1,60 @@
+"""Times of rows, as integers that have the same order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from datetime import date, datetime
+
+import numpy as np
+
+from dubio.training.data.splits import IntArray
+from dubio.training.errors import UnreadableData
+
+
+def rank_times(values: Sequence[object], column: str, at: Callable[[int], str]) -> IntArray:
+    """The rank of each time among those that occur, from 0.
+
+    Args:
+        values: One a row: numbers, dates, or ISO 8601 texts, all of one kind.
+        column: Its name, for messages.
+        at: Says where a row is.
+
+    Raises:
+        UnreadableData: If a value is missing or no time, or they cannot be compared.
+    """
+    times = [_time(value) for value in values]
+    for row, time in enumerate(times):
+        if time is None or isinstance(time, datetime) is not isinstance(times[0], datetime):
+            raise UnreadableData(
+                f"expected {at(row)}, column {column!r} to be a time (a number, or a date such as 2026-01-31 or "
+                f"2026-01-31T12:00, as in the other rows), but got {str(values[row])[:40]!r}; mend it, or leave the "
+                "row out."
+            )
+    try:
+        ranks = {time: rank for rank, time in enumerate(sorted(set(times)))}  # type: ignore[type-var]
+    except TypeError as error:
+        raise UnreadableData(
+            f"expected the times of column {column!r} all with a time zone or all without, but got both; convert them."
+        ) from error
+    return np.array([ranks[time] for time in times], dtype=np.int64)
+
+
+def _time(value: object) -> float | datetime | None:
+    """A number, an int as it is (nanoseconds since 1970 have more digits than a float keeps), or a date with time."""
+    if isinstance(value, str):
+        value = _read(value.strip())
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day)
+    return value if isinstance(value, int | float) and type(value) is not bool and math.isfinite(value) else None
+
+
+def _read(text: str) -> float | datetime | None:
+    for read in (int, float, datetime.fromisoformat):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return None

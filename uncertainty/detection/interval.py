@@ -1,0 +1,42 @@
+"""The interval of a measured rate: which true rates a count does not refute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+
+def clopper_pearson(count: int, rows: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a rate, of which `count` of `rows` independent rows were a draw.
+
+    Args:
+        count: Rows of the kind that is counted.
+        rows: All of them, at least one.
+        confidence: How often, at least, such an interval holds the true rate; either side is missed equally often.
+
+    Source: Clopper and Pearson 1934.
+    """
+    if not 0 <= count <= rows or rows < 1:
+        raise ValueError(f"Expected a count from 0 to the number of rows, at least 1, but got {count} of {rows}.")
+    tail = (1 - confidence) / 2
+    low = 0.0 if count == 0 else _solve(lambda rate: _binomial(count, rows, rows, rate) > tail)
+    high = 1.0 if count == rows else _solve(lambda rate: _binomial(0, count, rows, rate) < tail)
+    return low, high
+
+
+def _binomial(first: int, last: int, rows: int, rate: float) -> float:
+    """P(first <= Binomial(rows, rate) <= last)."""
+    k = torch.arange(first, last + 1, dtype=torch.float64)
+    n, p = (torch.tensor(value, dtype=torch.float64) for value in (rows, rate))
+    choose = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
+    return float((choose + torch.xlogy(k, p) + torch.xlogy(n - k, 1 - p)).exp().sum())
+
+
+def _solve(beyond: Callable[[float], bool]) -> float:
+    """Where a condition that only large rates fulfil begins."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if beyond(middle) else (middle, high)
+    return high
