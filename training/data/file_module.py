@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dubio.training.data.dataset import Scale
+from dubio.training.data.dataset import Scale, number_rows
 from dubio.training.data.module import FractionDataModule
 from dubio.training.data.splits import SPLITS, IntArray, SplitName
 from dubio.training.errors import DataUnavailable, InvalidSplit, TrainingError, UnreadableData
@@ -64,6 +64,7 @@ class FileDataModule(FractionDataModule, ABC):
         Raises:
             InvalidSplit: If the rows cannot be divided so that every split has every class.
         """
+        self.divided = own is not None
         if own is None:
             return super().divide(labels_N, classes)
         for row in np.flatnonzero(~np.isin(own, SPLITS))[:1]:
@@ -72,7 +73,7 @@ class FileDataModule(FractionDataModule, ABC):
                 f"{str(own[row])[:40]!r}."
             )
         parts: dict[SplitName, IntArray] = {name: np.flatnonzero(own == name) for name in SPLITS}
-        for name, rows in parts.items():
+        for name, rows in parts.items() if self.trained is None else ():
             absent = set(range(len(classes))) - set(labels_N[rows].tolist())
             if absent:
                 raise InvalidSplit(
@@ -82,7 +83,11 @@ class FileDataModule(FractionDataModule, ABC):
         return parts
 
     def encode_labels(
-        self, values: npt.NDArray[np.generic], given: Sequence[str] | None, what: str
+        self,
+        values: npt.NDArray[np.generic],
+        given: Sequence[str] | None,
+        what: str,
+        at: Callable[[int], str] = number_rows,
     ) -> tuple[IntArray, tuple[str, ...]]:
         """Class of each row, and the names of the classes.
 
@@ -90,6 +95,7 @@ class FileDataModule(FractionDataModule, ABC):
             values: One a row: names, or integers that count the names from 0.
             given: Names in the order of the logits; by default the values, sorted.
             what: Names the values in messages.
+            at: Says where the row of a number is.
 
         Raises:
             UnreadableData: If a value is not among the names, or a name has no rows.
@@ -99,6 +105,9 @@ class FileDataModule(FractionDataModule, ABC):
             raise UnreadableData(
                 f"{self.path}: expected {what} to hold integers or names, but got {values.dtype}; convert it."
             )
+        if self.trained is not None:
+            classes = tuple(self.trained.classes)
+            return self._trained_labels(values, given, what, at, classes), classes
         if given is None:
             distinct, labels_N = np.unique(values, return_inverse=True)
             names = tuple(map(str, distinct.tolist()))
@@ -123,6 +132,40 @@ class FileDataModule(FractionDataModule, ABC):
                 "out."
             )
         return labels_N.astype(np.int64), names
+
+    def _trained_labels(
+        self,
+        values: npt.NDArray[np.generic],
+        given: Sequence[str] | None,
+        what: str,
+        at: Callable[[int], str],
+        classes: tuple[str, ...],
+    ) -> IntArray:
+        """Class of each row as the checkpoint counts them; rows of every class need not be there."""
+        position = {name: index for index, name in enumerate(classes)}
+        counted = dict(enumerate(given or ())) if values.dtype.kind in "iu" else {}
+        names = [counted.get(value, "") if counted else str(value) for value in values.tolist()]
+        for row, name in enumerate(names):
+            if name not in position:
+                raise UnreadableData(
+                    f"{self.path}: expected {what} to be one of the checkpoint's classes, {_some(classes)}, but "
+                    f"{at(row)} has {name or values[row]!s:.40}; name the classes as in the fit."
+                )
+        return np.array([position[name] for name in names], dtype=np.int64)
+
+    def unlabelled(self, rows: int) -> tuple[IntArray, tuple[str, ...]] | None:
+        """Labels and classes where none are needed: for predictions by a checkpoint; otherwise None."""
+        if self.trained is None or self.purpose != "predict":
+            return None
+        return np.zeros(rows, dtype=np.int64), tuple(self.trained.classes)
+
+    def settings(self) -> dict[str, Any]:
+        mean, std = self.scale or (None, None)
+        return {**super().settings(), "mean": _plain(mean), "std": _plain(std)}
+
+
+def _plain(scale: Scale | None) -> float | list[float] | None:
+    return list(scale) if isinstance(scale, Sequence) else scale
 
 
 def _some(names: Sequence[str]) -> str:

@@ -51,6 +51,8 @@ class ImageFolder(FileDataModule):
         if not self.path.is_dir():
             raise DataUnavailable(f"{self.path}: no such folder; set `data.init_args.path` to yours.")
         folders = _folders(self.path)
+        if self.purpose == "predict":
+            return self._unlabelled()
         divided = bool(folders) and {folder.name for folder in folders} <= set(SPLITS)
         class_folders = [(split.name, folder) for split in folders for folder in _folders(split)] if divided else []
         files = [
@@ -58,23 +60,38 @@ class ImageFolder(FileDataModule):
             for own, folder in (class_folders or [("", folder) for folder in folders])
             for file in self._files(folder)
         ]
+        images = self._images([file for *_, file in files])
+        labels, classes = self.encode_labels(np.array([name for _, name, _ in files]), None, "the folders")
+        own = np.array([own for own, _, _ in files]) if divided else None
+        parts = self.divide(labels, classes, own)
+        splits = Examples(images, labels).divide(parts)
+        return self.numbers(splits, classes, self.scale, parts=parts, at=lambda row: str(files[row][2]))
+
+    def _unlabelled(self) -> Dataset:
+        """All images below the folder, whatever their folders are called."""
+        files = sorted(file for file in self.path.rglob("*") if file.suffix.lower() in SUFFIXES)
+        images = self._images(files)
+        labels, classes = np.zeros(len(files), dtype=np.int64), tuple(self.trained.classes if self.trained else ())
+        parts = self.divide(labels, classes)
+        ids = {"file": [file.relative_to(self.path).as_posix() for file in files]}
+        return self.numbers(Examples(images, labels).divide(parts), classes, parts=parts, ids=ids)
+
+    def _images(self, files: list[Path]) -> npt.NDArray[np.uint8]:
+        """Pixels `[N, C, H, W]`, of files that all have the same size."""
         if not files:
             raise UnreadableData(
                 f"{self.path}: expected a folder for each class, with .png, .jpg or .jpeg files, but there is none."
             )
-        labels, classes = self.encode_labels(np.array([name for _, name, _ in files]), None, "the folders")
         # Into a log the bar would write nothing but empty lines.
         shown = track(files, "Reading images", transient=True, disable=not Console().is_terminal)
-        images = [self._image(file) for _, _, file in shown]
-        for image, (_, _, file) in zip(images, files, strict=True):
+        images = [self._image(file) for file in shown]
+        for image, file in zip(images, files, strict=True):
             if image.shape != images[0].shape:
                 raise UnreadableData(
-                    f"{file}: expected {_extent(images[0])} pixels, as {files[0][2]} has, but it has {_extent(image)}; "
+                    f"{file}: expected {_extent(images[0])} pixels, as {files[0]} has, but it has {_extent(image)}; "
                     "set `data.init_args.size`."
                 )
-        own = np.array([own for own, _, _ in files]) if divided else None
-        splits = Examples(np.stack(images), labels).divide(self.divide(labels, classes, own))
-        return Dataset.of_numbers(splits, classes, self.scale)
+        return np.stack(images)
 
     def _files(self, folder: Path) -> list[Path]:
         files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from dubio.models import InputSpec
+from dubio.models.checkpoint.data_record import DataRecord, Division
 from dubio.models.inputs import encoding
-from dubio.training.data.dataset import Dataset, Examples
-from dubio.training.data.splits import IntArray, SplitFractions, SplitName, split
-from dubio.training.errors import TrainingError
+from dubio.models.inputs.text import TokenizerSpec
+from dubio.training.data.dataset import Dataset, Examples, Scale
+from dubio.training.data.division import MEASURED, Purpose, as_trained, describe_division, same_division
+from dubio.training.data.splits import SPLITS, IntArray, SplitFractions, SplitName, split
+from dubio.training.errors import TrainingError, UnreadableData
 
 
 class BatchedTensorDataset(TensorDataset):
@@ -44,9 +48,18 @@ class TensorDataModule(LightningDataModule, ABC):
     Args:
         batch_size: Rows a batch.
         seed: Divides the rows and orders the training batches.
+
+    Attributes:
+        trained: What a checkpoint says about its data, which this module then follows; None for a fit.
+        purpose: What the rows are for, where a checkpoint is followed.
+        ids: Columns that predictions carry over, to say which row is which.
     """
 
     title: str
+    trained: DataRecord | None = None
+    purpose: Purpose | None = None
+    ids: tuple[str, ...] = ()
+    divided = True  # whether the source says itself which split a row belongs to
 
     def __init__(self, batch_size: int = 128, seed: int = 0) -> None:
         super().__init__()
@@ -58,6 +71,7 @@ class TensorDataModule(LightningDataModule, ABC):
         self.batch_size = batch_size
         self.seed = seed
         self._dataset: Dataset | None = None
+        self._division: Division | None = None
 
     @abstractmethod
     def read(self) -> Dataset:
@@ -66,8 +80,137 @@ class TensorDataModule(LightningDataModule, ABC):
     def load(self) -> Dataset:
         """The data set, which is read on the first call."""
         if self._dataset is None:
-            self._dataset = self.read()
+            dataset = self.read()
+            self._dataset = dataset if self.trained is None else self._as_trained(dataset, self.trained)
         return self._dataset
+
+    def follow(self, trained: DataRecord, purpose: Purpose) -> None:
+        """Encodes, names and divides as a checkpoint says, from now on.
+
+        Args:
+            trained: Of the checkpoint.
+            purpose: What the rows are for; for predictions the source need have no labels.
+
+        Raises:
+            TrainingError: If a setting asks for another encoding.
+        """
+        settings, used = self.settings(), trained.divisions[0].settings
+        for name in sorted((settings.keys() & used.keys()) - {"seed", *SPLITS}):
+            if settings[name] != used[name]:
+                raise TrainingError(
+                    f"Expected `data.init_args.{name}` to be {used[name]}, as the inputs of this checkpoint are "
+                    f"encoded, but got {settings[name]}; set it so, or fit again with yours."
+                )
+        self.trained, self.purpose, self._dataset, self._division = trained, purpose, None, None
+
+    def is_that_of(self, trained: DataRecord) -> bool:
+        """Whether this module was read for the very fit that a checkpoint is of, so that nothing need be read again."""
+        return (
+            self._dataset is not None
+            and self.input == trained.input
+            and same_division(self.division, trained.divisions[0])
+        )
+
+    def refuse_other(self, trained: DataRecord) -> None:
+        """Refuses to go on with a checkpoint whose rows these are not, or which divided or encoded them otherwise.
+
+        Raises:
+            TrainingError: Says which setting differs.
+        """
+        if self.trained is not None or self.is_that_of(trained):
+            return
+        used, own = trained.divisions[0].settings, self.settings()
+        differ = [
+            f"`data.init_args.{name}` is {own[name]} and was {used[name]}"
+            for name in own
+            if own[name] != used.get(name, own[name])
+        ]
+        raise TrainingError(
+            f"{self.title}: expected the rows of the checkpoint, divided and encoded as they were for it, but "
+            f"{' and '.join(differ) or 'they are others'}: rows that were trained on would be held out now. Set "
+            "`data` as it was, or start without `--ckpt_path`."
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """What divides and encodes the rows, as plain data: a checkpoint keeps it, to say what differs later."""
+        return {"seed": self.seed}
+
+    @property
+    def division(self) -> Division:
+        """Which row went where."""
+        if self._division is None:
+            self._division = describe_division(self.load(), self.title, self.settings())
+        return self._division
+
+    @property
+    def divisions(self) -> list[Division]:
+        """That of the fit and, if the rows of this source are others, that of this source."""
+        if self.trained is None:
+            return [self.division]
+        known = [each for each in self.trained.divisions if same_division(each, self.division)]
+        return list(self.trained.divisions) if known else [self.trained.divisions[0], self.division]
+
+    @property
+    def record(self) -> DataRecord:
+        """What a checkpoint of a fit on these data has to say about them."""
+        return DataRecord(input=self.input, classes=list(self.classes), divisions=[self.division])
+
+    def numbers(
+        self,
+        splits: Mapping[SplitName, Examples],
+        classes: tuple[str, ...],
+        scale: tuple[Scale, Scale] | None = None,
+        **more: Any,
+    ) -> Dataset:
+        """Images or rows of numbers: described by `fit_input`, or as the checkpoint that is followed says."""
+        if self.trained is None:
+            return Dataset.of_numbers(splits, classes, scale, **more)
+        if self.trained.input.kind not in ("image", "numbers"):
+            raise UnreadableData(
+                f"{self.title}: expected {self.trained.input.kind} inputs, as the checkpoint has, but "
+                f"{type(self).__name__} reads images and rows of numbers; set `data` as in the fit."
+            )
+        return Dataset(splits, classes, self.trained.input, **more)
+
+    def trained_tokenizer(self) -> TokenizerSpec | None:
+        """That of the checkpoint that is followed; None for a fit.
+
+        Raises:
+            UnreadableData: If that checkpoint takes no texts.
+        """
+        if self.trained is not None and self.trained.input.tokenizer is None:
+            raise UnreadableData(
+                f"{self.title}: expected {self.trained.input.kind} inputs, as the checkpoint has, but "
+                f"{type(self).__name__} reads texts; set `data` as in the fit."
+            )
+        return None if self.trained is None else self.trained.input.tokenizer
+
+    def divide_new(self, labels_N: IntArray, purpose: Purpose) -> dict[SplitName, IntArray]:
+        """Row numbers a split, of a source that is not the one of the fit and does not divide itself."""
+        return {MEASURED[purpose][0]: np.arange(len(labels_N))}
+
+    def _as_trained(self, dataset: Dataset, trained: DataRecord) -> Dataset:
+        shape = next(iter(dataset.splits.values())).x.shape[1:]
+        if shape != trained.input.shape or dataset.classes != tuple(trained.classes):
+            what, was, now = (
+                ("inputs of shape", list(trained.input.shape), list(shape))
+                if shape != trained.input.shape
+                else ("the classes", trained.classes[:10], dataset.classes[:10])
+            )
+            raise UnreadableData(f"{self.title}: expected {what} {was}, as the checkpoint has, but got {now}.")
+        purpose, own = self.purpose, dataset.rows if self.divided else None
+        whole = dataset.whole()
+        dataset = replace(dataset, splits={"test": whole}, parts={"test": np.arange(len(whole.labels))})
+        if purpose is None or purpose == "predict":
+            return dataset
+        return as_trained(
+            dataset,
+            trained,
+            purpose,
+            self.title,
+            self.settings(),
+            lambda: own or self.divide_new(whole.labels, purpose),
+        )
 
     @property
     def splits(self) -> Mapping[SplitName, Examples]:
@@ -135,6 +278,8 @@ class FractionDataModule(TensorDataModule, ABC):
         fractions: See `dubio.training.data.splits.SplitFractions`.
     """
 
+    divided = False
+
     def __init__(self, batch_size: int = 64, seed: int = 0, **fractions: float) -> None:
         super().__init__(batch_size=batch_size, seed=seed)
         self.fractions = SplitFractions(**fractions)
@@ -145,4 +290,16 @@ class FractionDataModule(TensorDataModule, ABC):
         Raises:
             InvalidSplit: If the rows cannot be divided so that every split has every class.
         """
+        if self.trained is not None:
+            return {"test": np.arange(len(labels_N))}  # the checkpoint says later which row belongs where
         return split(labels_N, self.fractions.counts(len(labels_N)), self.seed, classes)
+
+    def divide_new(self, labels_N: IntArray, purpose: Purpose) -> dict[SplitName, IntArray]:
+        """As `TensorDataModule.divide_new`; rows to calibrate on are divided by the fractions, without `train`."""
+        if purpose != "calibrate" or self.trained is None:
+            return super().divide_new(labels_N, purpose)
+        counts = self.fractions.counts(len(labels_N), MEASURED[purpose])
+        return split(labels_N, counts, self.seed, self.trained.classes)
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), **asdict(self.fractions)}

@@ -86,13 +86,17 @@ def level(n: int, alpha: float, delta: float) -> float:
             break
         alarms += 1
     if alarms == 0:
-        rows = math.log(delta) / math.log1p(-alpha)
-        needed = math.ceil(rows) if math.isfinite(rows) else rows
         raise CalibrationSetTooSmall(
-            f"Expected at least {needed} calibration rows for a false-alarm rate of {alpha:g} with confidence "
-            f"{1 - delta:g}, but got {n}; use a larger calibration split, or a larger alpha or delta."
+            f"Expected at least {rows_needed(alpha, delta)} calibration rows for a false-alarm rate of {alpha:g} with "
+            f"confidence {1 - delta:g}, but got {n}; give more of them, or a larger alpha or delta."
         )
     return alarms / (n + 1)
+
+
+def rows_needed(alpha: float, delta: float) -> float:
+    """The smallest number of calibration rows that keeps the promise."""
+    rows = math.log(delta) / math.log1p(-alpha)
+    return math.ceil(rows) if math.isfinite(rows) else rows
 
 
 def _log_binomial(n: int, k: int, p: float) -> float:
