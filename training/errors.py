@@ -7,6 +7,9 @@ ValueError
     ├── InvalidSplit         the rows cannot be divided as asked
     ├── TrainedRows          rows that were trained on are to be measured or calibrated on
     └── NetworkMismatch      network and data do not fit together
+
+UserWarning
+└── DataWarning              data are used, but not as a user may think
 """
 
 from __future__ import annotations
@@ -34,3 +37,7 @@ class TrainedRows(TrainingError):
 
 class NetworkMismatch(TrainingError):
     """The network does not take the data's shape, or does not give one logit a class."""
+
+
+class DataWarning(UserWarning):
+    """Data are used, but not as a user may think. The command line prints its message on one line."""

@@ -50,7 +50,7 @@ class Arrays(FileDataModule):
         if unlabelled is not None:
             labels, classes = unlabelled
             parts = self.divide(labels, classes)
-            return self.numbers(Examples(self._inputs(x), labels).divide(parts), classes, parts=parts, ids=ids)
+            return Dataset.of_numbers(Examples(self._inputs(x), labels).divide(parts), classes, parts=parts, ids=ids)
         y = self._require(arrays, "y")
         if y.ndim != 1 or len(x) != len(y):
             raise UnreadableData(
@@ -69,7 +69,7 @@ class Arrays(FileDataModule):
                 f"{list(own.shape)}."
             )
         parts = self.divide(labels, classes, own)
-        return self.numbers(Examples(x, labels).divide(parts), classes, self.scale, parts=parts)
+        return Dataset.of_numbers(Examples(x, labels).divide(parts), classes, self.scale, parts=parts)
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         path = self.file()

@@ -85,7 +85,7 @@ class CLINC150(TensorDataModule):
     def read(self) -> Dataset:
         """The intents, sorted, and the tokenizer that the training questions taught."""
         classes = tuple(sorted({label for _, label in self._content["train"]}))
-        learned = self.trained_tokenizer() or tokenizer.learn(
+        learned = self.tokenizer or tokenizer.learn(
             [text for text, _ in self._content["train"]], self.kind, self.tokens, True, self.length
         )
         train, pool, test = (self._examples(part, classes, Tokens(learned)) for part in ("train", "val", "test"))

@@ -19,4 +19,4 @@ class Digits(FractionDataModule):
         examples = Examples(digits.images[:, np.newaxis].astype(np.float32), digits.target.astype(np.int64))
         classes = tuple(map(str, digits.target_names))
         parts = self.divide(examples.labels, classes)
-        return self.numbers(examples.divide(parts), classes, parts=parts)
+        return Dataset.of_numbers(examples.divide(parts), classes, parts=parts)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -24,7 +25,7 @@ import torch
 from dubio.models.checkpoint.data_record import DataRecord, Division
 from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.splits import SPLITS, IntArray, SplitName
-from dubio.training.errors import InvalidSplit, TrainedRows
+from dubio.training.errors import DataWarning, InvalidSplit, TrainedRows
 
 Purpose = Literal["validate", "test", "calibrate", "predict"]
 
@@ -86,6 +87,7 @@ def as_trained(
     purpose: Purpose,
     title: str,
     settings: Mapping[str, Any],
+    own: Mapping[SplitName, IntArray] | None,
     new: Callable[[], Mapping[SplitName, IntArray]],
 ) -> Dataset:
     """The data set, each row in the split that it may be used in.
@@ -96,10 +98,11 @@ def as_trained(
         purpose: What the rows are for.
         title: Names the source in messages.
         settings: Of the data module.
+        own: Row numbers a split, if the source says itself which split each row belongs to.
         new: Gives row numbers a split, if the source is not that of the fit.
 
     Raises:
-        InvalidSplit: If a setting asks for another division of the rows of the fit.
+        InvalidSplit: If a setting, or the source itself, asks for another division of the rows of the fit.
         TrainedRows: If rows were trained on.
     """
     whole = dataset.whole()
@@ -107,6 +110,7 @@ def as_trained(
     for division in reversed(trained.divisions):
         if _holds(division, digests_N):
             _refuse_settings(division, title, settings)
+            _refuse_moved(division, dataset, own, title)
             return _divided(dataset, whole, {name: rows.numpy() for name, rows in division.rows.items()})
     parts = {name: rows for name, rows in new().items() if name in MEASURED[purpose]}
     for name, rows in parts.items():
@@ -149,6 +153,16 @@ def _refuse_settings(division: Division, title: str, settings: Mapping[str, Any]
             )
 
 
+def _refuse_moved(division: Division, dataset: Dataset, own: Mapping[SplitName, IntArray] | None, title: str) -> None:
+    for name, rows in (own or {}).items():
+        moved = np.setdiff1d(rows, division.rows.get(name, torch.empty(0)).numpy())
+        if len(moved):
+            raise InvalidSplit(
+                f"{title}: expected every row in the split that it was in at the fit, but {len(moved)} {name} rows "
+                f"were in others: {dataset.at(int(moved[0]))} is the first. Say there what was so; or fit again."
+            )
+
+
 def _refuse_trained(
     dataset: Dataset,
     trained: DataRecord,
@@ -163,15 +177,21 @@ def _refuse_trained(
     seen, free = (np.concatenate([each for was, each in held if was is wanted]) for wanted in (True, False))
     equal_M = np.isin(digests_M, seen)
     count, natural = int(equal_M.sum()), int(np.isin(free, seen).sum())
-    if not count or (natural and _tail(count, len(digests_M), natural, len(free)) > SIGNIFICANCE):
+    if not count:
+        return
+    share = (
+        f"{count} of {len(digests_M)} ({count / len(digests_M):.1%}) equal rows that were used for {' or '.join(used)}"
+    )
+    usual = f"of the rows that were held out, {natural / max(len(free), 1):.1%} do"
+    if natural and _tail(count, len(digests_M), natural, len(free)) > SIGNIFICANCE:
+        warnings.warn(f"{title}: {share}, which is natural here: {usual}.", DataWarning, stacklevel=2)
         return
     shown = ", ".join(dataset.at(int(row)) for row in rows_M[equal_M][:SHOWN])
     more = f" and {count - SHOWN} more" if count > SHOWN else ""
-    usual = f" (of the rows that the fit held out, {natural / len(free):.1%} do)" if natural else ""
     raise TrainedRows(
-        f"{title}: expected {name} rows that this checkpoint has not seen, but {count} of {len(digests_M)} "
-        f"({count / len(digests_M):.1%}) equal rows that were used for {' or '.join(used)}{usual}: {shown}{more}; "
-        "leave them out, or give the source of the fit as it was, whose division is kept."
+        f"{title}: expected {name} rows that this checkpoint has not seen, but {share}"
+        f"{f' ({usual})' if natural else ''}: {shown}{more}; leave them out, or give the source "
+        "of the fit as it was, whose division is kept."
     )
 
 

@@ -65,7 +65,7 @@ class ImageFolder(FileDataModule):
         own = np.array([own for own, _, _ in files]) if divided else None
         parts = self.divide(labels, classes, own)
         splits = Examples(images, labels).divide(parts)
-        return self.numbers(splits, classes, self.scale, parts=parts, at=lambda row: str(files[row][2]))
+        return Dataset.of_numbers(splits, classes, self.scale, parts=parts, at=lambda row: str(files[row][2]))
 
     def _unlabelled(self) -> Dataset:
         """All images below the folder, whatever their folders are called."""
@@ -74,7 +74,7 @@ class ImageFolder(FileDataModule):
         labels, classes = np.zeros(len(files), dtype=np.int64), tuple(self.trained.classes if self.trained else ())
         parts = self.divide(labels, classes)
         ids = {"file": [file.relative_to(self.path).as_posix() for file in files]}
-        return self.numbers(Examples(images, labels).divide(parts), classes, parts=parts, ids=ids)
+        return Dataset.of_numbers(Examples(images, labels).divide(parts), classes, parts=parts, ids=ids)
 
     def _images(self, files: list[Path]) -> npt.NDArray[np.uint8]:
         """Pixels `[N, C, H, W]`, of files that all have the same size."""

@@ -86,7 +86,7 @@ class MNISTFiles(TensorDataModule):
         parts = split(pool.labels, {"train": train, **self.sizes}, self.seed, self.names)
         splits = {**pool.divide(parts), "test": test}
         parts["test"] = len(pool.labels) + np.arange(len(test.labels))
-        return self.numbers(splits, self.names, parts=parts)
+        return Dataset.of_numbers(splits, self.names, parts=parts)
 
     def settings(self) -> dict[str, Any]:
         return super().settings() | dict(self.sizes.items())

@@ -17,7 +17,7 @@ from dubio.models import InputSpec
 from dubio.models.checkpoint.data_record import DataRecord, Division
 from dubio.models.inputs import encoding
 from dubio.models.inputs.text import TokenizerSpec
-from dubio.training.data.dataset import Dataset, Examples, Scale
+from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.division import MEASURED, Purpose, as_trained, describe_division, same_division
 from dubio.training.data.splits import SPLITS, IntArray, SplitFractions, SplitName, split
 from dubio.training.errors import TrainingError, UnreadableData
@@ -59,7 +59,7 @@ class TensorDataModule(LightningDataModule, ABC):
     trained: DataRecord | None = None
     purpose: Purpose | None = None
     ids: tuple[str, ...] = ()
-    divided = True  # whether the source says itself which split a row belongs to
+    divided = False  # whether the source says itself, row by row, which split each belongs to
 
     def __init__(self, batch_size: int = 128, seed: int = 0) -> None:
         super().__init__()
@@ -155,52 +155,35 @@ class TensorDataModule(LightningDataModule, ABC):
         """What a checkpoint of a fit on these data has to say about them."""
         return DataRecord(input=self.input, classes=list(self.classes), divisions=[self.division])
 
-    def numbers(
-        self,
-        splits: Mapping[SplitName, Examples],
-        classes: tuple[str, ...],
-        scale: tuple[Scale, Scale] | None = None,
-        **more: Any,
-    ) -> Dataset:
-        """Images or rows of numbers: described by `fit_input`, or as the checkpoint that is followed says."""
-        if self.trained is None:
-            return Dataset.of_numbers(splits, classes, scale, **more)
-        if self.trained.input.kind not in ("image", "numbers"):
-            raise UnreadableData(
-                f"{self.title}: expected {self.trained.input.kind} inputs, as the checkpoint has, but "
-                f"{type(self).__name__} reads images and rows of numbers; set `data` as in the fit."
-            )
-        return Dataset(splits, classes, self.trained.input, **more)
-
-    def trained_tokenizer(self) -> TokenizerSpec | None:
-        """That of the checkpoint that is followed; None for a fit.
-
-        Raises:
-            UnreadableData: If that checkpoint takes no texts.
-        """
-        if self.trained is not None and self.trained.input.tokenizer is None:
-            raise UnreadableData(
-                f"{self.title}: expected {self.trained.input.kind} inputs, as the checkpoint has, but "
-                f"{type(self).__name__} reads texts; set `data` as in the fit."
-            )
+    @property
+    def tokenizer(self) -> TokenizerSpec | None:
+        """That of the checkpoint that is followed, if there is one."""
         return None if self.trained is None else self.trained.input.tokenizer
 
-    def divide_new(self, labels_N: IntArray, purpose: Purpose) -> dict[SplitName, IntArray]:
-        """Row numbers a split, of a source that is not the one of the fit and does not divide itself."""
-        return {MEASURED[purpose][0]: np.arange(len(labels_N))}
+    def divide_new(
+        self, labels_N: IntArray, rows: Mapping[SplitName, IntArray], purpose: Purpose
+    ) -> Mapping[SplitName, IntArray]:
+        """Row numbers a split, of a source that is not the one of the fit.
+
+        Args:
+            labels_N: Class of each row.
+            rows: The division that `read` gave.
+            purpose: What the rows are for.
+        """
+        return rows
 
     def _as_trained(self, dataset: Dataset, trained: DataRecord) -> Dataset:
-        shape = next(iter(dataset.splits.values())).x.shape[1:]
-        if shape != trained.input.shape or dataset.classes != tuple(trained.classes):
-            what, was, now = (
-                ("inputs of shape", list(trained.input.shape), list(shape))
-                if shape != trained.input.shape
-                else ("the classes", trained.classes[:10], dataset.classes[:10])
-            )
-            raise UnreadableData(f"{self.title}: expected {what} {was}, as the checkpoint has, but got {now}.")
-        purpose, own = self.purpose, dataset.rows if self.divided else None
-        whole = dataset.whole()
-        dataset = replace(dataset, splits={"test": whole}, parts={"test": np.arange(len(whole.labels))})
+        whole, rows = dataset.whole(), dataset.rows
+        for what, was, now in (
+            ("inputs of kind", trained.input.kind, dataset.input.kind),
+            ("inputs of shape", list(trained.input.shape), list(whole.x.shape[1:])),
+            ("the classes", trained.classes[:10], list(dataset.classes[:10])),
+        ):
+            if was != now:
+                raise UnreadableData(f"{self.title}: expected {what} {was}, as the checkpoint has, but got {now}.")
+        together: dict[SplitName, IntArray] = {"test": np.arange(len(whole.labels))}
+        dataset = replace(dataset, splits={"test": whole}, parts=together, input=trained.input)
+        purpose = self.purpose
         if purpose is None or purpose == "predict":
             return dataset
         return as_trained(
@@ -209,7 +192,8 @@ class TensorDataModule(LightningDataModule, ABC):
             purpose,
             self.title,
             self.settings(),
-            lambda: own or self.divide_new(whole.labels, purpose),
+            own=rows if self.divided else None,
+            new=lambda: self.divide_new(whole.labels, rows, purpose),
         )
 
     @property
@@ -278,8 +262,6 @@ class FractionDataModule(TensorDataModule, ABC):
         fractions: See `dubio.training.data.splits.SplitFractions`.
     """
 
-    divided = False
-
     def __init__(self, batch_size: int = 64, seed: int = 0, **fractions: float) -> None:
         super().__init__(batch_size=batch_size, seed=seed)
         self.fractions = SplitFractions(**fractions)
@@ -291,13 +273,17 @@ class FractionDataModule(TensorDataModule, ABC):
             InvalidSplit: If the rows cannot be divided so that every split has every class.
         """
         if self.trained is not None:
-            return {"test": np.arange(len(labels_N))}  # the checkpoint says later which row belongs where
+            return {"train": np.arange(len(labels_N))}  # the checkpoint says later which row belongs where
         return split(labels_N, self.fractions.counts(len(labels_N)), self.seed, classes)
 
-    def divide_new(self, labels_N: IntArray, purpose: Purpose) -> dict[SplitName, IntArray]:
-        """As `TensorDataModule.divide_new`; rows to calibrate on are divided by the fractions, without `train`."""
-        if purpose != "calibrate" or self.trained is None:
-            return super().divide_new(labels_N, purpose)
+    def divide_new(
+        self, labels_N: IntArray, rows: Mapping[SplitName, IntArray], purpose: Purpose
+    ) -> Mapping[SplitName, IntArray]:
+        """All rows are for the one purpose; those to calibrate on are divided by the fractions, without `train`."""
+        if self.divided or self.trained is None:
+            return rows
+        if purpose != "calibrate":
+            return {MEASURED[purpose][0]: np.arange(len(labels_N))}
         counts = self.fractions.counts(len(labels_N), MEASURED[purpose])
         return split(labels_N, counts, self.seed, self.trained.classes)
 

@@ -55,7 +55,7 @@ class Synthetic(FractionDataModule):
         examples = Examples(x.astype(np.float32), labels.astype(np.int64))
         classes = tuple(map(str, range(self.num_classes)))
         parts = self.divide(examples.labels, classes)
-        return self.numbers(examples.divide(parts), classes, parts=parts)
+        return Dataset.of_numbers(examples.divide(parts), classes, parts=parts)
 
     def _draw(self) -> tuple[np.ndarray, np.ndarray]:
         common = {"n_samples": self.rows, "random_state": self.seed}

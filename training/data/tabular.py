@@ -76,7 +76,7 @@ class Table(FileDataModule):
         labels_N, classes = self.unlabelled(len(file.frame)) or self._labels(file)
         parts = self.divide(labels_N, classes, self._own_splits(file))
         names = self._names(file)
-        train = file.frame[parts["train"].tolist()] if not known else file.frame
+        train = file.frame[parts["train"].tolist()]
         try:
             table = tabular.Table(
                 known or [table_column.learn(train[name], name in self.categorical) for name in names]
@@ -86,19 +86,20 @@ class Table(FileDataModule):
         except (InvalidInput, UnreadableData) as error:
             raise UnreadableData(f"{self.path}: {error}") from error
         splits = Examples(x, labels_N).divide(parts)
-        spec = self.trained.input if self.trained else self._input(table, splits["train"].x)
-        return Dataset(splits, classes, spec, parts, file.at, {name: file.frame[name].to_list() for name in self.ids})
+        return Dataset(
+            splits,
+            classes,
+            self._input(table, splits["train"].x),
+            parts,
+            file.at,
+            {name: file.frame[name].to_list() for name in self.ids},
+        )
 
     def _trained_columns(self) -> Sequence[tabular.NumericColumn | tabular.CategoricalColumn]:
         """Those of the checkpoint that is followed, if one is."""
-        if self.trained is None:
-            return ()
-        columns = self.trained.input.columns
+        columns = self.trained.input.columns if self.trained else None
         if columns is None:
-            raise UnreadableData(
-                f"{self.path}: expected {self.trained.input.kind} inputs, as the checkpoint has, but Table reads "
-                "columns; set `data` as in the fit."
-            )
+            return ()
         names = [column.name for column in columns]
         if self.columns is not None and list(self.columns) != names:
             raise TrainingError(
@@ -127,7 +128,7 @@ class Table(FileDataModule):
         """The columns that the network sees, without what no checkpoint can keep, and without names among numbers."""
         unseen = {self.target, self.split, *self.ignore, *self.ids}
         names = [name for name in self.columns or file.frame.columns if name not in unseen]
-        if self.trained is not None:
+        if self._trained_columns():
             names = self._only_trained(names)
         if not names:
             raise UnreadableData(f"{self.path}: expected columns beside {self.target!r}, but there are none.")

@@ -63,7 +63,7 @@ class Text(FileDataModule):
         )
         own = None if self.split is None or self.purpose == "predict" else np.array(self._values(rows, self.split))
         parts = self.divide(labels_N, classes, own)
-        learned = self.trained_tokenizer() or tokenizer.learn(
+        learned = self.tokenizer or tokenizer.learn(
             [texts[row] for row in parts["train"]], self.kind, self.tokens, self.lowercase, self.length
         )
         try:

@@ -13,10 +13,11 @@ import torch
 from scipy.stats import fisher_exact
 
 from dubio.training import Arrays, Digits, Synthetic, Table, Text
+from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.division import _tail, digests, same_division
-from dubio.training.data.module import TensorDataModule
+from dubio.training.data.module import FractionDataModule, TensorDataModule
 from dubio.training.data.splits import SPLITS
-from dubio.training.errors import InvalidSplit, TrainedRows, TrainingError, UnreadableData
+from dubio.training.errors import DataWarning, InvalidSplit, TrainedRows, TrainingError, UnreadableData
 
 
 def write(path: Path, rows: Sequence[Sequence[object]], header: str = "a,b,label") -> str:
@@ -153,17 +154,20 @@ def test_where_rows_naturally_recur_new_ones_may_equal_trained_ones(tmp_path: Pa
     again = followed(Table(str(fit.path), target="label"), fit)
     assert torch.equal(again.raw("test")[0], fit.raw("test")[0])
     new = followed(Table(write(tmp_path / "new.csv", few(50, seed=1)), target="label"), fit)
-    assert len(new.raw("test")[0]) == 50
+    told = r"new\.csv: 50 of 50 \(100\.0%\) equal .* natural here: of the rows that were held out, 100\.0% do"
+    with pytest.warns(DataWarning, match=told):
+        assert len(new.raw("test")[0]) == 50
 
 
 def test_trained_rows_among_those_that_naturally_recur_are_found(tmp_path: Path):
     """400 kinds of rows: of the rows held out about a third equal training rows; of the trained ones, all do."""
     fit = Table(write(tmp_path / "fit.csv", few(300, 0, levels=200)), target="label", categorical=())
     new = [row for row in few(120, 1, levels=200) if row[0] in {a for a, *_ in few(300, 0, levels=200)}]
-    assert len(followed(Table(write(tmp_path / "new.csv", new), target="label"), fit).raw("test")[0]) == len(new)
+    with pytest.warns(DataWarning, match="natural here"):
+        assert len(followed(Table(write(tmp_path / "new.csv", new), target="label"), fit).raw("test")[0]) == len(new)
     trained = [few(300, 0, levels=200)[row] for row in fit.load().rows["train"][:100]]
     with pytest.raises(
-        TrainedRows, match=r"100 of 100 \(100\.0%\) .* \(of the rows that the fit held out, \d\d\.\d% do\)"
+        TrainedRows, match=r"100 of 100 \(100\.0%\) .* \(of the rows that were held out, \d\d\.\d% do\)"
     ):
         followed(Table(write(tmp_path / "old.csv", trained), target="label"), fit).raw("test")
 
@@ -193,7 +197,9 @@ def test_what_the_checkpoint_does_not_know_is_refused(fit: Table, tmp_path: Path
 def test_names_of_whole_numbers_stay_names(tmp_path: Path):
     rows = [(f"0{place}", place, label) for place in range(8) for label in ("no", "yes") for _ in range(20)]
     fit = Table(write(tmp_path / "fit.csv", rows), target="label", categorical=("a",))
-    other = followed(Table(write(tmp_path / "o.csv", [("05", 5, "no"), ("5", 5, "no")]), target="label"), fit)
+    other = followed(
+        Table(write(tmp_path / "o.csv", [("05", 5, "no"), ("5", 5, "no")]), target="label"), fit, "predict"
+    )
     place, unseen = other.raw("test")[0][:, :9].argmax(1).tolist()
     assert (place, unseen) == (5, 8)
 
@@ -255,8 +261,39 @@ def test_rows_that_divide_themselves_keep_to_it(tmp_path: Path):
     assert len(new.raw("train")[0]) == 0
 
 
+def test_a_source_that_moves_rows_of_the_fit_is_refused(tmp_path: Path):
+    x, y = np.random.default_rng(0).normal(size=(100, 2)), np.array([0, 1] * 50)
+    np.savez(tmp_path / "fit.npz", x=x, y=y, split=np.repeat(SPLITS, 20))
+    fit = Arrays(str(tmp_path / "fit.npz"))
+    fit.setup()
+    np.savez(tmp_path / "fit.npz", x=x, y=y, split=np.roll(np.repeat(SPLITS, 20), 2))
+    with pytest.raises(InvalidSplit, match=r"2 test rows were in others: row 0 is the first"):
+        followed(Arrays(str(tmp_path / "fit.npz")), fit).raw("test")
+
+
+def test_a_module_of_ones_own_follows_without_knowing_it(tmp_path: Path):
+    class Own(FractionDataModule):
+        title = "own"
+
+        def __init__(self, seed: int, add: float = 0) -> None:
+            super().__init__()
+            self.rows_seed, self.add = seed, add
+
+        def read(self) -> Dataset:
+            x = np.random.default_rng(self.rows_seed).normal(size=(200, 3)) + self.add
+            examples = Examples(x, np.arange(200) % 2)
+            parts = self.divide(examples.labels, ("even", "odd"))
+            return Dataset.of_numbers(examples.divide(parts), ("even", "odd"), parts=parts)
+
+    fit = Own(0)
+    again, other = followed(Own(0), fit), followed(Own(1, add=10), fit)
+    assert torch.equal(again.raw("test")[0], fit.raw("test")[0])
+    assert again.input == other.input == fit.input
+    assert len(other.raw("test")[0]) == 200
+
+
 def test_what_is_drawn_anew_is_new():
     fit, fresh = Synthetic("moons", rows=300), Synthetic("moons", rows=300, seed=1)
     assert len(followed(fresh, fit).raw("test")[0]) == 300
-    with pytest.raises(UnreadableData, match="shape"):
+    with pytest.raises(UnreadableData, match="of kind numbers, as the checkpoint has, but got image"):
         followed(Digits(), fit).raw("test")
