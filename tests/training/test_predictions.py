@@ -125,7 +125,7 @@ def test_texts_need_no_labels_and_carry_their_ids(tmp_path: Path):
     rows = [{"text": f"{word} number {count}", "label": word} for count in range(100) for word in ("alpha", "beta")]
     (tmp_path / "fit.jsonl").write_text("\n".join(map(json.dumps, rows)))
     data = {"class_path": "dubio.training.Text", "init_args": {"path": str(tmp_path / "fit.jsonl"), "length": 6}}
-    config = quick(tmp_path, data, network="TextCNN")
+    config = quick(tmp_path, data, network="TextCNN", features=8, width=8, windows=[1])
     texts = ["beta alpha", "gamma", "number 7"]
     new = [{"key": number, "text": text} for number, text in enumerate(texts, start=7)]
     (tmp_path / "new.jsonl").write_text("\n".join(map(json.dumps, new)))

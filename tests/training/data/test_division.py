@@ -267,7 +267,7 @@ def test_a_source_that_moves_rows_of_the_fit_is_refused(tmp_path: Path):
     fit = Arrays(str(tmp_path / "fit.npz"))
     fit.setup()
     np.savez(tmp_path / "fit.npz", x=x, y=y, split=np.roll(np.repeat(SPLITS, 20), 2))
-    with pytest.raises(InvalidSplit, match=r"2 test rows were in others: row 0 is the first"):
+    with pytest.raises(InvalidSplit, match=r"2 train rows were in others: row 20 is the first"):
         followed(Arrays(str(tmp_path / "fit.npz")), fit).raw("test")
 
 
