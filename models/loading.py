@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from dubio.models import registry
-from dubio.models.checkpoint import file
+from dubio.models.checkpoint import data_record, file
+from dubio.models.checkpoint.data_record import Division
 from dubio.models.checkpoint.file import Checkpoint
 from dubio.models.checkpoint.schema import KEY, Metadata
 from dubio.models.checkpoint.state_dict import sha256
@@ -53,7 +54,9 @@ def load(
         raise UnreadableCheckpoint(path, str(error)) from error
 
 
-def save(predictor: Predictor, source: str | Path | None, destination: str | Path) -> None:
+def save(
+    predictor: Predictor, source: str | Path | None, destination: str | Path, divisions: Sequence[Division] = ()
+) -> None:
     """Write a Lightning checkpoint with the calibrated predictor beside the weights.
 
     Args:
@@ -61,6 +64,7 @@ def save(predictor: Predictor, source: str | Path | None, destination: str | Pat
         source: Lightning checkpoint that holds the predictor's weights; everything else in it is kept. Without one
             the file holds the weights alone: it can be served and tested, but no fit can go on from it.
         destination: May be ``source``.
+        divisions: Which rows it was trained and calibrated on.
 
     Raises:
         NotFitted: If the predictor is not calibrated.
@@ -85,7 +89,9 @@ def save(predictor: Predictor, source: str | Path | None, destination: str | Pat
         calibration=dump(detector.calibration),
         provenance=provenance,
         auto=dump_stopping(stopping),
+        divisions=list(divisions),
     )
+    content.pop(data_record.KEY, None)  # the same is in the metadata
     file.write({**content, KEY: metadata.model_dump()}, destination)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,12 +22,15 @@ from torch import Tensor, nn
 from dubio.models import InputSpec, NetworkSpec, Predictor, Provenance, Temperature
 from dubio.models.checkpoint import state_dict as weights
 from dubio.training import promise, rate_tuning
+from dubio.training.data.division import MEASURED
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
 from dubio.uncertainty import AdaptiveSampling, Detector, DeterministicPass, Outputs
-from dubio.uncertainty.detection import temperature
+from dubio.uncertainty.detection import conformal, temperature
 from dubio.uncertainty.detection.adaptive import STAGES
 from dubio.uncertainty.detection.detector import DEFAULT_SCORES
+from dubio.uncertainty.detection.ecdf import Ranks
+from dubio.uncertainty.errors import CalibrationSetTooSmall
 
 BATCH = 250
 
@@ -84,7 +88,11 @@ class CalibrationSettings:
 
 
 def calibrate(
-    network: nn.Module, network_spec: NetworkSpec, data: TensorDataModule, settings: CalibrationSettings
+    network: nn.Module,
+    network_spec: NetworkSpec,
+    data: TensorDataModule,
+    settings: CalibrationSettings,
+    fitted: Detector | None = None,
 ) -> Predictor:
     """Fits temperatures, ranks and adaptive sampling on select, feature scores on train, the levels on calibration.
 
@@ -93,6 +101,8 @@ def calibrate(
         network_spec: How to build it again.
         data: Gives the three splits, and describes input and classes.
         settings: What to promise, and with which committee.
+        fitted: The checkpoint's detector, whose feature scores are kept where `data` has no training rows: those of
+            another source than the fit's.
 
     Returns:
         A predictor that flags strangers.
@@ -111,6 +121,7 @@ def calibrate(
         settings.seed,
         settings.mc_sites,
     )
+    _require_rows(data, settings)
     rates, tuned = settings.mc_rates, None
     if settings.tune_rates:
         rates, tuned = rate_tuning.tune(build, rates, settings.tune_rates, *data.raw("validation"), BATCH)
@@ -120,7 +131,6 @@ def calibrate(
     calibration_x, calibration_labels = data.raw("calibration")
 
     with progress("Calibrating", len(train_x) + 2 * len(select_x) + len(calibration_x)) as batches:
-        train = DeterministicPass.cat([predictor.deterministic(batch) for batch in batches(train_x)])
         selected = DeterministicPass.cat([predictor.deterministic(batch) for batch in batches(select_x)])
         logits_KBC = torch.cat([predictor.member_logits(batch) for batch in batches(select_x)], dim=1)
         temperatures = Temperature(
@@ -131,7 +141,11 @@ def calibrate(
         predictor = replace(predictor, temperature=temperatures)
         select = Outputs(selected, (logits_KBC / temperatures.mc).softmax(-1))
         names = settings.scores or default_scores(data.input)
-        detector = Detector.fit(train, train_labels, select, names=names, k=settings.k)
+        if len(train_x):
+            train = DeterministicPass.cat([predictor.deterministic(batch) for batch in batches(train_x)])
+            detector = Detector.fit(train, train_labels, select, names=names, k=settings.k)
+        else:
+            detector = _refit(fitted, select, settings)
         bounds = {"alpha": settings.alpha, "delta": settings.delta}
         adaptive = AdaptiveSampling.fit(detector, select, len(calibration_x), **bounds, stages=settings.stages)
         outputs = Outputs.cat([predictor.outputs(batch) for batch in batches(calibration_x)])
@@ -147,6 +161,44 @@ def calibrate(
         tuning=tuned,
     )
     return predictor.calibrated(temperatures, detector, provenance, adaptive)
+
+
+def _require_rows(data: TensorDataModule, settings: CalibrationSettings) -> None:
+    """Refuse a calibration split that cannot carry the promise, with a cure that leaves the trained rows alone."""
+    rows = len(data.splits["calibration"].labels)
+    try:
+        conformal.level(rows, settings.alpha, settings.delta)
+    except CalibrationSetTooSmall as error:
+        if data.trained is None:
+            raise
+        held_out = sum(len(data.splits[name].labels) for name in MEASURED["calibrate"])
+        needed = math.ceil(conformal.rows_needed(settings.alpha, settings.delta) * held_out / max(rows, 1))
+        raise CalibrationSetTooSmall(
+            f"{error} The rows that the network was trained on cannot be used: fit again with a larger "
+            f"`data.init_args.calibration`, or calibrate on a labelled file of at least {needed} new rows "
+            "(`--data.path`)."
+        ) from error
+
+
+def _refit(fitted: Detector | None, select: Outputs, settings: CalibrationSettings) -> Detector:
+    """The scores as they were fitted to the training rows, ranked among other select rows."""
+    known = {} if fitted is None else {score.name: score for score in fitted.scores}
+    names: tuple[str, ...] = settings.scores or tuple(known)
+    for name in names:
+        if name not in known:
+            raise TrainingError(
+                f"Expected the score {name!r} in the checkpoint, for this source has not the rows of the fit, but it "
+                f"has {', '.join(known) or 'none'}; calibrate on the source of the fit first, or choose one of "
+                "those with `calibration.scores`."
+            )
+    if not names:
+        raise TrainingError(
+            "Expected a calibrated checkpoint, for this source does not hold the rows of the fit, to which the scores "
+            "are fitted; calibrate on the source of the fit first."
+        )
+    return Detector(
+        tuple(known[name] for name in names), {name: Ranks.fit(known[name].score(select)) for name in names}
+    )
 
 
 def default_scores(spec: InputSpec) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ from torch.optim import AdamW
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from dubio.models.checkpoint import data_record, schema
+from dubio.models.checkpoint.data_record import DataRecord
 from dubio.models.inputs import encoding
 from dubio.training import network_sizes, parameter_groups, weighting
 from dubio.training.data.module import TensorDataModule
@@ -159,6 +161,21 @@ class Classifier(LightningModule):
                 "Expected a data module of Dubio's for `class_weights`, which counts the rows of each class, but got "
                 "none; leave them out, or weight the loss in a classifier of your own."
             )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds how the rows were divided and encoded; see `dubio.models.checkpoint.data_record`."""
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, TensorDataModule):
+            checkpoint[data_record.KEY] = data.record.model_dump()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses data that are divided or encoded in another way than those of the checkpoint."""
+        data = getattr(self._trainer, "datamodule", None)
+        held = checkpoint.get(schema.KEY) or checkpoint.get(data_record.KEY)
+        if isinstance(data, TensorDataModule) and held:
+            record = DataRecord.of(held)
+            if record.divisions:
+                data.refuse_other(record)
 
     def _require_training_mode(self) -> None:
         frozen = [name or "the network" for name, module in self.network.named_modules() if not module.training]

@@ -5,6 +5,7 @@ ValueError
     ├── DataUnavailable      the files of a data set are not here
     ├── UnreadableData       a file is here but is not what it should be
     ├── InvalidSplit         the rows cannot be divided as asked
+    ├── TrainedRows          rows that were trained on are to be measured or calibrated on
     └── NetworkMismatch      network and data do not fit together
 
 UserWarning
@@ -34,6 +35,10 @@ class UnreadableData(TrainingError):
 
 class InvalidSplit(TrainingError):
     """The rows cannot be divided as asked."""
+
+
+class TrainedRows(TrainingError):
+    """Rows that a checkpoint was trained on are to be measured or calibrated on."""
 
 
 class NetworkMismatch(TrainingError):

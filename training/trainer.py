@@ -10,12 +10,15 @@ from pydantic import ValidationError
 
 from dubio.models import NetworkSpec, Predictor, registry, save
 from dubio.models.checkpoint import file, state_dict
+from dubio.models.checkpoint.data_record import DataRecord
+from dubio.models.checkpoint.schema import KEY
 from dubio.models.spec import describe_validation_error
 from dubio.training import calibration, promise
 from dubio.training.calibration import CalibrationSettings
 from dubio.training.classifier import Classifier, check_fit
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
+from dubio.uncertainty.detection.serialization import load_detector
 
 
 class Trainer(pl.Trainer):
@@ -54,17 +57,40 @@ class Trainer(pl.Trainer):
         """
         if ckpt_path is None or output is None:
             raise TrainingError(f"Expected `ckpt_path` and `output`, but got {ckpt_path} and {output}.")
+        content = file.read_content(ckpt_path)
+        trained = file.data_record(ckpt_path, content)
+        if trained is not None and datamodule.purpose != "calibrate" and not datamodule.is_that_of(trained):
+            datamodule.follow(trained, "calibrate")
         check_fit(model.network, datamodule)
         spec = network_spec(model)
-        content = file.read_content(ckpt_path)
         weights = state_dict.find(ckpt_path, content, model.network, key_prefix)
         # The configuration is the user's own, so the module of the network that it names may be imported.
         network = registry.build(spec, weights, trusted=[type(model.network).__module__])
-        predictor = calibration.calibrate(network, spec, datamodule, settings)
+        fitted = load_detector(content[KEY]["detector"]) if trained is not None and KEY in content else None
+        predictor = calibration.calibrate(network, spec, datamodule, settings, fitted)
         # Around weights from elsewhere there is nothing that this classifier could resume from.
         own = key_prefix in (None, file.PREFIX) and is_own(content, model)
-        save(predictor, ckpt_path if own else None, output)
+        save(predictor, ckpt_path if own else None, output, datamodule.divisions)
         return predictor
+
+
+def data_record(path: str, required: bool) -> DataRecord | None:
+    """What a checkpoint says about its data.
+
+    Args:
+        path: Of the file.
+        required: Whether it has to say something.
+
+    Raises:
+        TrainingError: It says nothing, so that nobody knows which rows it was trained on.
+    """
+    record = file.data_record(path, file.read_content(path))
+    if record is None and required:
+        raise TrainingError(
+            f"{path}: expected to read which rows it was trained on, but it does not say, for it comes from elsewhere; "
+            "calibrate it first (`dubio-train calibrate`), and use what that writes."
+        )
+    return record
 
 
 def is_own(content: dict[str, Any], model: Classifier) -> bool:

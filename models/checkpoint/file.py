@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from dubio.models.checkpoint import pickle_scan, sanitize
+from dubio.models.checkpoint.data_record import KEY as DATA_KEY
+from dubio.models.checkpoint.data_record import DataRecord
 from dubio.models.checkpoint.schema import KEY, Metadata
 from dubio.models.errors import ModelError, UnreadableCheckpoint
 from dubio.models.spec import describe_validation_error
@@ -95,6 +97,35 @@ def network_weights(path: str | Path, content: Mapping[str, Any]) -> dict[str, T
         raise UnreadableCheckpoint(path, f"field `state_dict`: has no key that starts with {PREFIX!r}.")
     sanitize.check_state(path, weights, f"state_dict.{PREFIX}")
     return weights
+
+
+def data_record(path: str | Path, content: Mapping[str, Any]) -> DataRecord | None:
+    """What a checkpoint says about its data, be it one of a fit or servable.
+
+    Args:
+        path: Of the file.
+        content: That was read from it.
+
+    Returns:
+        None if it says nothing: the weights come from elsewhere.
+
+    Raises:
+        UnreadableCheckpoint: If the record is not what it should be.
+    """
+    key = KEY if KEY in content else DATA_KEY
+    held = content.get(key)
+    if held is None:
+        return None
+    if not isinstance(held, dict):
+        raise UnreadableCheckpoint(path, f"field `{key}`: expected a dict, but got {type(held).__name__}.")
+    try:
+        fields = {name: dict.get(held, name) for name in DataRecord.model_fields}
+        record = DataRecord.model_validate(sanitize.Sanitizer(os.path.getsize(path)).copy(fields, key))
+    except ModelError as error:
+        raise UnreadableCheckpoint(path, str(error)) from error
+    except ValidationError as error:
+        raise UnreadableCheckpoint(path, f"field {describe_validation_error(error, key)}") from error
+    return record if record.divisions else None
 
 
 def write(content: dict[str, Any], destination: str | Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
+from dubio.models.checkpoint.data_record import Classes, Divisions
 from dubio.models.inputs.spec import InputSpec
-from dubio.models.spec import CommitteeSpec, Name, NetworkSpec, Provenance, StrictModel, Temperature
+from dubio.models.spec import CommitteeSpec, NetworkSpec, Provenance, StrictModel, Temperature
 
 KEY = "dubio"
 
@@ -26,18 +27,20 @@ class Metadata(StrictModel):
         calibration: Sorted scores, alpha, delta and level, see `dubio.uncertainty.Calibration`.
         provenance: Where the model comes from.
         auto: When fewer members are enough, see `dubio.uncertainty.detection.serialization.dump_stopping`.
+        divisions: Which rows it was trained and calibrated on; none if that is not known.
     """
 
     format_version: Literal[1]
     network: NetworkSpec
     input: InputSpec
-    classes: Annotated[list[Name], Field(min_length=2, max_length=100_000)]
+    classes: Classes
     temperature: Temperature
     committee: CommitteeSpec
     detector: dict[str, Any]
     calibration: dict[str, Any]
     provenance: Provenance
     auto: dict[str, Any]
+    divisions: Divisions
 
     @field_validator("classes")
     @classmethod

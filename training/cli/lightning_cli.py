@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 import sys
 from argparse import Action, ArgumentError, RawDescriptionHelpFormatter, _SubParsersAction
 from collections.abc import Callable, Generator
-from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, TypeVar, cast
@@ -21,16 +19,19 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
 from rich.console import Console
 
-from dubio.models.checkpoint.file import read_content
-from dubio.training import evaluation, network_sizes, report
+from dubio.models import load
+from dubio.models.checkpoint import file
+from dubio.models.checkpoint.data_record import DataRecord
+from dubio.training import evaluation, network_sizes, predictions, report
 from dubio.training.calibration import CalibrationSettings
 from dubio.training.classifier import Classifier
 from dubio.training.cli.configs import ConfigFile
 from dubio.training.cli.messages import COMMANDS, DESCRIPTION, explain, warn
 from dubio.training.data import duplicates
+from dubio.training.data.division import Purpose
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
-from dubio.training.trainer import Trainer, check, is_own
+from dubio.training.trainer import Trainer, check, data_record, is_own
 
 DRAWN_PER_SECOND = 4  # the progress bar
 
@@ -59,10 +60,19 @@ class CLI(LightningCLI):
 
     trainer: Trainer
     run_folder: Path
+    record: DataRecord | None
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        return {**LightningCLI.subcommands(), "calibrate": {"model", "datamodule", "settings"}}
+        own = {"calibrate": {"model", "datamodule", "settings"}, "predict": {"return_predictions", "weights_only"}}
+        inherited = LightningCLI.subcommands()
+        return {**inherited, **{name: inherited.get(name, set()) | skipped for name, skipped in own.items()}}
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser: LightningArgumentParser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "predict":
+            parser.add_class_arguments(predictions.PredictionSettings)
+        return parser
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """As Lightning's, but a configuration may be given by its name."""
@@ -127,6 +137,7 @@ class CLI(LightningCLI):
         if Path(config.name).name != config.name or config.name in {"", ".", ".."}:
             raise TrainingError(f"Expected `name` to be a plain folder name, but got {config.name!r}.")
         self.run_folder = Path(config.runs) / config.name
+        self.record = self._record() if self.subcommand != "fit" else None
         network = config.model.init_args.network
         for name, default in network_sizes.left_out(
             resolve_name(network.class_path), network.get("init_args") or {}
@@ -134,13 +145,32 @@ class CLI(LightningCLI):
             self._parser(self.subcommand).link_arguments(
                 "data",
                 f"model.init_args.network.init_args.{name}",
-                partial(network_sizes.of, name, default),
+                lambda data, name=name, default=default: network_sizes.of(name, default, self.follow(data)),
                 apply_on="instantiate",
             )
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         if torch.cuda.is_available():
             torch.set_float32_matmul_precision("high")
+
+    def instantiate_classes(self) -> None:
+        super().instantiate_classes()
+        self.follow(self.datamodule)
+
+    def follow(self, data: TensorDataModule) -> TensorDataModule:
+        """The data, which keep to what the checkpoint says of them, if there is one that does."""
+        if self.record is not None and data.trained is None:
+            data.ids = tuple(self.config[self.subcommand].get("ids", ()))
+            data.follow(self.record, cast("Purpose", self.subcommand))
+        return data
+
+    def _record(self) -> DataRecord | None:
+        """What the checkpoint of this command says about its data."""
+        config = self.config[self.subcommand]
+        if config.ckpt_path in LIGHTNINGS_OWN:
+            config.ckpt_path = str(self.run_folder / "checkpoints" / f"{config.ckpt_path}.ckpt")
+        config.ckpt_path = config.ckpt_path or self._existing()
+        return data_record(config.ckpt_path, required=self.subcommand != "calibrate")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         settings = self.settings.trainer
@@ -240,7 +270,7 @@ class CLI(LightningCLI):
         """
         output = output or str(self.servable)
         source = ckpt_path or self._existing()
-        if getattr(datamodule, "scale", None) is None and not is_own(read_content(source), model):
+        if getattr(datamodule, "scale", None) is None and not is_own(file.read_content(source), model):
             # The wrong scale breaks nothing that a program could see; the measured accuracy shows it.
             print(
                 "dubio-train: note: the weights come from elsewhere; inputs are normalised by mean and std of the "
@@ -261,20 +291,29 @@ class CLI(LightningCLI):
         if self.trainer.is_global_zero and self.model.tested is not None:
             self._print_classes(self.model.tested)
 
-    def after_predict(self) -> None:
-        """Write what Lightning only returns: one line a test row."""
+    def before_predict(self) -> None:
+        predictions.check_path(self._predictions())
+
+    def predict(self, model: Classifier, datamodule: TensorDataModule, ckpt_path: str) -> None:
+        """Answer every row of the source as the service would, and write a table.
+
+        Args:
+            model: The network as configured; the one that answers is built by the checkpoint.
+            datamodule: Gives the rows, which need no labels.
+            ckpt_path: Calibrated checkpoint.
+        """
         if not self.trainer.is_global_zero:
             return
-        probabilities_BC = torch.cat(self.trainer.predict_loop.predictions)
-        path = self.run_folder / "predictions.csv"
-        self.run_folder.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["row", "label", *self.datamodule.classes])
-            labels = [self.datamodule.classes[index] for index in probabilities_BC.argmax(1).tolist()]
-            for row, (label, probabilities_C) in enumerate(zip(labels, probabilities_BC.tolist(), strict=True)):
-                writer.writerow([row, label, *(f"{probability:.6f}" for probability in probabilities_C)])
-        Console().print(f"deterministic predictions for {len(probabilities_BC)} test rows: {path}")
+        # The configuration is the user's own, so the module of the network that it names may be imported.
+        device = str(self.trainer.strategy.root_device)
+        predictor = load(ckpt_path, device=device, trusted=[type(model.network).__module__])
+        frame, path = predictions.predict(predictor, datamodule), self._predictions()
+        predictions.write(frame, path)
+        print(f"{len(frame)} predictions: {path}")
+
+    def _predictions(self) -> Path:
+        """The file that predictions are written to."""
+        return Path(self.settings.output or self.run_folder / "predictions.csv")
 
     def _print_classes(self, figures: report.ClassFigures) -> None:
         classes = self.datamodule.classes
@@ -297,13 +336,11 @@ class CLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
-        if subcommand in {"validate", "test", "predict"}:
-            # Without a path, Lightning would quietly test random weights.
-            kwargs["ckpt_path"] = kwargs["ckpt_path"] or self._existing()
-        if kwargs["ckpt_path"] not in {None, *LIGHTNINGS_OWN}:
+        if subcommand == "fit" and kwargs["ckpt_path"] not in {None, *LIGHTNINGS_OWN}:
             # Lightning's own errors for a file that is damaged, or that would run code, fill a screen.
-            content = read_content(kwargs["ckpt_path"])
-            if subcommand == "fit" and "optimizer_states" not in content:
+            content = file.read_content(kwargs["ckpt_path"])
+            file.data_record(kwargs["ckpt_path"], content)
+            if "optimizer_states" not in content:
                 raise TrainingError(
                     f"Expected a checkpoint that a fit can go on from, but {kwargs['ckpt_path']} holds weights alone; "
                     "give one of `checkpoints/last.ckpt`, or start without `--ckpt_path`."

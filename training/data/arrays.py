@@ -41,7 +41,17 @@ class Arrays(FileDataModule):
 
     def read(self) -> Dataset:
         arrays = self._arrays()
-        x, y = (self._require(arrays, name) for name in ("x", "y"))
+        x = self._require(arrays, "x")
+        for name in self.ids:
+            if len(self._require(arrays, name)) != len(x):
+                raise UnreadableData(f"{self.path}: expected `{name}` to have one value for each of {len(x)} rows.")
+        ids = {name: arrays[name].tolist() for name in self.ids}
+        unlabelled = self.unlabelled(len(x))
+        if unlabelled is not None:
+            labels, classes = unlabelled
+            parts = self.divide(labels, classes)
+            return Dataset.of_numbers(Examples(self._inputs(x), labels).divide(parts), classes, parts=parts, ids=ids)
+        y = self._require(arrays, "y")
         if y.ndim != 1 or len(x) != len(y):
             raise UnreadableData(
                 f"{self.path}: expected `y` to have one label for each of the {len(x)} rows of `x`, but got shape "
@@ -58,8 +68,8 @@ class Arrays(FileDataModule):
                 f"{self.path}: expected `split` to name the split of each of {len(y)} rows, but got shape "
                 f"{list(own.shape)}."
             )
-        splits = Examples(x, labels).divide(self.divide(labels, classes, own))
-        return Dataset.of_numbers(splits, classes, self.scale)
+        parts = self.divide(labels, classes, own)
+        return Dataset.of_numbers(Examples(x, labels).divide(parts), classes, self.scale, parts=parts)
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         path = self.file()
@@ -72,7 +82,7 @@ class Arrays(FileDataModule):
                     raise UnreadableData(
                         f"{self.path}: holds one array, but two are needed; numpy.savez(path, x=x, y=y)."
                     )
-                return {name: content[name] for name in ("x", "y", "classes", "split") if name in content}
+                return {name: content[name] for name in ("x", "y", "classes", "split", *self.ids) if name in content}
         except TrainingError:
             raise
         except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:

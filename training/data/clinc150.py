@@ -85,14 +85,22 @@ class CLINC150(TensorDataModule):
     def read(self) -> Dataset:
         """The intents, sorted, and the tokenizer that the training questions taught."""
         classes = tuple(sorted({label for _, label in self._content["train"]}))
-        learned = tokenizer.learn(
+        learned = self.tokenizer or tokenizer.learn(
             [text for text, _ in self._content["train"]], self.kind, self.tokens, True, self.length
         )
         train, pool, test = (self._examples(part, classes, Tokens(learned)) for part in ("train", "val", "test"))
         sizes: dict[SplitName, int] = {"validation": self.validation, "select": self.select}
         sizes["calibration"] = len(pool.labels) - self.validation - self.select
-        splits = pool.divide(split(pool.labels, sizes, self.seed, classes))
-        return Dataset({"train": train, **splits, "test": test}, classes, tokenizer.describe(learned))
+        parts = split(pool.labels, sizes, self.seed, classes)
+        splits = {"train": train, **pool.divide(parts), "test": test}
+        parts = {name: len(train.labels) + rows for name, rows in parts.items()}
+        parts["train"] = np.arange(len(train.labels))
+        parts["test"] = len(train.labels) + len(pool.labels) + np.arange(len(test.labels))
+        return Dataset(splits, classes, tokenizer.describe(learned), parts)
+
+    def settings(self) -> dict[str, Any]:
+        own = {"validation": self.validation, "select": self.select}
+        return {**super().settings(), **own, "tokenizer": self.kind, "tokens": self.tokens, "length": self.length}
 
     def _examples(self, part: str, classes: tuple[str, ...], tokens: Tokens) -> Examples:
         number = {name: index for index, name in enumerate(classes)}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,11 @@ class Examples:
         return {name: Examples(self.x[rows], self.labels[rows]) for name, rows in parts.items()}
 
 
+def number_rows(row: int) -> str:
+    """Where a row is, counted from 0."""
+    return f"row {row}"
+
+
 @dataclass(frozen=True)
 class Dataset:
     """What a data module reads.
@@ -41,18 +47,45 @@ class Dataset:
         splits: The rows of each split.
         classes: Names of the classes, in the order of the logits.
         input: Shape and normalisation, fitted on the training rows.
+        parts: Numbers of the same rows in the source; by default they follow each other, split by split.
+        at: Where the row of a number is, as in "line 3".
+        ids: Columns of the source that say which row is which, by name, one value for each row of the source.
     """
 
     splits: Mapping[SplitName, Examples]
     classes: tuple[str, ...]
     input: InputSpec
+    parts: Mapping[SplitName, IntArray] | None = None
+    at: Callable[[int], str] = number_rows
+    ids: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     @staticmethod
     def of_numbers(
-        splits: Mapping[SplitName, Examples], classes: tuple[str, ...], scale: tuple[Scale, Scale] | None = None
+        splits: Mapping[SplitName, Examples],
+        classes: tuple[str, ...],
+        scale: tuple[Scale, Scale] | None = None,
+        **more: Any,
     ) -> Dataset:
         """Images or rows of numbers, described by `fit_input`."""
-        return Dataset(splits, classes, fit_input(splits["train"].x, scale))
+        return Dataset(splits, classes, fit_input(splits["train"].x, scale), **more)
+
+    @property
+    def rows(self) -> Mapping[SplitName, IntArray]:
+        """Numbers of the rows of each split in the source."""
+        if self.parts is not None:
+            return self.parts
+        ends = np.cumsum([len(examples.labels) for examples in self.splits.values()])
+        return dict(zip(self.splits, np.split(np.arange(ends[-1]), ends[:-1]), strict=True))
+
+    def whole(self) -> Examples:
+        """All rows in the order of the source."""
+        names = list(self.splits)
+        order = np.argsort(np.concatenate([self.rows[name] for name in names]))
+        x, labels = (
+            np.concatenate(parts)
+            for parts in ([self.splits[name].x for name in names], [self.splits[name].labels for name in names])
+        )
+        return Examples(x[order], labels[order])
 
 
 def fit_input(x: npt.NDArray[np.generic], scale: tuple[Scale, Scale] | None = None) -> InputSpec:

@@ -18,4 +18,5 @@ class Digits(FractionDataModule):
         digits = load_digits()
         examples = Examples(digits.images[:, np.newaxis].astype(np.float32), digits.target.astype(np.int64))
         classes = tuple(map(str, digits.target_names))
-        return Dataset.of_numbers(examples.divide(self.divide(examples.labels, classes)), classes)
+        parts = self.divide(examples.labels, classes)
+        return Dataset.of_numbers(examples.divide(parts), classes, parts=parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -32,10 +33,11 @@ def drop(dataset: Dataset) -> Dataset:
     Raises:
         InvalidSplit: If a split would lose its last row of a class.
     """
-    splits = {}
+    splits, parts = {}, {}
     for name, repeats_N in repeated(dataset.splits).items():
         examples = dataset.splits[name]
         splits[name] = Examples(examples.x[~repeats_N], examples.labels[~repeats_N])
+        parts[name] = dataset.rows[name][~repeats_N]
         lost = np.setdiff1d(examples.labels, splits[name].labels)
         if len(lost):
             raise InvalidSplit(
@@ -43,7 +45,7 @@ def drop(dataset: Dataset) -> Dataset:
                 f"has no row of class {dataset.classes[lost[0]]!r}; merge the class with another, drop it, or set "
                 "`data.init_args.duplicates: keep`."
             )
-    return Dataset(splits, dataset.classes, dataset.input)
+    return replace(dataset, splits=splits, parts=parts)
 
 
 def told(splits: Mapping[SplitName, Examples]) -> str | None:

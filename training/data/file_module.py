@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dubio.training.data.dataset import Scale
+from dubio.training.data.dataset import Scale, number_rows
 from dubio.training.data.grouped_splits import split_by_time, split_groups
-from dubio.training.data.module import FractionDataModule
+from dubio.training.data.module import FractionDataModule, Parts
 from dubio.training.data.splits import SPLITS, IntArray, SplitName
 from dubio.training.errors import NO_QUANTITIES, DataUnavailable, InvalidSplit, TrainingError, UnreadableData
 
@@ -41,6 +41,8 @@ class FileDataModule(FractionDataModule, ABC):
                 "Expected `data.init_args.mean` and `data.init_args.std` both or neither, but got one of them."
             )
         self.caveat: str | None = None  # what the division means for the promise
+        self._groups_N: npt.NDArray[Any] | None = None
+        self._times_N: IntArray | None = None
         self.scale: tuple[Scale, Scale] | None = None if mean is None or std is None else (mean, std)
 
     def file(self) -> Path:
@@ -60,7 +62,7 @@ class FileDataModule(FractionDataModule, ABC):
         own: npt.NDArray[Any] | None = None,
         groups: npt.NDArray[Any] | None = None,
         times: IntArray | None = None,
-    ) -> dict[SplitName, IntArray]:
+    ) -> Parts:
         """Row numbers a split.
 
         Args:
@@ -78,20 +80,16 @@ class FileDataModule(FractionDataModule, ABC):
                 "Expected `data.init_args.split`, or `group` and `time`, but got both: a column that says the split of "
                 "each row leaves nothing to divide; leave one of them out."
             )
+        self.divided, self._groups_N, self._times_N = own is not None, groups, times
         if own is None:
-            sizes = self.fractions.counts(len(labels_N))
-            if times is not None:
-                return self._warn_of_groups(split_by_time(labels_N, times, sizes, classes, groups), groups)
-            if groups is not None:
-                return self._warn_of_groups(split_groups(labels_N, groups, sizes, self.seed, classes), groups)
             return super().divide(labels_N, classes)
         for row in np.flatnonzero(~np.isin(own, SPLITS))[:1]:
             raise InvalidSplit(
                 f"{self.path}: expected every row's split to be one of {', '.join(SPLITS)}, but row {row} has "
                 f"{str(own[row])[:40]!r}."
             )
-        parts: dict[SplitName, IntArray] = {name: np.flatnonzero(own == name) for name in SPLITS}
-        for name, rows in parts.items():
+        parts: Parts = {name: np.flatnonzero(own == name) for name in SPLITS}
+        for name, rows in parts.items() if self.trained is None else ():
             absent = set(range(len(classes))) - set(labels_N[rows].tolist())
             if absent:
                 raise InvalidSplit(
@@ -100,19 +98,33 @@ class FileDataModule(FractionDataModule, ABC):
                 )
         return parts
 
-    def _warn_of_groups(
-        self, parts: dict[SplitName, IntArray], groups: npt.NDArray[Any] | None
-    ) -> dict[SplitName, IntArray]:
-        if groups is not None:
+    def parts_of(self, labels_N: IntArray, sizes: Mapping[SplitName, int], classes: Sequence[str]) -> Parts:
+        if self._times_N is not None:
+            parts = split_by_time(labels_N, self._times_N, sizes, classes, self._groups_N)
+        elif self._groups_N is not None:
+            parts = split_groups(labels_N, self._groups_N, sizes, self.seed, classes)
+        else:
+            return super().parts_of(labels_N, sizes, classes)
+        if self._groups_N is not None:
             rows = parts["calibration"]
+            groups = len(np.unique(self._groups_N[rows]))
             self.caveat = (
-                f"the {len(rows)} calibration rows are of {len(np.unique(groups[rows]))} groups, whose rows are alike; "
-                "the promise counts each as if it were new, so the fewer groups there are, the lower is its confidence."
+                f"the {len(rows)} calibration rows are of {groups} groups, whose rows are alike; the promise counts "
+                "each as if it were new, so the fewer groups there are, the lower is its confidence."
             )
         return parts
 
+    @property
+    def divides(self) -> bool:
+        """Whether rows are divided at all: a test, or predictions, take them as they come."""
+        return self.purpose in (None, "calibrate")
+
     def encode_labels(
-        self, values: npt.NDArray[np.generic], given: Sequence[str] | None, what: str
+        self,
+        values: npt.NDArray[np.generic],
+        given: Sequence[str] | None,
+        what: str,
+        at: Callable[[int], str] = number_rows,
     ) -> tuple[IntArray, tuple[str, ...]]:
         """Class of each row, and the names of the classes.
 
@@ -120,6 +132,7 @@ class FileDataModule(FractionDataModule, ABC):
             values: One a row: names, or integers that count the names from 0.
             given: Names in the order of the logits; by default the values, sorted.
             what: Names the values in messages.
+            at: Says where the row of a number is.
 
         Raises:
             UnreadableData: If a value is not among the names, or a name has no rows.
@@ -130,6 +143,9 @@ class FileDataModule(FractionDataModule, ABC):
                 f"{self.path}: expected {what} to hold integers or names, but got {values.dtype}. {NO_QUANTITIES} Or, "
                 "if they count classes, convert them to integers."
             )
+        if self.trained is not None:
+            classes = tuple(self.trained.classes)
+            return self._trained_labels(values, given, what, at, classes), classes
         if given is None:
             distinct, labels_N = np.unique(values, return_inverse=True)
             names = tuple(map(str, distinct.tolist()))
@@ -154,6 +170,40 @@ class FileDataModule(FractionDataModule, ABC):
                 "out."
             )
         return labels_N.astype(np.int64), names
+
+    def _trained_labels(
+        self,
+        values: npt.NDArray[np.generic],
+        given: Sequence[str] | None,
+        what: str,
+        at: Callable[[int], str],
+        classes: tuple[str, ...],
+    ) -> IntArray:
+        """Class of each row as the checkpoint counts them; rows of every class need not be there."""
+        position = {name: index for index, name in enumerate(classes)}
+        counted = dict(enumerate(given or ())) if values.dtype.kind in "iu" else {}
+        names = [counted.get(value, "") if counted else str(value) for value in values.tolist()]
+        for row, name in enumerate(names):
+            if name not in position:
+                raise UnreadableData(
+                    f"{self.path}: expected {what} to be one of the checkpoint's classes, {_some(classes)}, but "
+                    f"{at(row)} has {name or values[row]!s:.40}; name the classes as in the fit."
+                )
+        return np.array([position[name] for name in names], dtype=np.int64)
+
+    def unlabelled(self, rows: int) -> tuple[IntArray, tuple[str, ...]] | None:
+        """Labels and classes where none are needed: for predictions by a checkpoint; otherwise None."""
+        if self.trained is None or self.purpose != "predict":
+            return None
+        return np.zeros(rows, dtype=np.int64), tuple(self.trained.classes)
+
+    def settings(self) -> dict[str, Any]:
+        mean, std = self.scale or (None, None)
+        return {**super().settings(), "mean": _plain(mean), "std": _plain(std)}
+
+
+def _plain(scale: Scale | None) -> float | list[float] | None:
+    return list(scale) if isinstance(scale, Sequence) else scale
 
 
 def _some(names: Sequence[str]) -> str:

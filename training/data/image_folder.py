@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from rich.progress import track
 
 from dubio.models.errors import InvalidInput
 from dubio.models.inputs.image import ImageReader, Picture
-from dubio.models.inputs.spec import ImageFiles
+from dubio.models.inputs.spec import ImageFiles, InputSpec
 from dubio.training.data import image_files
 from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.file_module import FileDataModule
@@ -56,18 +57,38 @@ class ImageFolder(FileDataModule):
     def read(self) -> Dataset:
         if not self.path.is_dir():
             raise DataUnavailable(f"{self.path}: no such folder; set `data.init_args.path` to yours.")
+        followed = self.trained
+        channels, *size = followed.input.shape if followed else (self.channels, *(self.size or ()))
+        resize = self.size is not None if followed is None else _resizes(followed.input)
+        reader = ImageReader(channels, (size[0], size[1]) if size else None, resize=resize)
+        if self.purpose == "predict":
+            return self._unlabelled(reader)
         listing = image_files.find(self.path, self.nested)
         self._say(listing.describe_skipped())
+        files = [file.path for file in listing.files]
         labels, classes = self.encode_labels(np.array([file.label for file in listing.files]), None, "the folders")
-        own = self._own(listing.files, labels, classes)
-        splits = Examples(self._pixels(listing.files), labels).divide(self.divide(labels, classes, own))
-        dataset = Dataset.of_numbers(splits, classes, self.scale)
+        parts = self.divide(labels, classes, self._own(listing.files, labels, classes))
+        splits = Examples(self._pixels(files, reader), labels).divide(parts)
+        return self._described(Dataset.of_numbers(splits, classes, self.scale, parts=parts, at=lambda i: str(files[i])))
+
+    def _unlabelled(self, reader: ImageReader) -> Dataset:
+        """All images below the folder, whatever their folders are called."""
+        files = sorted(file for file in self.path.rglob("*") if file.suffix.lower() in image_files.SUFFIXES)
+        if not files:
+            raise UnreadableData(f"{self.path}: expected images in PNG, JPEG or WebP, but there is none.")
+        labels, classes = np.zeros(len(files), dtype=np.int64), tuple(self.trained.classes if self.trained else ())
+        parts = self.divide(labels, classes)
+        splits = Examples(self._pixels(files, reader), labels).divide(parts)
+        ids = {"file": [file.relative_to(self.path).as_posix() for file in files]}
+        return self._described(Dataset.of_numbers(splits, classes, parts=parts, ids=ids))
+
+    def _described(self, dataset: Dataset) -> Dataset:
+        """With how files became pixels, so that the service does the same."""
         files = ImageFiles(resize=None if self.size is None else "bilinear")
         return replace(dataset, input=dataset.input.model_copy(update={"files": files}))
 
-    def _pixels(self, files: Sequence[ImageFile]) -> npt.NDArray[np.uint8]:
+    def _pixels(self, files: Sequence[Path], reader: ImageReader) -> npt.NDArray[np.uint8]:
         """Pixels `[N, C, H, W]`."""
-        reader = ImageReader(self.channels, self.size, resize=True)
         images: list[npt.NDArray[np.uint8]] = []
         stretched = 0
         # Into a log the bar would write nothing but empty lines.
@@ -77,7 +98,7 @@ class ImageFolder(FileDataModule):
             stretched += _is_stretched(picture)
             if images[-1].shape != images[0].shape:
                 raise UnreadableData(
-                    f"{file.path}: expected {_extent(images[0])} pixels, as {files[0].path} has, but it has "
+                    f"{file}: expected {_extent(images[0])} pixels, as {files[0]} has, but it has "
                     f"{_extent(images[-1])}; set `data.init_args.size`."
                 )
         if stretched:
@@ -110,9 +131,14 @@ class ImageFolder(FileDataModule):
             warnings.warn(f"{self.path}: {fact}.", DataWarning, stacklevel=2)
 
 
-def _read(reader: ImageReader, file: ImageFile) -> Picture:
+def _resizes(spec: InputSpec) -> bool:
+    """Whether files of any size were brought to that of the inputs."""
+    return spec.files is not None and spec.files.resize is not None
+
+
+def _read(reader: ImageReader, file: Path) -> Picture:
     try:
-        return reader.read(file.path.read_bytes(), str(file.path))
+        return reader.read(file.read_bytes(), str(file))
     except (InvalidInput, OSError) as error:
         raise UnreadableData(str(error)) from error
 

@@ -83,8 +83,13 @@ class MNISTFiles(TensorDataModule):
                 f"Expected `validation`, `select` and `calibration` together to leave images for training, but "
                 f"they take {sum(self.sizes.values())} of {len(pool.labels)}."
             )
-        splits = pool.divide(split(pool.labels, {"train": train, **self.sizes}, self.seed, self.names))
-        return Dataset.of_numbers({**splits, "test": test}, self.names)
+        parts = split(pool.labels, {"train": train, **self.sizes}, self.seed, self.names)
+        splits = {**pool.divide(parts), "test": test}
+        parts["test"] = len(pool.labels) + np.arange(len(test.labels))
+        return Dataset.of_numbers(splits, self.names, parts=parts)
+
+    def settings(self) -> dict[str, Any]:
+        return super().settings() | dict(self.sizes.items())
 
     @property
     def _usual(self) -> list[Path]:

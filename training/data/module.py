@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,14 +14,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 from dubio.models import InputSpec
+from dubio.models.checkpoint.data_record import DataRecord, Division
 from dubio.models.inputs import encoding
+from dubio.models.inputs.text import TokenizerSpec
 from dubio.training.data import duplicates as duplicate_rows
 from dubio.training.data.dataset import Dataset, Examples
-from dubio.training.data.splits import IntArray, SplitFractions, SplitName, split
-from dubio.training.errors import TrainingError
+from dubio.training.data.division import MEASURED, Purpose, as_trained, describe_division, same_division
+from dubio.training.data.splits import SPLITS, IntArray, SplitFractions, SplitName, split
+from dubio.training.errors import TrainingError, UnreadableData
 
 Sampling = Literal["shuffled", "balanced"]
 Duplicates = Literal["keep", "drop"]
+Parts = dict[SplitName, IntArray]  # row numbers a split
 
 
 class BatchedTensorDataset(TensorDataset):
@@ -52,9 +57,18 @@ class TensorDataModule(LightningDataModule, ABC):
             all classes equally often (`balanced`).
         duplicates: Whether rows of which another split has an exact duplicate stay where they are (`keep`), or only the
             first of them does, in the order of the splits (`drop`).
+
+    Attributes:
+        trained: What a checkpoint says about its data, which this module then follows; None for a fit.
+        purpose: What the rows are for, where a checkpoint is followed.
+        ids: Columns that predictions carry over, to say which row is which.
     """
 
     title: str
+    trained: DataRecord | None = None
+    purpose: Purpose | None = None
+    ids: tuple[str, ...] = ()
+    divided = False  # whether the source says itself, row by row, which split each belongs to
 
     def __init__(
         self,
@@ -74,6 +88,7 @@ class TensorDataModule(LightningDataModule, ABC):
         self.sampling = sampling
         self.duplicates = duplicates
         self._dataset: Dataset | None = None
+        self._division: Division | None = None
 
     @abstractmethod
     def read(self) -> Dataset:
@@ -82,10 +97,125 @@ class TensorDataModule(LightningDataModule, ABC):
     def load(self) -> Dataset:
         """The data set, which is read on the first call."""
         if self._dataset is None:
-            self._dataset = self.read()
-            if self.duplicates == "drop":
-                self._dataset = duplicate_rows.drop(self._dataset)
+            dataset = self.read()
+            if self.trained is not None:
+                dataset = self._as_trained(dataset, self.trained)
+            elif self.duplicates == "drop":
+                dataset = duplicate_rows.drop(dataset)
+            self._dataset = dataset
         return self._dataset
+
+    def follow(self, trained: DataRecord, purpose: Purpose) -> None:
+        """Encodes, names and divides as a checkpoint says, from now on.
+
+        Args:
+            trained: Of the checkpoint.
+            purpose: What the rows are for; for predictions the source need have no labels.
+
+        Raises:
+            TrainingError: If a setting asks for another encoding.
+        """
+        settings, used = self.settings(), trained.divisions[0].settings
+        for name in sorted((settings.keys() & used.keys()) - {"seed", "duplicates", *SPLITS}):
+            if settings[name] != used[name]:
+                raise TrainingError(
+                    f"Expected `data.init_args.{name}` to be {used[name]}, as the inputs of this checkpoint are "
+                    f"encoded, but got {settings[name]}; set it so, or fit again with yours."
+                )
+        self.trained, self.purpose, self._dataset, self._division = trained, purpose, None, None
+
+    def is_that_of(self, trained: DataRecord) -> bool:
+        """Whether this module was read for the very fit that a checkpoint is of, so that nothing need be read again."""
+        return (
+            self._dataset is not None
+            and self.input == trained.input
+            and same_division(self.division, trained.divisions[0])
+        )
+
+    def refuse_other(self, trained: DataRecord) -> None:
+        """Refuses to go on with a checkpoint whose rows these are not, or which divided or encoded them otherwise.
+
+        Raises:
+            TrainingError: Says which setting differs.
+        """
+        if self.trained is not None or self.is_that_of(trained):
+            return
+        used, own = trained.divisions[0].settings, self.settings()
+        differ = [
+            f"`data.init_args.{name}` is {own[name]} and was {used[name]}"
+            for name in own
+            if own[name] != used.get(name, own[name])
+        ]
+        raise TrainingError(
+            f"{self.title}: expected the rows of the checkpoint, divided and encoded as they were for it, but "
+            f"{' and '.join(differ) or 'they are others'}: rows that were trained on would be held out now. Set "
+            "`data` as it was, or start without `--ckpt_path`."
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """What divides and encodes the rows, as plain data: a checkpoint keeps it, to say what differs later."""
+        return {"seed": self.seed, "duplicates": self.duplicates}
+
+    @property
+    def division(self) -> Division:
+        """Which row went where."""
+        if self._division is None:
+            self._division = describe_division(self.load(), self.title, self.settings())
+        return self._division
+
+    @property
+    def divisions(self) -> list[Division]:
+        """That of the fit and, if the rows of this source are others, that of this source."""
+        if self.trained is None:
+            return [self.division]
+        known = [each for each in self.trained.divisions if same_division(each, self.division)]
+        return list(self.trained.divisions) if known else [self.trained.divisions[0], self.division]
+
+    @property
+    def record(self) -> DataRecord:
+        """What a checkpoint of a fit on these data has to say about them."""
+        return DataRecord(input=self.input, classes=list(self.classes), divisions=[self.division])
+
+    @property
+    def tokenizer(self) -> TokenizerSpec | None:
+        """That of the checkpoint that is followed, if there is one."""
+        return None if self.trained is None else self.trained.input.tokenizer
+
+    def divide_new(
+        self, labels_N: IntArray, rows: Mapping[SplitName, IntArray], purpose: Purpose
+    ) -> Mapping[SplitName, IntArray]:
+        """Row numbers a split, of a source that is not the one of the fit.
+
+        Args:
+            labels_N: Class of each row.
+            rows: The division that `read` gave.
+            purpose: What the rows are for.
+        """
+        return rows
+
+    def _as_trained(self, dataset: Dataset, trained: DataRecord) -> Dataset:
+        whole, rows = dataset.whole(), dataset.rows
+        for what, was, now in (
+            ("inputs of kind", trained.input.kind, dataset.input.kind),
+            ("inputs of shape", list(trained.input.shape), list(whole.x.shape[1:])),
+            ("the classes", trained.classes[:10], list(dataset.classes[:10])),
+        ):
+            if was != now:
+                raise UnreadableData(f"{self.title}: expected {what} {was}, as the checkpoint has, but got {now}.")
+        together: dict[SplitName, IntArray] = {"test": np.arange(len(whole.labels))}
+        dataset = replace(dataset, splits={"test": whole}, parts=together, input=trained.input)
+        purpose = self.purpose
+        if purpose is None or purpose == "predict":
+            return dataset
+        return as_trained(
+            dataset,
+            trained,
+            purpose,
+            self.title,
+            self.settings(),
+            own=rows if self.divided else None,
+            new=lambda: self.divide_new(whole.labels, rows, purpose),
+        )
 
     @property
     def splits(self) -> Mapping[SplitName, Examples]:
@@ -174,10 +304,29 @@ class FractionDataModule(TensorDataModule, ABC):
         super().__init__(batch_size=batch_size, seed=seed, sampling=sampling, duplicates=duplicates)
         self.fractions = SplitFractions(**fractions)
 
-    def divide(self, labels_N: IntArray, classes: Sequence[str]) -> dict[SplitName, IntArray]:
+    def parts_of(self, labels_N: IntArray, sizes: Mapping[SplitName, int], classes: Sequence[str]) -> Parts:
+        """So many rows a split."""
+        return split(labels_N, sizes, self.seed, classes)
+
+    def divide(self, labels_N: IntArray, classes: Sequence[str]) -> Parts:
         """Row numbers a split.
 
         Raises:
             InvalidSplit: If the rows cannot be divided so that every split has every class.
         """
-        return split(labels_N, self.fractions.counts(len(labels_N)), self.seed, classes)
+        if self.trained is not None:
+            return {"train": np.arange(len(labels_N))}  # the checkpoint says later which row belongs where
+        return self.parts_of(labels_N, self.fractions.counts(len(labels_N)), classes)
+
+    def divide_new(
+        self, labels_N: IntArray, rows: Mapping[SplitName, IntArray], purpose: Purpose
+    ) -> Mapping[SplitName, IntArray]:
+        """All rows are for the one purpose; those to calibrate on are divided by the fractions, without `train`."""
+        if self.divided or self.trained is None:
+            return rows
+        if purpose != "calibrate":
+            return {MEASURED[purpose][0]: np.arange(len(labels_N))}
+        return self.parts_of(labels_N, self.fractions.counts(len(labels_N), MEASURED[purpose]), self.trained.classes)
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), **asdict(self.fractions)}

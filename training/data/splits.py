@@ -59,11 +59,13 @@ class SplitFractions:
             shares = " + ".join(f"{name} {fraction}" for name, fraction in fractions.items())
             raise InvalidSplit(f"Expected the split fractions to add up to 1, but {shares} = {total:g}.")
 
-    def counts(self, num_rows: int) -> dict[SplitName, int]:
-        """Rows a split, which add up to `num_rows`."""
+    def counts(self, num_rows: int, splits: Sequence[SplitName] = SPLITS) -> dict[SplitName, int]:
+        """Rows a split, which add up to `num_rows`, in the proportions of some of the fractions."""
         # Rounding the running total, not each share, makes the counts add up.
-        edges = np.rint(np.cumsum(list(asdict(self).values())) * num_rows).astype(int)
-        return dict(zip(SPLITS, np.diff(edges, prepend=0).tolist(), strict=True))
+        total = np.cumsum([asdict(self)[name] for name in splits])
+        shares = total if len(splits) == len(SPLITS) else total / total[-1]
+        edges = np.rint(shares * num_rows).astype(int)
+        return dict(zip(splits, np.diff(edges, prepend=0).tolist(), strict=True))
 
 
 def split(

@@ -54,7 +54,8 @@ class Synthetic(FractionDataModule):
         x, labels = self._draw()
         examples = Examples(x.astype(np.float32), labels.astype(np.int64))
         classes = tuple(map(str, range(self.num_classes)))
-        return Dataset.of_numbers(examples.divide(self.divide(examples.labels, classes)), classes)
+        parts = self.divide(examples.labels, classes)
+        return Dataset.of_numbers(examples.divide(parts), classes, parts=parts)
 
     def _draw(self) -> tuple[np.ndarray, np.ndarray]:
         common = {"n_samples": self.rows, "random_state": self.seed}

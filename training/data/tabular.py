@@ -77,20 +77,44 @@ class Table(FileDataModule):
         self.group, self.time = group, time
 
     def read(self) -> Dataset:
-        file = TableFile(self.file(), self.separator, self.categorical)
+        known = self._trained_columns()
+        texts = [column.name for column in known if column.kind == "categorical"] if known else self.categorical
+        file = TableFile(self.file(), self.separator, texts)
         self._require_columns(file.frame)
-        labels_N, classes = self._labels(file)
+        labels_N, classes = self.unlabelled(len(file.frame)) or self._labels(file)
         parts = self.divide(labels_N, classes, self._own_splits(file), self._groups(file), self._times(file))
         names = self._names(file)
         train = file.frame[parts["train"].tolist()]
         try:
-            table = tabular.Table([table_column.learn(train[name], name in self.categorical) for name in names])
+            table = tabular.Table(
+                known or [table_column.learn(train[name], name in self.categorical) for name in names]
+            )
             values = {name: _as_json(file.frame[name], table.columns[name].kind) for name in names}
             x = table.encode(values, lambda row, name: f"{file.at(row)}, column {name!r}")
         except (InvalidInput, UnreadableData) as error:
             raise UnreadableData(f"{self.path}: {error}") from error
         splits = Examples(x, labels_N).divide(parts)
-        return Dataset(splits, classes, self._input(table, splits["train"].x))
+        return Dataset(
+            splits,
+            classes,
+            self._input(table, splits["train"].x),
+            parts,
+            file.at,
+            {name: file.frame[name].to_list() for name in self.ids},
+        )
+
+    def _trained_columns(self) -> Sequence[tabular.NumericColumn | tabular.CategoricalColumn]:
+        """Those of the checkpoint that is followed, if one is."""
+        columns = self.trained.input.columns if self.trained else None
+        if columns is None:
+            return ()
+        names = [column.name for column in columns]
+        if self.columns is not None and list(self.columns) != names:
+            raise TrainingError(
+                f"Expected `data.init_args.columns` to be {names[:20]}, as the checkpoint has, but got "
+                f"{list(self.columns)[:20]}; leave it out, or fit again with yours."
+            )
+        return columns
 
     def _input(self, table: tabular.Table, train_NF: npt.NDArray[np.generic]) -> InputSpec:
         """Columns as the training rows have them; mean and std of the numeric ones."""
@@ -111,8 +135,16 @@ class Table(FileDataModule):
     def _names(self, file: TableFile) -> list[str]:
         """The columns that the network sees, without what no checkpoint can keep, and without names among numbers."""
         # Who and when are no inputs, unless they are asked for.
-        unseen = {self.target, self.split, *self.ignore, *({self.group, self.time} - set(self.columns or ()))}
+        unseen = {
+            self.target,
+            self.split,
+            *self.ignore,
+            *self.ids,
+            *({self.group, self.time} - set(self.columns or ())),
+        }
         names = [name for name in self.columns or file.frame.columns if name not in unseen]
+        if self._trained_columns():
+            names = self._only_trained(names)
         if not names:
             raise UnreadableData(f"{self.path}: expected columns beside {self.target!r}, but there are none.")
         if len(names) > MAX_COLUMNS:
@@ -130,8 +162,19 @@ class Table(FileDataModule):
                 file.refuse_text_among_numbers(name)
         return names
 
+    def _only_trained(self, names: Sequence[str]) -> list[str]:
+        known = [column.name for column in self._trained_columns()]
+        for name in names:
+            if name not in known:
+                cure = did_you_mean(name, known, f"the checkpoint has {', '.join(map(repr, known[:20]))}.")
+                raise UnreadableData(
+                    f"{self.path}: expected no column that the checkpoint does not have, but got {name[:40]!r}; put it "
+                    f"into `data.init_args.ignore`, or {cure}"
+                )
+        return known
+
     def _own_splits(self, file: TableFile) -> npt.NDArray[np.str_] | None:
-        if self.split is None:
+        if self.split is None or self.purpose == "predict":
             return None
         values = file.frame[self.split]
         for row, value in enumerate(values.to_list()):
@@ -143,7 +186,7 @@ class Table(FileDataModule):
         return values.to_numpy().astype(str)
 
     def _groups(self, file: TableFile) -> npt.NDArray[np.str_] | None:
-        if self.group is None:
+        if self.group is None or not self.divides:
             return None
         values = file.frame[self.group].to_list()
         for row, value in enumerate(values):
@@ -155,7 +198,7 @@ class Table(FileDataModule):
         return np.array(list(map(str, values)))
 
     def _times(self, file: TableFile) -> IntArray | None:
-        if self.time is None:
+        if self.time is None or not self.divides:
             return None
         try:
             return rank_times(file.frame[self.time].to_list(), self.time, file.at)
@@ -180,11 +223,13 @@ class Table(FileDataModule):
                     f"{rule} one of {', '.join(repr(name[:40]) for name in names[:20])}, but got {label[:40]!r}; mend "
                     "it, or set `data.init_args.classes`."
                 )
-        return self.encode_labels(np.array(labels), names, f"column {self.target!r}")
+        return self.encode_labels(np.array(labels), names, f"column {self.target!r}", file.at)
 
     def _require_columns(self, frame: pl.DataFrame) -> None:
-        own = [name for name in (self.split, self.group, self.time) if name is not None]
-        for name in (self.target, *(self.columns or ()), *self.ignore, *self.categorical, *own):
+        own = [name for name in (self.split, *((self.group, self.time) if self.divides else ())) if name is not None]
+        needed = (self.target, *own, *self.ignore, *self.categorical)
+        known = tuple(column.name for column in self._trained_columns())
+        for name in (*(self.columns or known), *self.ids, *(() if self.purpose == "predict" else needed)):
             if name in frame.columns:
                 continue
             if len(frame.columns) == 1 and self.path.suffix != ".parquet":
@@ -198,6 +243,9 @@ class Table(FileDataModule):
 
 def _as_json(values: pl.Series, kind: str) -> Sequence[object]:
     """Values as JSON would bring them."""
-    if kind == "numeric":
+    if kind == "numeric" and values.dtype.is_numeric():
         return values.cast(pl.Float64).fill_nan(None).to_list()
+    if kind == "numeric" and values.dtype == pl.String:  # of another file than the fit's; texts are refused by line
+        numbers = values.cast(pl.Float64, strict=False).to_list()
+        return [value if number is None else number for number, value in zip(numbers, values.to_list(), strict=True)]
     return [value if value != "" else None for value in values.to_list()]

@@ -65,23 +65,32 @@ class Text(FileDataModule):
         rows = list(self._rows(self.file()))
         if not rows:
             raise UnreadableData(f"{self.path}: expected rows, but it has none.")
-        texts, labels = self._values(rows, self.text), self._values(rows, self.label)
-        labels_N, classes = self.encode_labels(np.array(labels), self.class_names, f"`{self.label}`")
-        own = None if self.split is None else np.array(self._values(rows, self.split))
+        texts, at = self._values(rows, self.text), lambda row: f"line {rows[row][0]}"
+        labels_N, classes = self.unlabelled(len(rows)) or self.encode_labels(
+            np.array(self._values(rows, self.label)), self.class_names, f"`{self.label}`", at
+        )
+        own = None if self.split is None or self.purpose == "predict" else np.array(self._values(rows, self.split))
         parts = self.divide(labels_N, classes, own, self._groups(rows), self._times(rows))
-        train = [texts[row] for row in parts["train"]]
-        learned = tokenizer.learn(train, self.kind, self.tokens, self.lowercase, self.length)
+        learned = self.tokenizer or tokenizer.learn(
+            [texts[row] for row in parts["train"]], self.kind, self.tokens, self.lowercase, self.length
+        )
         try:
             x = Tokens(learned).read(texts)
         except InvalidInput as error:
             raise UnreadableData(f"{self.path}, counted from 0: {error}") from error
-        return Dataset(Examples(x, labels_N).divide(parts), classes, tokenizer.describe(learned))
+        splits = Examples(x, labels_N).divide(parts)
+        ids = {name: [self._carried(row, name, line) for line, row in rows] for name in self.ids}
+        return Dataset(splits, classes, tokenizer.describe(learned), parts, at, ids)
+
+    def settings(self) -> dict[str, Any]:
+        own = {"tokenizer": self.kind, "tokens": self.tokens, "lowercase": self.lowercase, "length": self.length}
+        return {**super().settings(), **own}
 
     def _groups(self, rows: list[tuple[int, dict[str, Any]]]) -> npt.NDArray[np.str_] | None:
-        return None if self.group is None else np.array(self._values(rows, self.group))
+        return np.array(self._values(rows, self.group)) if self.group and self.divides else None
 
     def _times(self, rows: list[tuple[int, dict[str, Any]]]) -> IntArray | None:
-        if self.time is None:
+        if self.time is None or not self.divides:
             return None
         try:
             return rank_times(self._values(rows, self.time), self.time, lambda row: f"line {rows[row][0]}")
@@ -127,10 +136,18 @@ class Text(FileDataModule):
     def _values(self, rows: list[tuple[int, dict[str, Any]]], key: str) -> list[str]:
         return [self._value(row, key, line) for line, row in rows]
 
-    def _value(self, row: dict[str, Any], key: str, line: int) -> str:
+    def _carried(self, row: dict[str, Any], key: str, line: int) -> Any:
+        """What a prediction carries over, as it is."""
+        self._require(row, key, line)
+        return row[key]
+
+    def _require(self, row: dict[str, Any], key: str, line: int) -> None:
         if key not in row:
             cure = did_you_mean(key, map(str, row), f"it has {', '.join(map(str, row))[:200]}.")
             raise UnreadableData(f"{self.path}: expected `{key}` in line {line}, but it is absent; {cure}")
+
+    def _value(self, row: dict[str, Any], key: str, line: int) -> str:
+        self._require(row, key, line)
         value = row[key]
         if (type(value) is int and key != self.text) or (type(value) is float and key == self.time):
             return str(value)

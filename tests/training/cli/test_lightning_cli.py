@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 import yaml
@@ -22,6 +23,7 @@ from dubio.models.errors import ModelError
 from dubio.serving.app import create_app
 from dubio.serving.settings import Settings
 from dubio.training.cli.main import main
+from tests.training import coins
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = str(ROOT / "configs" / "digits_mlp.yaml")
@@ -196,6 +198,68 @@ def test_a_class_from_outside_trains_and_is_served_only_where_it_is_trusted(trai
         pass
     with TestClient(create_app(Settings(models=(path,), trusted=("outside_nets",), torch_threads=1)).asgi) as client:
         assert client.post("/v1/predict", json={"instances": np.zeros((1, 1, 8, 8)).tolist()}).status_code == 200
+
+
+def test_what_was_learned_by_heart_is_never_measured(coin: Path, capsys: pytest.CaptureFixture[str]):
+    coins.run("predict", "--ids", "[label]")
+    told = pl.read_csv("runs/coin/predictions.csv")
+    right = told["label"] == told["deterministic.label"]
+    assert right.filter(told["split"] == "train").mean() > 0.9
+    honest = right.filter(told["split"] == "test").mean()
+    assert abs(honest - 0.5) < 0.25
+    coins.run("test")
+    assert coins.accuracy(capsys) == pytest.approx(honest, abs=1e-4)
+    before = Path("runs/coin/model.ckpt").read_bytes()
+    assert "`data.init_args.seed` to be 0, by which the rows" in coins.fails(capsys, "calibrate", "--data.seed", "1")
+    larger = ["--data.calibration", "0.32", "--data.train", "0.4"]
+    assert "`data.init_args.train` to be 0.6, by which" in coins.fails(capsys, "calibrate", *larger)
+    line = coins.fails(capsys, "test", "--data.path", coins.save(coin / "again.csv", coins.rows(coins.ROWS, 0)[::-1]))
+    assert "again.csv: expected test rows that this checkpoint has not seen, but 264 of 300 (88.0%)" in line
+    line = coins.fails(capsys, "calibrate", "--calibration.alpha", "0.02")
+    assert "fit again with a larger `data.init_args.calibration`" in line
+    assert "labelled file of at least" in line
+    assert Path("runs/coin/model.ckpt").read_bytes() == before
+
+
+def test_a_test_of_another_file_says_what_the_served_model_says(coin: Path, capsys: pytest.CaptureFixture[str]):
+    content = [{**row, "a": row["a"] + 10} for row in coins.rows(50, 1)]
+    coins.run("test", "--data.path", coins.save(coin / "other.csv", content))
+    assert coins.accuracy(capsys) == pytest.approx(coins.served_accuracy(content), abs=1e-4)
+    renamed = [{**row, "label": f"{row['label']}!"} for row in content]
+    line = coins.fails(capsys, "test", "--data.path", coins.save(coin / "renamed.csv", renamed))
+    assert "checkpoint's classes, 'no', 'yes', but line 2 has" in line
+
+
+def test_a_new_file_calibrates_as_many_rows_as_the_advice_says(coin: Path, capsys: pytest.CaptureFixture[str]):
+    line = coins.fails(capsys, "calibrate", "--calibration.alpha", "0.05")
+    count = int(line.split("labelled file of at least ")[1].split()[0])
+    path = coins.save(coin / "new.csv", coins.rows(count, 1))
+    before = load("runs/coin/model.ckpt")
+    coins.run("calibrate", "--calibration.alpha", "0.05", "--data.path", path)
+    after = load("runs/coin/model.ckpt")
+    assert len(after.detector.calibration.scores_N) == 59
+    assert after.provenance.weights_sha256 == before.provenance.weights_sha256
+    fitted = {score.name: score for score in before.detector.scores}
+    for score in after.detector.scores:
+        if score.name == "neighbours":
+            assert np.array_equal(score.bank_NF, fitted[score.name].bank_NF)
+    capsys.readouterr()
+    coins.run("test", "--data.path", path)  # its own test rows, not those that have set the level
+    coins.run("predict", "--data.path", path, "--ids", "[label]")
+    told = pl.read_csv("runs/coin/predictions.csv").filter(pl.col("split") == "test")
+    assert coins.accuracy(capsys) == pytest.approx((told["label"] == told["deterministic.label"]).mean(), abs=1e-4)
+    coins.run("test")
+    assert "used for train or validation or select or calibration" in coins.fails(
+        capsys, "test", "--data.path", coins.save(coin / "part.csv", coins.rows(count, 1)[:-1])
+    )
+
+
+def test_a_fit_goes_on_only_with_the_rows_that_it_began_with(coin: Path, capsys: pytest.CaptureFixture[str]):
+    more = ["--ckpt_path", "runs/coin/checkpoints/last.ckpt", "--trainer.max_epochs", "151"]
+    line = coins.fails(capsys, "fit", *more, "--data.seed", "1")
+    assert "`data.init_args.seed` is 1 and was 0" in line
+    line = coins.fails(capsys, "fit", *more, "--data.path", coins.save(coin / "other.csv", coins.rows(coins.ROWS, 1)))
+    assert "they are others" in line
 
 
 @pytest.mark.slow

@@ -116,14 +116,19 @@ def test_random_weights_are_never_tested(subcommand: str, tmp_path: Path, capsys
     assert "dubio-train fit" in message
 
 
-def test_predict_writes_a_line_a_row(run: Path, digits: Digits):
+def test_predict_answers_every_row_and_says_what_it_was_for_at_the_fit(run: Path, digits: Digits):
     main(["predict", "--config", CONFIG, "--runs", str(run.parent)])
     with (run / "predictions.csv").open() as file:
-        header, *rows = list(csv.reader(file))
+        rows = list(csv.DictReader(file))
+    numbers = digits.load().rows["test"]
     answer = load(run / "model.ckpt").predict(digits.raw("test")[0])
-    assert header == ["row", "label", *digits.classes]
-    assert [int(row[1]) for row in rows] == answer.label.tolist()
-    assert np.allclose([sum(map(float, row[2:])) for row in rows], 1, atol=1e-4)
+    assert [int(row["row"]) for row in rows] == list(range(1797))
+    assert {int(row["row"]) for row in rows if row["split"] == "test"} == set(numbers.tolist())
+    assert [int(rows[number]["deterministic.label"]) for number in numbers] == answer.label.tolist()
+    assert [rows[number]["ood.flagged"] == "true" for number in numbers] == answer.flagged.tolist()
+    for field, values in (("deterministic.probabilities", answer.probabilities), ("mc.std", answer.mc_std)):
+        written = [[float(rows[number][f"{field}.{name}"]) for name in digits.classes] for number in numbers]
+        np.testing.assert_allclose(written, values, atol=1e-5)
 
 
 def test_calibrating_again_changes_the_promise_and_not_the_weights(run: Path):

@@ -1,0 +1,216 @@
+"""Which rows a checkpoint was trained on, and what that allows with the rows of a source.
+
+Rows are known by digests of their inputs. There are two cases.
+
+- The source holds the rows of the fit in their order: the division of the fit holds, row by row. Equal rows may be on
+  both sides of it, as the fit divided them.
+- It is another source: all of its rows are for what was asked, and none may have been trained on. In tables of few
+  categories new rows naturally equal old ones; how often is seen in the fit itself, among the rows that it held out. A
+  source is refused if more of its rows equal training rows than that explains.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dubio.models.checkpoint.data_record import DataRecord, Division
+from dubio.training.data.dataset import Dataset, Examples
+from dubio.training.data.splits import SPLITS, IntArray, SplitName
+from dubio.training.errors import DataWarning, InvalidSplit, TrainedRows
+
+Purpose = Literal["validate", "test", "calibrate", "predict"]
+
+# The splits whose rows a purpose measures or fits on.
+MEASURED: dict[Purpose, tuple[SplitName, ...]] = {
+    "validate": ("validation",),
+    "test": ("test",),
+    "calibrate": ("validation", "select", "calibration", "test"),
+    "predict": (),
+}
+# The splits whose rows a purpose must not see: a test on the rows that set the flag's level would confirm itself.
+USED: dict[Purpose, tuple[SplitName, ...]] = {
+    "validate": ("train",),
+    "test": ("train", "validation", "select", "calibration"),
+    "calibrate": ("train",),
+    "predict": (),
+}
+# How unlikely equal rows have to be, where the held-out rows of the fit had some, before a source is refused.
+SIGNIFICANCE = 1e-3
+SHOWN = 3  # rows that a message names
+
+
+def digests(x: npt.NDArray[np.generic]) -> IntArray:
+    """A number for each row of inputs, equal for equal inputs of any number type, `[N]`.
+
+    Source:
+        BLAKE2 (RFC 7693), of 64 bits: among a million rows and a million others two differing ones share a digest with
+        a probability of 1 in 18 million.
+    """
+    found = np.empty(len(x), dtype=np.int64)
+    for row, values in enumerate(x):
+        # float64 holds every value of the smaller types; adding zero turns -0.0 into 0.0.
+        content = np.ascontiguousarray(values, dtype="<f8") + 0.0
+        found[row] = int.from_bytes(hashlib.blake2b(content.tobytes(), digest_size=8).digest(), "little", signed=True)
+    return found
+
+
+def describe_division(dataset: Dataset, title: str, settings: Mapping[str, Any]) -> Division:
+    """How a data set is divided, for the checkpoint."""
+    return Division(
+        data=title,
+        settings=dict(settings),
+        rows={name: torch.from_numpy(dataset.rows[name].astype(np.int64)) for name in dataset.splits},
+        digests={name: torch.from_numpy(digests(examples.x)) for name, examples in dataset.splits.items()},
+    )
+
+
+def same_division(one: Division, other: Division) -> bool:
+    """Whether the same rows were divided in the same way."""
+    return all(
+        torch.equal(*(each.digests.get(name, torch.empty(0, dtype=torch.int64)) for each in (one, other)))
+        for name in {*one.digests, *other.digests}
+    )
+
+
+def as_trained(
+    dataset: Dataset,
+    trained: DataRecord,
+    purpose: Purpose,
+    title: str,
+    settings: Mapping[str, Any],
+    own: Mapping[SplitName, IntArray] | None,
+    new: Callable[[], Mapping[SplitName, IntArray]],
+) -> Dataset:
+    """The data set, each row in the split that it may be used in.
+
+    Args:
+        dataset: All rows of the source in one split, encoded as the checkpoint says.
+        trained: Of the checkpoint.
+        purpose: What the rows are for.
+        title: Names the source in messages.
+        settings: Of the data module.
+        own: Row numbers a split, if the source says itself which split each row belongs to.
+        new: Gives row numbers a split, if the source is not that of the fit.
+
+    Raises:
+        InvalidSplit: If a setting, or the source itself, asks for another division of the rows of the fit.
+        TrainedRows: If rows were trained on.
+    """
+    whole = dataset.whole()
+    digests_N = digests(whole.x)
+    for division in reversed(trained.divisions):
+        if _holds(division, digests_N):
+            _refuse_settings(division, title, settings)
+            _refuse_moved(division, dataset, own, title)
+            return _divided(dataset, whole, {name: rows.numpy() for name, rows in division.rows.items()})
+    parts = {name: rows for name, rows in new().items() if name in MEASURED[purpose]}
+    for name, rows in parts.items():
+        _refuse_trained(dataset, trained, purpose, name, digests_N[rows], rows, title)
+    return _divided(dataset, whole, parts)
+
+
+def splits_of(dataset: Dataset, trained: DataRecord | None) -> list[str | None]:
+    """The split that each row of a source was in at the fit; None where the source is another."""
+    whole = dataset.whole()
+    splits: list[str | None] = [None] * len(whole.labels)
+    digests_N = digests(whole.x)
+    for division in trained.divisions if trained else ():
+        if _holds(division, digests_N):
+            for name, rows in division.rows.items():
+                for row in rows.tolist():
+                    splits[row] = name
+    return splits
+
+
+def _holds(division: Division, digests_N: IntArray) -> bool:
+    """Whether these are the rows that were divided, in their order, and none but duplicates that the fit dropped."""
+    rows, known = (torch.cat(list(parts.values())).numpy() for parts in (division.rows, division.digests))
+    if len(rows) > len(digests_N) or not np.array_equal(digests_N[rows.clip(max=len(digests_N) - 1)], known):
+        return False
+    left = np.delete(digests_N, rows)
+    return not len(left) or (division.settings.get("duplicates") == "drop" and bool(np.isin(left, known).all()))
+
+
+def _divided(dataset: Dataset, whole: Examples, parts: Mapping[Any, IntArray]) -> Dataset:
+    rows = {name: np.asarray(parts.get(name, []), dtype=np.int64) for name in SPLITS}
+    return replace(dataset, splits=whole.divide(rows), parts=rows)
+
+
+def _refuse_settings(division: Division, title: str, settings: Mapping[str, Any]) -> None:
+    for name in ("seed", *SPLITS):
+        given, used = settings.get(name), division.settings.get(name)
+        if None not in (given, used) and given != used:
+            raise InvalidSplit(
+                f"{title}: expected `data.init_args.{name}` to be {used}, by which the rows of this checkpoint were "
+                f"divided, but got {given}: another division would take rows that were trained on for held-out ones. "
+                "Leave it as it was; or fit again with yours; or give other rows (`--data.path`)."
+            )
+
+
+def _refuse_moved(division: Division, dataset: Dataset, own: Mapping[SplitName, IntArray] | None, title: str) -> None:
+    for name, rows in (own or {}).items():
+        moved = np.setdiff1d(rows, division.rows.get(name, torch.empty(0)).numpy())
+        if len(moved):
+            raise InvalidSplit(
+                f"{title}: expected every row in the split that it was in at the fit, but {len(moved)} {name} rows "
+                f"were in others: {dataset.at(int(moved[0]))} is the first. Say there what was so; or fit again."
+            )
+
+
+def _refuse_trained(
+    dataset: Dataset,
+    trained: DataRecord,
+    purpose: Purpose,
+    name: SplitName,
+    digests_M: IntArray,
+    rows_M: IntArray,
+    title: str,
+) -> None:
+    used = USED[purpose]
+    held = [(part in used, each.numpy()) for division in trained.divisions for part, each in division.digests.items()]
+    seen, free = (np.concatenate([each for was, each in held if was is wanted]) for wanted in (True, False))
+    equal_M = np.isin(digests_M, seen)
+    count, natural = int(equal_M.sum()), int(np.isin(free, seen).sum())
+    if not count:
+        return
+    share = (
+        f"{count} of {len(digests_M)} ({count / len(digests_M):.1%}) equal rows that were used for {' or '.join(used)}"
+    )
+    usual = f"of the rows that were held out, {natural / max(len(free), 1):.1%} do"
+    if natural and _tail(count, len(digests_M), natural, len(free)) > SIGNIFICANCE:
+        warnings.warn(f"{title}: {share}, which is natural here: {usual}.", DataWarning, stacklevel=2)
+        return
+    shown = ", ".join(dataset.at(int(row)) for row in rows_M[equal_M][:SHOWN])
+    more = f" and {count - SHOWN} more" if count > SHOWN else ""
+    raise TrainedRows(
+        f"{title}: expected {name} rows that this checkpoint has not seen, but {share}"
+        f"{f' ({usual})' if natural else ''}: {shown}{more}; leave them out, or give the source "
+        "of the fit as it was, whose division is kept."
+    )
+
+
+def _tail(count: int, rows: int, natural: int, free: int) -> float:
+    """How likely at least `count` of the `rows` new rows are among those that equal seen ones, if new and free rows are
+    alike: `natural` of the `free` rows do.
+
+    Source:
+        Fisher's exact test, one-sided: the hypergeometric tail.
+    """
+
+    def choose(n: int, k: int) -> float:
+        return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+    both, equal = rows + free, count + natural
+    return sum(
+        math.exp(choose(equal, k) + choose(both - equal, rows - k) - choose(both, rows))
+        for k in range(count, min(equal, rows) + 1)
+    )

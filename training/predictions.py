@@ -1,0 +1,115 @@
+"""Predictions for a whole source: what the service would answer, row by row, in one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from dubio.models import Prediction, Predictor
+from dubio.models.errors import InvalidInput
+from dubio.training.calibration import progress
+from dubio.training.data.division import splits_of
+from dubio.training.data.module import TensorDataModule
+from dubio.training.errors import TrainingError, UnreadableData
+
+SUFFIXES = (".csv", ".parquet", ".jsonl")
+
+
+@dataclass(frozen=True)
+class PredictionSettings:
+    """What to write, and where.
+
+    Args:
+        output: File to write, .csv, .parquet or .jsonl; by default predictions.csv in the run's folder.
+        ids: Columns of the source to carry over, which say which row is which.
+    """
+
+    output: str | None = None
+    ids: tuple[str, ...] = ()
+
+
+def check_path(path: Path) -> None:
+    """Refuse a file whose format is not known, before any work.
+
+    Raises:
+        TrainingError: If its name has another suffix.
+    """
+    if path.suffix not in SUFFIXES:
+        raise TrainingError(
+            f"Expected `--output` to end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, but got {path.name!r}."
+        )
+
+
+def predict(predictor: Predictor, data: TensorDataModule) -> pl.DataFrame:
+    """Ask the predictor about every row.
+
+    Args:
+        predictor: As the service loads it.
+        data: Follows the predictor's checkpoint, for predictions.
+
+    Returns:
+        In the source's order: the number of the row, counted from 0, the columns in `data.ids`, the split that the row
+        was in at the fit, if it was in one, and the answer, with columns called as the service calls its fields.
+
+    Raises:
+        UnreadableData: If the network cannot answer a row.
+        TrainingError: If an id column is called like one of the answer.
+    """
+    x, _ = data.raw("test")
+    dataset, answers = data.load(), []
+    with progress("Predicting", len(x)) as batches:
+        first = 0
+        for batch in batches(x):
+            try:
+                answers.append(_table(predictor.predict(batch), predictor.classes))
+            except InvalidInput as error:
+                raise UnreadableData(f"{data.title}, counted from {dataset.at(first)}: {error}") from error
+            first += len(batch)
+    keys = pl.DataFrame({"row": range(len(x)), **dataset.ids}, strict=False)
+    frame = keys.with_columns(pl.Series("split", splits_of(dataset, data.trained), dtype=pl.String))
+    answer = pl.concat(answers)
+    for name in dataset.ids:
+        if name in ("row", "split") or name in answer.columns:
+            raise TrainingError(f"Expected `--ids` to name columns that no answer has, but got {name!r}; rename it.")
+    return frame.hstack(answer)
+
+
+def write(frame: pl.DataFrame, path: Path) -> None:
+    """Write a table, as the suffix of the file says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".csv":
+        frame.write_csv(path)
+    elif path.suffix == ".parquet":
+        frame.write_parquet(path)
+    else:
+        frame.write_ndjson(path)
+
+
+def _table(answer: Prediction, classes: tuple[str, ...]) -> pl.DataFrame:
+    names = np.array(classes, dtype=object)
+
+    def by_class(field: str, values_BC: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:
+        return {f"{field}.{name}": values_BC[:, index] for index, name in enumerate(classes)}
+
+    return pl.DataFrame(
+        {
+            "deterministic.label": names[answer.label],
+            "deterministic.probability": answer.probabilities.max(1),
+            **by_class("deterministic.probabilities", answer.probabilities),
+            "mc.samples": answer.mc_samples,
+            "mc.label": names[answer.mc_label],
+            **by_class("mc.mean", answer.mc_mean),
+            **by_class("mc.std", answer.mc_std),
+            "uncertainty.predictive_entropy": answer.predictive_entropy,
+            "uncertainty.expected_entropy": answer.expected_entropy,
+            "uncertainty.mutual_information": answer.mutual_information,
+            "ood.flagged": answer.flagged,
+            "ood.p_value": answer.p_value,
+            "ood.level": answer.level,
+            "ood.reason": pl.Series(answer.reasons, dtype=pl.String),
+        }
+    )
