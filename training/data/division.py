@@ -158,6 +158,8 @@ def _refuse_settings(division: Division, title: str, settings: Mapping[str, Any]
 
 def _refuse_moved(division: Division, dataset: Dataset, own: Mapping[SplitName, IntArray] | None, title: str) -> None:
     for name, rows in (own or {}).items():
+        if name == "train":  # nothing is trained now, and splits without a folder of their own were taken from it
+            continue
         moved = np.setdiff1d(rows, division.rows.get(name, torch.empty(0)).numpy())
         if len(moved):
             raise InvalidSplit(

@@ -80,7 +80,7 @@ class FileDataModule(FractionDataModule, ABC):
                 "Expected `data.init_args.split`, or `group` and `time`, but got both: a column that says the split of "
                 "each row leaves nothing to divide; leave one of them out."
             )
-        self.divided, self._groups_N, self._times_N = own is not None, groups, times
+        self._groups_N, self._times_N = groups, times
         if own is None:
             return super().divide(labels_N, classes)
         for row in np.flatnonzero(~np.isin(own, SPLITS))[:1]:
@@ -88,15 +88,17 @@ class FileDataModule(FractionDataModule, ABC):
                 f"{self.path}: expected every row's split to be one of {', '.join(SPLITS)}, but row {row} has "
                 f"{str(own[row])[:40]!r}."
             )
-        parts: Parts = {name: np.flatnonzero(own == name) for name in SPLITS}
-        for name, rows in parts.items() if self.trained is None else ():
+        self.own = {name: np.flatnonzero(own == name) for name in SPLITS}
+        if self.trained is not None:
+            return super().divide(labels_N, classes)
+        for name, rows in self.own.items():
             absent = set(range(len(classes))) - set(labels_N[rows].tolist())
             if absent:
                 raise InvalidSplit(
                     f"{self.path}: expected every class in every split, but the {name} split has no row of class "
                     f"{classes[min(absent)]!r}; add some, or leave the splits to `data.init_args`."
                 )
-        return parts
+        return self.own
 
     def parts_of(self, labels_N: IntArray, sizes: Mapping[SplitName, int], classes: Sequence[str]) -> Parts:
         if self._times_N is not None:

@@ -84,6 +84,27 @@ def find(path: Path, nested: bool) -> Listing:
                     "some, or remove the folder."
                 )
             listing.files += [ImageFile(image, folder.name, split) for image in images]
+    _check(path, listing)
+    return listing
+
+
+def find_all(path: Path) -> Listing:
+    """The images in a folder and in all folders inside it, whatever these are called.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        UnreadableData: If there is none, or one of a format that is not read.
+    """
+    listing = Listing()
+    listing.files = [ImageFile(image, "", None) for image in sorted(_images(path, True, listing))]
+    _check(path, listing)
+    return listing
+
+
+def _check(path: Path, listing: Listing) -> None:
+    """Refuse images of other formats, or none at all."""
     if listing.others:
         count = len(listing.others)
         kinds = _count(Counter(file.suffix.lower() for file in listing.others))
@@ -95,7 +116,6 @@ def find(path: Path, nested: bool) -> Listing:
         raise UnreadableData(
             f"{path}: expected a folder for each class, with PNG, JPEG or WebP files, but there is none."
         )
-    return listing
 
 
 def _homes(path: Path, listing: Listing) -> list[tuple[SplitName | None, Path]]:

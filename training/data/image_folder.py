@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +14,7 @@ from rich.progress import track
 
 from dubio.models.errors import InvalidInput
 from dubio.models.inputs.image import ImageReader, Picture
-from dubio.models.inputs.spec import ImageFiles, InputSpec
+from dubio.models.inputs.spec import ImageFiles
 from dubio.training.data import image_files
 from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.file_module import FileDataModule
@@ -57,38 +56,41 @@ class ImageFolder(FileDataModule):
     def read(self) -> Dataset:
         if not self.path.is_dir():
             raise DataUnavailable(f"{self.path}: no such folder; set `data.init_args.path` to yours.")
-        followed = self.trained
-        channels, *size = followed.input.shape if followed else (self.channels, *(self.size or ()))
-        resize = self.size is not None if followed is None else _resizes(followed.input)
-        reader = ImageReader(channels, (size[0], size[1]) if size else None, resize=resize)
-        if self.purpose == "predict":
-            return self._unlabelled(reader)
-        listing = image_files.find(self.path, self.nested)
+        predicts = self.purpose == "predict"
+        listing = image_files.find_all(self.path) if predicts else image_files.find(self.path, self.nested)
         self._say(listing.describe_skipped())
-        files = [file.path for file in listing.files]
-        labels, classes = self.encode_labels(np.array([file.label for file in listing.files]), None, "the folders")
-        parts = self.divide(labels, classes, self._own(listing.files, labels, classes))
-        splits = Examples(self._pixels(files, reader), labels).divide(parts)
-        return self._described(Dataset.of_numbers(splits, classes, self.scale, parts=parts, at=lambda i: str(files[i])))
+        files = listing.files
+        pixels = self._pixels(files)
+        unlabelled = self.unlabelled(len(files))
+        if unlabelled is not None:
+            labels, classes = unlabelled
+            parts = self.divide(labels, classes)
+            ids = {"file": [file.path.relative_to(self.path).as_posix() for file in files]}
+            return Dataset.of_numbers(Examples(pixels, labels).divide(parts), classes, parts=parts, ids=ids)
+        labels, classes = self.encode_labels(np.array([file.label for file in files]), None, "the folders")
+        parts = self.divide(labels, classes, self._own(files, labels, classes))
+        splits = Examples(pixels, labels).divide(parts)
 
-    def _unlabelled(self, reader: ImageReader) -> Dataset:
-        """All images below the folder, whatever their folders are called."""
-        files = sorted(file for file in self.path.rglob("*") if file.suffix.lower() in image_files.SUFFIXES)
-        if not files:
-            raise UnreadableData(f"{self.path}: expected images in PNG, JPEG or WebP, but there is none.")
-        labels, classes = np.zeros(len(files), dtype=np.int64), tuple(self.trained.classes if self.trained else ())
-        parts = self.divide(labels, classes)
-        splits = Examples(self._pixels(files, reader), labels).divide(parts)
-        ids = {"file": [file.relative_to(self.path).as_posix() for file in files]}
-        return self._described(Dataset.of_numbers(splits, classes, parts=parts, ids=ids))
+        def where(row: int) -> str:
+            return str(files[row].path)
 
-    def _described(self, dataset: Dataset) -> Dataset:
-        """With how files became pixels, so that the service does the same."""
-        files = ImageFiles(resize=None if self.size is None else "bilinear")
-        return replace(dataset, input=dataset.input.model_copy(update={"files": files}))
+        if self.trained is not None:  # the folder may hold no training images now
+            return Dataset(splits, classes, self.trained.input, parts=parts, at=where)
+        dataset = Dataset.of_numbers(splits, classes, self.scale, parts=parts, at=where)
+        read_as = ImageFiles(resize=None if self.size is None else "bilinear")
+        return replace(dataset, input=dataset.input.model_copy(update={"files": read_as}))
 
-    def _pixels(self, files: Sequence[Path], reader: ImageReader) -> npt.NDArray[np.uint8]:
+    def _reader(self) -> ImageReader:
+        """That of the checkpoint that is followed, for files must become the same pixels."""
+        spec = None if self.trained is None else self.trained.input
+        if spec is None or spec.kind != "image" or spec.files is None:
+            return ImageReader(self.channels, self.size, resize=True)
+        channels, height, width = spec.shape
+        return ImageReader(channels, (height, width), resize=spec.files.resize is not None)
+
+    def _pixels(self, files: Sequence[ImageFile]) -> npt.NDArray[np.uint8]:
         """Pixels `[N, C, H, W]`."""
+        reader = self._reader()
         images: list[npt.NDArray[np.uint8]] = []
         stretched = 0
         # Into a log the bar would write nothing but empty lines.
@@ -98,7 +100,7 @@ class ImageFolder(FileDataModule):
             stretched += _is_stretched(picture)
             if images[-1].shape != images[0].shape:
                 raise UnreadableData(
-                    f"{file}: expected {_extent(images[0])} pixels, as {files[0]} has, but it has "
+                    f"{file.path}: expected {_extent(images[0])} pixels, as {files[0].path} has, but it has "
                     f"{_extent(images[-1])}; set `data.init_args.size`."
                 )
         if stretched:
@@ -113,6 +115,8 @@ class ImageFolder(FileDataModule):
             return None
         own = np.array([file.split for file in files], dtype=f"U{max(map(len, SPLITS))}")
         absent: list[SplitName] = [name for name in SPLITS if name not in own]
+        if self.trained is not None:  # whose division is kept, and of other rows none is taken for another split
+            return own
         if "train" in absent:
             raise UnreadableData(f"{self.path}: expected a folder for the train split, but there is none; make one.")
         if absent:
@@ -131,14 +135,9 @@ class ImageFolder(FileDataModule):
             warnings.warn(f"{self.path}: {fact}.", DataWarning, stacklevel=2)
 
 
-def _resizes(spec: InputSpec) -> bool:
-    """Whether files of any size were brought to that of the inputs."""
-    return spec.files is not None and spec.files.resize is not None
-
-
-def _read(reader: ImageReader, file: Path) -> Picture:
+def _read(reader: ImageReader, file: ImageFile) -> Picture:
     try:
-        return reader.read(file.read_bytes(), str(file))
+        return reader.read(file.path.read_bytes(), str(file.path))
     except (InvalidInput, OSError) as error:
         raise UnreadableData(str(error)) from error
 

@@ -68,7 +68,7 @@ class TensorDataModule(LightningDataModule, ABC):
     trained: DataRecord | None = None
     purpose: Purpose | None = None
     ids: tuple[str, ...] = ()
-    divided = False  # whether the source says itself, row by row, which split each belongs to
+    own: Parts | None = None  # row numbers a split, where the source says itself which split each row belongs to
 
     def __init__(
         self,
@@ -213,8 +213,8 @@ class TensorDataModule(LightningDataModule, ABC):
             purpose,
             self.title,
             self.settings(),
-            own=rows if self.divided else None,
-            new=lambda: self.divide_new(whole.labels, rows, purpose),
+            own=self.own,
+            new=lambda: self.own or self.divide_new(whole.labels, rows, purpose),
         )
 
     @property
@@ -322,7 +322,7 @@ class FractionDataModule(TensorDataModule, ABC):
         self, labels_N: IntArray, rows: Mapping[SplitName, IntArray], purpose: Purpose
     ) -> Mapping[SplitName, IntArray]:
         """All rows are for the one purpose; those to calibrate on are divided by the fractions, without `train`."""
-        if self.divided or self.trained is None:
+        if self.trained is None:
             return rows
         if purpose != "calibrate":
             return {MEASURED[purpose][0]: np.arange(len(labels_N))}

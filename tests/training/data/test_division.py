@@ -267,7 +267,7 @@ def test_a_source_that_moves_rows_of_the_fit_is_refused(tmp_path: Path):
     fit = Arrays(str(tmp_path / "fit.npz"))
     fit.setup()
     np.savez(tmp_path / "fit.npz", x=x, y=y, split=np.roll(np.repeat(SPLITS, 20), 2))
-    with pytest.raises(InvalidSplit, match=r"2 train rows were in others: row 20 is the first"):
+    with pytest.raises(InvalidSplit, match=r"2 validation rows were in others: row 40 is the first"):
         followed(Arrays(str(tmp_path / "fit.npz")), fit).raw("test")
 
 
@@ -297,3 +297,23 @@ def test_what_is_drawn_anew_is_new():
     assert len(followed(fresh, fit).raw("test")[0]) == 300
     with pytest.raises(UnreadableData, match="of kind numbers, as the checkpoint has, but got image"):
         followed(Digits(), fit).raw("test")
+
+
+def test_a_source_that_says_itself_what_is_for_the_test_needs_no_training_rows(tmp_path: Path):
+    x, y = np.random.default_rng(0).normal(size=(320, 2)), np.array([0, 1] * 160)
+    np.savez(tmp_path / "fit.npz", x=x[:300], y=y[:300])
+    np.savez(tmp_path / "new.npz", x=x[300:], y=y[300:], split=np.array(["test"] * 20))
+    fit = Arrays(str(tmp_path / "fit.npz"))
+    rows, labels = followed(Arrays(str(tmp_path / "new.npz")), fit).raw("test")
+    assert np.array_equal(rows, x[300:].astype(np.float32))
+    assert np.array_equal(labels, y[300:])
+
+
+def test_duplicates_that_the_fit_dropped_are_dropped_again(tmp_path: Path):
+    x, y = np.random.default_rng(0).normal(size=(200, 2)), np.array([0, 1] * 100)
+    x[100:140] = x[:40]
+    np.savez(tmp_path / "fit.npz", x=x, y=y)
+    fit = Arrays(str(tmp_path / "fit.npz"), duplicates="drop")
+    due, kept = fit.raw("test")[0], sum(len(each.labels) for each in fit.splits.values())
+    assert 160 <= kept < 200
+    assert np.array_equal(followed(Arrays(str(tmp_path / "fit.npz"), duplicates="drop"), fit).raw("test")[0], due)

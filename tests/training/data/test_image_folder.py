@@ -214,3 +214,36 @@ def test_folders_that_make_no_data_are_told(tmp_path: Path):
         ImageFolder(str(home)).setup()
     with pytest.raises(TrainingError, match=r"`data\.init_args\.size` to be positive"):
         ImageFolder(str(home), size=0)
+
+
+def test_a_checkpoint_says_how_files_are_read_whatever_is_set_now(tmp_path: Path):
+    home = folder(tmp_path / "pets")
+    fit = ImageFolder(str(home), size=6, channels=1)
+    other = ImageFolder(str(home))
+    other.follow(fit.record, "test")
+    assert other.splits["test"].x.tobytes() == fit.splits["test"].x.tobytes()
+    assert other.input == fit.input
+
+
+def test_predictions_take_files_of_no_class(tmp_path: Path):
+    fit = ImageFolder(str(folder(tmp_path / "pets")))
+    (tmp_path / "new" / "in").mkdir(parents=True)
+    for number, name in enumerate(("b.png", "a.webp", "in/c.png")):
+        kind = "WEBP" if name.endswith("webp") else "PNG"
+        (tmp_path / "new" / name).write_bytes(encode(Image.fromarray(PIXELS[number]), kind, lossless=True))
+    new = ImageFolder(str(tmp_path / "new"))
+    new.follow(fit.record, "predict")
+    assert new.load().ids == {"file": ["a.webp", "b.png", "in/c.png"]}
+    np.testing.assert_array_equal(new.load().whole().x, PIXELS[[1, 0, 2]].transpose(0, 3, 1, 2))
+
+
+def test_a_folder_may_have_the_test_split_alone_for_a_checkpoint(tmp_path: Path):
+    fit = ImageFolder(str(folder(tmp_path / "pets")))
+    generator = np.random.default_rng(3)
+    for number in range(10):
+        file = tmp_path / "new" / "test" / ("cat", "dog")[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (6, 5, 3), dtype=np.uint8)).save(file)
+    new = ImageFolder(str(tmp_path / "new"))
+    new.follow(fit.record, "test")
+    assert len(new.splits["test"].x) == 10
