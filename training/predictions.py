@@ -21,13 +21,15 @@ SUFFIXES = (".csv", ".parquet", ".jsonl")
 
 @dataclass(frozen=True)
 class PredictionSettings:
-    """What to write, and where.
+    """What answers, and what is written where.
 
     Args:
+        ckpt_path: Calibrated checkpoint; by default the run's own.
         output: File to write, .csv, .parquet or .jsonl; by default predictions.csv in the run's folder.
         ids: Columns of the source to carry over, which say which row is which.
     """
 
+    ckpt_path: str | None = None
     output: str | None = None
     ids: tuple[str, ...] = ()
 

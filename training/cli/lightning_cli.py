@@ -63,7 +63,10 @@ class CLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        own = {"calibrate": {"model", "datamodule", "settings"}, "predict": {"return_predictions", "weights_only"}}
+        own = {
+            "calibrate": {"model", "datamodule", "settings"},
+            "predict": {"return_predictions", "ckpt_path", "weights_only"},
+        }
         inherited = LightningCLI.subcommands()
         return {**inherited, **{name: inherited.get(name, set()) | skipped for name, skipped in own.items()}}
 
@@ -284,19 +287,18 @@ class CLI(LightningCLI):
     def before_predict(self) -> None:
         predictions.check_path(self._predictions())
 
-    def predict(self, model: Classifier, datamodule: TensorDataModule, ckpt_path: str) -> None:
+    def predict(self, model: Classifier, datamodule: TensorDataModule) -> None:
         """Answer every row of the source as the service would, and write a table.
 
         Args:
             model: The network as configured; the one that answers is built by the checkpoint.
             datamodule: Gives the rows, which need no labels.
-            ckpt_path: Calibrated checkpoint.
         """
         if not self.trainer.is_global_zero:
             return
         # The configuration is the user's own, so the module of the network that it names may be imported.
         device = str(self.trainer.strategy.root_device)
-        predictor = load(ckpt_path, device=device, trusted=[type(model.network).__module__])
+        predictor = load(self.settings.ckpt_path, device=device, trusted=[type(model.network).__module__])
         frame, path = predictions.predict(predictor, datamodule), self._predictions()
         predictions.write(frame, path)
         print(f"{len(frame)} predictions: {path}")
@@ -380,6 +382,10 @@ def run(cli: type[Command], args: list[str] | None = None) -> Command:
             **_STRICT,
             # Each a dict of its own: Lightning writes into them.
             **{subcommand: dict(_STRICT) for subcommand in cli.subcommands()},
+            "predict": {
+                "description": "Answer every row of a file as the service would, and write a table.",
+                **_STRICT,
+            },
         },
         args=args,
     )
