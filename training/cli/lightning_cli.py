@@ -26,7 +26,7 @@ from dubio.training import evaluation, network_sizes, predictions
 from dubio.training.calibration import CalibrationSettings
 from dubio.training.classifier import Classifier
 from dubio.training.cli.configs import ConfigFile
-from dubio.training.cli.messages import COMMANDS, DESCRIPTION, explain
+from dubio.training.cli.messages import COMMANDS, DESCRIPTION, PREDICT, explain
 from dubio.training.data.division import Purpose
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
@@ -42,7 +42,9 @@ class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Leaves the lines of the description as they are, and lists the commands that are not Lightning's too."""
 
     def _iter_indented_subactions(self, action: Action) -> Generator[Action, None, None]:
-        yield from super()._iter_indented_subactions(action)
+        for each in super()._iter_indented_subactions(action):
+            each.help = PREDICT if each.dest == "predict" else each.help
+            yield each
         if isinstance(action, _SubParsersAction):
             self._indent()
             yield from (Action([], name, help=told, metavar=name) for name, told in COMMANDS.items())
@@ -383,7 +385,7 @@ def run(cli: type[Command], args: list[str] | None = None) -> Command:
             # Each a dict of its own: Lightning writes into them.
             **{subcommand: dict(_STRICT) for subcommand in cli.subcommands()},
             "predict": {
-                "description": "Answer every row of a file as the service would, and write a table.",
+                "description": PREDICT,
                 **_STRICT,
             },
         },
