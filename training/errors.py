@@ -4,8 +4,7 @@ ValueError
 └── TrainingError            a mistake the user can repair; the message names value, rule and cure
     ├── DataUnavailable      the files of a data set are not here
     ├── UnreadableData       a file is here but is not what it should be
-    ├── InvalidSplit         the rows cannot be divided as asked
-    ├── TrainedRows          rows that were trained on are to be measured or calibrated on
+    ├── InvalidSplit         the rows cannot be divided, or used, as asked
     └── NetworkMismatch      network and data do not fit together
 
 UserWarning
@@ -34,11 +33,7 @@ class UnreadableData(TrainingError):
 
 
 class InvalidSplit(TrainingError):
-    """The rows cannot be divided as asked."""
-
-
-class TrainedRows(TrainingError):
-    """Rows that a checkpoint was trained on are to be measured or calibrated on."""
+    """The rows cannot be divided as asked, or were trained on and are to be measured."""
 
 
 class NetworkMismatch(TrainingError):

@@ -17,17 +17,20 @@ from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError, UnreadableData
 
 SUFFIXES = (".csv", ".parquet", ".jsonl")
+FIELDS = ("row", "split", "deterministic", "mc", "uncertainty", "ood")  # how the columns of an answer begin
 
 
 @dataclass(frozen=True)
 class PredictionSettings:
-    """What to write, and where.
+    """What answers, and what is written where.
 
     Args:
+        ckpt_path: Calibrated checkpoint; by default the run's own.
         output: File to write, .csv, .parquet or .jsonl; by default predictions.csv in the run's folder.
         ids: Columns of the source to carry over, which say which row is which.
     """
 
+    ckpt_path: str | None = None
     output: str | None = None
     ids: tuple[str, ...] = ()
 
@@ -57,10 +60,15 @@ def predict(predictor: Predictor, data: TensorDataModule) -> pl.DataFrame:
 
     Raises:
         UnreadableData: If the network cannot answer a row.
-        TrainingError: If an id column is called like one of the answer.
+        TrainingError: If an id column is absent, or called like one of the answer.
     """
     x, _ = data.raw("test")
     dataset, answers = data.load(), []
+    for name in (*data.ids, *dataset.ids):
+        if name not in dataset.ids:
+            raise TrainingError(f"Expected `--ids` to name columns, but {data.title} has none beside its inputs.")
+        if name.split(".")[0] in FIELDS:
+            raise TrainingError(f"Expected `--ids` to name columns that no answer has, but got {name!r}; rename it.")
     with progress("Predicting", len(x)) as batches:
         first = 0
         for batch in batches(x):
@@ -71,11 +79,7 @@ def predict(predictor: Predictor, data: TensorDataModule) -> pl.DataFrame:
             first += len(batch)
     keys = pl.DataFrame({"row": range(len(x)), **dataset.ids}, strict=False)
     frame = keys.with_columns(pl.Series("split", splits_of(dataset, data.trained), dtype=pl.String))
-    answer = pl.concat(answers)
-    for name in dataset.ids:
-        if name in ("row", "split") or name in answer.columns:
-            raise TrainingError(f"Expected `--ids` to name columns that no answer has, but got {name!r}; rename it.")
-    return frame.hstack(answer)
+    return frame.hstack(pl.concat(answers))
 
 
 def write(frame: pl.DataFrame, path: Path) -> None:

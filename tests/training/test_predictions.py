@@ -11,9 +11,11 @@ import yaml
 from PIL import Image
 from starlette.testclient import TestClient
 
-from dubio.models import Prediction, load
+from dubio.models import MLP, NetworkSpec, Prediction, Predictor, load
+from dubio.models.checkpoint.data_record import DataRecord
 from dubio.serving.app import create_app
 from dubio.serving.settings import Settings
+from dubio.training import Synthetic, Text, TrainingError, predictions
 from dubio.training.cli.main import main
 from tests.training import coins
 
@@ -53,6 +55,9 @@ def test_predictions_are_those_of_the_service_row_by_row(suffix: str, coin: Path
 def test_a_mistake_is_told_before_anything_is_written(coin: Path, capsys: pytest.CaptureFixture[str]):
     assert "end in .csv, .parquet or .jsonl" in coins.fails(capsys, "predict", "--output", "told.xlsx")
     assert "did you mean" in coins.fails(capsys, "predict", "--ids", "[lable]")
+    named = [{"mc.mean": 1, **row} for row in coins.rows(3, 2)]
+    path = coins.save(coin / "named.csv", named)
+    assert "but got 'mc.mean'; rename it" in coins.fails(capsys, "predict", "--data.path", path, "--ids", "[mc.mean]")
     unknown = [{**row, "extra": 1} for row in coins.rows(3, 2)]
     line = coins.fails(capsys, "predict", "--data.path", coins.save(coin / "unknown.csv", unknown))
     assert "expected no column that the checkpoint does not have, but got 'extra'" in line
@@ -61,14 +66,14 @@ def test_a_mistake_is_told_before_anything_is_written(coin: Path, capsys: pytest
     assert not Path("runs/coin/predictions.csv").exists()
 
 
-def quick(folder: Path, data: dict[str, object], network: str = "MLP", **arguments: object) -> Path:
+def quick(folder: Path, data: dict[str, object], **arguments: object) -> Path:
     """A fit of a moment."""
     content = {
         "name": "quick",
         "runs": str(folder / "runs"),
         "model": {
             "class_path": "dubio.training.Classifier",
-            "init_args": {"network": {"class_path": f"dubio.models.{network}", "init_args": arguments}},
+            "init_args": {"network": {"class_path": "dubio.models.MLP", "init_args": arguments}},
         },
         "data": data,
         "trainer": {"accelerator": "cpu", "max_epochs": 1, "enable_progress_bar": False, "logger": False},
@@ -124,12 +129,27 @@ def test_images_are_answered_by_file_whatever_their_folders(tmp_path: Path):
 def test_texts_need_no_labels_and_carry_their_ids(tmp_path: Path):
     rows = [{"text": f"{word} number {count}", "label": word} for count in range(100) for word in ("alpha", "beta")]
     (tmp_path / "fit.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    data = {"class_path": "dubio.training.Text", "init_args": {"path": str(tmp_path / "fit.jsonl"), "length": 6}}
-    config = quick(tmp_path, data, network="TextCNN", features=8, width=8, windows=[1])
+    fit = Text(str(tmp_path / "fit.jsonl"), length=6)
     texts = ["beta alpha", "gamma", "number 7"]
-    new = [{"key": number, "text": text} for number, text in enumerate(texts, start=7)]
+    new = [{"key": number, "text": text, "more": [number, {"a": "b"}]} for number, text in enumerate(texts, start=7)]
     (tmp_path / "new.jsonl").write_text("\n".join(map(json.dumps, new)))
-    main(["predict", "--config", str(config), "--data.path", str(tmp_path / "new.jsonl"), "--ids", "[key]"])
-    told = pl.read_csv(tmp_path / "runs" / "quick" / "predictions.csv")
-    assert told["key"].to_list() == [7, 8, 9]
-    same(told, load(tmp_path / "runs" / "quick" / "model.ckpt").predict(texts), ("alpha", "beta"))
+    data = Text(str(tmp_path / "new.jsonl"), length=6)
+    data.ids = ("key", "more")
+    data.follow(fit.record, "predict")
+    assert data.load().ids["key"] == [7, 8, 9]
+    assert data.load().ids["more"][0] == '[7, {"a": "b"}]'
+    assert np.array_equal(data.raw("test")[0], fit.input.reader.read(texts))
+
+
+def test_what_has_no_columns_carries_none():
+    data = Synthetic(rows=300)
+    record, data.ids = data.record, ("key",)
+    data.follow(record, "predict")
+    with pytest.raises(TrainingError, match="synthetic moons has none beside its inputs"):
+        predictions.predict(quick_predictor(record), data)
+
+
+def quick_predictor(record: DataRecord) -> Predictor:
+    network = MLP(in_features=2, widths=[32], num_classes=2, rates=[0.5]).eval()
+    spec = NetworkSpec(class_path="dubio.models.MLP", init_args={})
+    return Predictor.build(network, spec, record.input, tuple(record.classes), num_samples=8, strategy="loop")

@@ -26,7 +26,7 @@ from dubio.training import evaluation, network_sizes, predictions, report
 from dubio.training.calibration import CalibrationSettings
 from dubio.training.classifier import Classifier
 from dubio.training.cli.configs import ConfigFile
-from dubio.training.cli.messages import COMMANDS, DESCRIPTION, explain, warn
+from dubio.training.cli.messages import COMMANDS, DESCRIPTION, PREDICT, explain, warn
 from dubio.training.data import duplicates
 from dubio.training.data.division import Purpose
 from dubio.training.data.module import TensorDataModule
@@ -43,7 +43,9 @@ class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Leaves the lines of the description as they are, and lists the commands that are not Lightning's too."""
 
     def _iter_indented_subactions(self, action: Action) -> Generator[Action, None, None]:
-        yield from super()._iter_indented_subactions(action)
+        for each in super()._iter_indented_subactions(action):
+            each.help = PREDICT if each.dest == "predict" else each.help
+            yield each
         if isinstance(action, _SubParsersAction):
             self._indent()
             yield from (Action([], name, help=told, metavar=name) for name, told in COMMANDS.items())
@@ -64,7 +66,10 @@ class CLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        own = {"calibrate": {"model", "datamodule", "settings"}, "predict": {"return_predictions", "weights_only"}}
+        own = {
+            "calibrate": {"model", "datamodule", "settings"},
+            "predict": {"return_predictions", "ckpt_path", "weights_only"},
+        }
         inherited = LightningCLI.subcommands()
         return {**inherited, **{name: inherited.get(name, set()) | skipped for name, skipped in own.items()}}
 
@@ -294,19 +299,18 @@ class CLI(LightningCLI):
     def before_predict(self) -> None:
         predictions.check_path(self._predictions())
 
-    def predict(self, model: Classifier, datamodule: TensorDataModule, ckpt_path: str) -> None:
+    def predict(self, model: Classifier, datamodule: TensorDataModule) -> None:
         """Answer every row of the source as the service would, and write a table.
 
         Args:
             model: The network as configured; the one that answers is built by the checkpoint.
             datamodule: Gives the rows, which need no labels.
-            ckpt_path: Calibrated checkpoint.
         """
         if not self.trainer.is_global_zero:
             return
         # The configuration is the user's own, so the module of the network that it names may be imported.
         device = str(self.trainer.strategy.root_device)
-        predictor = load(ckpt_path, device=device, trusted=[type(model.network).__module__])
+        predictor = load(self.settings.ckpt_path, device=device, trusted=[type(model.network).__module__])
         frame, path = predictions.predict(predictor, datamodule), self._predictions()
         predictions.write(frame, path)
         print(f"{len(frame)} predictions: {path}")
@@ -397,6 +401,10 @@ def run(cli: type[Command], args: list[str] | None = None) -> Command:
             **_STRICT,
             # Each a dict of its own: Lightning writes into them.
             **{subcommand: dict(_STRICT) for subcommand in cli.subcommands()},
+            "predict": {
+                "description": PREDICT,
+                **_STRICT,
+            },
         },
         args=args,
     )

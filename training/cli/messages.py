@@ -24,6 +24,9 @@ COMMANDS = {
     "configs": "List the configurations that come with Dubio, or write one out to start from.",
 }
 
+# Lightning's verb of that name means something else.
+PREDICT = "Answer every row of a file as the service would, and write a table."
+
 DESCRIPTION = f"""Train a classifier with dropout, calibrate it, and write one checkpoint that can be served.
 
   dubio-train configs                                      lists the configurations that come with Dubio
@@ -39,6 +42,7 @@ DESCRIPTION = f"""Train a classifier with dropout, calibrate it, and write one c
   dubio-train audit --ckpt runs/a/model.ckpt               says which dropout is sampled, and how
   dubio-train compare --config a.yaml                      trains with and without dropout and draws both
   dubio-train test --config a.yaml                         tests runs/<name>/model.ckpt
+  dubio-train predict --config a.yaml --data.path new.csv  answers every row of a file, with or without labels
 
 Classes of your own are found in the folder you start from: `class_path: my_nets.Net` is Net in my_nets.py.
 Add {FLAG}, or set {TRACEBACK}=1, to see where an error came from."""

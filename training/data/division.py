@@ -25,7 +25,7 @@ import torch
 from dubio.models.checkpoint.data_record import DataRecord, Division
 from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.splits import SPLITS, IntArray, SplitName
-from dubio.training.errors import DataWarning, InvalidSplit, TrainedRows
+from dubio.training.errors import DataWarning, InvalidSplit
 
 Purpose = Literal["validate", "test", "calibrate", "predict"]
 
@@ -102,8 +102,8 @@ def as_trained(
         new: Gives row numbers a split, if the source is not that of the fit.
 
     Raises:
-        InvalidSplit: If a setting, or the source itself, asks for another division of the rows of the fit.
-        TrainedRows: If rows were trained on.
+        InvalidSplit: If a setting, or the source itself, asks for another division of the rows of the fit, or rows of
+            another source were trained on.
     """
     whole = dataset.whole()
     digests_N = digests(whole.x)
@@ -193,7 +193,7 @@ def _refuse_trained(
         return
     shown = ", ".join(dataset.at(int(row)) for row in rows_M[equal_M][:SHOWN])
     more = f" and {count - SHOWN} more" if count > SHOWN else ""
-    raise TrainedRows(
+    raise InvalidSplit(
         f"{title}: expected {name} rows that this checkpoint has not seen, but {share}"
         f"{f' ({usual})' if natural else ''}: {shown}{more}; leave them out, or give the source "
         "of the fit as it was, whose division is kept."

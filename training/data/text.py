@@ -137,9 +137,9 @@ class Text(FileDataModule):
         return [self._value(row, key, line) for line, row in rows]
 
     def _carried(self, row: dict[str, Any], key: str, line: int) -> Any:
-        """What a prediction carries over, as it is."""
+        """What a prediction carries over, as it is; what no table can hold, as JSON."""
         self._require(row, key, line)
-        return row[key]
+        return json.dumps(row[key]) if isinstance(row[key], list | dict) else row[key]
 
     def _require(self, row: dict[str, Any], key: str, line: int) -> None:
         if key not in row:

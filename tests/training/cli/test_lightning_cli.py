@@ -152,6 +152,9 @@ def test_what_came_from_elsewhere_is_tested_and_calibrated_again(
     with pytest.raises(SystemExit):
         main(["fit", "--config", "mine.yaml", "--ckpt_path", "runs/mine/model.ckpt"])
     assert "holds weights alone" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["test", "--config", "mine.yaml", "--ckpt_path", "weights.pt"])
+    assert "expected to read which rows it was trained on" in capsys.readouterr().err
 
 
 def test_a_scale_that_was_not_said_is_told(trained: torch.nn.Module, capsys: pytest.CaptureFixture[str]):

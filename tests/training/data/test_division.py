@@ -17,7 +17,7 @@ from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.division import _tail, digests, same_division
 from dubio.training.data.module import FractionDataModule, TensorDataModule
 from dubio.training.data.splits import SPLITS
-from dubio.training.errors import DataWarning, InvalidSplit, TrainedRows, TrainingError, UnreadableData
+from dubio.training.errors import DataWarning, InvalidSplit, TrainingError, UnreadableData
 
 
 def write(path: Path, rows: Sequence[Sequence[object]], header: str = "a,b,label") -> str:
@@ -123,10 +123,10 @@ def test_rows_that_were_trained_on_are_refused_with_their_lines(fit: Table, tmp_
     rows = [*numbers(18, seed=1), *(known[row] for row in trained)]
     other = Table(write(tmp_path / "other.csv", rows), target="label")
     with pytest.raises(
-        TrainedRows, match=r"other\.csv: expected test rows .* 2 of 20 \(10\.0%\) .*: line 20, line 21;"
+        InvalidSplit, match=r"other\.csv: expected test rows .* 2 of 20 \(10\.0%\) .*: line 20, line 21;"
     ):
         followed(other, fit).raw("test")
-    with pytest.raises(TrainedRows, match="used for train:"):
+    with pytest.raises(InvalidSplit, match="used for train:"):
         followed(Table(str(tmp_path / "other.csv"), target="label"), fit, "validate").raw("validation")
 
 
@@ -136,7 +136,7 @@ def test_a_file_that_grew_or_was_shuffled_is_another_file(fit: Table, tmp_path: 
     for rows in ([*known, *numbers(5, seed=1)], known[::-1]):
         count = rf"{300 - held_out} of {len(rows)} "
         other = Table(write(tmp_path / "other.csv", rows), target="label")
-        with pytest.raises(TrainedRows, match=count):
+        with pytest.raises(InvalidSplit, match=count):
             followed(other, fit).raw("test")
 
 
@@ -144,7 +144,7 @@ def test_rows_that_set_the_level_are_not_for_a_test_but_may_calibrate_again(fit:
     known = [line.split(",") for line in fit.path.read_text().splitlines()[1:]]
     rows = [known[row] for row in fit.load().rows["calibration"]]
     path = write(tmp_path / "other.csv", rows)
-    with pytest.raises(TrainedRows, match=r"36 of 36 \(100\.0%\)"):
+    with pytest.raises(InvalidSplit, match=r"36 of 36 \(100\.0%\)"):
         followed(Table(path, target="label"), fit).raw("test")
     assert len(followed(Table(path, target="label"), fit, "calibrate").raw("calibration")[0])
 
@@ -167,7 +167,7 @@ def test_trained_rows_among_those_that_naturally_recur_are_found(tmp_path: Path)
         assert len(followed(Table(write(tmp_path / "new.csv", new), target="label"), fit).raw("test")[0]) == len(new)
     trained = [few(300, 0, levels=200)[row] for row in fit.load().rows["train"][:100]]
     with pytest.raises(
-        TrainedRows, match=r"100 of 100 \(100\.0%\) .* \(of the rows that were held out, \d\d\.\d% do\)"
+        InvalidSplit, match=r"100 of 100 \(100\.0%\) .* \(of the rows that were held out, \d\d\.\d% do\)"
     ):
         followed(Table(write(tmp_path / "old.csv", trained), target="label"), fit).raw("test")
 
