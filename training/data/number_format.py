@@ -82,7 +82,8 @@ class NumberFormat:
         if fits and self.resembles(pl.Series([text]))[0]:
             changes = [other._changes(self) for other in fits]
             fewest = min(map(len, changes))
-            return f"set {' or '.join(' and '.join(each) for each in changes if len(each) == fewest)}"
+            alike = "" if self == NumberFormat() else ", or write the numbers of all columns alike"
+            return f"set {' or '.join(' and '.join(each) for each in changes if len(each) == fewest)}{alike}"
         if re.fullmatch(_DATE, text.strip()):
             return (
                 "turn dates into numbers, such as days since the first, or put the column into `data.init_args.ignore`"

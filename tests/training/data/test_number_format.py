@@ -108,6 +108,7 @@ def test_the_setting_that_reads_a_column_is_named_and_does(texts: list[str], cur
 
 def test_other_slips_have_other_cures():
     assert "name of the column" in PLAIN.cure("3 kg", pl.Series(["3 kg", "4"]))
+    assert NumberFormat(",").cure("3.5", pl.Series(["3.5"])).endswith("or write the numbers of all columns alike")
     assert "days since" in PLAIN.cure("03/14/2024", pl.Series(["03/14/2024"]))
     assert "data.init_args.missing" in PLAIN.cure("unknown", pl.Series(["unknown", "4"]))
 
