@@ -77,8 +77,8 @@ class NumberFormat:
             text: That one.
             texts: All of its column.
         """
-        alike = texts.filter(self.resembles(texts))
-        fits = [other for other in _FORMATS if not other.read(alike).null_count()]
+        numbers = texts.filter(self.resembles(texts))
+        fits = [other for other in _FORMATS if not other.read(numbers).null_count()]
         if fits and self.resembles(pl.Series([text]))[0]:
             changes = [other._changes(self) for other in fits]
             fewest = min(map(len, changes))

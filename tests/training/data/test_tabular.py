@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+import yaml
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder
@@ -298,3 +299,16 @@ def test_labels_are_read_as_names_are(tmp_path: Path):
         "a, kind\n" + "".join(f"{row % 7}, {('1.0', '0.0')[row % 2]}\n" for row in range(200))
     )
     assert Table(str(tmp_path / "f.csv"), target="kind").classes == ("0", "1")
+
+
+def test_how_a_file_is_written_can_be_said_on_the_command_line(capsys: pytest.CaptureFixture[str]):
+    said = ["--data.decimal", ",", "--data.thousands", ".", "--data.missing", "['NA','?']", "--data.separator", ";"]
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "table_mlp", *said, "--print_config"])
+    settings = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]
+    assert {name: settings[name] for name in ("decimal", "thousands", "missing", "separator")} == {
+        "decimal": ",",
+        "thousands": ".",
+        "missing": ["NA", "?"],
+        "separator": ";",
+    }
