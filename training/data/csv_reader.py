@@ -130,7 +130,7 @@ class TableFile:
 
     def _typed(self, cells: pl.Series, holes: pl.Series) -> pl.Series:
         if cells.dtype != pl.String:
-            return cells
+            return cells.fill_nan(None) if cells.dtype.is_float() else cells
         texts = cells.str.strip_chars()
         foreign = texts.filter(texts.str.len_bytes() != texts.str.len_chars()).unique().to_list()
         texts = texts.replace(foreign, list(map(tidy, foreign))) if foreign else texts

@@ -27,15 +27,15 @@ def learn(values: pl.Series, rows: IntArray, categorical: bool) -> NumericColumn
     """
     name, kind, train = values.name, values.dtype, values[rows.tolist()]
     if kind.is_numeric() and not categorical:
-        present = train.cast(pl.Float64).fill_nan(None).drop_nulls()
+        present = train.cast(pl.Float64).drop_nulls()
         if not len(present):
             raise UnreadableData(
                 f"expected numbers in column {name!r}, but the training rows have none; put it into "
                 "`data.init_args.ignore`."
             )
-        missing = values.cast(pl.Float64).fill_nan(None).null_count() > 0
+        missing = values.null_count() > 0
         return _numeric(name, present, missing)
-    if not (kind == pl.String or kind == pl.Boolean or kind.is_integer() or kind in (pl.Categorical, pl.Enum)):
+    if not (kind == pl.String or kind == pl.Boolean or kind.is_numeric() or kind in (pl.Categorical, pl.Enum)):
         raise UnreadableData(
             f"expected column {name!r} to hold numbers or names, but it holds {kind}; turn it into numbers, or put it "
             "into `data.init_args.ignore`."

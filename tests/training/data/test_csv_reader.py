@@ -142,3 +142,9 @@ def test_texts_of_a_parquet_file_that_look_like_numbers_are_named(tmp_path: Path
     with pytest.raises(UnreadableData, match=r"most of its texts look like numbers, and row .*numbers in the file"):
         TableFile(tmp_path / "f.parquet").refuse_what_no_network_learns("a")
     TableFile(tmp_path / "f.parquet", names=["a"]).refuse_what_no_network_learns("a")
+
+
+def test_nan_in_a_parquet_file_is_a_hole_whatever_the_column_holds(tmp_path: Path):
+    pl.DataFrame({"a": [1.0, float("nan"), None]}).write_parquet(tmp_path / "f.parquet")
+    for names in ((), ("a",)):
+        assert TableFile(tmp_path / "f.parquet", names=names).frame["a"].to_list() == [1.0, None, None]

@@ -14,9 +14,8 @@ def learn(values: pl.Series, categorical: bool = False, rows: int | None = None)
     return table_column.learn(values, np.arange(len(values) if rows is None else rows), categorical)
 
 
-@pytest.mark.parametrize("hole", [None, float("nan")])
-def test_numbers_have_a_range_and_their_median_fills_a_hole(hole: float | None):
-    column = learn(pl.Series("a", [4.0, 1.0, hole, 2.5], dtype=pl.Float64), categorical=False)
+def test_numbers_have_a_range_and_their_median_fills_a_hole():
+    column = learn(pl.Series("a", [4.0, 1.0, None, 2.5], dtype=pl.Float64), categorical=False)
     assert (column.kind, column.low, column.fill, column.high, column.missing) == ("numeric", 1.0, 2.5, 4.0, True)
     whole = learn(pl.Series("a", [3, 1, 2]), categorical=False)
     assert (whole.low, whole.fill, whole.high, whole.missing) == (1.0, 2.0, 3.0, False)
@@ -29,6 +28,7 @@ def test_numbers_have_a_range_and_their_median_fills_a_hole(hole: float | None):
         (["b", None, "b "], ["b"], True),
         ([True, False, None], ["false", "true"], True),
         ([10, 9, 10], ["10", "9"], False),
+        ([10.0, 9.5, None], ["10", "9.5"], True),
     ],
 )
 def test_names_are_sorted_categories(values: list, categories: list[str], missing: bool):
