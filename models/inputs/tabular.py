@@ -197,6 +197,7 @@ class Table:
         Raises:
             InvalidInput: If a row is no mapping, lacks a column, has one that is unknown, or a value does not fit.
         """
+        instances = [self._tidied(instance) for instance in instances]
         for index, instance in enumerate(instances):
             self._check(instance, f"instances[{index}]")
         values = {name: [instance[name] for instance in instances] for name in self.columns}
@@ -236,6 +237,13 @@ class Table:
     def _holes(self, values: Sequence[object]) -> list[object]:
         """The values, None where one is missing."""
         return [None if isinstance(value, str) and tidy(value) in self.missing else value for value in values]
+
+    def _tidied(self, instance: Any) -> Any:
+        """The row with the names of its columns as a file's are read, unless two of them would become one."""
+        if not isinstance(instance, Mapping) or instance.keys() <= self.columns.keys():
+            return instance
+        row = {tidy(str(key)): value for key, value in instance.items()}
+        return row if len(row) == len(instance) else instance
 
     def _check(self, instance: Any, where: str) -> None:
         if not isinstance(instance, Mapping):

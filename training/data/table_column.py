@@ -35,7 +35,7 @@ def learn(values: pl.Series, rows: IntArray, categorical: bool) -> NumericColumn
             )
         missing = values.null_count() > 0
         return _numeric(name, present, missing)
-    if not (kind == pl.String or kind == pl.Boolean or kind.is_numeric() or kind in (pl.Categorical, pl.Enum)):
+    if not (kind == pl.String or kind == pl.Boolean or kind.is_numeric()):
         raise UnreadableData(
             f"expected column {name!r} to hold numbers or names, but it holds {kind}; turn it into numbers, or put it "
             "into `data.init_args.ignore`."

@@ -45,6 +45,15 @@ def test_the_order_of_the_keys_does_not_matter():
     assert np.array_equal(TABLE.read([dict(reversed(ROW.items()))]), TABLE.read([ROW]))
 
 
+def test_names_of_columns_are_read_as_those_of_a_file():
+    city = CITY.model_copy(update={"name": "Gr\u00f6\u00dfe"})
+    table = Table([AGE, city])
+    due = table.read([{"age": 30, "Gr\u00f6\u00dfe": "Bern"}])
+    assert np.array_equal(table.read([{" age": 30, "Gro\u0308\u00dfe\u00a0": "Bern"}]), due)
+    with pytest.raises(InvalidInput, match="no unknown column, but got ' age'"):
+        table.read([{"age": 30, " age": 31, "Gr\u00f6\u00dfe": "Bern"}])
+
+
 def test_numbers_and_categories_are_those_of_scikit_learn():
     random = np.random.default_rng(0)
     ages = [None if random.random() < 0.2 else float(random.integers(18, 91)) for _ in range(60)]
