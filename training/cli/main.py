@@ -13,7 +13,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from dubio.training.cli import audit, compare, configs
 from dubio.training.cli.lightning_cli import CLI, run
-from dubio.training.cli.messages import FLAG, TRACEBACK, one_line, one_line_warning
+from dubio.training.cli.messages import FLAG, TRACEBACK, one_line
 
 HANDLERS = {"audit": audit.main, "compare": compare.main, "configs": configs.main}
 
@@ -39,7 +39,6 @@ def main(args: list[str] | None = None) -> None:
     """
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
-    warnings.formatwarning = one_line_warning
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     given = sys.argv[1:] if args is None else args
     traced = FLAG in given or bool(os.environ.get(TRACEBACK))

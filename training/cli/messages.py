@@ -76,13 +76,6 @@ def one_line(error: BaseException) -> str:
     return _TYPE.sub(r"`\1`", _LOOKUP.sub("", facts)) or type(error).__name__
 
 
-def one_line_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-) -> str:
-    """A warning as the command line says it: what, and not from which line of code."""
-    return f"dubio-train: warning: {' '.join(str(message).split())}\n"
-
-
 def explain(error: BaseException, settings: Collection[str]) -> str:
     """What is wrong with a command line, and the nearest name to one that does not exist.
 

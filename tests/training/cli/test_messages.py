@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dubio.training.cli.main import main
-from dubio.training.cli.messages import explain, one_line, one_line_warning
+from dubio.training.cli.messages import explain, one_line
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = "digits_mlp"
@@ -151,9 +151,3 @@ def test_an_error_of_our_own_is_told_as_it_is():
 def test_an_error_without_a_message_is_named():
     assert one_line(KeyError()) == "KeyError"
     assert one_line(TimeoutError("")) == "TimeoutError"
-
-
-def test_a_warning_is_one_line():
-    assert one_line_warning(UserWarning("3 texts\n are cut."), UserWarning, "text.py", 80) == (
-        "dubio-train: warning: 3 texts are cut.\n"
-    )
