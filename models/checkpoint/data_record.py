@@ -48,8 +48,9 @@ class Division(StrictModel):
         lengths = {name: len(part) for name, part in self.rows.items()}
         if lengths != {name: len(part) for name, part in self.digests.items()}:
             raise ValueError("Expected a digest for each row.")
-        if not torch.equal(torch.cat(list(self.rows.values())).sort().values, torch.arange(sum(lengths.values()))):
-            raise ValueError("Expected every row number once.")
+        rows = torch.cat(list(self.rows.values()))
+        if (rows < 0).any() or len(rows.unique()) < len(rows):
+            raise ValueError("Expected every row number once, counted from 0.")
         return self
 
 

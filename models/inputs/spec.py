@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from dubio.models.inputs.reader import Reader
 from dubio.models.inputs.tabular import MAX_COLUMNS, Column, Table, width
 from dubio.models.inputs.text import TokenizerSpec, Tokens
-from dubio.models.spec import DataValue, Finite, StrictModel
+from dubio.models.spec import MAX_LIST, MAX_STRING, DataValue, Finite, StrictModel
 
 MAX_INPUT = 2**24  # numbers in one input
 
@@ -45,6 +45,7 @@ class InputSpec(StrictModel):
         low: Smallest raw value in the training split; for text the first token.
         high: Largest raw value in the training split; for text the last token.
         columns: Of a table; None for everything else.
+        missing: Texts that stand for a missing value in a table's rows.
         tokenizer: Of a text; None for everything else.
         files: Of images that were read from image files; None for everything else.
     """
@@ -56,6 +57,7 @@ class InputSpec(StrictModel):
     low: DataValue
     high: DataValue
     columns: Annotated[list[Column], Field(min_length=1, max_length=MAX_COLUMNS)] | None = None
+    missing: Annotated[tuple[Annotated[str, Field(max_length=MAX_STRING)], ...], Field(max_length=MAX_LIST)] = ()
     tokenizer: TokenizerSpec | None = None
     files: ImageFiles | None = None
 
@@ -63,7 +65,7 @@ class InputSpec(StrictModel):
     def reader(self) -> Reader | None:
         """What reads instances as a user has them; None for numbers and images, which are numbers already."""
         if self.columns is not None:
-            return Table(self.columns)
+            return Table(self.columns, self.missing)
         return None if self.tokenizer is None else Tokens(self.tokenizer)
 
     def describe(self) -> dict[str, Any]:
@@ -78,7 +80,7 @@ class InputSpec(StrictModel):
         }
         return described
 
-    @field_validator("shape", "mean", "std", mode="before")
+    @field_validator("shape", "mean", "std", "missing", mode="before")
     @classmethod
     def _list_as_tuple(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value

@@ -1,9 +1,9 @@
 """Columns: what a table's rows look like, and how one becomes numbers.
 
 A row is a mapping from column names to values. Its numbers, in the order of the columns, are: of a numeric column the
-value and, if training rows had holes in it, 1 where the value is missing; of a categorical column one number for each
-category, which is 1 for the row's own, then 1 for missing if training rows had holes, then 1 for a category that no
-training row had. So what was never seen is told apart from everything that was.
+value less the offset and, if rows had holes in it, 1 where the value is missing; of a categorical column one number for
+each category, 1 for the row's own, then 1 for missing if rows had holes, then 1 for a category that no training
+row had. So what was never seen is told apart from everything that was. A file and a request are read by the same code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from dubio.models.errors import InvalidInput, did_you_mean
-from dubio.models.spec import DataValue, Name, StrictModel, shortest
+from dubio.models.inputs.names import category, look, tidy
+from dubio.models.spec import DataValue, Finite, Name, StrictModel, shortest
 
 MAX_COLUMNS = 4096
 MAX_CATEGORIES = 1024
@@ -37,7 +38,9 @@ class NumericColumn(StrictModel):
         low: Smallest value in the training rows.
         high: Largest value in the training rows.
         fill: Stands for a missing value; the median of the training rows.
-        missing: Whether training rows had holes in it; if not, a row must have a value.
+        missing: Whether rows of the data had holes in it; if not, a row must have a value.
+        offset: Subtracted in 64 bits before the value becomes one of 32 bits, in which what is far from 0 would lose
+            its last digits, such as a time in milliseconds; 0 where nothing is lost.
     """
 
     kind: Literal["numeric"]
@@ -46,6 +49,7 @@ class NumericColumn(StrictModel):
     high: DataValue
     fill: DataValue
     missing: bool
+    offset: Finite = 0.0
 
     @model_validator(mode="after")
     def _ordered(self) -> NumericColumn:
@@ -64,6 +68,11 @@ class NumericColumn(StrictModel):
         return [False, True] if self.missing else [False]
 
     @property
+    def offsets(self) -> list[float]:
+        """What was subtracted from each of its numbers."""
+        return [self.offset, 0.0] if self.missing else [self.offset]
+
+    @property
     def example(self) -> float:
         """A value to try."""
         return shortest(self.fill)
@@ -72,7 +81,7 @@ class NumericColumn(StrictModel):
         """The numbers ``[N, 1 or 2]`` of a value for each row.
 
         Raises:
-            InvalidInput: If a value is no finite number, or missing where no training row had a hole.
+            InvalidInput: If a value is no finite number, or missing where no row had a hole.
         """
         for row, value in enumerate(values):
             if type(value) in (int, float) and abs(value) <= _LARGEST:  # type: ignore[arg-type]
@@ -80,14 +89,18 @@ class NumericColumn(StrictModel):
             if value is not None:
                 raise InvalidInput(f"Expected {where(row)} to be a finite number, but got {_say(value)}.")
             _refuse_hole(self, where(row))
-        numbers_N = np.array([self.fill if value is None else value for value in values], dtype=np.float64)
+        numbers_N = self._shift([self.fill if value is None else value for value in values])
         if not self.missing:
-            return numbers_N[:, None].astype(np.float32)
+            return numbers_N[:, None]
         return np.stack([numbers_N, [value is None for value in values]], axis=1).astype(np.float32)
 
     def outside(self, numbers_BF: Tensor) -> Tensor:
         """Whether the value lies beyond those of the training rows, ``[B]``."""
-        return (numbers_BF[:, 0] < self.low) | (numbers_BF[:, 0] > self.high)
+        low, high = map(float, self._shift([self.low, self.high]))
+        return (numbers_BF[:, 0] < low) | (numbers_BF[:, 0] > high)
+
+    def _shift(self, values: Sequence[object]) -> NDArray[np.float32]:
+        return (np.array(values, dtype=np.float64) - self.offset).astype(np.float32)
 
 
 class CategoricalColumn(StrictModel):
@@ -107,8 +120,8 @@ class CategoricalColumn(StrictModel):
 
     @model_validator(mode="after")
     def _distinct(self) -> CategoricalColumn:
-        if len(set(self.categories)) < len(self.categories):
-            raise ValueError(f"Expected every category of {self.name!r} once.")
+        if len(set(map(look, self.categories))) < len(self.categories):
+            raise ValueError(f"Expected every category of {self.name!r} once, and none that looks like another.")
         return self
 
     @property
@@ -123,19 +136,24 @@ class CategoricalColumn(StrictModel):
         return [True] * len(self.features)
 
     @property
+    def offsets(self) -> list[float]:
+        """What was subtracted from each of its numbers: nothing."""
+        return [0.0] * len(self.features)
+
+    @property
     def example(self) -> str:
         """A value to try."""
         return self.categories[0]
 
     def encode(self, values: Sequence[object], where: Where) -> NDArray[np.float32]:
-        """The numbers ``[N, categories + 1 or 2]`` of a value for each row; whole numbers and truth values stand for
-        their names.
+        """The numbers ``[N, categories + 1 or 2]`` of a value for each row; numbers and truth values stand for their
+        names, and so does what looks like one.
 
         Raises:
-            InvalidInput: If a value is no name, or missing where no training row had a hole.
+            InvalidInput: If a value is no name, or missing where no row had a hole.
         """
         width = len(self.features)
-        place: dict[str | None, int] = {name: index for index, name in enumerate(self.categories)}
+        place = {look(name): index for index, name in enumerate(self.categories)}
         places = []
         for row, value in enumerate(values):
             name = category(value)
@@ -143,7 +161,7 @@ class CategoricalColumn(StrictModel):
                 raise InvalidInput(f"Expected {where(row)} to be the name of a category, but got {_say(value)}.")
             if name is None:
                 _refuse_hole(self, where(row))
-            places.append(width - 2 if name is None else place.get(name, width - 1))
+            places.append(width - 2 if name is None else place.get(look(name), width - 1))
         numbers_NF = np.zeros((len(values), width), dtype=np.float32)
         numbers_NF[np.arange(len(values)), places] = 1
         return numbers_NF
@@ -161,10 +179,12 @@ class Table:
 
     Args:
         columns: In the order of their numbers.
+        missing: Texts that stand for a missing value, as nothing does.
     """
 
-    def __init__(self, columns: Sequence[NumericColumn | CategoricalColumn]) -> None:
+    def __init__(self, columns: Sequence[NumericColumn | CategoricalColumn], missing: Sequence[str] = ()) -> None:
         self.columns = {column.name: column for column in columns}
+        self.missing = frozenset(map(tidy, missing)) | {""}
 
     @property
     def features(self) -> list[str]:
@@ -177,6 +197,7 @@ class Table:
         Raises:
             InvalidInput: If a row is no mapping, lacks a column, has one that is unknown, or a value does not fit.
         """
+        instances = [self._tidied(instance) for instance in instances]
         for index, instance in enumerate(instances):
             self._check(instance, f"instances[{index}]")
         values = {name: [instance[name] for instance in instances] for name in self.columns}
@@ -193,7 +214,7 @@ class Table:
             InvalidInput: If a value does not fit.
         """
         parts = [
-            column.encode(values[name], lambda row, name=name: where(row, name))  # type: ignore[misc]
+            column.encode(self._holes(values[name]), lambda row, name=name: where(row, name))  # type: ignore[misc]
             for name, column in self.columns.items()
         ]
         return np.concatenate(parts, axis=1)
@@ -212,6 +233,17 @@ class Table:
         parts = raw.split(widths, dim=1)
         beyond = [column.outside(part) for column, part in zip(self.columns.values(), parts, strict=True)]
         return torch.stack(beyond).any(0)
+
+    def _holes(self, values: Sequence[object]) -> list[object]:
+        """The values, None where one is missing."""
+        return [None if isinstance(value, str) and tidy(value) in self.missing else value for value in values]
+
+    def _tidied(self, instance: Any) -> Any:
+        """The row with the names of its columns as a file's are read, unless two of them would become one."""
+        if not isinstance(instance, Mapping) or instance.keys() <= self.columns.keys():
+            return instance
+        row = {tidy(str(key)): value for key, value in instance.items()}
+        return row if len(row) == len(instance) else instance
 
     def _check(self, instance: Any, where: str) -> None:
         if not isinstance(instance, Mapping):
@@ -240,20 +272,11 @@ def width(columns: Sequence[NumericColumn | CategoricalColumn]) -> int:
     return sum(len(column.features) for column in columns)
 
 
-def category(value: object) -> str | None:
-    """The name that a value stands for, as in a CSV file; None if it stands for none."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int) and abs(value) < 2**63:
-        return str(value)
-    return value if isinstance(value, str) and value else None
-
-
 def _refuse_hole(column: NumericColumn | CategoricalColumn, where: str) -> None:
     if not column.missing:
         raise InvalidInput(
-            f"Expected {where} to have a value, but it is missing, and in no training row it was; fill it in, or train "
-            "on rows with holes."
+            f"Expected {where} to have a value, but it is missing, and in no row of the training file it was; fill it "
+            "in, or train on rows with holes."
         )
 
 

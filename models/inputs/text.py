@@ -6,7 +6,7 @@ files: those can name patterns that a hostile one would use to keep a server bus
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -29,6 +29,9 @@ MAX_LENGTH = 4096
 # Characters of a text: far more than the longest sequence of tokens needs.
 MAX_CHARACTERS = 2**16
 
+# A character, with its marks, of the scripts that put no blanks between words.
+_NO_BLANKS = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}][\p{M}\u30fc]*"
+
 Word = Annotated[str, Field(min_length=1, max_length=MAX_STRING)]
 
 
@@ -36,7 +39,8 @@ class TokenizerSpec(StrictModel):
     """A tokenizer.
 
     A text is brought into Unicode's form NFKC, if so wanted into lower case, and divided into words and signs; each is
-    looked up as a whole (``word``), or put together from the parts that the vocabulary has (``bpe``, Sennrich 2016).
+    looked up as a whole (``word``), or put together from the parts that the vocabulary has (``bpe``, Sennrich 2016). To
+    ``word`` each character is one in scripts that put no blanks between words, such as Chinese, Japanese and Thai.
 
     Attributes:
         kind: ``word`` or ``bpe``.
@@ -66,6 +70,10 @@ class TokenizerSpec(StrictModel):
         return self
 
 
+def _instance(row: int) -> str:
+    return f"instances[{row}]"
+
+
 class Tokens:
     """Reads texts.
 
@@ -82,12 +90,30 @@ class Tokens:
         Raises:
             InvalidInput: If an instance is no text, or has no words.
         """
-        tokens_NL = np.zeros((len(instances), self.spec.length), dtype=np.float32)
+        return self.fill(self.split(instances))
+
+    def split(self, instances: Sequence[Any], where: Callable[[int], str] = _instance) -> list[list[int]]:
+        """All tokens of texts, however many.
+
+        Args:
+            instances: The texts.
+            where: Names one in messages.
+
+        Raises:
+            InvalidInput: As `read`.
+        """
+        tokens = []
         for row, instance in enumerate(instances):
-            where = f"instances[{row}]"
-            ids = self._tokenizer.encode(_text(instance, where)).ids[: self.spec.length]
-            if not ids:
-                raise InvalidInput(f"Expected {where} to hold words, but got {instance[:40]!r}.")
+            tokens.append(self._tokenizer.encode(_text(instance, where(row))).ids)
+            if not tokens[-1]:
+                raise InvalidInput(f"Expected {where(row)} to hold words, but got {instance[:40]!r}.")
+        return tokens
+
+    def fill(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Tokens ``[N, L]``, each text's cut or filled up with 0."""
+        tokens_NL = np.zeros((len(tokens), self.spec.length), dtype=np.float32)
+        for row, ids in enumerate(tokens):
+            ids = ids[: self.spec.length]
             tokens_NL[row, : len(ids)] = ids
         return tokens_NL
 
@@ -110,19 +136,28 @@ class Tokens:
 
         ids = {word: index for index, word in enumerate(self.spec.vocabulary)}
         if self.spec.kind == "word":
-            return blank(models.WordLevel(ids, unk_token=SPECIAL[UNKNOWN]), self.spec.lowercase)
+            return blank(models.WordLevel(ids, unk_token=SPECIAL[UNKNOWN]), self.spec.lowercase, characters=True)
         pairs = [(left, right) for left, right in (merge.split(" ") for merge in self.spec.merges)]
         return blank(models.BPE(ids, pairs, unk_token=SPECIAL[UNKNOWN]), self.spec.lowercase)
 
 
-def blank(model: Any, lowercase: bool) -> Tokenizer:
-    """A tokenizer of the library around a model of its, which divides texts as all of ours do."""
-    from tokenizers import Tokenizer, normalizers, pre_tokenizers
+def blank(model: Any, lowercase: bool, characters: bool = False) -> Tokenizer:
+    """A tokenizer of the library around a model of its, which divides texts as all of ours do.
+
+    Args:
+        model: The model.
+        lowercase: Whether capitals count as small letters.
+        characters: Whether characters of scripts without blanks between words are words of their own; a model that puts
+            words together from parts finds them by itself.
+    """
+    from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 
     tokenizer = Tokenizer(model)
     steps = [normalizers.NFKC(), *([normalizers.Lowercase()] if lowercase else [])]
     tokenizer.normalizer = normalizers.Sequence(steps)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    words = pre_tokenizers.BertPreTokenizer()
+    apart = [pre_tokenizers.Split(Regex(_NO_BLANKS), "isolated")] if characters else []
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*apart, words])
     return tokenizer
 
 

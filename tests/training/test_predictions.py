@@ -126,6 +126,7 @@ def test_images_are_answered_by_file_whatever_their_folders(tmp_path: Path):
     same(told, load(tmp_path / "runs" / "quick" / "model.ckpt").predict(np.stack(pixels)[:, None]), ("a", "b"))
 
 
+@pytest.mark.filterwarnings("ignore:.*tokens outside the training rows are unknown")
 def test_texts_need_no_labels_and_carry_their_ids(tmp_path: Path):
     rows = [{"text": f"{word} number {count}", "label": word} for count in range(100) for word in ("alpha", "beta")]
     (tmp_path / "fit.jsonl").write_text("\n".join(map(json.dumps, rows)))

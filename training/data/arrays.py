@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.file_module import FileDataModule
+from dubio.training.data.precision import is_lost
 from dubio.training.errors import TrainingError, UnreadableData
 
 CHANNELS = 4  # the most that an image usually has
@@ -118,6 +119,7 @@ class Arrays(FileDataModule):
                 f"{self.path}: expected images [N, C, H, W], but `x` has shape {list(x.shape)}, so the channels seem "
                 "to be last; set `data.init_args.channels: last`."
             )
+        given = x
         if x.dtype.kind == "f":
             with np.errstate(over="ignore"):  # what float32 cannot hold is not finite there, and named below
                 x = x.astype(np.float32)
@@ -126,5 +128,13 @@ class Arrays(FileDataModule):
                 raise UnreadableData(
                     f"{self.path}: expected finite numbers in `x`, but row {row} holds {x[row][tuple(at)]} at {at}; "
                     "leave the row out, or fill in what is missing."
+                )
+        for index in range(x.shape[1]):
+            if is_lost(given[:, index]):
+                column, what = given[:, index], "column" if x.ndim == 2 else "channel"
+                raise UnreadableData(
+                    f"{self.path}: expected numbers in `x` that 32 bits can tell apart, but {what} {index} lies from "
+                    f"{column.min()} to {column.max()}; subtract a number near them, in the file and in requests, or "
+                    "use dubio.training.Table, which does so by itself."
                 )
         return x

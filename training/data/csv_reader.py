@@ -3,102 +3,208 @@
 from __future__ import annotations
 
 import csv
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
+import numpy as np
 import polars as pl
 
+from dubio.models.inputs.names import tidy
+from dubio.training.data.look_alikes import refuse_look_alikes
+from dubio.training.data.number_format import NumberFormat
 from dubio.training.errors import UnreadableData
 
-# What stands for a missing value in a CSV file.
-MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?"]
+# What stands for a missing value, beside nothing and NaN among numbers.
+MISSING = ("NA", "N/A", "<NA>", "NaN", "nan", "NAN", "null", "NULL", "None", "?")
+_CHUNK = 20_000  # rows that are taken in at a time
+_RECURRING = 10  # so many values at least say whether names recur
+_NAMED = "if these are names, list the column under `data.init_args.categorical`"
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class TableFile:
-    """Reads a file once.
+    """Reads a file once. A column of a CSV file is one of numbers if all that is there reads as such.
 
     Args:
         path: The file.
-        separator: Of a CSV file.
-        names: Columns of whole numbers that are names: of a CSV file they keep their zeros, 08001 is not 8001.
+        separator: Of a CSV file; by default a comma, and a tab if its name ends in .tsv.
+        names: Columns that hold names even if they look like numbers: 08001 is not 8001.
+        numbers: How a CSV file writes numbers.
+        missing: Texts that stand for a missing value.
+
+    Attributes:
+        frame: Numbers, or texts without blanks around them; null where a value is missing.
+        cells: What was read, as it was written.
 
     Raises:
         UnreadableData: If the file is no table, or it has no rows.
     """
 
-    def __init__(self, path: Path, separator: str, names: Sequence[str] = ()) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        separator: str | None = None,
+        names: Sequence[str] = (),
+        numbers: NumberFormat | None = None,
+        missing: Sequence[str] = MISSING,
+    ) -> None:
+        self.path, self.numbers, self._names = path, numbers or NumberFormat(), frozenset(names)
         self._lines: list[int] | None = None
         try:
-            if path.suffix == ".parquet":
-                self.frame = pl.read_parquet(path)
-            elif path.suffix in {".csv", ".tsv", ".txt"}:
-                self._lines = self._walk(separator)
-                self.frame = self._csv(separator, names)
+            if path.suffix.lower() == ".parquet":
+                self.cells = pl.read_parquet(path).with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
+            elif path.suffix.lower() in {".csv", ".tsv", ".txt"}:
+                self.cells, self._lines = _read(path, separator)
             else:
                 raise UnreadableData(f"{path}: expected a .csv or .parquet file; rename or convert it.")
-        except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError, csv.Error) as error:
+        except (pl.exceptions.PolarsError, OSError) as error:
             cause = str(error).split("\n")[0].rstrip(".")
             raise UnreadableData(f"{path}: cannot be read: {cause}.") from error
-        if self._lines is not None and len(self._lines) != len(self.frame):
-            raise UnreadableData(f"{path}: cannot be read: its quotes do not match.")
-        if not len(self.frame):
+        _check_header(path, self.cells.columns)
+        self.cells.columns = list(map(tidy, self.cells.columns))
+        if not len(self.cells):
             raise UnreadableData(f"{path}: expected rows, but it has none.")
+        holes = pl.Series(["", *map(tidy, missing)])
+        self.frame = self.cells.select(self._typed(column, holes) for column in self.cells)
 
     def at(self, row: int) -> str:
         """Where a row is, as an editor counts lines; the header of a CSV file is line 1."""
         return f"row {row}" if self._lines is None else f"line {self._lines[row]}"
 
-    def refuse_text_among_numbers(self, column: str) -> None:
-        """Refuses texts among numbers: one slip would turn a column of numbers into one of names.
+    def refuse_what_no_network_learns(self, column: str) -> None:
+        """Refuses numbers that are not finite, numbers that would become names, and names that hardly recur.
+
+        A slip, a unit or a decimal comma would otherwise turn a column of numbers into one of names, and a column of
+        identifiers into one number a row. Columns that were said to hold names may hold any.
 
         Raises:
-            UnreadableData: If there are some; it names the first.
+            UnreadableData: If there are such; it names the first.
         """
         values = self.frame[column]
-        if self._lines is None or values.dtype != pl.String:
-            return  # a Parquet file says itself what a column holds
-        there = values.is_not_null()
-        like = values.str.strip_chars().cast(pl.Float64, strict=False).is_not_null()
-        typos = (there & values.cast(pl.Float64, strict=False).is_null()).arg_true()
-        if 2 * int(like.sum()) > int(there.sum()) and len(typos):
-            row = int(typos[0])
-            raise UnreadableData(
-                f"{self.path}: expected column {column!r} to hold numbers or names, but most of its values are numbers "
-                f"and {self.at(row)} has {str(values[row])[:40]!r}; mend it, or put the column into "
-                "`data.init_args.categorical`."
-            )
+        if values.dtype.is_numeric():
+            for row in (values.cast(pl.Float64).abs() > _LARGEST).arg_true()[:1]:
+                cure = "mend it, leave the row out, or list it under `data.init_args.missing`"
+                self._refuse(column, "finite numbers of 32 bits", f"{self._shows(column, row)}; {cure}")
+        if values.dtype != pl.String:
+            return
+        rule = f"{self.path}: expected column {column!r} to"
+        refuse_look_alikes(rule, dict(self.spellings(column)), "name", "write it one way")
+        if column in self._names:
+            return
+        there = values.drop_nulls()
+        distinct = there.unique()
+        if any(2 * int(self.numbers.resembles(each).sum()) > len(each) for each in (there, distinct)):
+            self._refuse(column, "numbers or names", f"{self._first_slip(column, values)}; {_NAMED}")
+        if len(there) >= _RECURRING and 2 * len(distinct) > len(there):
+            first = int(values.is_not_null().arg_true()[0])
+            cure = "put it into `data.init_args.ignore`, or read texts with dubio.training.Text"
+            facts = f"of its {len(there)} values {len(distinct)} are different, and {self._shows(column, first)}"
+            self._refuse(column, "numbers, or names that recur", f"{facts}; {cure}; {_NAMED}")
 
-    def _csv(self, separator: str, names: Sequence[str]) -> pl.DataFrame:
-        how: dict[str, Any] = {"separator": separator, "infer_schema_length": None, "null_values": MISSING}
-        frame = pl.read_csv(self.path, try_parse_dates=True, **how)
-        texts = [name for name in names if name in frame.columns and frame[name].dtype.is_integer()]
-        if not texts:
-            return frame
-        kept = pl.read_csv(self.path, columns=texts, schema_overrides=dict.fromkeys(texts, pl.String), **how)
-        return frame.with_columns(*(kept[name] for name in texts))
+    def _first_slip(self, column: str, values: pl.Series) -> str:
+        """Where the first text is that is no number, and what to do about it."""
+        numbers = self.numbers.read(values)
+        slips = (values.is_not_null() & numbers.is_null()).arg_true()
+        if self._lines is None:
+            row = int(slips[0]) if len(slips) else int(values.is_not_null().arg_true()[0])
+            return f"most of its texts look like numbers, and {self._shows(column, row)}; make them numbers in the file"
+        row = int(slips[0])
+        most = "are" if 2 * int(numbers.is_not_null().sum()) > values.is_not_null().sum() else "look like"
+        facts = f"most of its values {most} numbers, and {self._shows(column, row)}"
+        return f"{facts}; {self.numbers.cure(values[row], values.drop_nulls())}"
 
-    def _walk(self, separator: str) -> list[int]:
-        """The line on which each row begins; rows may be longer than a line where a text is quoted."""
-        lines = []
-        with self.path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file, delimiter=separator)
-            header = next(rows, [])
-            for name, count in Counter(header).items():
-                if count > 1:
-                    raise UnreadableData(
-                        f"{self.path}: expected every column to have a name of its own, but {count} are called "
-                        f"{name[:40]!r}; rename them."
-                    )
-            begins = rows.line_num + 1
+    def _shows(self, column: str, row: int) -> str:
+        return f"{self.at(row)} has {str(self.cells[column][row])[:40]!r}"
+
+    def _refuse(self, column: str, expected: str, facts: str) -> NoReturn:
+        raise UnreadableData(f"{self.path}: expected column {column!r} to hold {expected}, but {facts}.")
+
+    def spellings(self, column: str) -> Iterator[tuple[str, str]]:
+        """Each way that a name of a column is written, and where first."""
+        there = self.frame[column].is_not_null()
+        frame = self.cells[column].to_frame("name").with_row_index("row").filter(there)
+        first = frame.group_by("name", maintain_order=True).agg(pl.col("row").first())
+        return ((name, self.at(row)) for name, row in first.rows())
+
+    def _typed(self, cells: pl.Series, holes: pl.Series) -> pl.Series:
+        if cells.dtype != pl.String:
+            return cells.fill_nan(None) if cells.dtype.is_float() else cells
+        texts = cells.str.strip_chars()
+        foreign = texts.filter(texts.str.len_bytes() != texts.str.len_chars()).unique().to_list()
+        texts = texts.replace(foreign, list(map(tidy, foreign))) if foreign else texts
+        texts = texts.set(texts.is_in(holes.implode()).fill_null(False), None)
+        if self._lines is None or cells.name in self._names or texts.null_count() == len(texts):
+            return texts
+        numbers = self.numbers.read(texts)
+        if numbers.null_count() > texts.null_count():
+            return texts
+        whole = self.numbers.read_whole(texts)
+        return (numbers.fill_nan(None) if whole is None else whole).alias(cells.name)
+
+
+def read_rows(path: Path, separator: str | None = None) -> Iterator[tuple[int, list[str]]]:
+    """The header of a CSV file, then its rows, each with the line on which it begins; blank lines are left out.
+
+    Rows may be longer than a line where a text is quoted.
+
+    Args:
+        path: The file.
+        separator: Between the values; by default a comma, and a tab if the file's name ends in .tsv.
+
+    Raises:
+        UnreadableData: If it is no text in UTF-8, quotes do not match, two columns have one name or look so, or a row
+            has more or fewer values than the header.
+    """
+    separator = separator or ("\t" if path.suffix.lower() == ".tsv" else ",")
+    begins, header = 1, None
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file, delimiter=separator, skipinitialspace=separator != " ", strict=True)
             for row in rows:
-                if len(row) != len(header):
+                line, begins = begins, rows.line_num + 1
+                if not row or (len(row) == 1 and not row[0].strip()):
+                    continue
+                if header is None:
+                    header = row
+                    _check_header(path, header)
+                elif len(row) != len(header):
                     raise UnreadableData(
-                        f"{self.path}: expected line {begins} to have {len(header)} values as the header has, but it "
-                        f"has {len(row)}; mend it, or put quotes around texts that hold a {separator!r}."
+                        f"{path}: expected line {line} to have {len(header)} values as the header has, but it has "
+                        f"{len(row)}; mend it, or put quotes around texts that hold a {separator!r}."
                     )
-                lines.append(begins)
-                begins = rows.line_num + 1
-        return lines
+                yield line, row
+    except UnicodeDecodeError as error:
+        raise UnreadableData(
+            f"{path}: cannot be read: expected text in UTF-8, but byte {error.start} is not; convert it."
+        ) from error
+    except csv.Error as error:
+        raise UnreadableData(f"{path}: cannot be read: line {begins}: {error}; mend its quotes.") from error
+    if header is None:
+        raise UnreadableData(f"{path}: cannot be read: it is empty.")
+
+
+def _read(path: Path, separator: str | None) -> tuple[pl.DataFrame, list[int]]:
+    rows = read_rows(path, separator)
+    _, header = next(rows)
+    schema = dict.fromkeys(header, pl.String)
+    lines: list[int] = []
+    chunks = [pl.DataFrame(schema=schema)]
+    while chunk := list(islice(rows, _CHUNK)):
+        lines.extend(line for line, _ in chunk)
+        columns = zip(*(row for _, row in chunk), strict=True)
+        chunks.append(pl.DataFrame(dict(zip(header, columns, strict=True)), schema=schema))
+    return pl.concat(chunks, rechunk=True), lines
+
+
+def _check_header(path: Path, header: Sequence[str]) -> None:
+    tidied = list(map(tidy, header))
+    for name in tidied:
+        if tidied.count(name) > 1:
+            raise UnreadableData(
+                f"{path}: expected every column to have a name of its own, but {tidied.count(name)} are called "
+                f"{name[:40]!r}; rename them."
+            )
+    where = {name: f"column {number}" for number, name in enumerate(header, start=1)}
+    refuse_look_alikes(f"{path}: expected columns to", where, "column", "rename one")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from dubio.training.data.dataset import Scale, number_rows
 from dubio.training.data.grouped_splits import split_by_time, split_groups
+from dubio.training.data.look_alikes import refuse_look_alikes
 from dubio.training.data.module import FractionDataModule, Parts
 from dubio.training.data.splits import SPLITS, IntArray, SplitName
 from dubio.training.errors import NO_QUANTITIES, DataUnavailable, InvalidSplit, TrainingError, UnreadableData
@@ -161,6 +162,8 @@ class FileDataModule(FractionDataModule, ABC):
                 )
             position = {name: index for index, name in enumerate(known)}
             labels_N = np.array([position[value] for value in values.tolist()])
+        first = {names[label]: f"row {row}" for label, row in zip(*np.unique(labels_N, return_index=True), strict=True)}
+        refuse_look_alikes(f"{self.path}: expected {what} to", first, "class", "write it one way")
         if len(set(names)) < len(names) or len(names) < 2 or any(not 1 <= len(name) <= 256 for name in names):
             raise UnreadableData(
                 f"{self.path}: expected at least two classes, each with a name of its own of at most 256 characters, "

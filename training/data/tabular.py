@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +12,15 @@ import polars as pl
 from dubio.models import InputSpec
 from dubio.models.errors import InvalidInput, did_you_mean
 from dubio.models.inputs import tabular
-from dubio.models.inputs.tabular import MAX_COLUMNS, category
+from dubio.models.inputs.names import category, look, tidy
+from dubio.models.inputs.tabular import MAX_COLUMNS
 from dubio.models.spec import MAX_STRING
 from dubio.training.data import table_column
-from dubio.training.data.csv_reader import TableFile
+from dubio.training.data.csv_reader import MISSING, TableFile
 from dubio.training.data.dataset import Dataset, Examples, fit_input
 from dubio.training.data.file_module import FileDataModule
+from dubio.training.data.look_alikes import refuse_look_alikes
+from dubio.training.data.number_format import NumberFormat
 from dubio.training.data.splits import SPLITS, IntArray
 from dubio.training.data.timestamps import rank_times
 from dubio.training.errors import NO_QUANTITIES, InvalidSplit, TrainingError, UnreadableData
@@ -27,8 +29,10 @@ from dubio.training.errors import NO_QUANTITIES, InvalidSplit, TrainingError, Un
 class Table(FileDataModule):
     """Rows of named columns from a .csv or .parquet file, one of which holds the labels.
 
-    Numbers are numeric columns, texts and truth values categorical ones. What a column can hold is learned on the
-    training rows and kept in the checkpoint: ranges, categories, what fills a hole, and whether there may be one.
+    A column in which all that is there reads as a number is numeric; texts and truth values are categorical. Names that
+    look like numbers, and names that hardly recur, are refused unless they are listed under `categorical`. What a
+    column can hold is learned on the training rows and kept in the checkpoint: ranges, categories, and what fills a
+    hole; whether there may be a hole is learned on all rows. A request is read as the file is.
 
     Args:
         path: The file.
@@ -36,13 +40,16 @@ class Table(FileDataModule):
         columns: Names of the columns that the network sees, in this order; by default all but `target`, `split`,
             `group` and `time`.
         ignore: Names of columns that it does not see.
-        categorical: Names of columns of whole numbers that are names, such as postal codes, and of columns
-            of names most of which look like numbers.
+        categorical: Names of columns whose values are names even if they look like numbers, such as postal codes, or
+            hardly recur.
         split: Name of a column that says which split a row belongs to; the fractions are then not used.
         group: Name of a column of what rows have in common, such as the patient: no group is in two splits.
         time: Name of a column of numbers or dates: each split is later than the one before, the test split last.
         classes: Names of the classes in the order of the logits; by default those that occur, sorted.
-        separator: Of a CSV file.
+        separator: Of a CSV file; by default a comma, and a tab if its name ends in .tsv.
+        decimal: What stands before the part of a number that is smaller than 1, in a CSV file.
+        thousands: What stands between each three digits of a large number, in a CSV file; by default nothing may.
+        missing: Texts that stand for a missing value, in requests too, as nothing does.
     """
 
     def __init__(
@@ -56,15 +63,21 @@ class Table(FileDataModule):
         group: str | None = None,
         time: str | None = None,
         classes: tuple[str, ...] | None = None,
-        separator: str = ",",
+        separator: str | None = None,
+        decimal: str = ".",
+        thousands: str | None = None,
+        missing: tuple[str, ...] = MISSING,
         **settings: Any,
     ) -> None:
         super().__init__(path, **settings)
-        if len(separator.encode()) != 1 or separator in '"\r\n':
+        if separator is not None and (len(separator.encode()) != 1 or separator in '"\r\n'):
             raise TrainingError(
                 "Expected `data.init_args.separator` to be one character, and no quote or end of a line, but got "
                 f"{separator!r}."
             )
+        target, split = tidy(target), None if split is None else tidy(split)
+        columns = None if columns is None else tuple(map(tidy, columns))
+        ignore, categorical = (tuple(map(tidy, names)) for names in (ignore, categorical))
         for name in columns or ():
             if (columns or ()).count(name) > 1 or name in (target, split):
                 what = "listed twice" if name not in (target, split) else "the target or the split"
@@ -75,21 +88,23 @@ class Table(FileDataModule):
         self.target, self.columns, self.ignore, self.categorical = target, columns, ignore, categorical
         self.split, self.class_names, self.separator = split, classes, separator
         self.group, self.time = group, time
+        self.numbers, self.missing = NumberFormat(decimal, thousands), tuple(map(tidy, missing))
 
     def read(self) -> Dataset:
         known = self._trained_columns()
         texts = [column.name for column in known if column.kind == "categorical"] if known else self.categorical
-        file = TableFile(self.file(), self.separator, texts)
+        missing = self.trained.input.missing if self.trained and known else self.missing
+        file = TableFile(self.file(), self.separator, (*texts, self.target), self.numbers, missing)
         self._require_columns(file.frame)
         labels_N, classes = self.unlabelled(len(file.frame)) or self._labels(file)
         parts = self.divide(labels_N, classes, self._own_splits(file), self._groups(file), self._times(file))
-        names = self._names(file)
-        train = file.frame[parts["train"].tolist()]
+        frame = file.frame.select(self._names(file))
         try:
-            table = tabular.Table(
-                known or [table_column.learn(train[name], name in self.categorical) for name in names]
-            )
-            values = {name: _as_json(file.frame[name], table.columns[name].kind) for name in names}
+            columns = known or [
+                table_column.learn(each, parts["train"], each.name in self.categorical) for each in frame
+            ]
+            table = tabular.Table(columns, missing)
+            values = {each.name: _as_json(each, table.columns[each.name].kind, self.numbers) for each in frame}
             x = table.encode(values, lambda row, name: f"{file.at(row)}, column {name!r}")
         except (InvalidInput, UnreadableData) as error:
             raise UnreadableData(f"{self.path}: {error}") from error
@@ -120,16 +135,22 @@ class Table(FileDataModule):
         """Columns as the training rows have them; mean and std of the numeric ones."""
         numbers = fit_input(train_NF, self.scale)
         columns = list(table.columns.values())
+        offsets = [each for column in columns for each in column.offsets]
+        given = offsets if self.scale else [0.0] * len(offsets)  # the encoded rows are without it, what is given is not
         # What says that something is the case is 0 or 1 and stays so.
         indicators = [each for column in columns for each in column.indicators]
         return InputSpec(
             kind="table",
             shape=numbers.shape,
-            mean=tuple(0.0 if indicator else mean for indicator, mean in zip(indicators, numbers.mean, strict=True)),
+            mean=tuple(
+                0.0 if indicator else mean - offset
+                for indicator, mean, offset in zip(indicators, numbers.mean, given, strict=True)
+            ),
             std=tuple(1.0 if indicator else std for indicator, std in zip(indicators, numbers.std, strict=True)),
             low=numbers.low,
             high=numbers.high,
             columns=columns,
+            missing=self.missing,
         )
 
     def _names(self, file: TableFile) -> list[str]:
@@ -158,8 +179,8 @@ class Table(FileDataModule):
                     f"{self.path}: expected columns with names of 1 to {MAX_STRING} characters, but got {name[:40]!r}; "
                     "rename it, put it into `data.init_args.ignore`, or leave it out of the file (pandas: index=False)."
                 )
-            if name not in self.categorical:
-                file.refuse_text_among_numbers(name)
+            if self.trained is None:
+                file.refuse_what_no_network_learns(name)
         return names
 
     def _only_trained(self, names: Sequence[str]) -> list[str]:
@@ -206,24 +227,41 @@ class Table(FileDataModule):
             raise UnreadableData(f"{self.path}: {error}") from error
 
     def _labels(self, file: TableFile) -> tuple[IntArray, tuple[str, ...]]:
-        values = file.frame[self.target].to_list()
-        labels = [category(value) for value in values]
-        names = self.class_names
-        if not names and all(type(value) is int for value in values):
-            names = tuple(map(str, sorted(set(values))))  # in the order of the numbers, not of their digits
-        for row, label in enumerate(labels):
-            rule = f"{self.path}: expected {file.at(row)}, column {self.target!r} to be"
-            if label is None:
-                cause = "it is missing" if values[row] is None else f"got {values[row]!r}"
-                amount = isinstance(values[row], float) and math.isfinite(values[row])
-                cure = NO_QUANTITIES if amount else "Mend it, or leave the row out."
-                raise UnreadableData(f"{rule} a label, a name or a whole number, but {cause}. {cure}")
-            if names and label not in names:
+        cells, values = file.cells[self.target].to_list(), file.frame[self.target].to_list()
+        if file.cells[self.target].dtype == pl.String:
+            rule = f"{self.path}: expected column {self.target!r} to"
+            refuse_look_alikes(rule, dict(file.spellings(self.target)), "class", "write it one way")
+        given = self.class_names
+        # What usually says that there is nothing can be a class: None beside Minor and Severe.
+        listed = given or (self.trained.classes if self.trained else ())
+        spelled = {look(category(name) or name): name for name in listed}
+        labels = []
+        for row, (cell, value) in enumerate(zip(cells, values, strict=True)):
+            name = category(cell)
+            label = spelled.get(look(name), name) if name else None
+            if label is None or (not spelled and (value is None or _is_fraction(label))):
+                self._refuse_label(file.at(row), cell, value)
+            if given and label not in spelled.values():
                 raise UnreadableData(
-                    f"{rule} one of {', '.join(repr(name[:40]) for name in names[:20])}, but got {label[:40]!r}; mend "
-                    "it, or set `data.init_args.classes`."
+                    f"{self.path}: expected {file.at(row)}, column {self.target!r} to be one of "
+                    f"{', '.join(repr(each[:40]) for each in spelled.values())[:800]}, but got {str(cell)[:40]!r}; "
+                    "mend it, or set `data.init_args.classes`."
                 )
-        return self.encode_labels(np.array(labels), names, f"column {self.target!r}", file.at)
+            labels.append(label)
+        if not listed and all(label.removeprefix("-").isdecimal() for label in labels):
+            given = tuple(sorted(set(labels), key=int))  # in the order of the numbers, not of their digits
+        return self.encode_labels(np.array(labels), given, f"column {self.target!r}", file.at)
+
+    def _refuse_label(self, where: str, cell: object, value: object) -> NoReturn:
+        rule = f"{self.path}: expected {where}, column {self.target!r} to be a label, a name or a whole number, but"
+        if value is None and cell not in (None, ""):
+            raise UnreadableData(
+                f"{rule} {str(cell)[:40]!r} stands for a missing value; leave the row out, or, if it is a class, list "
+                "all classes under `data.init_args.classes`."
+            )
+        cause = "it is missing" if value is None else f"got {value}"
+        cure = NO_QUANTITIES if _is_fraction(category(cell) or "") else "Mend it, or leave the row out."
+        raise UnreadableData(f"{rule} {cause}. {cure}")
 
     def _require_columns(self, frame: pl.DataFrame) -> None:
         own = [name for name in (self.split, *((self.group, self.time) if self.divides else ())) if name is not None]
@@ -232,7 +270,7 @@ class Table(FileDataModule):
         for name in (*(self.columns or known), *self.ids, *(() if self.purpose == "predict" else needed)):
             if name in frame.columns:
                 continue
-            if len(frame.columns) == 1 and self.path.suffix != ".parquet":
+            if len(frame.columns) == 1 and self.path.suffix.lower() != ".parquet":
                 raise UnreadableData(
                     f"{self.path}: expected a column {name!r}, but there is only {frame.columns[0][:40]!r}; set "
                     "`data.init_args.separator` to what is between the columns."
@@ -241,11 +279,19 @@ class Table(FileDataModule):
             raise UnreadableData(f"{self.path}: expected a column {name!r}, but there is none; {cure}")
 
 
-def _as_json(values: pl.Series, kind: str) -> Sequence[object]:
+def _as_json(values: pl.Series, kind: str, numbers: NumberFormat) -> Sequence[object]:
     """Values as JSON would bring them."""
     if kind == "numeric" and values.dtype.is_numeric():
         return values.cast(pl.Float64).fill_nan(None).to_list()
     if kind == "numeric" and values.dtype == pl.String:  # of another file than the fit's; texts are refused by line
-        numbers = values.cast(pl.Float64, strict=False).to_list()
-        return [value if number is None else number for number, value in zip(numbers, values.to_list(), strict=True)]
-    return [value if value != "" else None for value in values.to_list()]
+        read = numbers.read(values).to_list()
+        return [value if number is None else number for number, value in zip(read, values.to_list(), strict=True)]
+    return values.to_list()
+
+
+def _is_fraction(name: str) -> bool:
+    """Whether a name is a number with a part smaller than 1."""
+    try:
+        return not float(name).is_integer() and np.isfinite(float(name)).item()
+    except ValueError:
+        return False

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,21 @@ import numpy as np
 import numpy.typing as npt
 
 from dubio.models.errors import InvalidInput, did_you_mean
-from dubio.models.inputs.text import Tokens
+from dubio.models.inputs.names import tidy
+from dubio.models.inputs.text import UNKNOWN, Tokens
 from dubio.training.data import tokenizer
+from dubio.training.data.csv_reader import read_rows
 from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.file_module import FileDataModule
-from dubio.training.data.splits import IntArray
+from dubio.training.data.look_alikes import refuse_look_alikes
+from dubio.training.data.splits import IntArray, SplitName
 from dubio.training.data.timestamps import rank_times
 from dubio.training.data.tokenizer import Kind
-from dubio.training.errors import NO_QUANTITIES, UnreadableData
+from dubio.training.errors import NO_QUANTITIES, DataWarning, UnreadableData
 
 
 class Text(FileDataModule):
-    """Texts with labels, from a .csv file with a header or from JSON lines (.jsonl: an object a line).
+    """Texts with labels, from a .csv or .tsv file with a header or from JSON lines (.jsonl: an object a line).
 
     The tokenizer is learned on the training texts and kept in the checkpoint, so that the service takes sentences.
 
@@ -38,7 +41,7 @@ class Text(FileDataModule):
         tokenizer: Whole words (`word`), or parts of words (`bpe`), which can spell what training texts did not have.
         tokens: Most tokens that the vocabulary may have; the most frequent are kept.
         lowercase: Whether capitals count as small letters.
-        length: Tokens of an input; longer texts are cut.
+        length: Tokens of an input; longer texts are cut, and how many is said.
     """
 
     def __init__(
@@ -57,8 +60,8 @@ class Text(FileDataModule):
         **settings: Any,
     ) -> None:
         super().__init__(path, **settings)
-        self.text, self.label, self.split, self.class_names = text, label, split, classes
-        self.group, self.time = group, time
+        self.text, self.label, self.class_names = tidy(text), tidy(label), classes
+        self.split, self.group, self.time = (None if name is None else tidy(name) for name in (split, group, time))
         self.kind, self.tokens, self.lowercase, self.length = tokenizer, tokens, lowercase, length
 
     def read(self) -> Dataset:
@@ -66,19 +69,24 @@ class Text(FileDataModule):
         if not rows:
             raise UnreadableData(f"{self.path}: expected rows, but it has none.")
         texts, at = self._values(rows, self.text), lambda row: f"line {rows[row][0]}"
+        self._refuse_look_alikes(rows)
         labels_N, classes = self.unlabelled(len(rows)) or self.encode_labels(
-            np.array(self._values(rows, self.label)), self.class_names, f"`{self.label}`", at
+            np.array(list(map(tidy, self._values(rows, self.label)))), self.class_names, f"`{self.label}`", at
         )
-        own = None if self.split is None or self.purpose == "predict" else np.array(self._values(rows, self.split))
+        own = None
+        if self.split is not None and self.purpose != "predict":
+            own = np.array(list(map(tidy, self._values(rows, self.split))))
         parts = self.divide(labels_N, classes, own, self._groups(rows), self._times(rows))
         learned = self.tokenizer or tokenizer.learn(
             [texts[row] for row in parts["train"]], self.kind, self.tokens, self.lowercase, self.length
         )
         try:
-            x = Tokens(learned).read(texts)
+            reader = Tokens(learned)
+            tokens = reader.split(texts, lambda row: f"`{self.text}` in line {rows[row][0]}")
         except InvalidInput as error:
-            raise UnreadableData(f"{self.path}, counted from 0: {error}") from error
-        splits = Examples(x, labels_N).divide(parts)
+            raise UnreadableData(f"{self.path}: {error}") from error
+        self._say_what_is_lost(tokens, parts)
+        splits = Examples(reader.fill(tokens), labels_N).divide(parts)
         ids = {name: [self._carried(row, name, line) for line, row in rows] for name in self.ids}
         return Dataset(splits, classes, tokenizer.describe(learned), parts, at, ids)
 
@@ -97,20 +105,50 @@ class Text(FileDataModule):
         except UnreadableData as error:
             raise UnreadableData(f"{self.path}: {error}") from error
 
+    def _say_what_is_lost(self, tokens: Sequence[Sequence[int]], parts: Mapping[SplitName, IntArray]) -> None:
+        """How many texts are cut, and which share of the tokens that did not train the vocabulary does not know."""
+        cut = sum(len(each) > self.length for each in tokens)
+        trained = set(parts["train"].tolist()) if "train" in parts else set()
+        others = [token for row, each in enumerate(tokens) if row not in trained for token in each[: self.length]]
+        unknown = others.count(UNKNOWN) / max(len(others), 1)
+        facts = []
+        if cut:
+            facts.append(
+                f"{cut} of {len(tokens)} texts have more than {self.length} tokens and are cut; raise "
+                "`data.init_args.length` if what they end with matters"
+            )
+        if unknown:
+            cure = "; set `data.init_args.tokenizer: bpe`, which spells them" if self.kind == "word" else ""
+            facts.append(
+                f"{unknown:.1%} of the tokens outside the training rows are unknown{cure if unknown > 0.2 else ''}"
+            )
+        if facts:
+            warnings.warn(f"{self.path}: {'; '.join(facts)}.", DataWarning, stacklevel=2)
+
+    def _refuse_look_alikes(self, rows: Sequence[tuple[int, dict[str, Any]]]) -> None:
+        """Refuses labels and keys that a reader takes for one."""
+        labels: dict[str, str] = {}
+        keys: dict[tuple[str, ...], str] = {}
+        for line, row in rows:
+            if self.label in row:
+                labels.setdefault(str(row[self.label]), f"line {line}")
+            keys.setdefault(tuple(row), f"line {line}")
+        refuse_look_alikes(f"{self.path}: expected `{self.label}` to", labels, "class", "write it one way")
+        for names, where in keys.items():
+            refuse_look_alikes(f"{self.path}: expected keys to", dict.fromkeys(names, where), "key", "rename one")
+
     def _rows(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         """Rows with the number of their line."""
+        kind = path.suffix.lower()
+        if kind in {".csv", ".tsv"}:
+            rows = read_rows(path)
+            names = [tidy(name) for name in next(rows)[1]]
+            yield from ((line, dict(zip(names, row, strict=True))) for line, row in rows)
+            return
+        if kind not in {".jsonl", ".ndjson", ".json"}:
+            raise UnreadableData(f"{path}: expected a .csv, .tsv or .jsonl file; rename or convert it.")
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
-                if path.suffix == ".csv":
-                    reader = csv.DictReader(file, strict=True)
-                    for row in reader:
-                        if None in row or None in row.values():
-                            raise UnreadableData(
-                                f"{path}: expected {len(reader.fieldnames or [])} values in line {reader.line_num}, as "
-                                "in the header, but it has more or fewer; quote what contains a comma."
-                            )
-                        yield reader.line_num, row
-                    return
                 for number, line in enumerate(file, start=1):
                     if line.strip():
                         yield number, self._object(line, number)
@@ -118,12 +156,10 @@ class Text(FileDataModule):
             raise UnreadableData(
                 f"{path}: expected text in UTF-8, but byte {error.start} is not; convert it."
             ) from error
-        except csv.Error as error:
-            raise UnreadableData(f"{path}: cannot be read as CSV: {error}.") from error
 
     def _object(self, line: str, number: int) -> dict[str, Any]:
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=lambda pairs: self._unique(pairs, number))
         except (json.JSONDecodeError, RecursionError) as error:
             raise UnreadableData(f"{self.path}: line {number} is no JSON: {error}.") from error
         if not isinstance(row, dict):
@@ -132,6 +168,15 @@ class Text(FileDataModule):
                 f'{{"{self.text}": "...", "{self.label}": "..."}}, but it is not.'
             )
         return row
+
+    def _unique(self, pairs: list[tuple[str, Any]], number: int) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        for name in names:
+            if names.count(name) > 1:
+                raise UnreadableData(
+                    f"{self.path}: expected every key of line {number} once, but got {name[:40]!r} twice."
+                )
+        return dict(pairs)
 
     def _values(self, rows: list[tuple[int, dict[str, Any]]], key: str) -> list[str]:
         return [self._value(row, key, line) for line, row in rows]

@@ -39,7 +39,7 @@ def learn(
         raise TrainingError(f"Expected `data.init_args.length` to be from 1 to {MAX_LENGTH}, but got {length}.")
     special, unknown = list(SPECIAL), SPECIAL[1]
     if kind == "word":
-        tokenizer = blank(models.WordLevel(unk_token=unknown), lowercase)
+        tokenizer = blank(models.WordLevel(unk_token=unknown), lowercase, characters=True)
         trainer: Any = trainers.WordLevelTrainer(vocab_size=size, special_tokens=special, show_progress=False)
     else:
         tokenizer = blank(models.BPE(unk_token=unknown), lowercase)

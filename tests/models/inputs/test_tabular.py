@@ -14,7 +14,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder
 
 from dubio.models.errors import InvalidInput
-from dubio.models.inputs.tabular import CategoricalColumn, NumericColumn, Table, category, width
+from dubio.models.inputs.tabular import CategoricalColumn, NumericColumn, Table, width
 
 AGE = NumericColumn(kind="numeric", name="age", low=18.0, high=90.0, fill=40.0, missing=True)
 COLOUR = CategoricalColumn(kind="categorical", name="colour", categories=["red", "blue"], missing=False)
@@ -43,6 +43,15 @@ def test_each_number_has_a_name_and_a_meaning():
 
 def test_the_order_of_the_keys_does_not_matter():
     assert np.array_equal(TABLE.read([dict(reversed(ROW.items()))]), TABLE.read([ROW]))
+
+
+def test_names_of_columns_are_read_as_those_of_a_file():
+    city = CITY.model_copy(update={"name": "Gr\u00f6\u00dfe"})
+    table = Table([AGE, city])
+    due = table.read([{"age": 30, "Gr\u00f6\u00dfe": "Bern"}])
+    assert np.array_equal(table.read([{" age": 30, "Gro\u0308\u00dfe\u00a0": "Bern"}]), due)
+    with pytest.raises(InvalidInput, match="no unknown column, but got ' age'"):
+        table.read([{"age": 30, " age": 31, "Gr\u00f6\u00dfe": "Bern"}])
 
 
 def test_numbers_and_categories_are_those_of_scikit_learn():
@@ -81,11 +90,36 @@ def test_what_no_training_row_had_is_outside():
 
 
 def test_whole_numbers_and_truth_values_stand_for_their_names():
-    assert [category(value) for value in (True, False, 8001, -1, "x")] == ["true", "false", "8001", "-1", "x"]
-    assert [category(value) for value in ("", None, 1.5, [], 2**70)] == [None] * 5
     postal = CategoricalColumn(kind="categorical", name="code", categories=["8001", "true"], missing=False)
-    rows = [{"code": 8001}, {"code": "8001"}, {"code": True}]
-    assert Table([postal]).read(rows).tolist() == [[1, 0, 0], [1, 0, 0], [0, 1, 0]]
+    rows = [{"code": value} for value in (8001, 8001.0, "8001", " 8001.0", True, "True", "TRUE", "08001", 1.5)]
+    assert Table([postal]).read(rows).tolist() == [[1, 0, 0]] * 4 + [[0, 1, 0]] * 3 + [[0, 0, 1]] * 2
+
+
+def test_what_looks_like_a_name_is_read_as_that_name():
+    city = CategoricalColumn(kind="categorical", name="city", categories=["Z\u00fcrich", "New York"], missing=False)
+    names = ["Z\u00fcrich", "Zu\u0308rich", "z\u00fcrich ", "Z\u00fc\u200brich", "New York", "new\u00a0york", "NewYork"]
+    read = Table([city]).read([{"city": name} for name in names])
+    assert read.argmax(1).tolist() == [0, 0, 0, 0, 1, 1, 2]
+
+
+def test_texts_that_stand_for_a_missing_value_do_so_in_a_request_too():
+    table = Table([AGE, CITY], missing=["NA", "none "])
+    holes = table.read([{"age": value, "city": value} for value in (None, "", "  ", "NA", " NA", "none")])
+    assert holes.tolist() == [[40, 1, 0, 1, 0]] * 6
+    with pytest.raises(InvalidInput, match="to be a finite number, but got the text 'na'"):
+        table.read([{"age": "na", "city": None}])
+    with pytest.raises(InvalidInput, match="to have a value, but it is missing"):
+        Table([COLOUR], missing=["NA"]).read([{"colour": "NA"}])
+
+
+def test_numbers_far_from_0_are_told_apart():
+    now = 1_700_000_000_000
+    time = NumericColumn(kind="numeric", name="ms", low=now - 9, high=now + 9, fill=now, missing=True, offset=now)
+    rows = [{"ms": value} for value in (now - 9, now + 1, float(now + 2), now + 9, None, now + 10, now - 10)]
+    read = Table([time]).read(rows)
+    assert read[:, 0].tolist() == [-9, 1, 2, 9, 0, 10, -10]
+    assert Table([time]).outside(torch.from_numpy(read)).tolist() == [False] * 5 + [True] * 2
+    assert (time.example, time.offsets) == (now, [now, 0.0])
 
 
 @pytest.mark.parametrize(
@@ -98,10 +132,13 @@ def test_whole_numbers_and_truth_values_stand_for_their_names():
         ({"age": 1e39}, "the number 1e[+]39"),
         ({"age": 10**400}, "that no float can hold"),
         ({"age": [1]}, "a list"),
-        ({"colour": 1.5}, r"\['colour'\] to be the name of a category, but got the number 1.5"),
-        ({"colour": ""}, "but got the text ''"),
+        ({"colour": math.nan}, r"\['colour'\] to be the name of a category, but got nan"),
+        ({"colour": ""}, r"\['colour'\] to have a value, but it is missing"),
         ({"colour": {}}, "a dict"),
-        ({"colour": None}, r"\['colour'\] to have a value, but it is missing, and in no training row it was"),
+        (
+            {"colour": None},
+            r"\['colour'\] to have a value, but it is missing, and in no row of the training file it was",
+        ),
         ({"color": "red"}, "no unknown column, but got 'color'; did you mean `colour`?"),
         ({"zzz": 1}, "the columns are 'age', 'colour', 'city'"),
     ],
@@ -159,6 +196,7 @@ def test_its_own_example_is_read_and_is_inside():
     [
         (lambda: AGE.model_validate({**AGE.model_dump(), "fill": 17.0}), "low <= fill <= high"),
         (lambda: COLOUR.model_validate({**COLOUR.model_dump(), "categories": ["red", "red"]}), "once"),
+        (lambda: COLOUR.model_validate({**COLOUR.model_dump(), "categories": ["No", "no"]}), "looks like another"),
         (lambda: COLOUR.model_validate({**COLOUR.model_dump(), "categories": []}), "at least 1"),
         (lambda: COLOUR.model_validate({**COLOUR.model_dump(), "categories": ["a"] * 2000}), "at most 1024"),
         (lambda: AGE.model_validate({**AGE.model_dump(), "low": -math.inf}), "finite"),

@@ -56,6 +56,24 @@ def test_parts_of_words_are_merged_in_the_order_of_the_merges(word: str):
     assert Tokens(parts(length=8)).read([word]).tolist() == [due + [0] * (8 - len(due))]
 
 
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("\u4eca\u5929\u5929\u6c14\u3002", ["\u4eca", "\u5929", "\u5929", "\u6c14", "\u3002"]),
+        ("the\u5929cat", ["the", "\u5929", "cat"]),
+        ("\u30b9\u30fc\u30d1\u30fc", ["\u30b9\u30fc", "\u30d1\u30fc"]),
+        ("\u0e07\u0e48\u0e32\u0e22", ["\u0e07\u0e48", "\u0e32", "\u0e22"]),
+        ("\ud55c\uad6d\uc5b4 \uc88b\ub2e4", ["\ud55c\uad6d\uc5b4", "\uc88b\ub2e4"]),
+        ("caf\u00e9 na\u00efve", ["caf\u00e9", "na\u00efve"]),
+    ],
+    ids=["chinese", "mixed", "japanese", "thai", "korean", "latin"],
+)
+def test_where_no_blanks_divide_words_each_character_is_one(text: str, pieces: list[str]):
+    vocabulary = [*WORDS, *dict.fromkeys(piece for piece in pieces if piece not in WORDS)]
+    tokens = Tokens(words(vocabulary=vocabulary)).read([text])[0]
+    assert [vocabulary[int(token)] for token in tokens if token] == pieces
+
+
 def test_capitals_count_only_where_they_are_kept():
     assert Tokens(words(lowercase=False)).read(["The the"])[0, :2].tolist() == [1, 2]
 

@@ -152,3 +152,14 @@ def test_a_bad_file_ends_the_command_in_one_line(tmp_path: Path, capsys: pytest.
     *_, line = capsys.readouterr().err.splitlines()
     assert line.startswith("dubio-train: error: ")
     assert "row 17" in line
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.int64])
+def test_a_spread_below_the_step_of_32_bits_is_refused(tmp_path: Path, kind: type):
+    milliseconds = 1_700_000_000_000 + GENERATOR.integers(0, 60_000, 200)
+    x = np.stack([np.arange(200), milliseconds], axis=1).astype(kind)
+    with pytest.raises(
+        UnreadableData, match=r"column 1 lies from 17000\d+.* to 17000\d+.*; subtract a number near them"
+    ):
+        Arrays(archive(tmp_path, x=x, y=Y)).setup()
+    Arrays(archive(tmp_path, x=x - x.min(axis=0), y=Y)).setup()  # the cure

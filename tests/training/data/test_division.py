@@ -204,6 +204,7 @@ def test_names_of_whole_numbers_stay_names(tmp_path: Path):
     assert (place, unseen) == (5, 8)
 
 
+@pytest.mark.filterwarnings("ignore:.*tokens outside the training rows are unknown")
 def test_texts_keep_vocabulary_and_classes(tmp_path: Path):
     def texts(path: str, rows: Sequence[tuple[str, str]]) -> str:
         (tmp_path / path).write_text("\n".join(json.dumps({"text": text, "label": label}) for text, label in rows))

@@ -59,6 +59,8 @@ def test_classes_are_named_by_what_occurs_or_as_given():
         (np.array([0, 1]), ["a", "b", "c"], "none of 'c'"),
         (np.array([0, 0]), None, "at least two classes"),
         (np.array([0, 1]), ["a", "a"], "a name of its own"),
+        (np.array(["No", "yes", "no"]), None, "row 0 has the class 'No' and row 2 has 'no'; write it one way"),
+        (np.array([1, 0]), ["a", "a "], "row 1 has the class 'a' and row 0 has 'a '"),
     ],
 )
 def test_labels_that_do_not_fit_are_told_with_their_row(values, given, message: str):

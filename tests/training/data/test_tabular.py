@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+import yaml
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder
@@ -217,18 +218,37 @@ def test_a_setting_that_does_not_fit_the_file_is_told(path: Path, settings: dict
     [
         ({"length": [f"2024-01-{1 + row % 28:02}" for row in range(ROWS)]}, "column 'length' to hold numbers or names"),
         (
-            {"length": [float("inf")] * ROWS},
-            "numbers in column 'length', but the training rows have an infinite",
+            {"length": [float("inf") if row == 3 else 1.0 for row in range(ROWS)]},
+            "column 'length' to hold finite numbers of 32 bits, but line 5 has 'inf'",
         ),
         ({"length": [None] * ROWS}, "column 'length'"),
-        ({"colour": [f"c{row * 4}" for row in range(ROWS)]}, None),
+        ({"colour": [f"c{row % 250}" for row in range(ROWS)]}, None),
+        (
+            {"colour": [f"c{row * 4}" for row in range(ROWS)]},
+            "of its 600 values 600 are different, and line 2 has 'c0'",
+        ),
+        (
+            {"colour": ["\u00a0red" if row == 4 else "red" for row in range(ROWS)]},
+            "line 2 has the name 'red' and line 6",
+        ),
+        (
+            {"kind": ["No" if row == 4 else ("no", "yes")[row % 2] for row in range(ROWS)]},
+            "line 2 has the class 'no' and",
+        ),
+        (
+            {"kind": ["None" if row == 4 else "ab"[row % 2] for row in range(ROWS)]},
+            "line 6, .*'None' stands for a missing",
+        ),
         ({"colour": ["w" * 300 if row % 2 else "v" for row in range(ROWS)]}, "at most 256 characters, but one has 300"),
         (
             {"zone": ["12a" if row == 7 else str(row) for row in range(ROWS)]},
-            "most .* are numbers and line 9 has '12a'",
+            "most .* are numbers, and line 9 has '12a'",
         ),
         ({"": list(range(ROWS))}, r"1 to 256 characters, but got '';.*pandas: index=False"),
-        ({"length": ["1e39" if row == 7 else "1" for row in range(ROWS)]}, "line 9, column 'length' .* finite number"),
+        (
+            {"length": ["1e39" if row == 7 else "1" for row in range(ROWS)]},
+            "column 'length' .* finite numbers .* line 9 has '1e39'",
+        ),
         ({"kind": [None if row == 4 else "ab"[row % 2] for row in range(ROWS)]}, "line 6, column 'kind' to be a label"),
         (
             {"kind": [1.5] * ROWS},
@@ -275,12 +295,17 @@ def test_a_file_that_is_no_table_is_told(tmp_path: Path, text: str, message: str
         Table(str(tmp_path / "nothing.csv"), target="kind").setup()
 
 
-def test_a_hole_that_training_rows_did_not_have_is_told_with_its_line(tmp_path: Path):
-    own = [SPLITS[row % 5] for row in range(ROWS)]
-    colour = [None if row == 9 else "red" for row in range(ROWS)]
-    frame().with_columns(pl.Series("part", own), pl.Series("colour", colour)).write_csv(tmp_path / "f.csv")
-    with pytest.raises(UnreadableData, match="line 11, column 'colour' to have a value, but it is missing"):
-        Table(str(tmp_path / "f.csv"), target="kind", split="part").setup()
+@pytest.mark.parametrize("seed", range(6))
+def test_one_hole_may_fall_into_any_split(tmp_path: Path, seed: int):
+    wild = [None if row == 9 else (row % 2 == 0) for row in range(ROWS)]
+    width = [None if row == 11 else float(row % 7) for row in range(ROWS)]
+    frame().with_columns(pl.Series("wild", wild), pl.Series("width", width)).write_csv(tmp_path / "f.csv")
+    data = Table(str(tmp_path / "f.csv"), target="kind", seed=seed)
+    columns = data.input.reader.columns
+    assert [columns[name].missing for name in ("wild", "width", "colour")] == [True, True, False]
+    numbers = np.concatenate([data.splits[name].x for name in SPLITS])
+    features = data.input.reader.features
+    assert [numbers[:, features.index(f"{name} is missing")].sum() for name in ("wild", "width")] == [1, 1]
 
 
 def test_empty_texts_of_a_parquet_file_are_holes(tmp_path: Path):
@@ -297,3 +322,36 @@ def test_slips_are_names_where_that_is_said(tmp_path: Path):
         Table(str(tmp_path / "f.csv"), target="kind").setup()
     named = Table(str(tmp_path / "f.csv"), target="kind", categorical=("zone",))
     assert named.input.reader.columns["zone"].categories == ["0", "1", "2", "other"]
+
+
+def test_a_word_for_missing_can_be_a_class(tmp_path: Path):
+    damage = pl.Series("kind", [("None", "Minor", "Severe")[row % 3] for row in range(ROWS)])
+    frame().with_columns(damage).write_csv(tmp_path / "f.csv")
+    with pytest.raises(
+        UnreadableData, match=r"line 2, column 'kind' .* 'None' stands for a missing .*init_args.classes"
+    ):
+        Table(str(tmp_path / "f.csv"), target="kind").setup()
+    listed = Table(str(tmp_path / "f.csv"), target="kind", classes=("None", "Minor", "Severe"))
+    unlisted = Table(str(tmp_path / "f.csv"), target="kind", missing=("NA",))
+    assert (listed.classes, unlisted.classes) == (("None", "Minor", "Severe"), ("Minor", "None", "Severe"))
+    assert sum(len(listed.splits[name].labels) for name in SPLITS) == ROWS
+
+
+def test_labels_are_read_as_names_are(tmp_path: Path):
+    (tmp_path / "f.csv").write_text(
+        "a, kind\n" + "".join(f"{row % 7}, {('1.0', '0.0')[row % 2]}\n" for row in range(200))
+    )
+    assert Table(str(tmp_path / "f.csv"), target="kind").classes == ("0", "1")
+
+
+def test_how_a_file_is_written_can_be_said_on_the_command_line(capsys: pytest.CaptureFixture[str]):
+    said = ["--data.decimal", ",", "--data.thousands", ".", "--data.missing", "['NA','?']", "--data.separator", ";"]
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "table_mlp", *said, "--print_config"])
+    settings = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]
+    assert {name: settings[name] for name in ("decimal", "thousands", "missing", "separator")} == {
+        "decimal": ",",
+        "thousands": ".",
+        "missing": ["NA", "?"],
+        "separator": ";",
+    }

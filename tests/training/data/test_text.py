@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,8 +12,12 @@ import torch
 
 from dubio.models import NetworkSpec, TextCNN, load, save
 from dubio.training import CalibrationSettings, Text, calibrate
+from dubio.training.data.splits import SPLITS
 from dubio.training.errors import DataUnavailable, InvalidSplit, TrainingError, UnreadableData
 from tests.quick import quick_committee
+
+# The texts have a number each, which no other has.
+pytestmark = pytest.mark.filterwarnings("ignore:.*of the tokens outside the training rows are unknown")
 
 TOPICS = {"food": ["bread", "soup", "rice"], "weather": ["rain", "snow", "fog"]}
 ROWS = [
@@ -52,17 +57,62 @@ def test_rows_keep_their_labels_and_only_training_texts_teach_words(tmp_path: Pa
     assert data.input.high == len(tokenizer.vocabulary) - 1
 
 
-def test_a_table_of_texts_says_the_same_as_json_lines(tmp_path: Path):
-    path = tmp_path / "mine.csv"
+@pytest.mark.parametrize(
+    ("name", "delimiter"), [("mine.csv", ","), ("MINE.CSV", ","), ("mine.tsv", "\t"), ("M.TSV", "\t")]
+)
+def test_a_table_of_texts_says_the_same_as_json_lines(tmp_path: Path, name: str, delimiter: str):
+    path = tmp_path / name
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["label", "text"])
+        writer = csv.DictWriter(file, ["label", "text"], delimiter=delimiter)
         writer.writeheader()
         writer.writerows(ROWS)
+        file.write("\n\n")  # blank lines at the end say nothing
     table, plain = Text(str(path)), Text(lines(tmp_path))
     assert table.input == plain.input
     for name in plain.splits:
         assert torch.equal(table.raw(name)[0], plain.raw(name)[0])
         assert torch.equal(table.raw(name)[1], plain.raw(name)[1])
+
+
+def test_what_is_cut_and_what_is_unknown_is_said(tmp_path: Path):
+    parts = [SPLITS[index // 2 % 5] for index in range(len(ROWS))]
+    rows = [{**row, "text": row["label"], "part": part} for row, part in zip(ROWS, parts, strict=True)]
+    path = lines(tmp_path, rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _ = Text(path, split="part").splits
+    for row in rows[:20]:
+        row["text"] += " and more"  # two splits of ten rows each train
+    last = next(row for row in rows if row["part"] == "test")
+    last["text"] = "zzz yyy"
+    with pytest.warns(UserWarning, match="are cut") as caught:
+        _ = Text(lines(tmp_path, rows), split="part", length=2).splits
+    # 19 texts of three tokens; outside the training rows 16 of them have two left and 224 one, 2 of the tokens unknown.
+    said = str(caught[0].message)
+    assert "19 of 300 texts have more than 2 tokens and are cut; raise `data.init_args.length`" in said
+    assert f"{2 / (15 * 2 + 2 + 224):.1%} of the tokens outside the training rows are unknown." in said
+
+
+def test_chinese_is_divided_into_characters(tmp_path: Path):
+    asks, topics = (
+        ["\u6211\u559c\u6b22{}", "\u8bf7\u544a\u8bc9\u6211{}"],
+        {"weather": "\u5929\u6c14", "music": "\u97f3\u4e50"},
+    )
+    rows = [
+        {"text": ask.format(word) + mark, "label": label}
+        for label, word in topics.items()
+        for ask in asks
+        for mark in "\u3002\uff01\uff1f" * 20
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing is unknown
+        data = Text(lines(tmp_path, rows))
+        _ = data.splits
+    read = data.input.reader.read(["\u5929\u6c14 \u97f3\u4e50"])
+    assert [data.input.tokenizer.vocabulary[int(token)] for token in read[0, :5]] == [
+        *"\u5929\u6c14\u97f3\u4e50",
+        "[PAD]",
+    ]
 
 
 def test_rows_may_say_their_split_themselves(tmp_path: Path):
@@ -111,6 +161,9 @@ def test_an_author_is_on_one_side_and_later_texts_are_held_out(tmp_path: Path):
         ({"text": "  ", "label": "food"}, "`text` in line 5 to be a text with words"),
         ({"text": "soup", "label": 1.5}, r"`label` in line 5 .* but got 1\.5\. Dubio classifies"),
         ({"text": "soup", "label": True}, "`label` in line 5"),
+        ('{"text": "soup", "label": "food", "text": "rain"}', "every key of line 5 once, but got 'text' twice"),
+        ({"text": "soup", "label": "Food "}, "line 1 has the class 'food' and line 5 has 'Food '"),
+        ({"text": "soup", "label": "food", "Label": "x"}, "line 5 has the key 'label' and line 5 has 'Label'"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: object, message: str):
@@ -128,6 +181,12 @@ def test_labels_outside_the_given_classes_and_missing_rows_are_refused(tmp_path:
     (tmp_path / "short.csv").write_text("text,label\nsoup,food\nrain\n")
     with pytest.raises(UnreadableData, match="line 3"):
         _ = Text(str(tmp_path / "short.csv")).splits
+    (tmp_path / "twice.csv").write_text("text,label,text\nsoup,food,rain\n")
+    with pytest.raises(UnreadableData, match="2 are called 'text'"):
+        _ = Text(str(tmp_path / "twice.csv")).splits
+    (tmp_path / "mine.txt").write_text("soup\n")
+    with pytest.raises(UnreadableData, match=r"expected a .csv, .tsv or .jsonl file"):
+        _ = Text(str(tmp_path / "mine.txt")).splits
     (tmp_path / "latin.csv").write_bytes(b"text,label\ncaf\xe9,food\n")
     with pytest.raises(UnreadableData, match="UTF-8"):
         _ = Text(str(tmp_path / "latin.csv")).splits
