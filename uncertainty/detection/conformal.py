@@ -87,8 +87,8 @@ def level(n: int, alpha: float, delta: float) -> float:
         alarms += 1
     if alarms == 0:
         raise CalibrationSetTooSmall(
-            f"Expected at least {rows_needed(alpha, delta)} calibration rows for a false-alarm rate of {alpha:g} with confidence "
-            f"{1 - delta:g}, but got {n}; use a larger calibration split, or a larger alpha or delta."
+            f"Expected at least {rows_needed(alpha, delta)} calibration rows for a false-alarm rate of {alpha:g} with "
+            f"confidence {1 - delta:g}, but got {n}; give more of them, or a larger alpha or delta."
         )
     return alarms / (n + 1)
 
