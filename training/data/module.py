@@ -288,8 +288,9 @@ class FractionDataModule(TensorDataModule, ABC):
     Args:
         batch_size: Rows a batch.
         seed: Divides the rows and orders the training batches.
-        sampling: See `dubio.training.data.module.TensorDataModule`.
-        duplicates: See there, too.
+        sampling: Whether an epoch shows each training row once (`shuffled`), or draws as many from all classes equally
+            often (`balanced`).
+        duplicates: Whether rows of which a split before theirs has an exact duplicate stay (`keep`) or not (`drop`).
         fractions: See `dubio.training.data.splits.SplitFractions`.
     """
 

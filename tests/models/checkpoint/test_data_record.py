@@ -50,7 +50,7 @@ def test_a_file_that_says_nothing_has_none(tmp_path: Path):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("rows", {"train": torch.tensor([0, 2]), "test": torch.tensor([3])}, "every row number once"),
+        ("rows", {"train": torch.tensor([0, 2]), "test": torch.tensor([-1])}, "every row number once"),
         ("rows", {"train": torch.tensor([0, 1]), "test": torch.tensor([1])}, "every row number once"),
         ("rows", {"train": torch.tensor([0, 1, 2])}, "a digest for each row"),
         ("digests", {"train": torch.tensor([7]), "test": torch.tensor([9])}, "a digest for each row"),

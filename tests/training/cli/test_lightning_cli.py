@@ -292,3 +292,43 @@ def test_a_fit_that_is_terminated_goes_on_from_where_it_was(tmp_path: Path):
     assert after["epoch"] == before["epoch"] + 2
     assert after["global_step"] > before["global_step"]
     assert load(tmp_path / "digits_mlp" / "model.ckpt").detector is not None
+
+
+def test_what_an_average_hides_is_told_after_the_fit_and_by_test(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """One row in 25 is fraud, nothing tells which, and each row is there twice, both of one customer or not."""
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    rows = [f"{x:.6f},{'fraud' if row % 25 == 0 else 'no'},c{row % 40}" for row, x in enumerate(random.random(500))]
+    Path("rows.csv").write_text("\n".join(["amount,kind,customer", *rows, *rows]))
+    common = [
+        "--config",
+        "table_mlp",
+        "--data.path",
+        "rows.csv",
+        "--data.target",
+        "kind",
+        "--data.ignore",
+        "[customer]",
+    ]
+    quiet = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+    short = ["--trainer.max_epochs", "1", "--calibration.num_samples", "4"]
+    main(["fit", *common, *quiet, *short])
+    said = capsys.readouterr()
+    never = "dubio-train: warning: of the test rows none is predicted to be 'fraud' (5 rows); set `model.init_args."
+    assert never in said.err
+    assert "of 400 held-out rows are exact duplicates of rows in a split before theirs" in said.err
+    assert "95.83% accuracy for always saying 'no'" in " ".join(said.out.split())
+    main(["test", *common, *quiet])
+    said = capsys.readouterr()
+    assert never in said.err
+    cells = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in said.out.splitlines() if "│" in line]
+    assert ["fraud", "5", "0.0%", "0.000"] in cells
+    assert ["no", "115", "100.0%", "0.979"] in cells
+    assert any(row[0] == "test_macro_f1" and float(row[1]) == pytest.approx(0.979 / 2, abs=1e-3) for row in cells)
+    grouped = ["--data.group", "customer", "--data.duplicates", "drop", "--model.class_weights", "balanced"]
+    main(["fit", *common, *quiet, *short, *grouped, "--trainer.fast_dev_run", "true"])
+    said = capsys.readouterr().err
+    assert "calibration rows are of" in said  # a warning, because rows of a customer are alike
+    assert "duplicates" not in said  # no customer is in two splits, so none are left
