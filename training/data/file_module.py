@@ -64,7 +64,6 @@ class FileDataModule(FractionDataModule, ABC):
         Raises:
             InvalidSplit: If the rows cannot be divided so that every split has every class.
         """
-        self.divided = own is not None
         if own is None:
             return super().divide(labels_N, classes)
         for row in np.flatnonzero(~np.isin(own, SPLITS))[:1]:
@@ -73,7 +72,10 @@ class FileDataModule(FractionDataModule, ABC):
                 f"{str(own[row])[:40]!r}."
             )
         parts: dict[SplitName, IntArray] = {name: np.flatnonzero(own == name) for name in SPLITS}
-        for name, rows in parts.items() if self.trained is None else ():
+        if self.trained is not None:
+            self.own = parts
+            return super().divide(labels_N, classes)
+        for name, rows in parts.items():
             absent = set(range(len(classes))) - set(labels_N[rows].tolist())
             if absent:
                 raise InvalidSplit(

@@ -53,13 +53,14 @@ class TensorDataModule(LightningDataModule, ABC):
         trained: What a checkpoint says about its data, which this module then follows; None for a fit.
         purpose: What the rows are for, where a checkpoint is followed.
         ids: Columns that predictions carry over, to say which row is which.
+        own: Row numbers a split, where a checkpoint is followed and the source says itself which row belongs where.
     """
 
     title: str
     trained: DataRecord | None = None
     purpose: Purpose | None = None
     ids: tuple[str, ...] = ()
-    divided = False  # whether the source says itself, row by row, which split each belongs to
+    own: Mapping[SplitName, IntArray] | None = None
 
     def __init__(self, batch_size: int = 128, seed: int = 0) -> None:
         super().__init__()
@@ -101,7 +102,8 @@ class TensorDataModule(LightningDataModule, ABC):
                     f"Expected `data.init_args.{name}` to be {used[name]}, as the inputs of this checkpoint are "
                     f"encoded, but got {settings[name]}; set it so, or fit again with yours."
                 )
-        self.trained, self.purpose, self._dataset, self._division = trained, purpose, None, None
+        self.trained, self.purpose, self.own = trained, purpose, None
+        self._dataset = self._division = None
 
     def is_that_of(self, trained: DataRecord) -> bool:
         """Whether this module was read for the very fit that a checkpoint is of, so that nothing need be read again."""
@@ -192,7 +194,7 @@ class TensorDataModule(LightningDataModule, ABC):
             purpose,
             self.title,
             self.settings(),
-            own=rows if self.divided else None,
+            own=self.own,
             new=lambda: self.divide_new(whole.labels, rows, purpose),
         )
 
@@ -280,12 +282,12 @@ class FractionDataModule(TensorDataModule, ABC):
         self, labels_N: IntArray, rows: Mapping[SplitName, IntArray], purpose: Purpose
     ) -> Mapping[SplitName, IntArray]:
         """All rows are for the one purpose; those to calibrate on are divided by the fractions, without `train`."""
-        if self.divided or self.trained is None:
-            return rows
+        if self.own is not None:
+            return self.own
         if purpose != "calibrate":
             return {MEASURED[purpose][0]: np.arange(len(labels_N))}
         counts = self.fractions.counts(len(labels_N), MEASURED[purpose])
-        return split(labels_N, counts, self.seed, self.trained.classes)
+        return split(labels_N, counts, self.seed, self.trained.classes if self.trained else ())
 
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), **asdict(self.fractions)}

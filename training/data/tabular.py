@@ -191,8 +191,10 @@ class Table(FileDataModule):
         return self.encode_labels(np.array(labels), names, f"column {self.target!r}", file.at)
 
     def _require_columns(self, frame: pl.DataFrame) -> None:
-        needed = (self.target, *([] if self.split is None else [self.split]), *self.ignore, *self.categorical)
-        known = tuple(column.name for column in self._trained_columns())
+        needed = [self.target, *([] if self.split is None else [self.split])]
+        known = [column.name for column in self._trained_columns()]
+        if not known:
+            needed += [*self.ignore, *self.categorical]
         for name in (*(self.columns or known), *self.ids, *(() if self.purpose == "predict" else needed)):
             if name in frame.columns:
                 continue
