@@ -165,6 +165,11 @@ def calibrate(
 
 def _require_rows(data: TensorDataModule, settings: CalibrationSettings) -> None:
     """Refuse a calibration split that cannot carry the promise, with a cure that leaves the trained rows alone."""
+    if settings.tune_rates and not len(data.splits["validation"].labels):
+        raise TrainingError(
+            "Expected rows in the validation split to tune `calibration.tune_rates` on, but there are none; leave "
+            "it out."
+        )
     rows = len(data.splits["calibration"].labels)
     try:
         conformal.level(rows, settings.alpha, settings.delta)

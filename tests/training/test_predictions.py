@@ -32,7 +32,7 @@ def test_predictions_are_those_of_the_service_row_by_row(suffix: str, coin: Path
     content[7]["place"] = "elsewhere"
     unlabelled = [{name: row[name] for name in ("id", *coins.COLUMNS)} for row in content]
     path, output = coins.save(coin / "new.csv", unlabelled), f"out/told.{suffix}"
-    coins.run("predict", "--data.path", path, "--data.ignore", "[]", "--ids", "[id]", "--output", output)
+    coins.run("predict", "--data.path", path, "--ids", "[id]", "--output", output)
     read = {"csv": pl.read_csv, "parquet": pl.read_parquet, "jsonl": pl.read_ndjson}[suffix]
     told = read(output)
     assert told["row"].to_list() == list(range(40))

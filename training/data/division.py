@@ -43,6 +43,7 @@ USED: dict[Purpose, tuple[SplitName, ...]] = {
     "calibrate": ("train",),
     "predict": (),
 }
+OPTIONAL = [("calibrate", "validation")]  # of MEASURED, what may have no rows: rates are tuned on them, if at all
 # How unlikely equal rows have to be, where the held-out rows of the fit had some, before a source is refused.
 SIGNIFICANCE = 1e-3
 SHOWN = 3  # rows that a message names
@@ -113,6 +114,9 @@ def as_trained(
             _refuse_moved(division, dataset, own, title)
             return _divided(dataset, whole, {name: rows.numpy() for name, rows in division.rows.items()})
     parts = {name: rows for name, rows in new().items() if name in MEASURED[purpose]}
+    for name in MEASURED[purpose]:
+        if not len(parts.get(name, ())) and (purpose, name) not in OPTIONAL:
+            raise InvalidSplit(f"{title}: expected rows in the {name} split, but there are none; say which they are.")
     for name, rows in parts.items():
         _refuse_trained(dataset, trained, purpose, name, digests_N[rows], rows, title)
     return _divided(dataset, whole, parts)

@@ -89,17 +89,18 @@ class FileDataModule(FractionDataModule, ABC):
                 f"{self.path}: expected every row's split to be one of {', '.join(SPLITS)}, but row {row} has "
                 f"{str(own[row])[:40]!r}."
             )
-        self.own = {name: np.flatnonzero(own == name) for name in SPLITS}
+        parts: Parts = {name: np.flatnonzero(own == name) for name in SPLITS}
         if self.trained is not None:
+            self.own = parts
             return super().divide(labels_N, classes)
-        for name, rows in self.own.items():
+        for name, rows in parts.items():
             absent = set(range(len(classes))) - set(labels_N[rows].tolist())
             if absent:
                 raise InvalidSplit(
                     f"{self.path}: expected every class in every split, but the {name} split has no row of class "
                     f"{classes[min(absent)]!r}; add some, or leave the splits to `data.init_args`."
                 )
-        return self.own
+        return parts
 
     def parts_of(self, labels_N: IntArray, sizes: Mapping[SplitName, int], classes: Sequence[str]) -> Parts:
         if self._times_N is not None:

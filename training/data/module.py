@@ -62,13 +62,14 @@ class TensorDataModule(LightningDataModule, ABC):
         trained: What a checkpoint says about its data, which this module then follows; None for a fit.
         purpose: What the rows are for, where a checkpoint is followed.
         ids: Columns that predictions carry over, to say which row is which.
+        own: Row numbers a split, where a checkpoint is followed and the source says itself which row belongs where.
     """
 
     title: str
     trained: DataRecord | None = None
     purpose: Purpose | None = None
     ids: tuple[str, ...] = ()
-    own: Parts | None = None  # row numbers a split, where the source says itself which split each row belongs to
+    own: Parts | None = None
 
     def __init__(
         self,
@@ -122,7 +123,8 @@ class TensorDataModule(LightningDataModule, ABC):
                     f"Expected `data.init_args.{name}` to be {used[name]}, as the inputs of this checkpoint are "
                     f"encoded, but got {settings[name]}; set it so, or fit again with yours."
                 )
-        self.trained, self.purpose, self._dataset, self._division = trained, purpose, None, None
+        self.trained, self.purpose, self.own = trained, purpose, None
+        self._dataset = self._division = None
 
     def is_that_of(self, trained: DataRecord) -> bool:
         """Whether this module was read for the very fit that a checkpoint is of, so that nothing need be read again."""
@@ -214,7 +216,7 @@ class TensorDataModule(LightningDataModule, ABC):
             self.title,
             self.settings(),
             own=self.own,
-            new=lambda: self.own or self.divide_new(whole.labels, rows, purpose),
+            new=lambda: self.divide_new(whole.labels, rows, purpose),
         )
 
     @property
@@ -323,11 +325,12 @@ class FractionDataModule(TensorDataModule, ABC):
         self, labels_N: IntArray, rows: Mapping[SplitName, IntArray], purpose: Purpose
     ) -> Mapping[SplitName, IntArray]:
         """All rows are for the one purpose; those to calibrate on are divided by the fractions, without `train`."""
-        if self.trained is None:
-            return rows
+        if self.own is not None:
+            return self.own
         if purpose != "calibrate":
             return {MEASURED[purpose][0]: np.arange(len(labels_N))}
-        return self.parts_of(labels_N, self.fractions.counts(len(labels_N), MEASURED[purpose]), self.trained.classes)
+        counts = self.fractions.counts(len(labels_N), MEASURED[purpose])
+        return self.parts_of(labels_N, counts, self.trained.classes if self.trained else ())
 
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), **asdict(self.fractions)}

@@ -264,9 +264,11 @@ class Table(FileDataModule):
         raise UnreadableData(f"{rule} {cause}. {cure}")
 
     def _require_columns(self, frame: pl.DataFrame) -> None:
-        own = [name for name in (self.split, *((self.group, self.time) if self.divides else ())) if name is not None]
-        needed = (self.target, *own, *self.ignore, *self.categorical)
-        known = tuple(column.name for column in self._trained_columns())
+        own = (self.split, *((self.group, self.time) if self.divides else ()))
+        needed = [self.target, *(name for name in own if name is not None)]
+        known = [column.name for column in self._trained_columns()]
+        if not known:
+            needed += [*self.ignore, *self.categorical]
         for name in (*(self.columns or known), *self.ids, *(() if self.purpose == "predict" else needed)):
             if name in frame.columns:
                 continue

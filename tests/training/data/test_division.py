@@ -194,6 +194,13 @@ def test_what_the_checkpoint_does_not_know_is_refused(fit: Table, tmp_path: Path
         followed(other, fit).raw("test")
 
 
+def test_a_column_that_the_fit_did_not_see_need_not_be_there(tmp_path: Path):
+    rows = [(*row[:2], number, row[2]) for number, row in enumerate(numbers(300, seed=0))]
+    fit = Table(write(tmp_path / "fit.csv", rows, "a,b,id,label"), target="label", ignore=("id",))
+    other = Table(write(tmp_path / "other.csv", numbers(3, seed=1)), target="label", ignore=("id",))
+    assert followed(other, fit).raw("test")[0].shape == (3, 2)
+
+
 def test_names_of_whole_numbers_stay_names(tmp_path: Path):
     rows = [(f"0{place}", place, label) for place in range(8) for label in ("no", "yes") for _ in range(20)]
     fit = Table(write(tmp_path / "fit.csv", rows), target="label", categorical=("a",))
@@ -260,6 +267,9 @@ def test_rows_that_divide_themselves_keep_to_it(tmp_path: Path):
     new = Table(write(tmp_path / "new.csv", other, header), target="label", split="part")
     assert followed(new, fit).raw("test")[0].numpy() == pytest.approx(np.array([row[:2] for row in other[80:]]))
     assert len(new.raw("train")[0]) == 0
+    part = Table(write(tmp_path / "part.csv", other[60:80], header), target="label", split="part")
+    with pytest.raises(InvalidSplit, match=r"part\.csv: expected rows in the test split, but there are none"):
+        followed(part, fit).raw("test")
 
 
 def test_a_source_that_moves_rows_of_the_fit_is_refused(tmp_path: Path):
