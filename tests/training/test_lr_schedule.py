@@ -47,15 +47,19 @@ def test_the_number_of_steps_may_come_later_and_the_first_rate_is_mended():
     assert given.steps == 10
 
 
-def test_it_goes_on_where_it_was():
-    first = WarmupCosine(_optimizer(), steps=10)
+def test_it_goes_on_where_it_was_under_the_plan_that_holds_now():
+    first = WarmupCosine(_optimizer(), warmup=0.2, steps=10)
     _rates(first, 4)
     state = first.state_dict()
     assert set(map(type, state.values())) <= {int, float, bool, list, type(None)}
-    second = WarmupCosine(_optimizer(), steps=99)
-    second.load_state_dict(state)
-    assert second.steps == 10
-    assert _rates(second, 6)[1:] == _rates(first, 6)[1:]  # the first was set before the state was loaded
+    same = WarmupCosine(_optimizer(), warmup=0.2, steps=10)
+    same.load_state_dict(state)
+    assert _rates(same, 6) == _rates(first, 6)
+    longer = WarmupCosine(_optimizer(), warmup=0.3, floor=0.1, steps=20)
+    longer.load_state_dict(state)
+    whole = WarmupCosine(_optimizer(), warmup=0.3, floor=0.1, steps=20)
+    assert longer.get_last_lr() == [longer.optimizer.param_groups[0]["lr"]]
+    assert _rates(longer, 16) == _rates(whole, 20)[4:]
 
 
 def test_a_training_without_an_end_cannot_be_planned():

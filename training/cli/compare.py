@@ -93,7 +93,7 @@ class MeasuredFit(CLI):
 
     def after_fit(self) -> None:
         """Measure the best epoch's weights."""
-        path = self.best()
+        path = self.settings.checkpoint.path(self.trainer)
         network = self.model.network
         network.load_state_dict(file.network_weights(path, file.read_content(path)))
         self.quality = self.measure(network.eval().cpu())

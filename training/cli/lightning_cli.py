@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 import os
 import sys
 from argparse import Action, ArgumentError, RawDescriptionHelpFormatter, _SubParsersAction
@@ -16,7 +15,7 @@ from typing import Any, TypeVar, cast
 import torch
 from jsonargparse import DefaultHelpFormatter
 from jsonargparse.typing import PositiveInt
-from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar, RichProgressBar, WeightAveraging
+from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
 from rich.console import Console
@@ -24,7 +23,11 @@ from rich.console import Console
 from dubio.models.checkpoint.file import read_content
 from dubio.training import evaluation, network_sizes
 from dubio.training.calibration import CalibrationSettings
+from dubio.training.callbacks.averaged_weights import AveragedWeights
+from dubio.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from dubio.training.callbacks.resumption import Resumption
 from dubio.training.classifier import Classifier
+from dubio.training.cli import monitor, resume
 from dubio.training.cli.configs import ConfigFile
 from dubio.training.cli.messages import COMMANDS, DESCRIPTION, explain
 from dubio.training.data.module import TensorDataModule
@@ -32,9 +35,6 @@ from dubio.training.errors import TrainingError
 from dubio.training.trainer import Trainer, check, is_own
 
 DRAWN_PER_SECOND = 4  # the progress bar
-
-# Checkpoints that Lightning finds by itself.
-LIGHTNINGS_OWN = ("best", "last", "hpc", "registry")
 
 
 class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -76,13 +76,15 @@ class CLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """As Lightning's, but a mistake is told with what was probably meant.
+        """As Lightning's, but a mistake is told with what was probably meant, and each monitored metric gets its mode.
 
         Raises:
             TrainingError: The arguments are wrong.
         """
         try:
             super().parse_arguments(parser, args)
+            command = self.config.subcommand
+            monitor.settle(self.config[command], parser.parse_args(args, defaults=False)[command])
         except ArgumentError as error:
             settings = {key for name in self.subcommands() for key, _ in self._parser(name).get_defaults().items()}
             raise TrainingError(explain(error, settings)) from error
@@ -98,7 +100,7 @@ class CLI(LightningCLI):
             default=None,
             help="CPU threads; by default one a core. Threads that outnumber the free cores cost more than they give.",
         )
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.monitor": "val_loss",
@@ -153,7 +155,10 @@ class CLI(LightningCLI):
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         if settings.enable_progress_bar is not False and not any(isinstance(each, ProgressBar) for each in callbacks):
             # Lightning's own draws a hundred times a second, which takes a tenth of a core from the training.
-            kwargs["callbacks"] = [*callbacks, RichProgressBar(refresh_rate=DRAWN_PER_SECOND)]
+            callbacks = [*callbacks, RichProgressBar(refresh_rate=DRAWN_PER_SECOND)]
+        if self.subcommand == "fit":
+            callbacks = [*callbacks, AveragedWeights(), Resumption()]
+        kwargs["callbacks"] = callbacks
         trainer = cast("Trainer", super().instantiate_trainer(**kwargs))
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
@@ -177,7 +182,12 @@ class CLI(LightningCLI):
             TrainingError: The fit could not be calibrated.
         """
         check(self.model, self.datamodule, self.settings.calibration)
-        _refuse_raw_weights(self.trainer)
+        for callback in self.trainer.callbacks:
+            if isinstance(callback, (AveragedWeights, BestCheckpoint)):
+                callback.check(self.trainer, self.model)
+        source = self.settings.ckpt_path
+        if source and source not in resume.LIGHTNINGS:
+            resume.check(resume.find(source, self.trainer), self.trainer, self.model)
         if not self._keeps_files():
             return
         config = self.config[self.subcommand].clone()
@@ -195,27 +205,7 @@ class CLI(LightningCLI):
     def after_fit(self) -> None:
         """Calibrate the best checkpoint of the fit."""
         if self._keeps_files():
-            self.calibrate(self.model, self.datamodule, ckpt_path=self.best())
-
-    def best(self) -> str:
-        """The path of the fit's best checkpoint.
-
-        Raises:
-            TrainingError: There is none, or the training diverged.
-        """
-        checkpoint: ModelCheckpoint = self.settings.checkpoint
-        if not checkpoint.best_model_path:
-            raise TrainingError(
-                "Expected the fit to leave a checkpoint, but it left none; let it run at least one "
-                "epoch with validation."
-            )
-        score = checkpoint.best_model_score
-        if score is not None and not math.isfinite(score):
-            raise TrainingError(
-                f"Expected a finite `{checkpoint.monitor}`, but the best one is {float(score)}: the training "
-                "diverged. Lower the learning rate (`model.init_args.optimizer.init_args.lr`)."
-            )
-        return str(checkpoint.best_model_path)
+            self.calibrate(self.model, self.datamodule, ckpt_path=self.settings.checkpoint.path(self.trainer))
 
     def calibrate(
         self,
@@ -283,14 +273,10 @@ class CLI(LightningCLI):
         if subcommand in {"validate", "test", "predict"}:
             # Without a path, Lightning would quietly test random weights.
             kwargs["ckpt_path"] = kwargs["ckpt_path"] or self._existing()
-        if kwargs["ckpt_path"] not in {None, *LIGHTNINGS_OWN}:
-            # Lightning's own errors for a file that is damaged, or that would run code, fill a screen.
-            content = read_content(kwargs["ckpt_path"])
-            if subcommand == "fit" and "optimizer_states" not in content:
-                raise TrainingError(
-                    f"Expected a checkpoint that a fit can go on from, but {kwargs['ckpt_path']} holds weights alone; "
-                    "give one of `checkpoints/last.ckpt`, or start without `--ckpt_path`."
-                )
+        if kwargs["ckpt_path"]:
+            kwargs["ckpt_path"] = resume.find(kwargs["ckpt_path"], self.trainer)
+            if kwargs["ckpt_path"] not in resume.LIGHTNINGS:
+                read_content(kwargs["ckpt_path"])  # Lightning's own errors about a file fill a screen
         return kwargs
 
 
@@ -298,22 +284,6 @@ Command = TypeVar("Command", bound=CLI)
 
 # Errors are told by `main`; half a name is a mistake, which may otherwise train something else for hours.
 _STRICT = {"exit_on_error": False, "allow_abbrev": False}
-
-
-def _latest() -> ModelCheckpoint:
-    """Keeps `last.ckpt`, to go on from after an interruption; Lightning's `save_last` waits for a better epoch."""
-    return ModelCheckpoint(filename="last", enable_version_counter=False, save_on_exception=True)
-
-
-def _refuse_raw_weights(trainer: Trainer) -> None:
-    """Lightning puts averaged weights into whole checkpoints only; one of the weights alone gets the raw ones."""
-    averaged = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)
-    alone = any(isinstance(each, ModelCheckpoint) and each.save_weights_only for each in trainer.checkpoint_callbacks)
-    if averaged and alone:
-        raise TrainingError(
-            "Expected `checkpoint.save_weights_only` to be false where weights are averaged, but it is true, and the "
-            "checkpoint would hold the weights before averaging; leave it out."
-        )
 
 
 def run(cli: type[Command], args: list[str] | None = None) -> Command:
@@ -332,7 +302,7 @@ def run(cli: type[Command], args: list[str] | None = None) -> Command:
         subclass_mode_model=True,
         subclass_mode_data=True,
         trainer_class=Trainer,
-        trainer_defaults={"callbacks": [_latest()]},
+        trainer_defaults={"callbacks": [LastCheckpoint()]},
         seed_everything_default=0,
         save_config_callback=None,  # written by `before_fit`, into the run's folder
         auto_configure_optimizers=False,
