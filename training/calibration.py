@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from dubio.uncertainty import AdaptiveSampling, Detector, DeterministicPass, Out
 from dubio.uncertainty.detection import temperature
 from dubio.uncertainty.detection.adaptive import STAGES
 from dubio.uncertainty.detection.detector import DEFAULT_SCORES
+from dubio.uncertainty.detection.mahalanobis import MAX_INPUT_WIDTH
 
 BATCH = 250
 
@@ -51,7 +53,7 @@ class CalibrationSettings:
         num_samples: Members of the committee. More members, less noise in mean and std, and more time a request.
         seed: Draws the members' dropout masks.
         scores: What makes an input strange; the strangest of them counts. By default mutual_information, neighbours,
-            relative_mahalanobis and, but for texts, input_mahalanobis.
+            relative_mahalanobis and, but for texts and inputs of more than 4096 numbers, input_mahalanobis.
         k: Which nearest neighbour the score `neighbours` measures the distance to.
         mc_sites: Which dropout sites the committee samples, by module name, pattern (`head.*`) or kind; all by default.
         mc_rates: Rates of the committee's dropout by module name, pattern or kind; by default those of the training.
@@ -149,8 +151,12 @@ def calibrate(
 
 
 def default_scores(spec: InputSpec) -> tuple[str, ...]:
-    """What makes an input of this kind strange; tokens are names, and between names there is no distance."""
-    return tuple(name for name in DEFAULT_SCORES if spec.kind != "text" or name != "input_mahalanobis")
+    """What makes an input of this kind strange.
+
+    Tokens are names, and between names there is no distance; and the covariance of wide inputs would fill the memory.
+    """
+    suited = spec.kind != "text" and math.prod(spec.shape) <= MAX_INPUT_WIDTH
+    return tuple(name for name in DEFAULT_SCORES if suited or name != "input_mahalanobis")
 
 
 @contextmanager
