@@ -25,6 +25,7 @@ from dubio.training import evaluation, network_sizes
 from dubio.training.calibration import CalibrationSettings
 from dubio.training.callbacks.averaged_weights import AveragedWeights
 from dubio.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from dubio.training.callbacks.epoch_lines import EpochLines
 from dubio.training.callbacks.resumption import Resumption
 from dubio.training.classifier import Classifier
 from dubio.training.cli import monitor, resume
@@ -155,7 +156,8 @@ class CLI(LightningCLI):
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         if settings.enable_progress_bar is not False and not any(isinstance(each, ProgressBar) for each in callbacks):
             # Lightning's own draws a hundred times a second, which takes a tenth of a core from the training.
-            callbacks = [*callbacks, RichProgressBar(refresh_rate=DRAWN_PER_SECOND)]
+            drawn = Console().is_terminal or Console().is_jupyter
+            callbacks = [*callbacks, RichProgressBar(refresh_rate=DRAWN_PER_SECOND) if drawn else EpochLines()]
         if self.subcommand == "fit":
             callbacks = [*callbacks, AveragedWeights(), Resumption()]
         kwargs["callbacks"] = callbacks
