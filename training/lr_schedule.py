@@ -51,8 +51,9 @@ class WarmupCosine(LambdaLR):
             return
         if math.isinf(steps):
             raise TrainingError(
-                "Expected a training with an end to plan its learning rate, but `trainer.max_epochs` and "
-                "`trainer.max_steps` set none; set one of them, or `steps` of the WarmupCosine."
+                "Expected a training whose steps are known to plan its learning rate, but `trainer.max_epochs` and "
+                "`trainer.max_steps` set none (and nobody knows how many `trainer.max_time` allows); set one of them, "
+                "or `steps` of the WarmupCosine."
             )
         self.steps = int(steps)
         self._set_rates()  # that of the first step was set before its share was known

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.optim import SGD
 
 from dubio.training import WarmupCosine
 from dubio.training.errors import TrainingError
+from tests import table
 
 
 def _rates(scheduler: WarmupCosine, steps: int) -> list[float]:
@@ -63,9 +65,22 @@ def test_it_goes_on_where_it_was_under_the_plan_that_holds_now():
 
 
 def test_a_training_without_an_end_cannot_be_planned():
-    with pytest.raises(TrainingError, match=r"an end .*`steps`"):
+    with pytest.raises(TrainingError, match=r"steps are known .*`steps`"):
         WarmupCosine(_optimizer()).plan(math.inf)
     WarmupCosine(_optimizer(), steps=10).plan(math.inf)
+
+
+def test_a_training_that_a_clock_ends_has_the_rates_of_the_steps_that_were_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    cosine = ["--model.scheduler", "dubio.training.WarmupCosine"]
+    clock = ["--trainer.max_epochs", "-1", "--trainer.max_time", "00:00:00:01"]
+    line = table.refused(capsys, tmp_path, *clock, *cosine)
+    assert "how many `trainer.max_time` allows); set one of them, or `steps`" in line
+    for schedule in ([*cosine, "--model.scheduler.steps", "50"], ["--model.scheduler", "CosineAnnealingLR"]):
+        more = ["--model.scheduler.T_max", "9"] if "CosineAnnealingLR" in schedule else []
+        run = table.fit(tmp_path, *clock, *schedule, *more)
+        assert table.content(run / "checkpoints" / "last.ckpt")["global_step"] >= table.STEPS
 
 
 @pytest.mark.parametrize("arguments", [{"warmup": 1.0}, {"floor": -0.1}, {"steps": 0}])

@@ -82,8 +82,18 @@ class CLI(LightningCLI):
         Raises:
             TrainingError: The arguments are wrong.
         """
+        self.sizes: list[str] = []
         try:
-            super().parse_arguments(parser, args)
+            try:
+                super().parse_arguments(parser, args)
+            except ArgumentError as error:
+                self.sizes = network_sizes.required(error)
+                if not self.sizes:
+                    raise
+                # The parser wants a value, which the data then replace.
+                blanks = [f"--model.init_args.network.init_args.{name}=1" for name in self.sizes]
+                args = [*(sys.argv[1:] if args is None else args), *blanks]
+                super().parse_arguments(parser, args)
             command = self.config.subcommand
             monitor.settle(self.config[command], parser.parse_args(args, defaults=False)[command])
         except ArgumentError as error:
@@ -130,9 +140,8 @@ class CLI(LightningCLI):
             raise TrainingError(f"Expected `name` to be a plain folder name, but got {config.name!r}.")
         self.run_folder = Path(config.runs) / config.name
         network = config.model.init_args.network
-        for name, default in network_sizes.left_out(
-            resolve_name(network.class_path), network.get("init_args") or {}
-        ).items():
+        given = {key: value for key, value in (network.get("init_args") or {}).items() if key not in self.sizes}
+        for name, default in network_sizes.left_out(resolve_name(network.class_path), given).items():
             self._parser(self.subcommand).link_arguments(
                 "data",
                 f"model.init_args.network.init_args.{name}",
@@ -143,6 +152,11 @@ class CLI(LightningCLI):
             torch.set_num_threads(config.threads)
         if torch.cuda.is_available():
             torch.set_float32_matmul_precision("high")
+
+    def _dump_config(self) -> None:
+        """As Lightning's, but a network of which nothing was given has its place for what the data decide."""
+        super()._dump_config()
+        self.config_dump["model"]["init_args"]["network"].setdefault("init_args", {})
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         settings = self.settings.trainer
