@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from dubio.models.checkpoint.file import read_content
 from dubio.training.errors import TrainingError
 
 
@@ -54,6 +56,13 @@ class BestCheckpoint(ModelCheckpoint):
         if self.save_top_k not in {0, 1} and self.filename and "{" not in self.filename:
             self.filename += "-{epoch}-{step}"  # several files of one name would replace each other
         super().setup(trainer, pl_module, stage)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Forgets a best epoch whose file has been replaced since, by another run: its weights are gone."""
+        path = Path(state_dict["best_model_path"])
+        held = read_content(path).get("callbacks", {}).get(self.state_key, {}) if path.is_file() else {}
+        if held.get("best_model_score") == state_dict["best_model_score"]:
+            super().load_state_dict(state_dict)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuses a training that ends before the first step that is kept; only now its steps are known.

@@ -90,6 +90,7 @@ class MeasuredFit(CLI):
                 "Expected one process and whole epochs to compare, but got several devices or `trainer.fast_dev_run`; "
                 "set `--trainer.devices 1` and `--trainer.fast_dev_run false`."
             )
+        self.check_callbacks()
 
     def after_fit(self) -> None:
         """Measure the best epoch's weights."""

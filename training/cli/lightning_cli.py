@@ -26,6 +26,7 @@ from dubio.training.calibration import CalibrationSettings
 from dubio.training.callbacks.averaged_weights import AveragedWeights
 from dubio.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from dubio.training.callbacks.epoch_lines import EpochLines
+from dubio.training.callbacks.monitored_metrics import MonitoredMetrics
 from dubio.training.callbacks.resumption import Resumption
 from dubio.training.classifier import Classifier
 from dubio.training.cli import monitor, resume
@@ -173,7 +174,7 @@ class CLI(LightningCLI):
             drawn = Console().is_terminal or Console().is_jupyter
             callbacks = [*callbacks, RichProgressBar(refresh_rate=DRAWN_PER_SECOND) if drawn else EpochLines()]
         if self.subcommand == "fit":
-            callbacks = [*callbacks, AveragedWeights(), Resumption()]
+            callbacks = [*callbacks, AveragedWeights(), MonitoredMetrics(), Resumption()]
         kwargs["callbacks"] = callbacks
         trainer = cast("Trainer", super().instantiate_trainer(**kwargs))
         for callback in trainer.checkpoint_callbacks:
@@ -198,9 +199,7 @@ class CLI(LightningCLI):
             TrainingError: The fit could not be calibrated.
         """
         check(self.model, self.datamodule, self.settings.calibration)
-        for callback in self.trainer.callbacks:
-            if isinstance(callback, (AveragedWeights, BestCheckpoint)):
-                callback.check(self.trainer, self.model)
+        self.check_callbacks()
         source = self.settings.ckpt_path
         if source and source not in resume.LIGHTNINGS:
             resume.check(resume.find(source, self.trainer), self.trainer, self.model)
@@ -217,6 +216,12 @@ class CLI(LightningCLI):
         self._parser(self.subcommand).save(
             config, str(self.run_folder / "config.yaml"), skip_none=False, overwrite=True, multifile=False
         )
+
+    def check_callbacks(self) -> None:
+        """Refuse a fit that would leave nothing to serve, or other weights than were asked for."""
+        for callback in self.trainer.callbacks:
+            if isinstance(callback, (AveragedWeights, BestCheckpoint)):
+                callback.check(self.trainer, self.model)
 
     def after_fit(self) -> None:
         """Calibrate the best checkpoint of the fit."""

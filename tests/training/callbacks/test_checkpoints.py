@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,21 @@ def test_of_several_that_are_kept_the_best_is_served(tmp_path: Path):
     assert table.content(run / "model.ckpt")["epoch"] == best
     kept = {table.content(path)["epoch"] for path in (run / "checkpoints").glob("best-*.ckpt")}
     assert kept == set(torch.tensor(losses).argsort()[:3].tolist())
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_best_epoch_whose_file_another_run_has_replaced_is_not_served(tmp_path: Path, replaced: bool):
+    """Lightning would go by the name, and serve the other run's weights as the best of this one."""
+    run = table.fit(tmp_path)
+    source = str(shutil.copy(run / "checkpoints" / "last.ckpt", tmp_path / "last.ckpt"))
+    first = table.content(run / "checkpoints" / "best.ckpt")["state_dict"]
+    if replaced:
+        table.fit(tmp_path, "--model.optimizer.lr", "0.0001")
+    # So high a rate only makes it worse.
+    table.fit(tmp_path, "--ckpt_path", source, "--trainer.max_epochs", "3", "--model.optimizer.lr", "1")
+    served = table.content(run / "model.ckpt")
+    assert served["epoch"] == (2 if replaced else 1)
+    assert served["state_dict"]["network.head.weight"].equal(first["network.head.weight"]) is not replaced
 
 
 def test_a_fit_that_ends_without_a_checkpoint_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
