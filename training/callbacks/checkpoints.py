@@ -39,6 +39,8 @@ class BestCheckpoint(ModelCheckpoint):
                 "Expected `checkpoint.save_top_k` to be 1 or more, or -1 for all, but got 0, which would leave nothing "
                 "to serve."
             )
+        if trainer.limit_train_batches == 0:
+            raise TrainingError("Expected `trainer.limit_train_batches` to be positive, but got 0; leave it out.")
         if self._validated and trainer.limit_val_batches == 0:
             raise TrainingError(
                 f"Expected `trainer.limit_val_batches` to be positive where `checkpoint.monitor` is {self.monitor}, "

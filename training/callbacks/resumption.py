@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import EarlyStopping, WeightAveraging
+from pytorch_lightning.callbacks import EarlyStopping, Timer, WeightAveraging
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from dubio.training.errors import TrainingError
@@ -59,7 +60,17 @@ class Resumption(Callback):
             checkpoint["lr_schedulers"] = []  # the state of another schedule would be mixed into that of this one
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keeps what the configuration asks for, before the optimizer's state is restored."""
+        """Keeps what the configuration asks for, before the optimizer's state is restored.
+
+        Raises:
+            TrainingError: If the time was up when the checkpoint was written.
+        """
+        for each in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(each, Timer) and each.time_elapsed() > 0 >= (each.time_remaining() or math.inf):
+                raise TrainingError(
+                    f"Expected `trainer.max_time` to be more than the {each.time_elapsed():.3g} seconds that the "
+                    "checkpoint has behind it, for it counts from the first epoch on; raise it."
+                )
         self._groups = [
             [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
             for optimizer in trainer.optimizers

@@ -21,6 +21,7 @@ from tests import table
             "`trainer.max_epochs` to be at least 6",
         ),
         (["--trainer.max_epochs", "0"], "`trainer.max_epochs` to be at least 1"),
+        (["--trainer.limit_train_batches", "0"], "Expected `trainer.limit_train_batches` to be positive"),
         (["--trainer.limit_val_batches", "0"], "Expected `trainer.limit_val_batches` to be positive"),
     ],
 )
