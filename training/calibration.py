@@ -22,15 +22,14 @@ from torch import Tensor, nn
 from dubio.models import InputSpec, NetworkSpec, Predictor, Provenance, Temperature
 from dubio.models.checkpoint import state_dict as weights
 from dubio.training import promise, rate_tuning
-from dubio.training.data.division import MEASURED
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
 from dubio.uncertainty import AdaptiveSampling, Detector, DeterministicPass, Outputs
-from dubio.uncertainty.detection import conformal, temperature
+from dubio.uncertainty.detection import temperature
 from dubio.uncertainty.detection.adaptive import STAGES
 from dubio.uncertainty.detection.detector import DEFAULT_SCORES
 from dubio.uncertainty.detection.ecdf import Ranks
-from dubio.uncertainty.errors import CalibrationSetTooSmall
+from dubio.uncertainty.detection.mahalanobis import MAX_INPUT_WIDTH
 
 BATCH = 250
 
@@ -55,7 +54,7 @@ class CalibrationSettings:
         num_samples: Members of the committee. More members, less noise in mean and std, and more time a request.
         seed: Draws the members' dropout masks.
         scores: What makes an input strange; the strangest of them counts. By default mutual_information, neighbours,
-            relative_mahalanobis and, but for texts, input_mahalanobis.
+            relative_mahalanobis and, but for texts and inputs of more than 4096 numbers, input_mahalanobis.
         k: Which nearest neighbour the score `neighbours` measures the distance to.
         mc_sites: Which dropout sites the committee samples, by module name, pattern (`head.*`) or kind; all by default.
         mc_rates: Rates of the committee's dropout by module name, pattern or kind; by default those of the training.
@@ -121,7 +120,11 @@ def calibrate(
         settings.seed,
         settings.mc_sites,
     )
-    _require_rows(data, settings)
+    if settings.tune_rates and not len(data.splits["validation"].labels):
+        raise TrainingError(
+            "Expected rows in the validation split to tune `calibration.tune_rates` on, but there are none; leave "
+            "it out."
+        )
     rates, tuned = settings.mc_rates, None
     if settings.tune_rates:
         rates, tuned = rate_tuning.tune(build, rates, settings.tune_rates, *data.raw("validation"), BATCH)
@@ -163,28 +166,6 @@ def calibrate(
     return predictor.calibrated(temperatures, detector, provenance, adaptive)
 
 
-def _require_rows(data: TensorDataModule, settings: CalibrationSettings) -> None:
-    """Refuse a calibration split that cannot carry the promise, with a cure that leaves the trained rows alone."""
-    if settings.tune_rates and not len(data.splits["validation"].labels):
-        raise TrainingError(
-            "Expected rows in the validation split to tune `calibration.tune_rates` on, but there are none; leave "
-            "it out."
-        )
-    rows = len(data.splits["calibration"].labels)
-    try:
-        conformal.level(rows, settings.alpha, settings.delta)
-    except CalibrationSetTooSmall as error:
-        if data.trained is None:
-            raise
-        held_out = sum(len(data.splits[name].labels) for name in MEASURED["calibrate"])
-        needed = math.ceil(conformal.rows_needed(settings.alpha, settings.delta) * held_out / max(rows, 1))
-        raise CalibrationSetTooSmall(
-            f"{error} The rows that the network was trained on cannot be used: fit again with a larger "
-            f"`data.init_args.calibration`, or calibrate on a labelled file of at least {needed} new rows "
-            "(`--data.path`)."
-        ) from error
-
-
 def _refit(fitted: Detector | None, select: Outputs, settings: CalibrationSettings) -> Detector:
     """The scores as they were fitted to the training rows, ranked among other select rows."""
     known = {} if fitted is None else {score.name: score for score in fitted.scores}
@@ -207,8 +188,12 @@ def _refit(fitted: Detector | None, select: Outputs, settings: CalibrationSettin
 
 
 def default_scores(spec: InputSpec) -> tuple[str, ...]:
-    """What makes an input of this kind strange; tokens are names, and between names there is no distance."""
-    return tuple(name for name in DEFAULT_SCORES if spec.kind != "text" or name != "input_mahalanobis")
+    """What makes an input of this kind strange.
+
+    Tokens are names, and between names there is no distance; and the covariance of wide inputs would fill the memory.
+    """
+    suited = spec.kind != "text" and math.prod(spec.shape) <= MAX_INPUT_WIDTH
+    return tuple(name for name in DEFAULT_SCORES if suited or name != "input_mahalanobis")
 
 
 @contextmanager

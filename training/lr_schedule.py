@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -50,13 +51,25 @@ class WarmupCosine(LambdaLR):
             return
         if math.isinf(steps):
             raise TrainingError(
-                "Expected a training with an end to plan its learning rate, but `trainer.max_epochs` and "
-                "`trainer.max_steps` set none; set one of them, or `steps` of the WarmupCosine."
+                "Expected a training whose steps are known to plan its learning rate, but `trainer.max_epochs` and "
+                "`trainer.max_steps` set none (and nobody knows how many `trainer.max_time` allows); set one of them, "
+                "or `steps` of the WarmupCosine."
             )
         self.steps = int(steps)
-        # The rate of the first step was set before its share was known.
-        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["lr"] = base * self.share(self.last_epoch)
+        self._set_rates()  # that of the first step was set before its share was known
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the schedule is; how it is planned belongs to the training that goes on, which may be longer."""
+        return {key: value for key, value in super().state_dict().items() if key not in {"warmup", "floor", "steps"}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._set_rates()
+
+    def _set_rates(self) -> None:
+        self._last_lr = [base * self.share(self.last_epoch) for base in self.base_lrs]
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group["lr"] = rate
 
     def share(self, step: int) -> float:
         """What is left of the rate in a step, in [0, 1]; the first step has the number 0."""

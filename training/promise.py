@@ -9,6 +9,7 @@ from dataclasses import replace
 from rich.console import Console
 from rich.table import Table
 
+from dubio.training.data.division import MEASURED
 from dubio.training.data.module import FractionDataModule, TensorDataModule
 from dubio.training.data.splits import SPLITS, SplitFractions
 from dubio.uncertainty.detection.conformal import level, rows_needed, smallest_alpha
@@ -29,6 +30,14 @@ def require(data: TensorDataModule, alpha: float, delta: float) -> None:
     try:
         level(len(data.splits["calibration"].labels), alpha, delta)
     except CalibrationSetTooSmall as error:
+        if data.trained is not None:  # what is held out is all there is: rows of train are no rows to calibrate on
+            rows = max(len(data.splits["calibration"].labels), 1)
+            held_out = sum(len(data.splits[name].labels) for name in MEASURED["calibrate"])
+            raise CalibrationSetTooSmall(
+                f"{error} The rows that the network was trained on cannot be used: fit again with a larger "
+                "`data.init_args.calibration`, or calibrate on a labelled file of at least "
+                f"{math.ceil(rows_needed(alpha, delta) * held_out / rows)} new rows (`--data.path`)."
+            ) from error
         written = io.StringIO()
         Console(file=written, width=WIDTH).print(table(data, alpha, delta), end="")
         error.add_note(written.getvalue() + _advice(data, alpha, delta))

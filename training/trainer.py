@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,6 +17,7 @@ from dubio.training.calibration import CalibrationSettings
 from dubio.training.classifier import Classifier, check_fit
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
+from dubio.training.rehearsal import rehearse
 from dubio.uncertainty.detection.serialization import load_detector
 
 
@@ -104,20 +104,12 @@ def check(model: Classifier, data: TensorDataModule, settings: CalibrationSettin
 
     Raises:
         TrainingError: If network and data do not fit together, or the network cannot be described in a file.
-        UncertaintyError: If the calibration split is too small for the promise, or there is no dropout to sample.
+        ModelError: If the network cannot be built again.
+        UncertaintyError: If a split is too small for the promise or a score, or there is no dropout to sample.
     """
     check_fit(model.network, data)
     promise.require(data, settings.alpha, settings.delta)
-    Predictor.build(
-        copy.deepcopy(model.network).eval(),
-        network_spec(model),
-        data.input,
-        data.classes,
-        num_samples=settings.num_samples,
-        seed=settings.seed,
-        sites=settings.mc_sites,
-        rates=settings.mc_rates,
-    )
+    rehearse(model.network, network_spec(model), data, settings)
 
 
 def network_spec(model: Classifier) -> NetworkSpec:

@@ -133,7 +133,8 @@ def test_a_promise_that_the_split_cannot_carry_is_refused(trained: nn.Module, di
 
 def test_the_scores_that_can_be_asked_for_are_those_of_the_detector():
     assert set(get_args(ScoreName)) == set(SCORES)
-    assert default_scores(InputSpec.model_construct(kind="image")) == DEFAULT_SCORES
+    assert default_scores(InputSpec.model_construct(kind="image", shape=(3, 36, 36))) == DEFAULT_SCORES
+    assert default_scores(InputSpec.model_construct(kind="image", shape=(3, 37, 37))) == DEFAULT_SCORES[:-1]
     assert default_scores(InputSpec.model_construct(kind="text")) == DEFAULT_SCORES[:-1]
     assert DEFAULT_SCORES[-1] == "input_mahalanobis"
 

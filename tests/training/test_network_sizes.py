@@ -36,6 +36,27 @@ class Own(nn.Module):
         return self.head(self.body(x))
 
 
+class OnlySizes(nn.Sequential):
+    """A network of which the data decide everything."""
+
+    def __init__(self, in_features: int = 3, num_classes: int = 3) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(in_features, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, num_classes))
+
+
+class NoDefaults(OnlySizes):
+    """As most write it."""
+
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__(in_features, num_classes)
+
+
+class Undecided(OnlySizes):
+    """Texts have a vocabulary, images have none."""
+
+    def __init__(self, vocabulary: int, num_classes: int) -> None:
+        super().__init__(vocabulary, num_classes)
+
+
 def _fit(tmp_path: Path, class_path: str, init_args: dict[str, object]) -> None:
     config = {"network": {"class_path": class_path, "init_args": init_args}}
     (tmp_path / "net.yaml").write_text(
@@ -61,6 +82,27 @@ def test_a_network_of_ones_own_may_have_some_of_the_names(tmp_path: Path):
     _fit(tmp_path, "tests.training.test_network_sizes.Own", {"width": 8})
     predictor = load(tmp_path / "net" / "model.ckpt", trusted=["tests.training.test_network_sizes"])
     assert predictor.network_spec.init_args == {"num_classes": 10, "width": 8}
+
+
+@pytest.mark.parametrize("name", ["OnlySizes", "NoDefaults"])
+def test_a_network_may_have_no_other_arguments_than_sizes(name: str, tmp_path: Path):
+    _fit(tmp_path, f"tests.training.test_network_sizes.{name}", {})
+    path = tmp_path / "net" / "model.ckpt"
+    predictor = load(path, trusted=["tests.training.test_network_sizes"])
+    assert predictor.network_spec.init_args == {"in_features": 64, "num_classes": 10}
+    path.unlink()
+    main(["fit", "--config", str(tmp_path / "net" / "config.yaml"), "--runs", str(tmp_path)])
+    assert path.is_file()
+
+
+def test_a_size_that_nobody_decides_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        _fit(tmp_path, "tests.training.test_network_sizes.Undecided", {})
+    message = "Expected `model.init_args.network.init_args.vocabulary`, for digits (scikit-learn) does not decide it"
+    assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        _fit(tmp_path, "tests.training.test_network_sizes.NoDefaults", {"in_features": 65})
+    assert "does not take inputs of shape [1, 8, 8]" in capsys.readouterr().err
 
 
 def test_what_was_given_wins(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -90,10 +90,11 @@ class MeasuredFit(CLI):
                 "Expected one process and whole epochs to compare, but got several devices or `trainer.fast_dev_run`; "
                 "set `--trainer.devices 1` and `--trainer.fast_dev_run false`."
             )
+        self.check_callbacks()
 
     def after_fit(self) -> None:
         """Measure the best epoch's weights."""
-        path = self.best()
+        path = self.settings.checkpoint.path(self.trainer)
         network = self.model.network
         network.load_state_dict(file.network_weights(path, file.read_content(path)))
         self.quality = self.measure(network.eval().cpu())

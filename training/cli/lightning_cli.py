@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from argparse import Action, ArgumentError, RawDescriptionHelpFormatter, _SubParsersAction
@@ -14,7 +13,7 @@ from typing import Any, TypeVar, cast
 import torch
 from jsonargparse import DefaultHelpFormatter
 from jsonargparse.typing import PositiveInt
-from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar, RichProgressBar, WeightAveraging
+from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
 from rich.console import Console
@@ -24,7 +23,13 @@ from dubio.models.checkpoint import file
 from dubio.models.checkpoint.data_record import DataRecord
 from dubio.training import evaluation, network_sizes, predictions, report
 from dubio.training.calibration import CalibrationSettings
+from dubio.training.callbacks.averaged_weights import AveragedWeights
+from dubio.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from dubio.training.callbacks.epoch_lines import EpochLines
+from dubio.training.callbacks.monitored_metrics import MonitoredMetrics
+from dubio.training.callbacks.resumption import Resumption
 from dubio.training.classifier import Classifier
+from dubio.training.cli import monitor, resume
 from dubio.training.cli.configs import ConfigFile
 from dubio.training.cli.messages import COMMANDS, DESCRIPTION, PREDICT, explain, warn
 from dubio.training.data import duplicates
@@ -34,9 +39,6 @@ from dubio.training.errors import TrainingError
 from dubio.training.trainer import Trainer, check, data_record, is_own
 
 DRAWN_PER_SECOND = 4  # the progress bar
-
-# Checkpoints that Lightning finds by itself.
-LIGHTNINGS_OWN = ("best", "last", "hpc", "registry")
 
 
 class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -92,13 +94,25 @@ class CLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """As Lightning's, but a mistake is told with what was probably meant.
+        """As Lightning's, but a mistake is told with what was probably meant, and each monitored metric gets its mode.
 
         Raises:
             TrainingError: The arguments are wrong.
         """
+        self.sizes: list[str] = []
         try:
-            super().parse_arguments(parser, args)
+            try:
+                super().parse_arguments(parser, args)
+            except ArgumentError as error:
+                self.sizes = network_sizes.required(error)
+                if not self.sizes:
+                    raise
+                # The parser wants a value, which the data then replace.
+                blanks = [f"--model.init_args.network.init_args.{name}=1" for name in self.sizes]
+                args = [*(sys.argv[1:] if args is None else args), *blanks]
+                super().parse_arguments(parser, args)
+            command = self.config.subcommand
+            monitor.settle(self.config[command], parser.parse_args(args, defaults=False)[command])
         except ArgumentError as error:
             settings = {key for name in self.subcommands() for key, _ in self._parser(name).get_defaults().items()}
             raise TrainingError(explain(error, settings)) from error
@@ -114,7 +128,7 @@ class CLI(LightningCLI):
             default=None,
             help="CPU threads; by default one a core. Threads that outnumber the free cores cost more than they give.",
         )
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.monitor": "val_loss",
@@ -144,9 +158,8 @@ class CLI(LightningCLI):
         self.run_folder = Path(config.runs) / config.name
         self.record = self._record() if self.subcommand != "fit" else None
         network = config.model.init_args.network
-        for name, default in network_sizes.left_out(
-            resolve_name(network.class_path), network.get("init_args") or {}
-        ).items():
+        given = {key: value for key, value in (network.get("init_args") or {}).items() if key not in self.sizes}
+        for name, default in network_sizes.left_out(resolve_name(network.class_path), given).items():
             self._parser(self.subcommand).link_arguments(
                 "data",
                 f"model.init_args.network.init_args.{name}",
@@ -172,10 +185,15 @@ class CLI(LightningCLI):
     def _record(self) -> DataRecord | None:
         """What the checkpoint of this command says about its data."""
         config = self.config[self.subcommand]
-        if config.ckpt_path in LIGHTNINGS_OWN:
+        if config.ckpt_path in resume.NAMES:
             config.ckpt_path = str(self.run_folder / "checkpoints" / f"{config.ckpt_path}.ckpt")
         config.ckpt_path = config.ckpt_path or self._existing()
         return data_record(config.ckpt_path, required=self.subcommand != "calibrate")
+
+    def _dump_config(self) -> None:
+        """As Lightning's, but a network of which nothing was given has its place for what the data decide."""
+        super()._dump_config()
+        self.config_dump["model"]["init_args"]["network"].setdefault("init_args", {})
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         settings = self.settings.trainer
@@ -189,7 +207,11 @@ class CLI(LightningCLI):
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         if settings.enable_progress_bar is not False and not any(isinstance(each, ProgressBar) for each in callbacks):
             # Lightning's own draws a hundred times a second, which takes a tenth of a core from the training.
-            kwargs["callbacks"] = [*callbacks, RichProgressBar(refresh_rate=DRAWN_PER_SECOND)]
+            drawn = Console().is_terminal or Console().is_jupyter
+            callbacks = [*callbacks, RichProgressBar(refresh_rate=DRAWN_PER_SECOND) if drawn else EpochLines()]
+        if self.subcommand == "fit":
+            callbacks = [*callbacks, AveragedWeights(), MonitoredMetrics(), Resumption()]
+        kwargs["callbacks"] = callbacks
         trainer = cast("Trainer", super().instantiate_trainer(**kwargs))
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
@@ -213,10 +235,13 @@ class CLI(LightningCLI):
             TrainingError: The fit could not be calibrated.
         """
         check(self.model, self.datamodule, self.settings.calibration)
+        self.check_callbacks()
         for caveat in (getattr(self.datamodule, "caveat", None), duplicates.told(self.datamodule.splits)):
             if caveat is not None and self.trainer.is_global_zero:
                 warn(caveat)
-        _refuse_raw_weights(self.trainer)
+        source = self.settings.ckpt_path
+        if source and source not in resume.LIGHTNINGS:
+            resume.check(resume.find(source, self.trainer), self.trainer, self.model)
         if not self._keeps_files():
             return
         config = self.config[self.subcommand].clone()
@@ -231,30 +256,16 @@ class CLI(LightningCLI):
             config, str(self.run_folder / "config.yaml"), skip_none=False, overwrite=True, multifile=False
         )
 
+    def check_callbacks(self) -> None:
+        """Refuse a fit that would leave nothing to serve, or other weights than were asked for."""
+        for callback in self.trainer.callbacks:
+            if isinstance(callback, (AveragedWeights, BestCheckpoint)):
+                callback.check(self.trainer, self.model)
+
     def after_fit(self) -> None:
         """Calibrate the best checkpoint of the fit."""
         if self._keeps_files():
-            self.calibrate(self.model, self.datamodule, ckpt_path=self.best())
-
-    def best(self) -> str:
-        """The path of the fit's best checkpoint.
-
-        Raises:
-            TrainingError: There is none, or the training diverged.
-        """
-        checkpoint: ModelCheckpoint = self.settings.checkpoint
-        if not checkpoint.best_model_path:
-            raise TrainingError(
-                "Expected the fit to leave a checkpoint, but it left none; let it run at least one "
-                "epoch with validation."
-            )
-        score = checkpoint.best_model_score
-        if score is not None and not math.isfinite(score):
-            raise TrainingError(
-                f"Expected a finite `{checkpoint.monitor}`, but the best one is {float(score)}: the training "
-                "diverged. Lower the learning rate (`model.init_args.optimizer.init_args.lr`)."
-            )
-        return str(checkpoint.best_model_path)
+            self.calibrate(self.model, self.datamodule, ckpt_path=self.settings.checkpoint.path(self.trainer))
 
     def calibrate(
         self,
@@ -340,15 +351,8 @@ class CLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
-        if subcommand == "fit" and kwargs["ckpt_path"] not in {None, *LIGHTNINGS_OWN}:
-            # Lightning's own errors for a file that is damaged, or that would run code, fill a screen.
-            content = file.read_content(kwargs["ckpt_path"])
-            file.data_record(kwargs["ckpt_path"], content)
-            if "optimizer_states" not in content:
-                raise TrainingError(
-                    f"Expected a checkpoint that a fit can go on from, but {kwargs['ckpt_path']} holds weights alone; "
-                    "give one of `checkpoints/last.ckpt`, or start without `--ckpt_path`."
-                )
+        if subcommand == "fit" and kwargs["ckpt_path"]:
+            kwargs["ckpt_path"] = resume.find(kwargs["ckpt_path"], self.trainer)
         return kwargs
 
 
@@ -356,22 +360,6 @@ Command = TypeVar("Command", bound=CLI)
 
 # Errors are told by `main`; half a name is a mistake, which may otherwise train something else for hours.
 _STRICT = {"exit_on_error": False, "allow_abbrev": False}
-
-
-def _latest() -> ModelCheckpoint:
-    """Keeps `last.ckpt`, to go on from after an interruption; Lightning's `save_last` waits for a better epoch."""
-    return ModelCheckpoint(filename="last", enable_version_counter=False, save_on_exception=True)
-
-
-def _refuse_raw_weights(trainer: Trainer) -> None:
-    """Lightning puts averaged weights into whole checkpoints only; one of the weights alone gets the raw ones."""
-    averaged = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)
-    alone = any(isinstance(each, ModelCheckpoint) and each.save_weights_only for each in trainer.checkpoint_callbacks)
-    if averaged and alone:
-        raise TrainingError(
-            "Expected `checkpoint.save_weights_only` to be false where weights are averaged, but it is true, and the "
-            "checkpoint would hold the weights before averaging; leave it out."
-        )
 
 
 def run(cli: type[Command], args: list[str] | None = None) -> Command:
@@ -390,7 +378,7 @@ def run(cli: type[Command], args: list[str] | None = None) -> Command:
         subclass_mode_model=True,
         subclass_mode_data=True,
         trainer_class=Trainer,
-        trainer_defaults={"callbacks": [_latest()]},
+        trainer_defaults={"callbacks": [LastCheckpoint()]},
         seed_everything_default=0,
         save_config_callback=None,  # written by `before_fit`, into the run's folder
         auto_configure_optimizers=False,

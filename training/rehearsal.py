@@ -1,0 +1,115 @@
+"""A rehearsal of everything that follows the training, so that what would stop it then stops it before."""
+
+from __future__ import annotations
+
+import copy
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dubio.models import NetworkSpec, registry, save
+from dubio.training import calibration, evaluation
+from dubio.training.calibration import CalibrationSettings, ScoreName
+from dubio.training.data.dataset import Examples
+from dubio.training.data.module import TensorDataModule
+from dubio.training.data.splits import IntArray, SplitName
+from dubio.training.errors import TrainingError
+from dubio.uncertainty.detection.mahalanobis import MAX_INPUT_WIDTH
+
+# Rows of a split that show whatever more of them would show; of the training rows there are more.
+ENOUGH = 16
+# Rows that are looked at to find different ones among them.
+LOOKED_AT = 1000
+
+
+class _FewRows:
+    """A data module with a few rows of each split."""
+
+    def __init__(self, data: TensorDataModule, rows: Mapping[SplitName, IntArray]) -> None:
+        self._data = data
+        self.splits = {
+            name: Examples(examples.x[rows[name]], examples.labels[rows[name]])
+            for name, examples in data.splits.items()
+        }
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._data, name)
+
+    def raw(self, name: SplitName) -> tuple[Tensor, Tensor]:
+        examples = self.splits[name]
+        return torch.from_numpy(examples.x.astype(np.float32)), torch.from_numpy(examples.labels.astype(np.int64))
+
+    def out_of_distribution(self) -> dict[str, Tensor]:
+        return {name: x[:ENOUGH] for name, x in self._data.out_of_distribution().items()}
+
+
+def rehearse(network: nn.Module, spec: NetworkSpec, data: TensorDataModule, settings: CalibrationSettings) -> None:
+    """Calibrates, measures and writes a copy of the untrained network, with few rows; it leaves no trace.
+
+    Args:
+        network: Not trained yet; it is left alone, and so are the random numbers.
+        spec: How to build it again.
+        data: Gives the real splits.
+        settings: What will be promised.
+
+    Raises:
+        TrainingError: If the training rows are too few for a score, or the inputs too wide.
+        ModelError: If the network cannot be built from its spec, or does not fit into a file.
+        UncertaintyError: If the network cannot be sampled, or the inputs or rows do not suit a score.
+    """
+    _check_rows(data, settings)
+    few = cast("TensorDataModule", _FewRows(data, {name: _choose(name, data, settings) for name in data.splits}))
+    # The level that is asked for is a matter of the number of rows alone, which is known. The covariance of the inputs
+    # is one of their width, which is known, too, and takes long.
+    scores = tuple(name for name in _scores(data, settings) if name != "input_mahalanobis") or ("max_softmax",)
+    rates = settings.tune_rates and settings.tune_rates[:1]
+    easy = replace(settings, alpha=0.5, delta=0.5, scores=scores, tune_rates=rates)
+    with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
+        predictor = calibration.calibrate(copy.deepcopy(network).eval(), spec, few, easy)
+        evaluation.evaluate(predictor, few)
+        registry.build(spec, predictor.network.state_dict(), trusted=[type(network).__module__])
+        save(predictor, None, Path(folder) / "model.ckpt")
+
+
+def _scores(data: TensorDataModule, settings: CalibrationSettings) -> tuple[ScoreName, ...]:
+    return settings.scores or cast("tuple[ScoreName, ...]", calibration.default_scores(data.input))
+
+
+def _check_rows(data: TensorDataModule, settings: CalibrationSettings) -> None:
+    labels, names, width = data.splits["train"].labels, _scores(data, settings), math.prod(data.input.shape)
+    if "input_mahalanobis" in names and width > MAX_INPUT_WIDTH:
+        raise TrainingError(
+            f"Expected inputs of at most {MAX_INPUT_WIDTH} numbers for the score `input_mahalanobis`, but got {width}; "
+            "leave it out of `calibration.scores`."
+        )
+    if "neighbours" in names and settings.k > len(labels):
+        raise TrainingError(
+            f"Expected `calibration.k` to be at most {len(labels)}, the number of training rows, but got {settings.k}; "
+            "set it lower, or leave `neighbours` out of `calibration.scores`."
+        )
+    classes, counts = np.unique(labels, return_counts=True)
+    if "relative_mahalanobis" in names and counts.min() < 2:
+        raise TrainingError(
+            f"Expected at least 2 training rows of every class for the score `relative_mahalanobis`, but class "
+            f"{data.classes[classes[counts.argmin()]]!r} has 1; add rows, drop the class or merge it with another, or "
+            "leave the score out of `calibration.scores`."
+        )
+
+
+def _choose(name: SplitName, data: TensorDataModule, settings: CalibrationSettings) -> IntArray:
+    """Rows that show what all rows would: two of each class and k to train on, and different ones of the others."""
+    examples = data.splits[name]
+    if name != "train":
+        different = {row.tobytes(): index for index, row in enumerate(examples.x[:LOOKED_AT])}
+        return np.array(sorted(different.values())[:ENOUGH], dtype=np.int64)
+    order = np.argsort(examples.labels, kind="stable")
+    _, starts, counts = np.unique(examples.labels[order], return_index=True, return_counts=True)
+    two = np.concatenate([order[start : start + min(2, count)] for start, count in zip(starts, counts, strict=True)])
+    return np.union1d(two, np.arange(min(len(order), settings.k)))
