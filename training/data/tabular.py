@@ -118,6 +118,9 @@ class Table(FileDataModule):
             {name: file.frame[name].to_list() for name in self.ids},
         )
 
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "categorical": sorted(self.categorical)}
+
     def _trained_columns(self) -> Sequence[tabular.NumericColumn | tabular.CategoricalColumn]:
         """Those of the checkpoint that is followed, if one is."""
         columns = self.trained.input.columns if self.trained else None

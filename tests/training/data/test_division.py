@@ -204,9 +204,10 @@ def test_a_column_that_the_fit_did_not_see_need_not_be_there(tmp_path: Path):
 def test_names_of_whole_numbers_stay_names(tmp_path: Path):
     rows = [(f"0{place}", place, label) for place in range(8) for label in ("no", "yes") for _ in range(20)]
     fit = Table(write(tmp_path / "fit.csv", rows), target="label", categorical=("a",))
-    other = followed(
-        Table(write(tmp_path / "o.csv", [("05", 5, "no"), ("5", 5, "no")]), target="label"), fit, "predict"
-    )
+    path = write(tmp_path / "other.csv", [("05", 5, "no"), ("5", 5, "no")])
+    with pytest.raises(TrainingError, match=r"`data\.init_args\.categorical` to be \['a'\], .* but got \[\]"):
+        followed(Table(path, target="label"), fit)
+    other = followed(Table(path, target="label", categorical=("a",)), fit, "predict")
     place, unseen = other.raw("test")[0][:, :9].argmax(1).tolist()
     assert (place, unseen) == (5, 8)
 
