@@ -17,8 +17,16 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 
 
+_WRITTEN = 12  # so many characters have the numbers that people write, and none that float32 made of them
+
+
 def shortest(value: float) -> float:
-    """The shortest decimal that float32 reads as the same number: 44.45 for 44.45000076293945; others as they are."""
+    """The shortest decimal that float32 reads as the same number: 44.45 for 44.45000076293945; others as they are.
+
+    So are whole numbers and those that a reader would write out, such as 2600000.25.
+    """
+    if value.is_integer() or len(repr(value)) <= _WRITTEN:
+        return value
     with np.errstate(over="ignore"):
         single = np.float32(value)
     return float(str(single)) if float(single) == value else value

@@ -163,7 +163,7 @@ class FileDataModule(FractionDataModule, ABC):
                 )
             position = {name: index for index, name in enumerate(known)}
             labels_N = np.array([position[value] for value in values.tolist()])
-        first = {names[label]: f"row {row}" for label, row in zip(*np.unique(labels_N, return_index=True), strict=True)}
+        first = {names[label]: at(int(row)) for label, row in zip(*np.unique(labels_N, return_index=True), strict=True)}
         refuse_look_alikes(f"{self.path}: expected {what} to", first, "class", "write it one way")
         if len(set(names)) < len(names) or len(names) < 2 or any(not 1 <= len(name) <= 256 for name in names):
             raise UnreadableData(

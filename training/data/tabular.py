@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -94,7 +95,8 @@ class Table(FileDataModule):
         known = self._trained_columns()
         texts = [column.name for column in known if column.kind == "categorical"] if known else self.categorical
         missing = self.trained.input.missing if self.trained and known else self.missing
-        file = TableFile(self.file(), self.separator, (*texts, self.target), self.numbers, missing)
+        named = (*texts, self.target, *self.ids, *([] if self.group is None else [self.group]))
+        file = TableFile(self.file(), self.separator, named, self.numbers, missing)
         self._require_columns(file.frame)
         labels_N, classes = self.unlabelled(len(file.frame)) or self._labels(file)
         parts = self.divide(labels_N, classes, self._own_splits(file), self._groups(file), self._times(file))
@@ -115,7 +117,7 @@ class Table(FileDataModule):
             self._input(table, splits["train"].x),
             parts,
             file.at,
-            {name: file.frame[name].to_list() for name in self.ids},
+            {name: file.cells[name].to_list() for name in self.ids},
         )
 
     def settings(self) -> dict[str, Any]:
@@ -290,7 +292,8 @@ def _as_json(values: pl.Series, kind: str, numbers: NumberFormat) -> Sequence[ob
         return values.cast(pl.Float64).fill_nan(None).to_list()
     if kind == "numeric" and values.dtype == pl.String:  # of another file than the fit's; texts are refused by line
         read = numbers.read(values).to_list()
-        return [value if number is None else number for number, value in zip(read, values.to_list(), strict=True)]
+        told = zip(read, values.to_list(), strict=True)
+        return [text if number is None else None if math.isnan(number) else number for number, text in told]
     return values.to_list()
 
 

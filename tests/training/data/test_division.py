@@ -201,6 +201,20 @@ def test_a_column_that_the_fit_did_not_see_need_not_be_there(tmp_path: Path):
     assert followed(other, fit).raw("test")[0].shape == (3, 2)
 
 
+def test_the_one_slip_among_the_numbers_of_another_file_is_named(fit: Table, tmp_path: Path):
+    rows = [["1", "2", "yes"], ["2", "x", "no"], ["3", "4", "no"]]
+    other = Table(write(tmp_path / "other.csv", rows, "a,b,label"), target="label")
+    with pytest.raises(UnreadableData, match="line 3, column 'b' to be a finite number, but got the text 'x'"):
+        followed(other, fit).raw("test")
+
+
+def test_ids_are_carried_as_they_were_written(fit: Table, tmp_path: Path):
+    rows = [["007", "1", "2"], ["NA", "3", "4"], [" 7", "5", "6"]]
+    other = Table(write(tmp_path / "other.csv", rows, "key,a,b"), target="label")
+    other.ids = ("key",)
+    assert followed(other, fit, "predict").load().ids["key"][:2] == ["007", "NA"]
+
+
 def test_names_of_whole_numbers_stay_names(tmp_path: Path):
     rows = [(f"0{place}", place, label) for place in range(8) for label in ("no", "yes") for _ in range(20)]
     fit = Table(write(tmp_path / "fit.csv", rows), target="label", categorical=("a",))
