@@ -30,7 +30,7 @@ def test_thinned_members_are_the_loop(name, rows):
 
 @pytest.mark.parametrize("name", NOT_THINNABLE)
 def test_a_site_where_units_cannot_be_left_out_is_not_thinned(name):
-    with pytest.raises(StrategyNotApplicable, match=r"site [01]"):
+    with pytest.raises(StrategyNotApplicable, match=r"site [01] (does not drop whole units|follows another|[a-z])"):
         _thin(built(*NOT_THINNABLE[name]))
 
 
