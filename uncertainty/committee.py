@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -37,7 +38,8 @@ class Committee:
         rates: Rates by name, pattern or kind that override those the network was trained with.
         strategy: One of `dubio.uncertainty.execution.autotune.NAMES` for batches of every size; by default the
             fastest for each size is found by measuring.
-        measure_seconds: What measuring, and tracing, may take each, roughly.
+        measure_seconds: What finding the strategies may take, roughly: tracing at most half, measuring what is left.
+            What has not been measured by then is decided by rule.
 
     Raises:
         NoDropoutFound: No site was found, or the members' answers do not vary.
@@ -94,9 +96,10 @@ class Committee:
         ]
         self._row = example_input[:1].clone()
         fallbacks = Fallbacks()
+        end = time.perf_counter() + measure_seconds
         with torch.inference_mode():
             available = strategies.build(
-                network, self.plan, self._banks, self._row, memory_budget, measure_seconds, fallbacks
+                network, self.plan, self._banks, self._row, memory_budget, measure_seconds / 2, fallbacks
             )
             runs = available.strategies
             if self._row.is_cuda:
@@ -104,7 +107,13 @@ class Committee:
                 runs = cuda_graph.capture_all(runs, self._row, num_samples, max_rows, cuda_graph.cuda_graph, fallbacks)
             self._dropped = tuple(fallbacks.dropped)
             self._autotuner = autotune(
-                runs, self._row, num_samples, strategy, measure_seconds, available.thinned_from, self._dropped
+                runs,
+                self._row,
+                num_samples,
+                strategy,
+                max(0.0, end - time.perf_counter()),
+                available.thinned_from,
+                self._dropped,
             )
             self._refuse_constant(self._row)
         fallbacks.log(type(network).__name__, self.strategy)
