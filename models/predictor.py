@@ -62,6 +62,7 @@ class Predictor:
         sites: Sequence[str] | None = None,
         rates: Mapping[str, float] | None = None,
         strategy: str | None = None,
+        measure_seconds: float = 2.0,
     ) -> Predictor:
         """A predictor that is not calibrated yet; draws the committee.
 
@@ -75,13 +76,23 @@ class Predictor:
             sites: Names, patterns or kinds of the dropout sites to sample; all by default.
             rates: Rates by name, pattern or kind that override those of the training.
             strategy: How members are run, see `Committee`; by default found by measuring.
+            measure_seconds: What finding it may take, see `Committee`.
 
         Raises:
             UncertaintyError: If the network has no dropout, or cannot be sampled faithfully.
             InvalidInput: If the network gives another number of logits than there are classes.
         """
         example = encoding.blank(input_spec, device=_device(network))
-        committee = Committee(network, example, num_samples, seed, sites=sites, rates=rates, strategy=strategy)
+        committee = Committee(
+            network,
+            example,
+            num_samples,
+            seed,
+            sites=sites,
+            rates=rates,
+            strategy=strategy,
+            measure_seconds=measure_seconds,
+        )
         if committee.num_classes != len(classes):
             raise InvalidInput(
                 f"Expected one class name a logit, but {network_spec.class_path} gives {committee.num_classes} logits "

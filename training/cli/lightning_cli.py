@@ -7,29 +7,38 @@ import math
 import os
 import sys
 from argparse import Action, ArgumentError, RawDescriptionHelpFormatter, _SubParsersAction
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, TypeVar, cast
 
 import torch
-from jsonargparse import DefaultHelpFormatter
-from jsonargparse.typing import PositiveInt
+from jsonargparse import DefaultHelpFormatter, Namespace
 from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar, RichProgressBar, WeightAveraging
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.trainer.states import TrainerStatus
 from rich.console import Console
 
+from dubio import models, training
+from dubio.models import registry
 from dubio.models.checkpoint.file import read_content
 from dubio.training import evaluation, network_sizes
 from dubio.training.calibration import CalibrationSettings
 from dubio.training.classifier import Classifier
+from dubio.training.cli import interruption, loggers
 from dubio.training.cli.configs import ConfigFile
 from dubio.training.cli.messages import COMMANDS, DESCRIPTION, explain
+from dubio.training.cli.settings import CONFIG, DEFAULTS, OPTIONS, VERBS
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
 from dubio.training.trainer import Trainer, check, is_own
+
+# A class may be given by its bare name where it was imported.
+for _package in (models, training):
+    for _name in _package.__all__:
+        getattr(_package, _name)
 
 DRAWN_PER_SECOND = 4  # the progress bar
 
@@ -53,6 +62,22 @@ class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
         return super()._metavar_formatter(action, default_metavar)
 
 
+class _Parser(LightningArgumentParser):
+    """Lightning's, but loggers that need a folder are not told that they lack it."""
+
+    def validate(self, namespace: Namespace, *args: Any, **kwargs: Any) -> None:
+        for config in (namespace, *(namespace.get(verb) for verb in VERBS)):
+            if isinstance(config, Namespace) and isinstance(config.get("trainer"), Namespace):
+                loggers.complete(config.trainer, str(Path(config.get("runs", "runs")) / (_run_name(config) or "")))
+        super().validate(namespace, *args, **kwargs)
+
+
+def _run_name(config: Namespace) -> str | None:
+    """The name of the run: as it was given, or that of the first file."""
+    files = [os.fspath(path) for path in config.get("config") or [] if path is not None]
+    return config.get("name") or (Path(files[0]).stem if files else None)
+
+
 class CLI(LightningCLI):
     """Lightning's command line, with a folder for each run and calibration after every fit."""
 
@@ -65,13 +90,12 @@ class CLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """As Lightning's, but a configuration may be given by its name."""
-        parser = LightningArgumentParser(**kwargs)
+        parser = _Parser(**kwargs)
         parser.add_argument(
             "-c",
             "--config",
             action=ConfigFile,
-            help="Configuration file, or the name of one that comes with Dubio (`dubio-train configs` lists them). "
-            "May be repeated; later ones override earlier ones.",
+            help=CONFIG,
         )
         return parser
 
@@ -88,25 +112,10 @@ class CLI(LightningCLI):
             raise TrainingError(explain(error, settings)) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--name", type=str | None, default=None, help="Name of the run; by default that of the first config file."
-        )
-        parser.add_argument("--runs", type=str, default="runs", help="Folder that gets one folder a run.")
-        parser.add_argument(
-            "--threads",
-            type=PositiveInt | None,
-            default=None,
-            help="CPU threads; by default one a core. Threads that outnumber the free cores cost more than they give.",
-        )
+        for name, option in OPTIONS.items():
+            parser.add_argument(f"--{name}", type=option.type, default=option.default, help=option.help)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults(
-            {
-                "checkpoint.monitor": "val_loss",
-                "checkpoint.filename": "best",
-                # A run that is repeated replaces its checkpoints; stale ones would look like results.
-                "checkpoint.enable_version_counter": False,
-            }
-        )
+        parser.set_defaults(DEFAULTS)
         parser.add_class_arguments(CalibrationSettings, "calibration")
 
     def _parse_ckpt_path(self) -> None:
@@ -118,11 +127,9 @@ class CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        config.name = _run_name(config)
         if config.name is None:
-            files = [os.fspath(path) for path in config.config or [] if path is not None]
-            if not files:
-                raise TrainingError("Expected a name for the run, but got none; give `--name` or `--config`.")
-            config.name = Path(files[0]).stem
+            raise TrainingError("Expected a name for the run, but got none; give `--name` or `--config`.")
         if Path(config.name).name != config.name or config.name in {"", ".", ".."}:
             raise TrainingError(f"Expected `name` to be a plain folder name, but got {config.name!r}.")
         self.run_folder = Path(config.runs) / config.name
@@ -192,6 +199,16 @@ class CLI(LightningCLI):
             config, str(self.run_folder / "config.yaml"), skip_none=False, overwrite=True, multifile=False
         )
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except (KeyboardInterrupt, SystemExit) as error:
+            if interruption.is_interrupt(error) and self.trainer.is_global_zero:
+                trained = self.trainer.state.status == TrainerStatus.FINISHED
+                told = interruption.go_on(self.run_folder, trained) if subcommand == "fit" else "interrupted"
+                print(f"\ndubio-train: {told}", file=sys.stderr)
+            raise
+
     def after_fit(self) -> None:
         """Calibrate the best checkpoint of the fit."""
         if self._keeps_files():
@@ -249,7 +266,9 @@ class CLI(LightningCLI):
         console = Console()
         console.print(evaluation.table(predictor, measured, Path(output)))
         # Outside the table and not wrapped, so that it can be copied.
-        console.print(f"next: dubio-serve {output}", soft_wrap=True, highlight=False)
+        spec = predictor.network_spec
+        trust = "" if spec.class_path in registry.NETWORKS else f"--trusted {spec.class_path.rpartition('.')[0]} "
+        console.print(f"next: dubio-serve {trust}{output}", soft_wrap=True, highlight=False)
 
     def after_predict(self) -> None:
         """Write what Lightning only returns: one line a test row."""
@@ -316,6 +335,15 @@ def _refuse_raw_weights(trainer: Trainer) -> None:
         )
 
 
+def _only(cli: type[Command], args: Sequence[str]) -> type[Command]:
+    """Without the commands that were not asked for: each has a parser of hundreds of settings to build."""
+    wanted = args[0] if args else ""
+    skipped = cli.subcommands().get(wanted)
+    if skipped is None:
+        return cli
+    return type(cli.__name__, (cli,), {"subcommands": staticmethod(lambda: {wanted: skipped})})
+
+
 def run(cli: type[Command], args: list[str] | None = None) -> Command:
     """Parse a command line and do what it asks for.
 
@@ -326,23 +354,25 @@ def run(cli: type[Command], args: list[str] | None = None) -> Command:
     Returns:
         The command line, when it has done that.
     """
-    return cli(
-        Classifier,
-        TensorDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        trainer_class=Trainer,
-        trainer_defaults={"callbacks": [_latest()]},
-        seed_everything_default=0,
-        save_config_callback=None,  # written by `before_fit`, into the run's folder
-        auto_configure_optimizers=False,
-        parser_kwargs={
-            "prog": "dubio-train",
-            "description": DESCRIPTION,
-            "formatter_class": _HelpFormatter,
-            **_STRICT,
-            # Each a dict of its own: Lightning writes into them.
-            **{subcommand: dict(_STRICT) for subcommand in cli.subcommands()},
-        },
-        args=args,
-    )
+    cli = _only(cli, sys.argv[1:] if args is None else args)
+    with interruption.in_status():
+        return cli(
+            Classifier,
+            TensorDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            trainer_class=Trainer,
+            trainer_defaults={"callbacks": [_latest()]},
+            seed_everything_default=0,
+            save_config_callback=None,  # written by `before_fit`, into the run's folder
+            auto_configure_optimizers=False,
+            parser_kwargs={
+                "prog": "dubio-train",
+                "description": DESCRIPTION,
+                "formatter_class": _HelpFormatter,
+                **_STRICT,
+                # Each a dict of its own: Lightning writes into them.
+                **{subcommand: dict(_STRICT) for subcommand in cli.subcommands()},
+            },
+            args=args,
+        )
