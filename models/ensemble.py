@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from dubio.models.errors import MismatchedCheckpoints
+from dubio.models.inputs import encoding
 from dubio.models.inputs.spec import InputSpec
 from dubio.models.prediction import NOT_CALIBRATED, Prediction, Sampled, Samples, Work, answer
 from dubio.models.predictor import Predictor
@@ -97,7 +97,7 @@ class Ensemble:
         """Names, in the order of the probabilities."""
         return self.predictors[0].classes
 
-    def predict(self, x: ArrayLike | Tensor, *, samples: Samples = None, work: Work = Work.FLAG) -> Prediction:
+    def predict(self, x: encoding.Inputs, *, samples: Samples = None, work: Work = Work.FLAG) -> Prediction:
         """Both answers and the flag.
 
         Args:

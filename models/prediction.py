@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dubio.models.errors import InvalidInput, ModelError
@@ -222,7 +222,7 @@ class Model(Protocol[Pass]):
         """
 
 
-def answer(model: Model[Pass], x: ArrayLike | Tensor, samples: Samples, work: Work) -> Prediction:
+def answer(model: Model[Pass], x: encoding.Inputs, samples: Samples, work: Work) -> Prediction:
     """Both answers and the flag; see `dubio.models.Predictor.predict`."""
     total = model.committee.num_samples
     auto = isinstance(samples, str) and samples == AUTO

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from dubio.models.errors import InvalidInput
@@ -110,11 +109,12 @@ class Predictor:
         """The same predictor with what calibration learned."""
         return replace(self, temperature=temperature, detector=detector, provenance=provenance, stopping=stopping)
 
-    def predict(self, x: ArrayLike | Tensor, *, samples: Samples = None, work: Work = Work.FLAG) -> Prediction:
+    def predict(self, x: encoding.Inputs, *, samples: Samples = None, work: Work = Work.FLAG) -> Prediction:
         """Both answers and the flag.
 
         Args:
-            x: Raw inputs ``[B, *input.shape]``.
+            x: Raw inputs ``[B, *input.shape]``; for a table also a data frame of pandas or polars, a list of rows by
+                column, or a single one; for text a list of texts, or a single one.
             samples: Ask only the first so many members, in [2, K]; all by default. The flag was calibrated for all
                 members, so with fewer there is none. ``"auto"`` asks about each input as many as it takes, and keeps
                 the promise; see `dubio.uncertainty.detection.adaptive`.
@@ -126,7 +126,7 @@ class Predictor:
         """
         return answer(self, x, samples, work)
 
-    def outputs(self, x: ArrayLike | Tensor) -> Outputs:
+    def outputs(self, x: encoding.Inputs) -> Outputs:
         """What the detector sees of raw inputs ``[B, *input.shape]``, from the whole committee.
 
         Raises:
@@ -136,7 +136,7 @@ class Predictor:
             encoded = self.encode(encoding.check(self.input, x))
             return Outputs(self.forward(encoded), self.member_probs(encoded, self.committee.num_samples))
 
-    def deterministic(self, x: ArrayLike | Tensor) -> DeterministicPass:
+    def deterministic(self, x: encoding.Inputs) -> DeterministicPass:
         """The eval-mode pass over raw inputs ``[B, *input.shape]``, without the committee.
 
         Raises:
@@ -145,7 +145,7 @@ class Predictor:
         with torch.inference_mode():
             return self.forward(self.encode(encoding.check(self.input, x)))
 
-    def member_logits(self, x: ArrayLike | Tensor) -> Tensor:
+    def member_logits(self, x: encoding.Inputs) -> Tensor:
         """The members' logits ``[K, B, C]`` of raw inputs, before any temperature.
 
         Raises:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -392,6 +393,26 @@ def test_the_example_of_the_docstring_runs():
     with torch.random.fork_rng(devices=[]):
         outcome = doctest.testmod(committee_module)
     assert (outcome.failed, outcome.attempted) == (0, 9)
+
+
+def test_moments_are_of_the_softmax_over_all_members():
+    network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3)).eval()
+    committee = Committee(network, torch.zeros(1, 4), num_samples=7, seed=1, measure_seconds=0.0)
+    x = torch.randn(5, 4)
+    probs_KBC = committee(x).softmax(-1).numpy()
+    mean_BC, std_BC = committee.predictive_moments(x)
+    assert mean_BC.shape == std_BC.shape == (5, 3)
+    np.testing.assert_allclose(mean_BC, probs_KBC.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(std_BC, probs_KBC.std(0, ddof=0), rtol=1e-5, atol=1e-7)
+    assert [moment.shape for moment in committee.predictive_moments(x[:0])] == [(0, 3), (0, 3)]
+
+
+def test_a_committee_says_what_it_is():
+    network = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3)).eval()
+    committee = Committee(network, torch.zeros(1, 4), num_samples=7, seed=1, strategy="loop")
+    assert repr(committee) == (
+        "Committee(Sequential, num_samples=7, seed=1, strategy='loop', sites=[1: dropout(p=0.5, shape=[8])])"
+    )
 
 
 class Slow(nn.Module):
