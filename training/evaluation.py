@@ -57,7 +57,8 @@ class Evaluation:
         mc: Of the members' mean.
         flagged: How many rows were flagged, each of them a false alarm.
         by_class: Of the deterministic predictions.
-        baseline: The class that most training rows have, and the share of test rows that have it too.
+        baseline: The class that most training rows have, or most calibration rows of a source without such, and the
+            share of test rows that have it too.
         out_of_distribution: How many inputs that are like no training data were flagged, and how many there are, by
             name.
     """
@@ -83,7 +84,9 @@ def evaluate(predictor: Predictor, data: TensorDataModule) -> Evaluation:
         }
     predicted = torch.cat([torch.from_numpy(answer.label) for answer in answers])
     flags = torch.cat([torch.from_numpy(_flags(answer)) for answer in answers])
-    most = int(data.raw("train")[1].bincount().argmax())
+    # A source of new rows has none to train on.
+    known = next(known for name in ("train", "calibration") if len(known := data.raw(name)[1]))
+    most = int(known.bincount().argmax())
     return Evaluation(
         rows=len(x),
         deterministic=Quality.of(torch.cat([torch.from_numpy(answer.probabilities) for answer in answers]), labels),

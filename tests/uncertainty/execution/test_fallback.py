@@ -79,7 +79,7 @@ def test_a_network_whose_tracing_raises_says_so_and_is_a_warning(caplog):
     assert traced == Dropped("traced", "KeyError: 'no trace of me'", failed=True)
     (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert "Untraceable runs by vmap" in warning.message or "Untraceable runs by fold" in warning.message
-    assert "traced (KeyError: 'no trace of me')" in warning.message
+    assert "strategies that failed: traced (KeyError: 'no trace of me')" in warning.message
 
 
 def test_a_strategy_that_disagrees_says_by_how_much_and_is_a_warning(caplog):
@@ -105,6 +105,7 @@ def test_what_does_not_apply_is_no_warning(caplog):
     assert all("reads values out of its tensors" in each.reason for each in branching.values())
     assert {record.levelno for record in caplog.records} == {logging.INFO}
     assert len(caplog.records) == 5  # once for each committee
+    assert all("strategies that do not apply: " in record.message for record in caplog.records)
 
 
 def test_a_strategy_that_was_asked_for_and_dropped_is_refused_with_the_reason():

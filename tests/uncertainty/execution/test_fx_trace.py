@@ -114,6 +114,8 @@ def test_what_nobody_else_reads_is_overwritten():
             graph(x)
     ran = Counter(event.name for event in profiled.events())
     assert (ran["aten::relu_"], ran["aten::mul_"], ran["aten::mul"]) == (2, 1, 1)
+    # And each product gets its bias at once.
+    assert (ran["aten::addmm"], ran["aten::mm"], ran["aten::add"]) == (3, 0, 0)
 
 
 @pytest.mark.parametrize(
