@@ -10,7 +10,7 @@ from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dubio.models.errors import InvalidInput, ModelError
@@ -192,11 +192,12 @@ class Model(ABC, Generic[Pass]):
     input: InputSpec
     committee: Members
 
-    def predict(self, x: ArrayLike | Tensor, *, samples: Samples = None, work: Work = Work.FLAG) -> Prediction:
+    def predict(self, x: encoding.Inputs, *, samples: Samples = None, work: Work = Work.FLAG) -> Prediction:
         """Both answers and the flag.
 
         Args:
-            x: Raw inputs ``[B, *input.shape]``.
+            x: Raw inputs ``[B, *input.shape]``; for a table also a data frame of pandas or polars, a list of rows by
+                column, or a single one; for text a list of texts, or a single one.
             samples: Ask only so many members, in [2, K]; all by default. A predictor asks its first ones, an ensemble
                 takes them in turn from its committees. The flag was calibrated for all members, so with fewer there is
                 none. ``"auto"`` asks about each input as many as it takes, and keeps the promise; see

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from dubio.models.errors import InvalidInput
@@ -63,6 +62,7 @@ class Predictor(Model[DeterministicPass]):
         sites: Sequence[str] | None = None,
         rates: Mapping[str, float] | None = None,
         strategy: str | None = None,
+        measure_seconds: float = 2.0,
     ) -> Predictor:
         """A predictor that is not calibrated yet; draws the committee.
 
@@ -76,13 +76,23 @@ class Predictor(Model[DeterministicPass]):
             sites: Names, patterns or kinds of the dropout sites to sample; all by default.
             rates: Rates by name, pattern or kind that override those of the training.
             strategy: How members are run, see `Committee`; by default found by measuring.
+            measure_seconds: What finding it may take, see `Committee`.
 
         Raises:
             UncertaintyError: If the network has no dropout, or cannot be sampled faithfully.
             InvalidInput: If the network gives another number of logits than there are classes.
         """
         example = encoding.blank(input_spec, device=_device(network))
-        committee = Committee(network, example, num_samples, seed, sites=sites, rates=rates, strategy=strategy)
+        committee = Committee(
+            network,
+            example,
+            num_samples,
+            seed,
+            sites=sites,
+            rates=rates,
+            strategy=strategy,
+            measure_seconds=measure_seconds,
+        )
         if committee.num_classes != len(classes):
             raise InvalidInput(
                 f"Expected one class name a logit, but {network_spec.class_path} gives {committee.num_classes} logits "
@@ -100,7 +110,7 @@ class Predictor(Model[DeterministicPass]):
         """The same predictor with what calibration learned."""
         return replace(self, temperature=temperature, detector=detector, provenance=provenance, stopping=stopping)
 
-    def outputs(self, x: ArrayLike | Tensor) -> Outputs:
+    def outputs(self, x: encoding.Inputs) -> Outputs:
         """What the detector sees of raw inputs ``[B, *input.shape]``, from the whole committee.
 
         Raises:
@@ -110,7 +120,7 @@ class Predictor(Model[DeterministicPass]):
             encoded = self.encode(encoding.check(self.input, x))
             return Outputs(self.forward(encoded), self.member_probs(encoded, self.committee.num_samples))
 
-    def deterministic(self, x: ArrayLike | Tensor) -> DeterministicPass:
+    def deterministic(self, x: encoding.Inputs) -> DeterministicPass:
         """The eval-mode pass over raw inputs ``[B, *input.shape]``, without the committee.
 
         Raises:
@@ -119,7 +129,7 @@ class Predictor(Model[DeterministicPass]):
         with torch.inference_mode():
             return self.forward(self.encode(encoding.check(self.input, x)))
 
-    def member_logits(self, x: ArrayLike | Tensor) -> Tensor:
+    def member_logits(self, x: encoding.Inputs) -> Tensor:
         """The members' logits ``[K, B, C]`` of raw inputs, before any temperature.
 
         Raises:

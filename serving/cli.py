@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp, CliSettingsSource, SettingsError
 
 from dubio.serving.lifecycle import Lifecycle, end
-from dubio.serving.server import sockets
+from dubio.serving.server import sockets, threads
 from dubio.serving.server.supervisor import Supervisor
 from dubio.serving.settings import SECTIONS, Settings, describe_unknown
 from dubio.serving.telemetry.log import configure_log
@@ -93,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def started(models: list[str]) -> None:
         logging.getLogger("dubio").info("Serving %s on %s", ", ".join(models) or "no model yet", url)
 
+    settings = threads.divide(settings)
+    threads.yield_processors(os.environ)
     with bound:
         if settings.workers > 1:
             code, message = Supervisor(settings, bound, started=started).run()

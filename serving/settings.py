@@ -104,8 +104,8 @@ class Settings(BaseSettings):
 
     torch_threads: int | None = Field(default=None, ge=1, le=1024)
     """Threads torch may use within one prediction.
-    Unset: all processors at hand, or this worker's share of them: the members of a model are computed one batch at a
-    time, so that predictions rarely compete."""
+    Unset: `OMP_NUM_THREADS`, or else all processors at hand, or this worker's share of them: the members of a model are
+    computed one batch at a time, so that predictions rarely compete."""
 
     max_batch_rows: int = Field(default=64, ge=1)
     """Most rows that are predicted together. Larger requests still are, alone."""

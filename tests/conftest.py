@@ -20,6 +20,7 @@ UNBLAMED = (
     "PYTEST_",
     "TF_",
     "TENSORBOARD_",
+    "_RJEM_",
 )
 
 

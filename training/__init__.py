@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from dubio.training.calibration import CalibrationSettings, calibrate
-from dubio.training.callbacks.max_norm import MaxNorm
-from dubio.training.classifier import Classifier
-from dubio.training.data.arrays import Arrays
-from dubio.training.data.clinc150 import CLINC150
-from dubio.training.data.digits import Digits
-from dubio.training.data.image_folder import ImageFolder
-from dubio.training.data.mnist import MNIST, FashionMNIST
-from dubio.training.data.module import TensorDataModule
-from dubio.training.data.synthetic import Synthetic
-from dubio.training.data.tabular import Table
-from dubio.training.data.text import Text
-from dubio.training.errors import TrainingError
-from dubio.training.lr_schedule import WarmupCosine
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dubio.training.calibration import CalibrationSettings, calibrate
+    from dubio.training.callbacks.max_norm import MaxNorm
+    from dubio.training.classifier import Classifier
+    from dubio.training.data.arrays import Arrays
+    from dubio.training.data.clinc150 import CLINC150
+    from dubio.training.data.digits import Digits
+    from dubio.training.data.image_folder import ImageFolder
+    from dubio.training.data.mnist import MNIST, FashionMNIST
+    from dubio.training.data.module import TensorDataModule
+    from dubio.training.data.synthetic import Synthetic
+    from dubio.training.data.tabular import Table
+    from dubio.training.data.text import Text
+    from dubio.training.errors import TrainingError
+    from dubio.training.lr_schedule import WarmupCosine
 
 __all__ = [
     "CLINC150",
@@ -35,3 +39,34 @@ __all__ = [
     "WarmupCosine",
     "calibrate",
 ]
+
+# Upon first use: help and mistakes on a command line are told without torch and Lightning.
+_HOMES = {
+    "Arrays": "data.arrays",
+    "CLINC150": "data.clinc150",
+    "CalibrationSettings": "calibration",
+    "Classifier": "classifier",
+    "Digits": "data.digits",
+    "FashionMNIST": "data.mnist",
+    "ImageFolder": "data.image_folder",
+    "MNIST": "data.mnist",
+    "MaxNorm": "callbacks.max_norm",
+    "Synthetic": "data.synthetic",
+    "Table": "data.tabular",
+    "TensorDataModule": "data.module",
+    "Text": "data.text",
+    "TrainingError": "errors",
+    "WarmupCosine": "lr_schedule",
+    "calibrate": "calibration",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dubio.training' has no attribute '{name}'")
+    value = globals()[name] = getattr(import_module(f"dubio.training.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -92,6 +92,7 @@ def calibrate(
     data: TensorDataModule,
     settings: CalibrationSettings,
     fitted: Detector | None = None,
+    measure_seconds: float = 2.0,
 ) -> Predictor:
     """Fits temperatures, ranks and adaptive sampling on select, feature scores on train, the levels on calibration.
 
@@ -102,6 +103,7 @@ def calibrate(
         settings: What to promise, and with which committee.
         fitted: The checkpoint's detector, whose feature scores are kept where `data` has no training rows: those of
             another source than the fit's.
+        measure_seconds: What finding the fastest way to sample may take, see `Predictor.build`.
 
     Returns:
         A predictor that flags strangers.
@@ -119,6 +121,7 @@ def calibrate(
         settings.num_samples,
         settings.seed,
         settings.mc_sites,
+        measure_seconds=measure_seconds,
     )
     if settings.tune_rates and not len(data.splits["validation"].labels):
         raise TrainingError(

@@ -72,7 +72,7 @@ def rehearse(network: nn.Module, spec: NetworkSpec, data: TensorDataModule, sett
     rates = settings.tune_rates and settings.tune_rates[:1]
     easy = replace(settings, alpha=0.5, delta=0.5, scores=scores, tune_rates=rates)
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
-        predictor = calibration.calibrate(copy.deepcopy(network).eval(), spec, few, easy)
+        predictor = calibration.calibrate(copy.deepcopy(network).eval(), spec, few, easy, measure_seconds=0)
         evaluation.evaluate(predictor, few)
         registry.build(spec, predictor.network.state_dict(), trusted=[type(network).__module__])
         save(predictor, None, Path(folder) / "model.ckpt")

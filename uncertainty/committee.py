@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,18 @@ from dubio.uncertainty.execution.flops import work_before_first_site
 from dubio.uncertainty.report import Report
 
 MAX_SAMPLES = 4096
+
+
+class Moments(NamedTuple):
+    """Of the members' class probabilities.
+
+    Attributes:
+        mean: ``[B, C]``.
+        std: ``[B, C]``, with divisor K.
+    """
+
+    mean: Tensor
+    std: Tensor
 
 
 class Committee:
@@ -37,7 +51,8 @@ class Committee:
         rates: Rates by name, pattern or kind that override those the network was trained with.
         strategy: One of `dubio.uncertainty.execution.autotune.NAMES` for batches of every size; by default the
             fastest for each size is found by measuring.
-        measure_seconds: What measuring, and tracing, may take each, roughly.
+        measure_seconds: What finding the strategies may take, roughly: tracing at most half, measuring what is left.
+            What has not been measured by then is decided by rule.
 
     Raises:
         NoDropoutFound: No site was found, or the members' answers do not vary.
@@ -56,7 +71,7 @@ class Committee:
         >>> logits_KBC = committee(torch.randn(5, 4))
         >>> logits_KBC.shape
         torch.Size([16, 5, 3])
-        >>> std_BC = logits_KBC.softmax(-1).std(0, correction=0)
+        >>> mean_BC, std_BC = committee.predictive_moments(torch.randn(5, 4))
         >>> bool((std_BC > 0).all())
         True
 
@@ -94,18 +109,34 @@ class Committee:
         ]
         self._row = example_input[:1].clone()
         fallbacks = Fallbacks()
+        end = time.perf_counter() + measure_seconds
         with torch.inference_mode():
-            available = strategies.build(self.plan, self._banks, self._row, memory_budget, measure_seconds, fallbacks)
+            available = strategies.build(
+                self.plan, self._banks, self._row, memory_budget, measure_seconds / 2, fallbacks
+            )
             runs = available.strategies
             if self._row.is_cuda:
                 max_rows = cuda_graph.CAPTURED_BYTES // (self.plan.row_bytes * num_samples)
                 runs = cuda_graph.capture_all(runs, self._row, num_samples, max_rows, cuda_graph.cuda_graph, fallbacks)
             self._dropped = tuple(fallbacks.dropped)
             self._autotuner = autotune(
-                runs, self._row, num_samples, strategy, measure_seconds, available.thinned_from, self._dropped
+                runs,
+                self._row,
+                num_samples,
+                strategy,
+                max(0.0, end - time.perf_counter()),
+                available.thinned_from,
+                self._dropped,
             )
             self._refuse_constant(self._row)
         fallbacks.log(type(network).__name__, self.strategy)
+
+    def __repr__(self) -> str:
+        sites = ", ".join(map(str, self.sites))
+        return (
+            f"Committee({type(self.network).__name__}, num_samples={self.num_samples}, seed={self.seed}, "
+            f"strategy={self.strategy!r}, sites=[{sites}])"
+        )
 
     @property
     def strategy(self) -> str:
@@ -151,6 +182,20 @@ class Committee:
             if not len(x):
                 return x.new_empty((asked, 0, self.num_classes), dtype=self.plan.dtype)
             return self._autotuner(x, slice(first, first + asked))
+
+    def predictive_moments(self, x: Tensor) -> Moments:
+        """Mean and standard deviation of the members' class probabilities.
+
+        Args:
+            x: ``[B, ...]``; B may be 0.
+
+        Returns:
+            The softmax of each member's logits, averaged over all K members, ``[B, C]``; and its standard deviation
+            over them with divisor K (``correction=0``), ``[B, C]``.
+        """
+        probs_KBC = self(x).softmax(-1)
+        mean_BC = probs_KBC.mean(0)
+        return Moments(mean_BC, (probs_KBC - mean_BC).square().mean(0).sqrt())  # `std` warns of an empty batch
 
     def _refuse_constant(self, row: Tensor) -> None:
         """Refuse a committee whose members agree up to rounding, on the example as on noise."""

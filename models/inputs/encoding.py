@@ -13,25 +13,33 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from dubio.models.errors import InvalidInput
+from dubio.models.inputs import frame
 from dubio.models.inputs.spec import InputSpec
 
 # 32 x 32 pixels are about what a person can still look through.
 MAX_EXAMPLE = 1024
 
 
-def check(spec: InputSpec, x: ArrayLike | Tensor) -> Tensor:
+Inputs = ArrayLike | Tensor | Mapping[str, Any]
+"""Inputs as a user has them; a data frame of pandas or polars is an array to a type checker."""
+
+
+def check(spec: InputSpec, x: Inputs) -> Tensor:
     """Raw inputs as a float32 tensor ``[B, *shape]`` on the CPU.
 
     Args:
         spec: Of one input.
-        x: Raw inputs; or, for a table, a list of rows by column, and a list of texts for text.
+        x: Raw inputs; or, for a table, a list of rows by column, a single one, or a data frame of pandas or polars, and
+            for text a list of texts or a single one.
 
     Raises:
         InvalidInput: Not numbers, no rows, a wrong shape, a value that is not finite, or no token.
     """
+    if spec.reader is not None or isinstance(x, Mapping | str):
+        x = frame.rows(x)
     if isinstance(x, list | tuple) and x and isinstance(x[0], str | Mapping):
         x = _read(spec, x)
-    raw = _dense(x) if isinstance(x, Tensor) else _tensor(x)
+    raw = _dense(x) if isinstance(x, Tensor) else _tensor(x)  # type: ignore[arg-type]  # a mapping was read
     if raw.ndim == 0 or tuple(raw.shape[1:]) != spec.shape or not len(raw):
         raise InvalidInput(
             f"Expected inputs of shape [B, {', '.join(map(str, spec.shape))}] with B >= 1, but got {list(raw.shape)}."

@@ -22,7 +22,7 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 
 from dubio.serving.lifecycle import ENDED_BY, SIGNALS, end
-from dubio.serving.server import worker
+from dubio.serving.server import threads, worker
 from dubio.serving.server.acceptor import ConnectionCounts
 from dubio.serving.server.runtime_dir import runtime_dir
 from dubio.serving.settings import Settings
@@ -63,7 +63,7 @@ class Supervisor:
             bound: Socket that they listen on.
             started: Called with the models' names once every worker answers.
         """
-        self._settings = worker.divide_threads(settings)
+        self._settings = threads.divide(settings)
         self._bound = bound
         self._started = started
         self._workers = [WorkerProcess(number) for number in range(settings.workers)]

@@ -58,11 +58,3 @@ def _listen(pipe: Connection, lifecycle: Lifecycle) -> None:
     except (EOFError, OSError):
         os.write(2, b"dubio-serve: the supervisor is gone; stopping.\n")
     lifecycle.stop()
-
-
-def divide_threads(settings: Settings) -> Settings:
-    """Give each of the workers its share of the processors, unless the operator did."""
-    if settings.torch_threads is not None:
-        return settings
-    share = len(os.sched_getaffinity(0)) // settings.workers
-    return settings.model_copy(update={"torch_threads": max(1, share)})

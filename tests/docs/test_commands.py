@@ -220,11 +220,23 @@ def test_the_page_on_the_engine_runs_as_printed(workspace: Workspace):
         workspace.run(block, _look_up(BEFORE, block) or "")
 
 
+@pytest.mark.slow
+def test_the_page_on_python_runs_as_printed(workspace: Workspace):
+    fit = "dubio-train fit --config configs/table_mlp.yaml --data.path tumours.csv --data.target diagnosis"
+    workspace.run(Block("", "bash", f"{TUMOURS}\n{fit} --trainer.max_epochs 10\n"))
+    answers = [workspace.run(block) for block in _programs("docs/python.md")]
+    assert len(answers) == 3
+    assert "mean radius" in answers[0]
+    assert answers[1].startswith("(1, 2) (1, 2) (1, 2)")
+    assert answers[2].startswith("Committee(Sequential, num_samples=32, seed=0, strategy=")
+
+
 def test_each_page_with_programs_has_a_test():
     run: dict[str, Callable[..., None]] = {
         "README.md": test_the_readme_runs_as_printed,
         "docs/data.md": test_the_page_on_data_runs_as_printed,
         "docs/operations.md": test_the_page_on_operations_runs_as_printed,
         "docs/engine.md": test_the_page_on_the_engine_runs_as_printed,
+        "docs/python.md": test_the_page_on_python_runs_as_printed,
     }
     assert {page for page in PAGES if _programs(page)} == set(run)

@@ -10,12 +10,36 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from dubio.models import load
+from dubio.training.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 NAMED_BLOCK = re.compile(r"^`([\w.]+)`[^\n]*\n\n```\w+\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
+
+
+LOGS = PAGE.split("## Logs")[1]
+
+
+@pytest.mark.parametrize("logger", re.findall(r"--trainer\.logger \w+(?: --[\w.]+ \w+)*", LOGS))
+def test_a_logger_is_named_as_the_parser_names_it(logger: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--config", "digits_mlp", *logger.split(), "--print_config"])
+    assert ended.value.code == 0
+    chosen = yaml.safe_load(capsys.readouterr().out)["trainer"]["logger"]
+    name = logger.split()[1]
+    assert chosen is False if name == "false" else chosen["class_path"] == f"pytorch_lightning.loggers.{name}"
+
+
+def test_several_loggers_are_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "loggers.yaml").write_text(LOGS.split("```yaml\n")[1].split("```")[0])
+    monkeypatch.chdir(tmp_path)
+    quick = ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false", "--calibration.num_samples", "4"]
+    main(["fit", "--config", "digits_mlp", "--config", "loggers.yaml", *quick])
+    logs = tmp_path / "runs" / "digits_mlp" / "logs"
+    assert {path.name.split(".")[0] for path in logs.rglob("*") if path.is_file()} >= {"metrics", "events"}
 
 
 @pytest.mark.slow
@@ -37,6 +61,9 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             timeout=300,
         )
         assert ran.returncode == 0, ran.stderr[-3000:]
+    # What it says comes next is what the page says.
+    assert ran.stdout.splitlines()[-1] == "next: dubio-serve --trusted net runs/mine/model.ckpt"
+    assert "\ndubio-serve --trusted net runs/mine/model.ckpt\n" in PAGE
     monkeypatch.syspath_prepend(tmp_path)
     predictor = load(tmp_path / "runs" / "mine" / "model.ckpt", trusted=["net"])
     with np.load(tmp_path / "digits.npz") as digits:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import doctest
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -392,3 +394,49 @@ def test_the_example_of_the_docstring_runs():
     with torch.random.fork_rng(devices=[]):
         outcome = doctest.testmod(committee_module)
     assert (outcome.failed, outcome.attempted) == (0, 9)
+
+
+def test_moments_are_of_the_softmax_over_all_members():
+    network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3)).eval()
+    committee = Committee(network, torch.zeros(1, 4), num_samples=7, seed=1, measure_seconds=0.0)
+    x = torch.randn(5, 4)
+    probs_KBC = committee(x).softmax(-1).numpy()
+    mean_BC, std_BC = committee.predictive_moments(x)
+    assert mean_BC.shape == std_BC.shape == (5, 3)
+    np.testing.assert_allclose(mean_BC, probs_KBC.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(std_BC, probs_KBC.std(0, ddof=0), rtol=1e-5, atol=1e-7)
+    assert [moment.shape for moment in committee.predictive_moments(x[:0])] == [(0, 3), (0, 3)]
+
+
+def test_a_committee_says_what_it_is():
+    network = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3)).eval()
+    committee = Committee(network, torch.zeros(1, 4), num_samples=7, seed=1, strategy="loop")
+    assert repr(committee) == (
+        "Committee(Sequential, num_samples=7, seed=1, strategy='loop', sites=[1: dropout(p=0.5, shape=[8])])"
+    )
+
+
+class Slow(nn.Module):
+    """Takes longer for a pass than finding the fastest strategy may, as any network does on a busy machine."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5))
+        self.head = nn.Linear(12, 3)
+        self.passes = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        time.sleep(0.01)
+        return self.head(torch.cat([self.body(x), x], dim=1))
+
+
+def test_trying_the_strategies_is_part_of_the_time_that_measuring_may_take():
+    """On a machine where the checks alone take all of it, nothing is measured, and the rule decides."""
+    passes = []
+    for seconds in (0.0, 0.005):
+        network = Slow().eval()
+        Committee(network, torch.zeros(1, 4), num_samples=4, measure_seconds=seconds)
+        passes.append(network.passes)
+    # One trace was begun in the time that there was; no strategy was run for its speed.
+    assert passes[1] - passes[0] <= 2

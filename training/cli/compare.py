@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -18,8 +17,8 @@ from dubio.models.checkpoint import file
 from dubio.models.inputs import encoding
 from dubio.training.calibration import BATCH
 from dubio.training.callbacks.learning_curves import Curves, logits
+from dubio.training.cli import commands
 from dubio.training.cli.lightning_cli import CLI, run
-from dubio.training.cli.messages import COMMANDS
 from dubio.training.errors import TrainingError
 from dubio.training.evaluation import Quality
 from dubio.training.trainer import Trainer, check
@@ -150,14 +149,7 @@ def main(args: Sequence[str]) -> None:
     Raises:
         TrainingError: There is nothing to compare.
     """
-    parser = argparse.ArgumentParser(
-        prog="dubio-train compare",
-        description=f"{COMMANDS['compare']} Both trainings begin with the same weights and take the same epochs; loss "
-        "and accuracy are drawn for training and validation rows, and accuracy, NLL and calibration error are those of "
-        "the test rows. Takes every argument that `dubio-train fit` takes.",
-    )
-    parser.add_argument("--figure", metavar="PATH", help="where to draw; by default compare/curves.svg in the run")
-    given, rest = parser.parse_known_args(list(args))
+    given, rest = commands.compare().parse_known_args(list(args))
     kinds: tuple[type[MeasuredFit], ...] = (WithDropout, WithoutDropout)
     fits = [run(kind, ["fit", *rest]) for kind in kinds]
     curves = {fit.trained: fit.curves.rows for fit in fits}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dubio.models.errors import did_you_mean
-from dubio.training.cli.messages import COMMANDS
+from dubio.training.cli import commands
 from dubio.training.errors import TrainingError
 
 FOLDER = Path(__file__).parents[2] / "configs"
@@ -56,10 +55,7 @@ def main(args: Sequence[str]) -> None:
     Raises:
         TrainingError: There is no configuration of that name, or a file is in its way.
     """
-    parser = argparse.ArgumentParser(prog="dubio-train configs", description=COMMANDS["configs"])
-    parser.add_argument("name", nargs="?", help="which to write out; without it, all are listed")
-    parser.add_argument("--output", metavar="FILE", help="where to write it; by default <name>.yaml in this folder")
-    given = parser.parse_args(args)
+    given = commands.configs().parse_args(args)
     if given.name is None:
         if given.output is not None:
             raise TrainingError("Expected the name of a configuration with `--output`, but got none; give one.")

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from argparse import Action, ArgumentError, RawDescriptionHelpFormatter, _SubParsersAction
-from collections.abc import Callable, Generator
+from argparse import ArgumentError
+from collections.abc import Sequence
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, TypeVar, cast
 
 import torch
-from jsonargparse import DefaultHelpFormatter
-from jsonargparse.typing import PositiveInt
 from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.trainer.states import TrainerStatus
 from rich.console import Console
 
-from dubio.models import load
+from dubio import models, training
+from dubio.models import load, registry
 from dubio.models.checkpoint import file
 from dubio.models.checkpoint.data_record import DataRecord
 from dubio.training import evaluation, network_sizes, predictions, report
@@ -29,34 +28,23 @@ from dubio.training.callbacks.epoch_lines import EpochLines
 from dubio.training.callbacks.monitored_metrics import MonitoredMetrics
 from dubio.training.callbacks.resumption import Resumption
 from dubio.training.classifier import Classifier
-from dubio.training.cli import monitor, resume
+from dubio.training.cli import interruption, monitor, resume
 from dubio.training.cli.configs import ConfigFile
-from dubio.training.cli.messages import COMMANDS, DESCRIPTION, PREDICT, explain, warn
+from dubio.training.cli.messages import DESCRIPTION, PREDICT, explain, warn
+from dubio.training.cli.parser import HelpFormatter, Parser, run_name
+from dubio.training.cli.settings import CONFIG, DEFAULTS, OPTIONS
 from dubio.training.data import duplicates
 from dubio.training.data.division import Purpose
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
 from dubio.training.trainer import Trainer, check, data_record, is_own
 
+# A class may be given by its bare name where it was imported.
+for _package in (models, training):
+    for _name in _package.__all__:
+        getattr(_package, _name)
+
 DRAWN_PER_SECOND = 4  # the progress bar
-
-
-class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Leaves the lines of the description as they are, and lists the commands that are not Lightning's too."""
-
-    def _iter_indented_subactions(self, action: Action) -> Generator[Action, None, None]:
-        for each in super()._iter_indented_subactions(action):
-            each.help = PREDICT if each.dest == "predict" else each.help
-            yield each
-        if isinstance(action, _SubParsersAction):
-            self._indent()
-            yield from (Action([], name, help=told, metavar=name) for name, told in COMMANDS.items())
-            self._dedent()
-
-    def _metavar_formatter(self, action: Action, default_metavar: str) -> Callable[[int], tuple[str, ...]]:
-        if isinstance(action, _SubParsersAction) and action.metavar is None:
-            return lambda size: (f"{{{','.join([*action.choices, *COMMANDS])}}}",) * size
-        return super()._metavar_formatter(action, default_metavar)
 
 
 class CLI(LightningCLI):
@@ -83,14 +71,8 @@ class CLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """As Lightning's, but a configuration may be given by its name."""
-        parser = LightningArgumentParser(**kwargs)
-        parser.add_argument(
-            "-c",
-            "--config",
-            action=ConfigFile,
-            help="Configuration file, or the name of one that comes with Dubio (`dubio-train configs` lists them). "
-            "May be repeated; later ones override earlier ones.",
-        )
+        parser = Parser(**kwargs)
+        parser.add_argument("-c", "--config", action=ConfigFile, help=CONFIG)
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -118,25 +100,10 @@ class CLI(LightningCLI):
             raise TrainingError(explain(error, settings)) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--name", type=str | None, default=None, help="Name of the run; by default that of the first config file."
-        )
-        parser.add_argument("--runs", type=str, default="runs", help="Folder that gets one folder a run.")
-        parser.add_argument(
-            "--threads",
-            type=PositiveInt | None,
-            default=None,
-            help="CPU threads; by default one a core. Threads that outnumber the free cores cost more than they give.",
-        )
+        for name, option in OPTIONS.items():
+            parser.add_argument(f"--{name}", type=option.type, default=option.default, help=option.help)
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
-        parser.set_defaults(
-            {
-                "checkpoint.monitor": "val_loss",
-                "checkpoint.filename": "best",
-                # A run that is repeated replaces its checkpoints; stale ones would look like results.
-                "checkpoint.enable_version_counter": False,
-            }
-        )
+        parser.set_defaults(DEFAULTS)
         parser.add_class_arguments(CalibrationSettings, "calibration")
 
     def _parse_ckpt_path(self) -> None:
@@ -148,11 +115,9 @@ class CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        config.name = run_name(config)
         if config.name is None:
-            files = [os.fspath(path) for path in config.config or [] if path is not None]
-            if not files:
-                raise TrainingError("Expected a name for the run, but got none; give `--name` or `--config`.")
-            config.name = Path(files[0]).stem
+            raise TrainingError("Expected a name for the run, but got none; give `--name` or `--config`.")
         if Path(config.name).name != config.name or config.name in {"", ".", ".."}:
             raise TrainingError(f"Expected `name` to be a plain folder name, but got {config.name!r}.")
         self.run_folder = Path(config.runs) / config.name
@@ -262,6 +227,16 @@ class CLI(LightningCLI):
             if isinstance(callback, (AveragedWeights, BestCheckpoint)):
                 callback.check(self.trainer, self.model)
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except (KeyboardInterrupt, SystemExit) as error:
+            if interruption.is_interrupt(error) and self.trainer.is_global_zero:
+                trained = self.trainer.state.status == TrainerStatus.FINISHED
+                told = interruption.go_on(self.run_folder, trained) if subcommand == "fit" else "interrupted"
+                print(f"\ndubio-train: {told}", file=sys.stderr)
+            raise
+
     def after_fit(self) -> None:
         """Calibrate the best checkpoint of the fit."""
         if self._keeps_files():
@@ -300,7 +275,9 @@ class CLI(LightningCLI):
         console.print(evaluation.table(predictor, measured, Path(output)))
         self._print_classes(measured.by_class)
         # Outside the table and not wrapped, so that it can be copied.
-        console.print(f"next: dubio-serve {output}", soft_wrap=True, highlight=False)
+        spec = predictor.network_spec
+        trust = "" if spec.class_path in registry.NETWORKS else f"--trusted {spec.class_path.rpartition('.')[0]} "
+        console.print(f"next: dubio-serve {trust}{output}", soft_wrap=True, highlight=False)
 
     def after_test(self) -> None:
         """Say what Lightning's average over all rows hides."""
@@ -362,6 +339,15 @@ Command = TypeVar("Command", bound=CLI)
 _STRICT = {"exit_on_error": False, "allow_abbrev": False}
 
 
+def _only(cli: type[Command], args: Sequence[str]) -> type[Command]:
+    """Without the commands that were not asked for: each has a parser of hundreds of settings to build."""
+    wanted = args[0] if args else ""
+    skipped = cli.subcommands().get(wanted)
+    if skipped is None:
+        return cli
+    return type(cli.__name__, (cli,), {"subcommands": staticmethod(lambda: {wanted: skipped})})
+
+
 def run(cli: type[Command], args: list[str] | None = None) -> Command:
     """Parse a command line and do what it asks for.
 
@@ -372,27 +358,28 @@ def run(cli: type[Command], args: list[str] | None = None) -> Command:
     Returns:
         The command line, when it has done that.
     """
-    return cli(
-        Classifier,
-        TensorDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        trainer_class=Trainer,
-        trainer_defaults={"callbacks": [LastCheckpoint()]},
-        seed_everything_default=0,
-        save_config_callback=None,  # written by `before_fit`, into the run's folder
-        auto_configure_optimizers=False,
-        parser_kwargs={
-            "prog": "dubio-train",
-            "description": DESCRIPTION,
-            "formatter_class": _HelpFormatter,
-            **_STRICT,
-            # Each a dict of its own: Lightning writes into them.
-            **{subcommand: dict(_STRICT) for subcommand in cli.subcommands()},
-            "predict": {
-                "description": PREDICT,
+    cli = _only(cli, sys.argv[1:] if args is None else args)
+    # Each a dict of its own: Lightning writes into them.
+    kwargs: dict[str, dict[str, Any]] = {subcommand: dict(_STRICT) for subcommand in cli.subcommands()}
+    if "predict" in kwargs:
+        kwargs["predict"]["description"] = PREDICT
+    with interruption.in_status():
+        return cli(
+            Classifier,
+            TensorDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            trainer_class=Trainer,
+            trainer_defaults={"callbacks": [LastCheckpoint()]},
+            seed_everything_default=0,
+            save_config_callback=None,  # written by `before_fit`, into the run's folder
+            auto_configure_optimizers=False,
+            parser_kwargs={
+                "prog": "dubio-train",
+                "description": DESCRIPTION,
+                "formatter_class": HelpFormatter,
                 **_STRICT,
+                **kwargs,
             },
-        },
-        args=args,
-    )
+            args=args,
+        )

@@ -7,15 +7,10 @@ import os
 import sys
 import warnings
 from argparse import ArgumentError
+from importlib import import_module
 
-from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.utilities.exceptions import SIGTERMException
-
-from dubio.training.cli import audit, compare, configs
-from dubio.training.cli.lightning_cli import CLI, run
-from dubio.training.cli.messages import FLAG, TRACEBACK, format_warning, one_line
-
-HANDLERS = {"audit": audit.main, "compare": compare.main, "configs": configs.main}
+from dubio.training.cli import commands, quick
+from dubio.training.cli.messages import COMMANDS, FLAG, INTERRUPTED, TRACEBACK, format_warning, one_line
 
 # Warnings that a user of the command line can do nothing about, or need do nothing about.
 NOISE = (
@@ -48,17 +43,28 @@ def main(args: list[str] | None = None) -> None:
         sys.argv[1:] = given  # where the parser looks
         sys.path.append(os.getcwd())  # last: what a user calls `models` or `numpy` must hide nobody else's
     try:
-        if given and given[0] in HANDLERS:
-            HANDLERS[given[0]](given[1:])
-        else:
-            run(CLI, None if args is None else given)
-    except SIGTERMException:
-        # Lightning would exit with 0, and a supervisor would take the fit for finished.
-        sys.exit(128 + 15)
-    except (ArgumentError, ValueError, OSError, MisconfigurationException) as error:
+        _run(given, None if args is None else given)
+    except KeyboardInterrupt:
+        print("dubio-train: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except (ArgumentError, ValueError, OSError) as error:
         if traced:
             raise
         for note in getattr(error, "__notes__", ()):
             print(note, file=sys.stderr)
         print(f"dubio-train: error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
+
+
+def _run(given: list[str], args: list[str] | None) -> None:
+    if given and given[0] in COMMANDS:
+        if any(each in quick.HELP for each in given[1:]):
+            commands.PARSERS[given[0]]().parse_args(["--help"])
+        if given[0] == "compare":
+            quick.check("fit", given[1:], ["figure"])
+        import_module(f"dubio.training.cli.{given[0]}").main(given[1:])
+    else:
+        quick.answer(given)
+        from dubio.training.cli import lightning_cli
+
+        lightning_cli.run(lightning_cli.CLI, args)

@@ -8,14 +8,12 @@ import warnings
 from collections.abc import Collection, Iterable
 from pkgutil import resolve_name
 
-from jsonargparse import ArgumentParser
-
-from dubio import models, training
 from dubio.models.errors import did_you_mean, nearest
 from dubio.training.errors import DataWarning
 
 TRACEBACK = "DUBIO_TRACEBACK"
 FLAG = "--traceback"
+INTERRUPTED = 128 + 2  # the status of what Ctrl-C ended
 
 # Commands that are no verb of the trainer; `dubio.training.cli.main` hands the rest of the line to them.
 COMMANDS = {
@@ -106,19 +104,12 @@ def explain(error: BaseException, settings: Collection[str]) -> str:
     if absent:
         return f"`{where}`: there is no class `{absent}`; {_nearest_class(absent)}"
     if option and classes:
-        hint = did_you_mean(option[1], _options(classes[-1]), _HELP)
-        return f"`{where}`: {classes[-1]} has no option `{option[1]}`; {hint}"
+        return no_option(where, classes[-1], option[1], _options(classes[-1]))
     unknown = option or setting
     if unknown:
-        key = unknown[1]
-        hint = did_you_mean(key, settings, did_you_mean(key.split(".")[0], settings, _HELP))
-        return f"there is no setting `{key}`; {hint}"
+        return no_setting(unknown[1], settings)
     if command and command[1] in COMMANDS:
         return f"Expected `{command[1]}` as the first argument, but options came before it; put them behind it."
-    if command:
-        known = [*re.findall(r"\w+", command[2]), *COMMANDS]
-        hint = did_you_mean(command[1], known, f"known: {', '.join(known)}.")
-        return f"there is no command `{command[1]}`; {hint}"
     return text
 
 
@@ -131,6 +122,23 @@ def format_warning(
     return _FORMAT_WARNING(message, category, filename, lineno, line)
 
 
+def no_setting(key: str, settings: Collection[str]) -> str:
+    """That there is no such setting."""
+    hint = did_you_mean(key, settings, did_you_mean(key.split(".", maxsplit=1)[0], settings, _HELP))
+    return f"there is no setting `{key}`; {hint}"
+
+
+def no_option(where: str, path: str, option: str, options: Iterable[str]) -> str:
+    """That a class has no such option."""
+    return f"`{where}`: {path} has no option `{option}`; {did_you_mean(option, options, _HELP)}"
+
+
+def no_command(name: str, known: Collection[str]) -> str:
+    """That there is no such command."""
+    hint = did_you_mean(name, known, f"known: {', '.join(known)}.")
+    return f"there is no command `{name}`; {hint}"
+
+
 def _absent_class(text: str, classes: list[str]) -> str:
     """The import path that led nowhere, or nothing: a module that exists may itself import one that does not."""
     name, module = _NO_CLASS.search(text), _NO_MODULE.search(text)
@@ -140,6 +148,8 @@ def _absent_class(text: str, classes: list[str]) -> str:
 
 
 def _nearest_class(path: str) -> str:
+    from dubio import models, training
+
     module, _, name = path.rpartition(".")
     homes = [home for home in (sys.modules.get(module), models, training) if home is not None]
     known = {
@@ -154,6 +164,8 @@ def _nearest_class(path: str) -> str:
 
 
 def _options(path: str) -> Iterable[str]:
+    from jsonargparse import ArgumentParser
+
     parser = ArgumentParser()
     parser.add_class_arguments(resolve_name(path))
     return parser.get_defaults().keys()

@@ -189,14 +189,16 @@ def _trace(
     traces: dict[int, fx_trace.Graph] = {}
     if len(banks[0]) > max_rows:
         raise StrategyNotApplicable("the members' arithmetic for one row outweighs what a trace saves")
-    end = time.perf_counter() + seconds
+    end, last = time.perf_counter() + seconds, 0.0
     for batch in TRACED_BATCHES:
-        if batch * len(banks[0]) > max_rows or time.perf_counter() > end:
+        start = time.perf_counter()
+        if batch * len(banks[0]) > max_rows or start + last > end:
             break
         x = torch.cat([row, noise_like(row.expand(batch - 1, *row.shape[1:]))])
         trace = fx_trace.trace(plan, x, banks)
         require_agreement(trace(x), masked.vmap(plan, x, banks))
         traces[batch] = trace
+        last = time.perf_counter() - start
     if not traces:
         raise StrategyNotApplicable(f"no time was left of {seconds:g} seconds")
     return traces

@@ -1,24 +1,10 @@
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-
-from dubio.serving.server.worker import divide_threads
-
-
-def test_processors_are_divided_among_workers_and_predictions(settings: Callable) -> None:
-    processors = len(os.sched_getaffinity(0))
-    given = settings(torch_threads=None, workers=1, prediction_threads=1)
-    assert divide_threads(given).torch_threads == processors
-    assert divide_threads(given.model_copy(update={"workers": processors})).torch_threads == 1
-    assert divide_threads(given.model_copy(update={"workers": 200})).torch_threads == 1
-    chosen = settings(torch_threads=3, workers=4)
-    assert divide_threads(chosen).torch_threads == 3
 
 
 @pytest.mark.slow

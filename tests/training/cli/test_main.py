@@ -20,7 +20,6 @@ from dubio.models.errors import ModelError
 from dubio.training import Digits
 from dubio.training.cli.lightning_cli import CLI
 from dubio.training.cli.main import main
-from dubio.training.cli.messages import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = str(ROOT / "configs" / "digits_mlp.yaml")
@@ -238,7 +237,9 @@ def test_no_name_and_no_subcommand_are_mistakes(capsys: pytest.CaptureFixture[st
     nameless = ["--model", "Classifier", "--model.network", "MLP", "--data", "Digits"]
     assert "give `--name` or `--config`" in fails(capsys, "fit", *nameless)
     assert "fit.model" in fails(capsys, "fit", "--name", "x")
-    assert "subcommand" in fails(capsys)
+    assert fails(capsys).endswith(
+        "Expected a command, but got none; known: fit, validate, test, predict, calibrate, audit, compare, configs."
+    )
     assert "did you mean `fit`?" in fails(capsys, "fti")
 
 
@@ -347,11 +348,13 @@ def test_a_configuration_is_complete_and_explains_itself(config: Path, capsys: p
     assert printed["checkpoint"]["monitor"] == "val_loss"
 
 
-def test_tensorboard_is_a_matter_of_configuration(tmp_path: Path):
+@pytest.mark.parametrize("inside", [True, False])
+def test_tensorboard_is_a_matter_of_configuration(tmp_path: Path, inside: bool):
     pytest.importorskip("tensorboard")
-    logger = ["--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir", str(tmp_path / "board")]
-    main(["fit", "--config", CONFIG, "--runs", str(tmp_path), *QUICK, *logger])
-    assert list((tmp_path / "board").rglob("events.out.tfevents.*"))
+    place = [] if inside else ["--trainer.logger.save_dir", str(tmp_path / "board")]
+    main(["fit", "--config", CONFIG, "--runs", str(tmp_path), *QUICK, "--trainer.logger", "TensorBoardLogger", *place])
+    folder = tmp_path / "digits_mlp" / "logs" if inside else tmp_path / "board"
+    assert list(folder.rglob("events.out.tfevents.*"))
     assert (tmp_path / "digits_mlp" / "config.yaml").is_file()
 
 
@@ -366,14 +369,6 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]):
     for command in (*CLI.subcommands(), "audit", "compare", "configs"):
         assert re.search(rf"^    {command}  +\w", said, flags=re.MULTILINE)
         assert re.search(rf"^usage: [^{{]*{{[^}}]*\b{command}\b", said)
-
-
-@pytest.mark.parametrize("command", sorted(COMMANDS))
-def test_a_listed_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit) as caught:
-        main([command, "--help"])
-    assert caught.value.code == 0
-    assert capsys.readouterr().out.startswith(f"usage: dubio-train {command} ")
 
 
 @pytest.mark.slow
