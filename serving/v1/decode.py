@@ -1,20 +1,22 @@
-"""From the bytes of a predict request to what is asked of a model. Knows no HTTP."""
+"""From the bytes of a predict request to what is asked of a model. Knows neither HTTP nor torch."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dubio.models import InputSpec, Samples
 from dubio.serving.errors import InvalidRequest, TooManyRows
 from dubio.serving.v1.images import DATA_URL, KEY, ImageCodec
 from dubio.serving.v1.schema import Parameters, PredictRequest
 from dubio.serving.wire.arrays import flatten, to_float32
 from dubio.serving.wire.envelope import limit_samples, name_value, read
+
+if TYPE_CHECKING:  # which would bring torch along
+    from dubio.models import InputSpec, Samples
 
 
 @dataclass(frozen=True)

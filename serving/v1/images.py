@@ -7,14 +7,16 @@ import io
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from dubio.models import InputSpec
 from dubio.models.inputs.image import MAX_PIXELS, MODES, ImageReader, Picture
 from dubio.serving.errors import InvalidRequest, TooManyRows
+
+if TYPE_CHECKING:  # which would bring torch along
+    from dubio.models import InputSpec
 
 KEY = "b64"
 DATA_URL = "data:image/"

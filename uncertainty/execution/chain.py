@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -259,7 +260,7 @@ class _Recorder(DropoutMode):
         if func in FLATTEN and output.shape == x.shape:
             return Function(lambda x: x, separate=True, homogeneous=True)
         if func in FLATTEN and output.ndim == 2:
-            return Function(lambda x: x.flatten(1), columns=math.prod(x.shape[2:]))
+            return Function(partial(torch.flatten, start_dim=1), columns=math.prod(x.shape[2:]))
         return None
 
 

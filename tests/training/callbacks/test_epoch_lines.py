@@ -38,6 +38,7 @@ def test_a_terminal_gets_a_bar_and_who_wants_silence_gets_none(
     table.fit(tmp_path)
     assert lines(capsys) == []
     monkeypatch.setenv("FORCE_COLOR", "1")  # which Rich takes for a terminal
+    monkeypatch.setattr("rich._console", None)  # whatever console is made now must not outlive the test
     table.fit(tmp_path, *SHOWN)
     out = capsys.readouterr().out
     assert "Epoch 1/1" in out
