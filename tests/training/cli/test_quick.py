@@ -32,6 +32,10 @@ SLIPS = [
     ["--config", "digits_mlp", "--data.trian", "0.5"],
     ["--config", "digits_mlp", "--model.network.widht", "3"],
     ["--config", "digits_mlp", "--model.optimizer.lrr", "1"],
+    ["--config", "digits_mlp", "--checkpoint.save_topk", "1"],
+    ["--config", "digits_mlp", "--data.sampilng", "balanced"],
+    ["--config", "digits_mlp", "--model.class_weight", "balanced"],
+    ["--config", "table_mlp", "--data.gruop", "patient"],
     ["--config", "digits_mlp", "--config", "trainer: {max_epohcs: 3}"],
     ["--config", "digits_mlp", "--config", "model: {init_args: {network: {init_args: {rate: [0.1]}}}}"],
 ]
@@ -68,6 +72,12 @@ def test_a_slip_is_told_as_the_parser_tells_it(slip: list[str]):
     with pytest.raises(TrainingError) as slowly:
         run(CLI, ["fit", *slip])
     assert str(quickly.value) == str(slowly.value)
+
+
+def test_a_slip_in_what_only_predict_takes_is_told_with_it():
+    with pytest.raises(TrainingError, match="no setting `ouput`; did you mean `output`"):
+        quick.answer(["predict", "--config", "digits_mlp", "--ouput", "a.csv"])
+    quick.answer(["predict", "--config", "digits_mlp", "--output", "a.csv", "--ids+", "patient"])
 
 
 @pytest.mark.parametrize(
