@@ -147,6 +147,7 @@ def test_a_stored_entry_whose_sizes_differ_is_refused(name: str, tmp_path: Path)
         pickle_scan.check(path)
 
 
+@pytest.mark.slow
 def test_the_largest_description_is_just_taken(tmp_path: Path):
     ends = len(b"\x80\x02") + len(b"]0") + len(b"}.")
     body = b"\x80\x02" + b"K\x010" * ((pickle_scan.MAX_PICKLE - ends) // 3)

@@ -38,6 +38,7 @@ def ask(url: str, times: int) -> None:
         assert set(pool.map(post, range(times))) == {200}
 
 
+@pytest.mark.slow
 def test_workers_share_the_port_count_together_and_are_replaced(
     command: Any, numbers_checkpoint: Path, tmp_path: Path
 ) -> None:

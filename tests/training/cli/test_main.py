@@ -261,6 +261,7 @@ def test_a_flag_or_a_variable_brings_the_traceback_back(tmp_path: Path, monkeypa
         main(wrong)
 
 
+@pytest.mark.slow
 def test_the_flag_is_taken_from_the_process_too(tmp_path: Path):
     command = [
         sys.executable,
