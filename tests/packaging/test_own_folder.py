@@ -78,13 +78,17 @@ def test_a_network_of_ones_own_is_trained_calibrated_and_served(folder: Path):
     assert refused.returncode == 2
     assert "'models.net.Net', which is neither in the registry" in refused.stderr
 
-    images, _ = Digits().raw("test")
+    data = Digits()
+    images, numbers = data.raw("test")[0], data.load().rows["test"][:20]
     with serving(
         script("dubio-serve"), "runs/own/model.ckpt", "--trusted", "models", "--port", "0", "--workers", "2", cwd=folder
     ) as url:
         answer = httpx.post(f"{url}/v1/predict", json={"instances": images[:20].tolist()}, timeout=60).json()
         promise = httpx.get(f"{url}/v1/models/own").json()["calibration"]
     with (folder / "runs" / "own" / "predictions.csv").open() as file:
-        labels = [row["label"] for row in csv.DictReader(file)][:20]
+        rows = list(csv.DictReader(file))
+    asked = [rows[number] for number in numbers]
+    assert {row["split"] for row in asked} == {"test"}
+    labels = [row["deterministic.label"] for row in asked]
     assert [str(each["deterministic"]["label"]) for each in answer["predictions"]] == labels
     assert promise["alpha"] == 0.1

@@ -140,6 +140,7 @@ STAND_INS = {
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*tokens outside the training rows are unknown")
 @each_config
 def test_a_config_goes_the_whole_way(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     settings = yaml.safe_load(config.read_text())
