@@ -190,13 +190,15 @@ class Table(FileDataModule):
 
     def _only_trained(self, names: Sequence[str]) -> list[str]:
         known = [column.name for column in self._trained_columns()]
-        for name in names:
-            if name not in known:
-                cure = did_you_mean(name, known, f"the checkpoint has {', '.join(map(repr, known[:20]))}.")
-                raise UnreadableData(
-                    f"{self.path}: expected no column that the checkpoint does not have, but got {name[:40]!r}; put it "
-                    f"into `data.init_args.ignore`, or {cure}"
-                )
+        others = [name for name in names if name not in known]
+        if others:
+            cure = did_you_mean(others[0], known, f"the checkpoint has {', '.join(map(repr, known[:20]))}.")
+            raise UnreadableData(
+                f"{self.path}: expected no column that the checkpoint does not have, but got "
+                f"{', '.join(repr(name[:40]) for name in others[:20])}; put what the network does not see into "
+                "`data.init_args.ignore`, or take the settings of the fit (`--config runs/<name>/config.yaml`); "
+                f"{cure}"
+            )
         return known
 
     def _own_splits(self, file: TableFile) -> npt.NDArray[np.str_] | None:
