@@ -94,7 +94,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger("dubio").info("Serving %s on %s", ", ".join(models) or "no model yet", url)
 
     settings = threads.divide(settings)
-    threads.yield_processors(os.environ)
     with bound:
         if settings.workers > 1:
             code, message = Supervisor(settings, bound, started=started).run()

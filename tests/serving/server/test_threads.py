@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dubio.serving.server.threads import divide, yield_processors
+from dubio.serving.server.threads import divide
 
 
 def test_processors_are_divided_among_workers(settings: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,13 +31,3 @@ def test_the_variable_of_openmp_is_obeyed_and_the_setting_wins(
 def test_a_variable_that_is_no_number_is_as_none(settings: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "many")
     assert divide(settings(torch_threads=None, workers=1)).torch_threads == len(os.sched_getaffinity(0))
-
-
-def test_threads_that_wait_sleep_unless_the_operator_chose() -> None:
-    environment: dict[str, str] = {}
-    yield_processors(environment)
-    assert environment == {"OMP_WAIT_POLICY": "PASSIVE"}
-    for chosen in ({"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "1000"}, {"KMP_BLOCKTIME": "1"}):
-        environment = dict(chosen)
-        yield_processors(environment)
-        assert environment == chosen
