@@ -201,7 +201,7 @@ class CLI(LightningCLI):
         """
         check(self.model, self.datamodule, self.settings.calibration)
         self.check_callbacks()
-        for caveat in (getattr(self.datamodule, "caveat", None), duplicates.told(self.datamodule.splits)):
+        for caveat in (getattr(self.datamodule, "caveat", None), duplicates.told(self.datamodule.division)):
             if caveat is not None and self.trainer.is_global_zero:
                 warn(caveat)
         source = self.settings.ckpt_path

@@ -8,6 +8,7 @@ import pytest
 from dubio.training import Digits
 from dubio.training.data import duplicates
 from dubio.training.data.dataset import Dataset, Examples
+from dubio.training.data.division import digests
 from dubio.training.data.module import TensorDataModule
 from dubio.training.data.splits import SPLITS
 from dubio.training.errors import InvalidSplit
@@ -34,7 +35,7 @@ class Repeating(TensorDataModule):
 
 
 def test_they_are_counted_where_a_split_before_has_them():
-    repeats = duplicates.repeated(Repeating().splits)
+    repeats = duplicates.repeated({name: digests(each.x) for name, each in Repeating().splits.items()})
     assert list(repeats) == list(SPLITS)
     assert {name: rows.nonzero()[0].tolist() for name, rows in repeats.items()} == {
         "train": [],
@@ -43,7 +44,7 @@ def test_they_are_counted_where_a_split_before_has_them():
         "calibration": [0, 2],
         "test": [0, 1],
     }
-    told = duplicates.told(Repeating().splits)
+    told = duplicates.told(Repeating().division)
     assert told.startswith("4 of 13 held-out rows are exact duplicates")
     assert "(calibration 2, test 2)" in told
     assert "`data.init_args.duplicates: drop`" in told
@@ -62,8 +63,8 @@ def test_where_it_is_asked_for_only_the_first_of_them_stays():
         [40, 41],
     ]
     assert data.raw("calibration")[1].tolist() == [1, 0]
-    assert duplicates.told(data.splits) is None
+    assert duplicates.told(data.division) is None
 
 
 def test_nothing_is_told_where_there_are_none(digits: Digits):
-    assert duplicates.told(digits.splits) is None
+    assert duplicates.told(digits.division) is None
