@@ -1,6 +1,6 @@
 """What one writes by hand today: a FastAPI handler around the network, and the textbook loop for MC dropout.
 
-python benchmarks/handmade.py PORT
+python benchmarks/handmade.py PORT [DEVICE]
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from dubio.models import MLP
 
 SAMPLES = 100
 
+DEVICE = sys.argv[2] if len(sys.argv) > 2 else "cpu"
+
 app = FastAPI()
-network = MLP().eval()
+network = MLP().eval().to(DEVICE)
 
 
 class Request(BaseModel):
@@ -36,17 +38,17 @@ def ready() -> dict[str, bool]:
 def deterministic(request: Request) -> dict[str, list[list[float]]]:
     """Probabilities of the network in eval mode."""
     with torch.inference_mode():
-        return {"probabilities": network(torch.tensor(request.instances)).softmax(-1).tolist()}
+        return {"probabilities": network(torch.tensor(request.instances, device=DEVICE)).softmax(-1).tolist()}
 
 
 # A network of its own, in train mode for ever: switching the other one would race with its requests.
-sampled = MLP().train()
+sampled = MLP().train().to(DEVICE)
 
 
 @app.post("/mc")
 def mc(request: Request) -> dict[str, list[list[float]]]:
     """Mean and standard deviation over passes with dropout on."""
-    x = torch.tensor(request.instances)
+    x = torch.tensor(request.instances, device=DEVICE)
     with torch.inference_mode():
         probs_KBC = torch.stack([sampled(x).softmax(-1) for _ in range(SAMPLES)])
     return {"mean": probs_KBC.mean(0).tolist(), "std": probs_KBC.std(0).tolist()}

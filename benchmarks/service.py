@@ -5,6 +5,7 @@
     python benchmarks/service.py --connections 1 --rounds 5
     python benchmarks/service.py --peers PYTHON ...  also LitServe, BentoML and MLServer, where they are installed
     python benchmarks/service.py --reload 1          Dubio's model is replaced every second meanwhile
+    python benchmarks/service.py --device cuda       Dubio and what is written by hand on a GPU
 
 Serves an MLP 784-512-256-128-10 with 100 members and loads it over loopback with wrk, beside what one writes by hand: a
 FastAPI handler with the textbook loop (`benchmarks/handmade.py`). Contenders take turns in short rounds; medians and
@@ -263,6 +264,7 @@ def main() -> None:
     parser.add_argument("--serve", nargs="*", default=[], help="more options for dubio-serve, without their dashes")
     parser.add_argument("--peers", nargs="*", default=[], metavar="PYTHON", help="interpreters to look for others in")
     parser.add_argument("--reload", type=float, metavar="SECONDS", help="replace Dubio's model as often")
+    parser.add_argument("--device", default="cpu", help="where the networks run (%(default)s)")
     arguments = parser.parse_args()
     if shutil.which("wrk") is None:
         parser.error("wrk is not installed; try: apt-get install wrk")
@@ -273,13 +275,15 @@ def main() -> None:
         folder = Path(name)
         options = [f"--{option}" if index % 2 == 0 else option for index, option in enumerate(arguments.serve)]
         dubio = [sys.executable, "-m", "dubio.serving", f"mlp={checkpoint(folder)}", "--port", str(DUBIO), *options]
+        dubio += ["--device", arguments.device]
+        handmade = [sys.executable, "benchmarks/handmade.py", str(HANDMADE), arguments.device]
         if arguments.reload:
             (folder / "keys").write_text(f"infer,admin:{KEY}\n")
             (folder / "keys").chmod(0o600)
             dubio += ["--api-keys-file", str(folder / "keys")]
         with ExitStack() as stack:
             stack.enter_context(running([*dubio, "--log-level", "warning"], DUBIO, "/v2/health/ready"))
-            stack.enter_context(running([sys.executable, "benchmarks/handmade.py", str(HANDMADE)], HANDMADE, "/ready"))
+            stack.enter_context(running(handmade, HANDMADE, "/ready"))
             for peer, python in peers.items():
                 script = f"benchmarks/peer_{peer.module}.py"
                 stack.enter_context(running([python, script, str(peer.port)], peer.port, peer.ready, quiet=True))

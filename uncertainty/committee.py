@@ -46,7 +46,8 @@ class Committee:
             sites. Where inputs differ in length, one of the longest: shorter ones use the first part of each mask.
         num_samples: K, the number of members, 2 to 4096.
         seed: Of the generator that draws the masks.
-        memory_budget: Bytes that the members' intermediate results may take; larger work is done in chunks.
+        memory_budget: Bytes that the members' intermediate results may take; larger work is done in chunks. By default
+            256 MiB on a CPU and a sixteenth of a GPU's memory.
         sites: Names, patterns such as ``head.*``, or kinds of the sites to sample; all by default.
         rates: Rates by name, pattern or kind that override those the network was trained with.
         strategy: One of `dubio.uncertainty.execution.autotune.NAMES` for batches of every size; by default the
@@ -84,7 +85,7 @@ class Committee:
         example_input: Tensor,
         num_samples: int = 64,
         seed: int = 0,
-        memory_budget: int = 256 * 2**20,
+        memory_budget: int | None = None,
         sites: Sequence[str] | None = None,
         rates: Mapping[str, float] | None = None,
         strategy: str | None = None,
@@ -108,16 +109,18 @@ class Committee:
             for keep, site, call in zip(keeps, self.sites, self.plan.sampled, strict=True)
         ]
         self._row = example_input[:1].clone()
+        budget = strategies.default_budget(example_input.device) if memory_budget is None else memory_budget
         fallbacks = Fallbacks()
         end = time.perf_counter() + measure_seconds
         with torch.inference_mode():
-            available = strategies.build(
-                self.plan, self._banks, self._row, memory_budget, measure_seconds / 2, fallbacks
-            )
+            available = strategies.build(self.plan, self._banks, self._row, budget, measure_seconds / 2, fallbacks)
             runs = available.strategies
             if self._row.is_cuda:
                 max_rows = cuda_graph.CAPTURED_BYTES // (self.plan.row_bytes * num_samples)
-                runs = cuda_graph.capture_all(runs, self._row, num_samples, max_rows, cuda_graph.cuda_graph, fallbacks)
+                graphs = cuda_graph.cuda_graphs()
+                runs = cuda_graph.capture_all(runs, self._row, num_samples, max_rows, graphs, fallbacks)
+                # Libraries that a GPU's first calls load have taken the time, and measuring there takes milliseconds.
+                end = max(end, time.perf_counter() + measure_seconds / 4)
             self._dropped = tuple(fallbacks.dropped)
             self._autotuner = autotune(
                 runs,

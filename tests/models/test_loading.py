@@ -54,6 +54,17 @@ def test_a_saved_predictor_answers_as_before_to_the_last_bit(trained: Predictor,
     assert loaded.provenance == trained.provenance
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_answers_what_the_cpu_answers(saved: Path, loaded: Predictor, rows: Tensor):
+    there = load(saved, device="cuda")
+    for batch in (rows, rows[:1], rows[:3] * 3):
+        here, answer = loaded.predict(batch), there.predict(batch)
+        for name in ("probabilities", "mc_mean", "mc_std"):
+            np.testing.assert_allclose(getattr(answer, name), getattr(here, name), atol=1e-5, err_msg=name)
+        np.testing.assert_array_equal(answer.label, here.label)
+        assert np.abs(answer.p_value - here.p_value).max() < 0.05  # a rank or two
+
+
 @pytest.mark.parametrize("strategy", ["chain", "thinned", "loop"])
 def test_members_are_run_as_the_caller_wants(saved: Path, loaded: Predictor, rows: Tensor, strategy: str):
     wanted = load(saved, strategy=strategy)

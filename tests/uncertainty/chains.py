@@ -308,14 +308,19 @@ class Built:
 
     def inputs(self, rows: int) -> Tensor:
         x = torch.randn(rows, *self.shape, generator=torch.Generator().manual_seed(rows))
-        return x.to(next(self.network.parameters()).dtype)
+        return x.to(next(self.network.parameters()))
 
     def loop(self, x: Tensor) -> Tensor:
         """What the plain loop over the members gives, ``[K, B, C]``."""
         return masked.loop(self.plan, x, self.banks)
 
 
-def built(build: Callable[[], nn.Module], shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Built:
+def built(
+    build: Callable[[], nn.Module],
+    shape: tuple[int, ...],
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> Built:
     """Build, give BatchNorm statistics that are not at their start, and draw members."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -326,21 +331,23 @@ def built(build: Callable[[], nn.Module], shape: tuple[int, ...], dtype: torch.d
                 nn.init.uniform_(layer.running_var, 0.5, 2.0)
                 nn.init.normal_(layer.weight)
                 nn.init.normal_(layer.bias)
-    plan = audit(network, torch.randn(2, *shape, generator=torch.Generator().manual_seed(1)).to(dtype))
-    return Built(network, shape, plan, banks_of(plan, K))
+    network.to(device)
+    plan = audit(network, torch.randn(2, *shape, generator=torch.Generator().manual_seed(1)).to(device, dtype))
+    return Built(network, shape, plan, banks_of(plan, K, device))
 
 
-def banks_of(plan: SamplingPlan, num_samples: int) -> list[Tensor]:
+def banks_of(plan: SamplingPlan, num_samples: int, device: str | torch.device = "cpu") -> list[Tensor]:
     """Scaled masks, ``[K, *site.shape]`` a site."""
     keeps = masks.draw(plan.sites, num_samples, seed=3)
     return [
-        masks.scale(keep, site.p, plan.dtype, torch.device("cpu"), site.kind)
+        masks.scale(keep, site.p, plan.dtype, torch.device(device), site.kind)
         for keep, site in zip(keeps, plan.sites, strict=True)
     ]
 
 
 def strategies_of(case: Built, num_samples: int = K) -> dict[str, Strategy]:
     """Every strategy that agrees with the loop, by name."""
-    banks, row = banks_of(case.plan, num_samples), case.inputs(1)
+    row = case.inputs(1)
+    banks = banks_of(case.plan, num_samples, row.device)
     with torch.inference_mode():
         return strategies.build(case.plan, banks, row, 2**28, 10.0, Fallbacks()).strategies

@@ -60,7 +60,7 @@ def autotune(
     num_samples: int,
     wanted: str | None = None,
     seconds: float = 2.0,
-    thinned_from: int = 1,
+    thinned_from: int | None = 1,
     dropped: Sequence[Dropped] = (),
     clock: Callable[[], float] = time.perf_counter,
 ) -> Autotuner:
@@ -72,7 +72,7 @@ def autotune(
         num_samples: K.
         wanted: The name of the strategy for all batches, instead of measuring.
         seconds: What measuring may take, roughly; sizes that would take longer keep the preferred strategy.
-        thinned_from: Batch size from which ``thinned`` is preferred, where it is among the strategies.
+        thinned_from: Batch size from which ``thinned`` is preferred, where it is among the strategies; None for never.
         dropped: What does not run this network, and why.
         clock: Gives the time in seconds.
 
@@ -93,7 +93,7 @@ def autotune(
     order = chains or [name for name in strategies if name != "loop"] or list(strategies)
     end, cost = clock() + seconds, 0.0
     for batch in BATCHES:
-        ruled = "thinned" if "thinned" in order and batch >= thinned_from else None
+        ruled = "thinned" if "thinned" in order and thinned_from is not None and batch >= thinned_from else None
         # A size that is not measured takes the rule, or the choice of the one before.
         preferred = ruled or (names[-1] if names else order[0])
         left = end - clock()

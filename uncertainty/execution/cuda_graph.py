@@ -1,8 +1,8 @@
 """CUDA graphs: a strategy whose kernels are launched as one, for GPUs, which small batches leave waiting for Python.
 
 A CUDA graph is captured once for a batch size, with all members, and then launched by a single call. It reads and
-writes memory of its own, so whoever launches it holds a lock from copying the inputs in to copying the logits out; all
-of that is only queued on the GPU, which takes microseconds.
+writes memory that it shares with a committee's other graphs, so whoever launches one holds their lock from copying the
+inputs in to copying the logits out; all of that is only queued on the GPU, which takes microseconds.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from dubio.uncertainty.execution.tolerance import require_agreement
 
 # Batch sizes that are captured; a batch is padded to the next one. Beyond the last, arithmetic dominates.
 CAPTURED_BATCHES = (1, 2, 4, 8, 16, 32)
-# What the members' largest activation may take in a graph: each graph keeps its memory.
-CAPTURED_BYTES = 2**24
+# What the members' largest activation may take in a graph, which keeps the memory of its own as long as it is there.
+CAPTURED_BYTES = 2**27
 WARM_UP = 3
 
 # Captures a function without arguments: gives what launches it again, and where its result then lies.
@@ -36,16 +36,17 @@ class CapturedStrategy:
         row: An input, ``[1, ...]``.
         num_samples: K; all members are captured.
         max_rows: Rows of the largest batch to capture.
-        capture: Makes the graphs, see `cuda_graph`.
+        capture: Makes the graphs, see `cuda_graphs`.
+        lock: Of all graphs that share memory.
 
     Raises:
         RuntimeError: The strategy waits for the GPU, or does something else that cannot be captured.
     """
 
-    def __init__(self, strategy: Strategy, row: Tensor, num_samples: int, max_rows: int, capture: Capture) -> None:
-        self._strategy, self._members = strategy, slice(0, num_samples)
-        # One for all sizes: they may share memory.
-        self._lock = threading.Lock()
+    def __init__(
+        self, strategy: Strategy, row: Tensor, num_samples: int, max_rows: int, capture: Capture, lock: threading.Lock
+    ) -> None:
+        self._strategy, self._members, self._lock = strategy, slice(0, num_samples), lock
         # By batch size, smallest first: memory that is read, ``[B, ...]``, what launches, and memory that is written.
         self._captured: dict[int, tuple[Tensor, Callable[[], None], Tensor]] = {}
         for batch in CAPTURED_BATCHES:
@@ -66,22 +67,27 @@ class CapturedStrategy:
             return logits[:, : len(x)].clone()
 
 
-def cuda_graph(function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-    """Capture a function's kernels as a CUDA graph.
+def cuda_graphs() -> Capture:
+    """What captures functions as CUDA graphs that share memory: one at a time may run until its result is copied.
 
     Source: The PyTorch documentation on CUDA graphs; first runs on a stream of their own let libraries settle.
     """
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UP):
-            function()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    # Other threads may use the GPU meanwhile: only this one's calls are captured.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        logits = function()
-    return graph.replay, logits
+    pool = torch.cuda.graph_pool_handle()
+
+    def capture(function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                function()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may use the GPU meanwhile: only this one's calls are captured.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            logits = function()
+        return graph.replay, logits
+
+    return capture
 
 
 def capture_all(
@@ -99,16 +105,16 @@ def capture_all(
         row: An input, ``[1, ...]``.
         num_samples: K.
         max_rows: Rows of the largest batch to capture.
-        capture: Makes the graphs, see `cuda_graph`.
+        capture: Makes the graphs, see `cuda_graphs`.
         fallbacks: Are told which could not be captured.
     """
-    fastest = dict(strategies)
+    fastest, lock = dict(strategies), threading.Lock()
     members = slice(0, num_samples)
     # Another batch than those that were captured, and padded.
     batches = [torch.cat([noise_like(row.expand(rows, *row.shape[1:])), row]) for rows in (0, 2)]
     for name in (name for name in strategies if name != "loop"):
         with fallbacks.attempt(f"{name} as a CUDA graph"):
-            captured = CapturedStrategy(strategies[name], row, num_samples, max_rows, capture)
+            captured = CapturedStrategy(strategies[name], row, num_samples, max_rows, capture, lock)
             for x in batches:
                 require_agreement(captured(x, members), strategies[name](x, members))
             fastest[name] = captured

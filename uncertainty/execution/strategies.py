@@ -21,6 +21,10 @@ from dubio.uncertainty.execution.tolerance import require_agreement
 TRACED_BATCHES = (1, 2, 4, 6, 8, 12, 16)
 # Numbers in the members' largest activation up to which Python weighs enough to be traced away.
 TRACED_NUMBERS = 2**20
+# Bytes that intermediate results may take, and that the members' own weights may take beside them.
+BUDGET = 2**28
+# Share of a GPU's memory for intermediate results: less work at a time leaves it waiting for Python.
+GPU_SHARE = 16
 # Several intermediate results live at a time; the budget is divided by this many copies of the largest.
 LIVE_COPIES = 4
 # Numbers in a member's largest activation for all rows from which fewer multiplications weigh more than the memory of
@@ -80,11 +84,18 @@ class StrategySet:
 
     Attributes:
         strategies: By name, the one to prefer first.
-        thinned_from: Batch size from which ``thinned`` is to be preferred.
+        thinned_from: Batch size from which ``thinned`` is to be preferred; None where measuring has to show it.
     """
 
     strategies: dict[str, Strategy]
-    thinned_from: int = 1
+    thinned_from: int | None = None
+
+
+def default_budget(device: torch.device) -> int:
+    """Bytes that a committee's intermediate results take where nobody says otherwise."""
+    if device.type != "cuda":
+        return BUDGET
+    return max(BUDGET, torch.cuda.get_device_properties(device).total_memory // GPU_SHARE)
 
 
 def build(
@@ -105,7 +116,7 @@ def build(
         plan: Of the network.
         banks: Scaled masks, ``[K, *site.shape]`` a site.
         row: An input, ``[1, ...]``.
-        budget: Bytes that intermediate results may take, and the members' own weights again.
+        budget: Bytes that intermediate results may take, and the members' own weights again (of these at most 256 MiB).
         seconds: What tracing may take, roughly.
         fallbacks: Are told why each other strategy was dropped.
     """
@@ -152,22 +163,23 @@ def _chains(
     fallbacks: Fallbacks,
 ) -> StrategySet | None:
     """Build the strategies of a chain; None where the network is no chain or runs otherwise as one."""
-    members = slice(0, len(banks[0]))
+    members, weights_budget = slice(0, len(banks[0])), min(budget, BUDGET)
     numbers = budget // (LIVE_COPIES * plan.dtype.itemsize)
     with fallbacks.attempt("chain"):
         recorded = chain.record(plan, x)
-        if recorded.num_weights * plan.dtype.itemsize > budget:
-            raise StrategyNotApplicable(f"its weights take more than the budget of {budget} bytes")
+        if recorded.num_weights * plan.dtype.itemsize > weights_budget:
+            raise StrategyNotApplicable(f"its weights take more than the budget of {weights_budget} bytes")
         shared = prefix(recorded, plan)
         batched = BatchedChain(shared, recorded, banks, numbers)
         expected = other(x, members)
         require_agreement(batched(x, members), expected)
         strategies: dict[str, Strategy] = {"chain": _for_shape(x.shape[1:], batched, other)}
         with fallbacks.attempt("thinned"):
-            thin = thinned.thin(shared, recorded, banks, budget // plan.dtype.itemsize, numbers)
+            thin = thinned.thin(shared, recorded, banks, weights_budget // plan.dtype.itemsize, numbers)
             require_agreement(thin(x, members), expected)
             strategies["thinned"] = _for_shape(x.shape[1:], thin, other)
-        return StrategySet(strategies, -(-THINNED_NUMBERS // recorded.row_numel))
+        # A GPU wins less by fewer multiplications than by few and large kernels.
+        return StrategySet(strategies, None if x.is_cuda else -(-THINNED_NUMBERS // recorded.row_numel))
     fallbacks.drop("thinned", "what is thinned is a chain, which was dropped")
     return None
 

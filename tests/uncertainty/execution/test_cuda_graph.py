@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from dubio.uncertainty.execution import cuda_graph
 from dubio.uncertainty.execution.fallback import Fallbacks, Strategy
+from dubio.uncertainty.execution.tolerance import require_agreement
 from tests.uncertainty.chains import NO_CHAINS, THINNABLE, built, strategies_of
 
 K = 6
@@ -23,44 +25,58 @@ def rerun(function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
     return lambda: logits.copy_(function()), logits
 
 
+WAYS = [
+    pytest.param("cpu", lambda: rerun, id="cpu"),
+    pytest.param(
+        "cuda",
+        cuda_graph.cuda_graphs,
+        id="cuda",
+        marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+    ),
+]
+
+
 @pytest.fixture(autouse=True)
 def _as_in_a_committee() -> Iterator[None]:
     with torch.inference_mode():
         yield
 
 
-def _strategies(name: str) -> tuple[dict[str, Strategy], Tensor]:
-    case = built(*{**THINNABLE, **NO_CHAINS}[name])
+def _strategies(name: str, device: str = "cpu") -> tuple[dict[str, Strategy], Tensor]:
+    case = built(*{**THINNABLE, **NO_CHAINS}[name], device=device)
     return strategies_of(case, K), case.inputs(40)
 
 
+@pytest.mark.parametrize(("device", "capture"), WAYS)
 @pytest.mark.parametrize("name", ["mlp", "pools", "skip connection", "alpha dropout"])
-def test_a_captured_strategy_gives_what_the_strategy_gives(name):
-    strategies, x = _strategies(name)
+def test_a_captured_strategy_gives_what_the_strategy_gives(name, device, capture):
+    strategies, x = _strategies(name, device)
     fallbacks = Fallbacks()
-    captured = cuda_graph.capture_all(strategies, x[:1], K, 32, rerun, fallbacks)
+    captured = cuda_graph.capture_all(strategies, x[:1], K, 32, capture(), fallbacks)
     assert captured.keys() == strategies.keys()
     assert captured["loop"] is strategies["loop"]
     assert not fallbacks.dropped
     for each in captured.keys() - {"loop"}:
         assert isinstance(captured[each], cuda_graph.CapturedStrategy)
         for rows in (1, 2, 3, 7, 32, 33, 40):
-            torch.testing.assert_close(captured[each](x[:rows], ALL), strategies[each](x[:rows], ALL))
-        torch.testing.assert_close(captured[each](x[:3], slice(2, 4)), strategies[each](x[:3], slice(2, 4)))
+            require_agreement(captured[each](x[:rows], ALL), strategies[each](x[:rows], ALL))
+        require_agreement(captured[each](x[:3], slice(2, 4)), strategies[each](x[:3], slice(2, 4)))
 
 
-def test_an_answer_is_not_overwritten_by_the_next():
-    strategies, x = _strategies("mlp")
-    captured = cuda_graph.CapturedStrategy(strategies["chain"], x[:1], K, 8, rerun)
+@pytest.mark.parametrize(("device", "capture"), WAYS)
+def test_an_answer_is_not_overwritten_by_the_next(device, capture):
+    strategies, x = _strategies("mlp", device)
+    captured = cuda_graph.CapturedStrategy(strategies["chain"], x[:1], K, 8, capture(), Lock())
     first = captured(x[:1], ALL)
     kept = first.clone()
     captured(x[1:2], ALL)
     assert torch.equal(first, kept)
 
 
-def test_threads_get_their_own_answers():
-    strategies, x = _strategies("mlp")
-    captured = cuda_graph.CapturedStrategy(strategies["chain"], x[:1], K, 8, rerun)
+@pytest.mark.parametrize(("device", "capture"), WAYS)
+def test_threads_get_their_own_answers(device, capture):
+    strategies, x = _strategies("mlp", device)
+    captured = cuda_graph.CapturedStrategy(strategies["chain"], x[:1], K, 8, capture(), Lock())
     expected = [strategies["chain"](row, ALL) for row in x.split(1)]
 
     def ask(index: int) -> bool:
@@ -72,6 +88,23 @@ def test_threads_get_their_own_answers():
         assert all(threads.map(ask, range(2000)))
 
 
+@pytest.mark.parametrize(("device", "capture"), WAYS)
+def test_threads_that_ask_for_batches_of_several_sizes_get_their_own_answers(device, capture):
+    strategies, x = _strategies("mlp", device)
+    captured = cuda_graph.capture_all(strategies, x[:1], K, 32, capture(), Fallbacks())
+    names = sorted(captured.keys() - {"loop"})
+    expected = strategies["chain"](x, ALL)
+
+    def ask(index: int) -> None:
+        first, rows = index % 20, (1, 2, 5, 16, 20)[index % 5]
+        with torch.inference_mode():
+            answer = captured[names[index % len(names)]](x[first : first + rows], ALL)
+            require_agreement(answer, expected[:, first : first + rows])
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(ask, range(2000)))
+
+
 @pytest.mark.parametrize(("max_rows", "sizes"), [(5, [1, 2, 4]), (0, [])])
 def test_large_work_is_not_captured(max_rows, sizes):
     strategies, x = _strategies("mlp")
@@ -81,7 +114,7 @@ def test_large_work_is_not_captured(max_rows, sizes):
         captured.append(function().shape[1])
         return rerun(function)
 
-    cuda_graph.CapturedStrategy(strategies["chain"], x[:1], K, max_rows, capture)
+    cuda_graph.CapturedStrategy(strategies["chain"], x[:1], K, max_rows, capture, Lock())
     assert captured == sizes
 
 
