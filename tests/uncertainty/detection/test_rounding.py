@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dubio.uncertainty import Detector, DeterministicPass, Outputs
+from dubio.uncertainty import AdaptiveSampling, Calibration, Detector, DeterministicPass, Outputs
+from dubio.uncertainty.detection.adaptive import recorded
 from dubio.uncertainty.detection.detector import SCORES
 from dubio.uncertainty.detection.ecdf import Ranks
 from dubio.uncertainty.detection.rounding import ABSOLUTE, FACTOR, RELATIVE, Rounding, distinct, spread_out, varies
@@ -81,6 +82,29 @@ def test_rows_alone_score_within_what_is_allowed_for(trained, detector):
     rounding = detector.least_rounding.measure(detector.scores, trained.select.take(torch.arange(100)), alone)
     assert set(rounding.slack) == set(SCORES)
     assert all(rounding.slack[name] >= least for name, least in detector.least_rounding.slack.items())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_kind_of_row_that_ties_with_the_threshold_is_not_flagged_however_it_is_rounded(trained, seed):
+    """Ten kinds of a tenth each: a level of less than a tenth flags none of them."""
+    kinds, generator = trained.select.take(torch.arange(10)), torch.Generator().manual_seed(seed)
+
+    def rounded(rows: int) -> Outputs:
+        drawn = kinds.take(torch.arange(rows) % 10)
+        values = [*vars(drawn.deterministic).values(), drawn.probs_KBC]
+        values = [each * (1 + 2e-7 * (2 * torch.rand(each.shape, generator=generator) - 1)) for each in values]
+        return Outputs(DeterministicPass(*values[:3]), values[3])
+
+    fitted = Detector.fit(trained.train, trained.train_labels_N, trained.select, tuple(SCORES))
+    stopping = AdaptiveSampling.fit(fitted, trained.select, 500, stages=(4, 8))
+    calibrating, asked = rounded(500), rounded(2000)
+    detector, stopping = fitted.calibrate(calibrating), stopping.calibrate(fitted, calibrating)
+    assert int(detector.judge(asked).flagged_B.sum()) == 0
+    stopped = stopping.run(detector, asked.deterministic, recorded(asked.probs_KBC))
+    assert int(stopping.judge(detector, stopped).flagged_B.sum()) == 0
+    # What rounding does to scores that are taken as they come.
+    plain = Calibration.fit(fitted.score(calibrating))
+    assert int((plain.p_value(fitted.score(asked)) <= plain.level).sum()) > 0
 
 
 def test_equal_rows_are_found_by_the_first():
