@@ -28,10 +28,13 @@ from dubio.uncertainty import AdaptiveSampling, Detector, DeterministicPass, Out
 from dubio.uncertainty.detection import temperature
 from dubio.uncertainty.detection.adaptive import STAGES
 from dubio.uncertainty.detection.detector import DEFAULT_SCORES
-from dubio.uncertainty.detection.ecdf import Ranks
 from dubio.uncertainty.detection.mahalanobis import MAX_INPUT_WIDTH
+from dubio.uncertainty.detection.rounding import Rounding, distinct
 
 BATCH = 250
+# Select rows that are evaluated once more in small batches, as requests come, and the sizes of those.
+ROUNDED = 64
+REQUESTS = (1, 16)
 
 ScoreName = Literal[
     "mutual_information",
@@ -153,10 +156,13 @@ def calibrate(
         else:
             detector = _refit(fitted, select, settings)
         bounds = {"alpha": settings.alpha, "delta": settings.delta}
-        adaptive = AdaptiveSampling.fit(detector, select, len(calibration_x), **bounds, stages=settings.stages)
+        rounding = _rounding(predictor, detector, select, select_x)
+        adaptive = AdaptiveSampling.fit(
+            detector, select, len(calibration_x), **bounds, stages=settings.stages, rounding=rounding
+        )
         outputs = Outputs.cat([predictor.outputs(batch) for batch in batches(calibration_x)])
-        adaptive = adaptive.calibrate(detector, outputs, **bounds)
-        detector = detector.calibrate(outputs, **bounds)
+        adaptive = adaptive.calibrate(detector, outputs, **bounds, rounding=rounding)
+        detector = detector.calibrate(outputs, **bounds, rounding=rounding)
 
     provenance = Provenance(
         data=data.title,
@@ -185,9 +191,17 @@ def _refit(fitted: Detector | None, select: Outputs, settings: CalibrationSettin
             "Expected a calibrated checkpoint, for this source does not hold the rows of the fit, to which the scores "
             "are fitted; calibrate on the source of the fit first."
         )
-    return Detector(
-        tuple(known[name] for name in names), {name: Ranks.fit(known[name].score(select)) for name in names}
-    )
+    return Detector.ranked([known[name] for name in names], select)
+
+
+def _rounding(predictor: Predictor, detector: Detector, select: Outputs, select_x: Tensor) -> Rounding:
+    """How far the scores of rows in requests lie from those of the same rows in the batches here."""
+    rows_R = distinct(select_x.flatten(1))[:ROUNDED]
+    rounding = detector.least_rounding
+    for size in REQUESTS:
+        requests = [predictor.outputs(batch) for batch in select_x[rows_R].split(size)]
+        rounding = rounding.measure(detector.scores, select.take(rows_R), requests)
+    return rounding
 
 
 def default_scores(spec: InputSpec) -> tuple[str, ...]:

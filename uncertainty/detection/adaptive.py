@@ -4,7 +4,8 @@ A row stops at the first stage at which neither its label nor its flag is in dou
 score at that stage, which depends on the row alone: members, stages and rules were all fixed on the select split. So
 this procedure is a score like any other, and a calibration of its own keeps the promise for it exactly, whatever the
 rules are worth. What they decide is how many members are asked, and how seldom another answer comes out than that of
-all members.
+all members. A row so close to a threshold that rounding decides where it stops is calibrated with the largest of the
+scores that may come out.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from dubio.uncertainty.detection.detector import Detector, Verdict
 from dubio.uncertainty.detection.ecdf import Ranks
 from dubio.uncertainty.detection.measures import Summary
 from dubio.uncertainty.detection.outputs import DeterministicPass, Outputs
-from dubio.uncertainty.detection.scores import move
-from dubio.uncertainty.errors import CalibrationSetTooSmall, NotFitted, UncertaintyError
+from dubio.uncertainty.detection.rounding import Rounding, distinct, varies
+from dubio.uncertainty.detection.scores import Score, move
+from dubio.uncertainty.errors import NotFitted, UncertaintyError
 
 STAGES = (8, 16, 32)
 # A label is never settled with fewer standard errors, even if no select row asked for more.
@@ -56,6 +58,17 @@ class Stage:
     below: float
     above: float
     clearance: float
+
+    def settles(self, clearance_B: Tensor, decided_B: Tensor, low_B: Tensor, high_B: Tensor) -> Tensor:
+        """Whether neither label nor flag are in doubt any more, ``[B]``.
+
+        Args:
+            clearance_B: Of the label.
+            decided_B: Whether the members do not matter for the flag.
+            low_B: The members' rank, as far as it is to leave the flag to the other scores.
+            high_B: The same, as far as it is to raise the flag.
+        """
+        return (clearance_B > self.clearance) & (decided_B | (low_B < self.below) | (high_B > self.above))
 
 
 @dataclass(frozen=True)
@@ -102,6 +115,7 @@ class AdaptiveSampling:
         alpha: float = 0.05,
         delta: float = 0.05,
         stages: Sequence[int] = STAGES,
+        rounding: Rounding | None = None,
     ) -> AdaptiveSampling:
         """Learn on the select split when few members say what all of them would.
 
@@ -112,6 +126,7 @@ class AdaptiveSampling:
             alpha: The promise to come.
             delta: The promise to come.
             stages: How many members to ask at first, and then; those that are not fewer than all are left out.
+            rounding: As measured, by default the least: so far beyond the select rows' ranks lie their thresholds.
 
         Raises:
             UncertaintyError: If the stages do not rise.
@@ -120,46 +135,80 @@ class AdaptiveSampling:
         committee, n = len(select.probs_KBC), select.probs_KBC.shape[1]
         stages = [members for members in stages if members < committee]
         _refuse_unless_rising(stages, committee)
+        rounding = rounding or detector.least_rounding
         ranks_SN = detector.rank(select)
-        lowest, highest = _thresholds(ranks_SN.amax(0), level(rows, alpha, delta), rows)
+        _, highest_N = rounding.bounds(detector.scores, detector.ranks, select)
+        lowest, highest = _thresholds(ranks_SN.amax(0), highest_N, level(rows, alpha, delta), rows)
         asking = [score for score in detector.scores if score.asks_members]
         full_N = ranks_SN[[score.asks_members for score in detector.scores]].amax(0) if asking else None
+        rows_N = distinct(select.deterministic.inputs_BF)
         label_N = select.summary.mean_BC.argmax(-1)
         wrong = math.floor(WRONG_SHARE * n)
         fitted = []
         for members in stages:
             few = Outputs(select.deterministic, select.probs_KBC[:members])
-            scores = {score.name: score.score(few) for score in asking}
-            try:
-                ranks = {name: Ranks.fit(score_N) for name, score_N in scores.items()}
-            except CalibrationSetTooSmall:  # so few members all say the same: the next stage may tell rows apart
+            scores = {score.name: score.score(few)[rows_N] for score in asking}
+            if not all(map(varies, scores.values())):  # so few members all say the same: the next may tell rows apart
                 continue
+            ranks = {name: Ranks.fit(score_N) for name, score_N in scores.items()}
             below, above = -math.inf, math.inf
             if full_N is not None:
-                few_N = torch.stack([ranks[name](score_N) for name, score_N in scores.items()]).amax(0)
-                below = -_bound(-few_N[full_N >= lowest], wrong)
-                above = _bound(few_N[full_N <= highest], wrong) if bool((full_N > highest).any()) else math.inf
+                low_N, high_N = rounding.bounds(asking, ranks, few)
+                below = -_bound(-low_N[full_N >= lowest], wrong)
+                above = _bound(high_N[full_N <= highest], wrong) if bool((full_N > highest).any()) else math.inf
             turned_N = few.summary.mean_BC.argmax(-1) != label_N
             clear = _bound(clearance(few.probs_KBC, committee)[turned_N], wrong)
             fitted.append(Stage(members, ranks, below, above, max(clear, LEAST_CLEARANCE)))
         return cls(tuple(fitted), committee, highest)
 
     def calibrate(
-        self, detector: Detector, outputs: Outputs, alpha: float = 0.05, delta: float = 0.05
+        self,
+        detector: Detector,
+        outputs: Outputs,
+        alpha: float = 0.05,
+        delta: float = 0.05,
+        rounding: Rounding | None = None,
     ) -> AdaptiveSampling:
-        """The same rule with a level of its own: the very procedure is run over the calibration split.
+        """The same rule with a level of its own: the very procedure is gone through with the calibration split.
 
         Args:
             detector: As fitted with.
             outputs: What all members say about the calibration split; each row is shown no more than it asks for.
             alpha: Promised upper bound on the false-alarm rate.
             delta: One minus the confidence of the promise.
+            rounding: As measured; by default the least.
 
         Raises:
             CalibrationSetTooSmall: If there are too few rows for alpha and delta.
         """
-        stopped = self.run(detector, outputs.deterministic, recorded(outputs.probs_KBC))
-        return replace(self, calibration=Calibration.fit(stopped.ranks_SB.amax(0), alpha, delta))
+        highest_N = self.highest(detector, outputs, rounding or detector.least_rounding)
+        return replace(self, calibration=Calibration.fit(highest_N, alpha, delta))
+
+    def highest(self, detector: Detector, outputs: Outputs, rounding: Rounding) -> Tensor:
+        """The largest composite scores that another run may give, ``[B]`` in float64.
+
+        Args:
+            detector: As fitted with.
+            outputs: What all members say.
+            rounding: How far the evaluations of another run may lie apart.
+        """
+        asking = [score for score in detector.scores if score.asks_members]
+        fixed = [score for score in detector.scores if not score.asks_members]
+        fixed_low_B, fixed_high_B = rounding.bounds(fixed, detector.ranks, outputs)
+        highest_B = torch.full_like(fixed_high_B, -math.inf)
+        open_B = torch.ones_like(highest_B, dtype=torch.bool)
+        for stage in (*self.stages, None):
+            few = Outputs(outputs.deterministic, outputs.probs_KBC[: stage.members if stage else self.committee])
+            low_B, high_B = rounding.bounds(asking, stage.ranks if stage else detector.ranks, few)
+            may_B = surely_B = torch.ones_like(open_B)
+            if stage:
+                most_B, least_B = (clearance(few.probs_KBC, self.committee, sign * rounding.lead) for sign in (1, -1))
+                may_B = stage.settles(most_B, self._decides(fixed_high_B, asking), low_B, high_B)
+                surely_B = stage.settles(least_B, self._decides(fixed_low_B, asking), high_B, low_B)
+            here_B = torch.maximum(highest_B, torch.maximum(fixed_high_B, high_B))
+            highest_B = torch.where(open_B & may_B, here_B, highest_B)
+            open_B = open_B & ~surely_B
+        return highest_B
 
     def run(self, detector: Detector, deterministic: DeterministicPass, sample: SampleMembers) -> Stopped:
         """Ask stage by stage, until every row has stopped."""
@@ -172,7 +221,8 @@ class AdaptiveSampling:
         }
         asking = [score for score in detector.scores if score.asks_members]
         open_B = torch.arange(probs_KBC.shape[1], device=probs_KBC.device)
-        decided_B = torch.stack(list(fixed.values())).amax(0) > self.decided if fixed else open_B < 0
+        none_B = torch.full(open_B.shape, -math.inf, dtype=torch.float64, device=open_B.device)
+        decided_B = self._decides(torch.stack([none_B, *fixed.values()]).amax(0), asking)
         # Of the rows that stopped: their indices, how many members they asked, the ranks, and the measures.
         done: list[tuple[Tensor, ...]] = []
         for stage in (*self.stages, None):  # at last all members
@@ -183,10 +233,9 @@ class AdaptiveSampling:
             asked = {score.name: stage_ranks[score.name](score.score(seen)) for score in asking}
             settled_B = torch.ones_like(open_B, dtype=torch.bool)
             if stage:
-                settled_B = clearance(probs_KBC, self.committee) > stage.clearance
-                if asked:
-                    rank_B = torch.stack(list(asked.values())).amax(0)
-                    settled_B &= decided_B[open_B] | (rank_B < stage.below) | (rank_B > stage.above)
+                rank_B = torch.stack([none_B[open_B], *asked.values()]).amax(0)
+                clear_B = clearance(probs_KBC, self.committee)
+                settled_B = stage.settles(clear_B, decided_B[open_B], rank_B, rank_B)
             rows = open_B[settled_B]
             if len(rows):
                 known = asked | {name: rank_B[open_B] for name, rank_B in fixed.items()}
@@ -200,6 +249,10 @@ class AdaptiveSampling:
         order_B = rows_B.argsort()
         samples_B, ranks_BS, *measures = (value[order_B] for value in values)
         return Stopped(samples_B, Summary(*measures), ranks_BS.T)
+
+    def _decides(self, fixed_B: Tensor, asking: Sequence[Score]) -> Tensor:
+        """Whether the members do not matter for the flag, given the rank of the scores that do not ask them."""
+        return (fixed_B > self.decided) if asking else torch.ones_like(fixed_B, dtype=torch.bool)
 
     def judge(self, detector: Detector, stopped: Stopped) -> Verdict:
         """P-values, flags and reasons.
@@ -229,7 +282,7 @@ def recorded(probs_KBC: Tensor) -> SampleMembers:
     return lambda rows, first, count: probs_KBC[first : first + count, rows]
 
 
-def clearance(probs_KBC: Tensor, committee: int) -> Tensor:
+def clearance(probs_KBC: Tensor, committee: int, rounding: float = 0.0) -> Tensor:
     """How many standard errors the most probable class leads by, ``[B]``; infinity where it cannot be overtaken.
 
     The members of a committee are finitely many, and k of them are known. The mean lead over another class among all
@@ -242,6 +295,7 @@ def clearance(probs_KBC: Tensor, committee: int) -> Tensor:
     Args:
         probs_KBC: Of the first k members, at least two.
         committee: K, the number of all members.
+        rounding: By how much the lead may be larger and its standard error smaller, or the other way round if negative.
 
     Source: Cochran 1977, section 2.6.
     """
@@ -251,7 +305,8 @@ def clearance(probs_KBC: Tensor, committee: int) -> Tensor:
     lead_BC = mean_BC.gather(-1, top_B1) - mean_BC
     leads_KBC = probs_KBC.gather(-1, top_B1.expand(known, -1, -1)) - probs_KBC
     variance_BC = (leads_KBC - lead_BC).square().sum(0) / (known - 1)
-    error_BC = (variance_BC * (1 - known / committee) / known).sqrt()
+    error_BC = ((variance_BC * (1 - known / committee) / known).sqrt() - rounding).clamp(min=0)
+    lead_BC = lead_BC + rounding
     # Members that agree to the last bit leave no doubt, unless what they agree on is a tie.
     ratio_BC = torch.where(lead_BC > 0, lead_BC / error_BC, 0.0)
     final_BC = known * lead_BC > committee - known
@@ -267,18 +322,19 @@ def _refuse_unless_rising(members: Sequence[int], committee: int) -> None:
         )
 
 
-def _thresholds(score_N: Tensor, flagged: float, rows: int) -> tuple[float, float]:
+def _thresholds(score_N: Tensor, highest_N: Tensor, flagged: float, rows: int) -> tuple[float, float]:
     """Between which scores the calibration will put the flag's threshold, as far as the select split can tell.
 
     Args:
         score_N: The composite scores of the select split.
+        highest_N: The largest that another evaluation may give.
         flagged: The level that `rows` calibration scores will get.
         rows: How many the calibration split will have.
     """
     spread = math.exp(THRESHOLD_ERRORS * math.sqrt(1 / (flagged * rows) + 1 / (flagged * len(score_N))))
-    shares = torch.tensor([1 - min(1.0, flagged * spread), 1 - flagged / spread], dtype=score_N.dtype)
-    lowest, highest = torch.quantile(score_N, shares.to(score_N.device)).tolist()
-    return lowest, highest
+    lowest = torch.quantile(score_N, 1 - min(1.0, flagged * spread))
+    highest = torch.quantile(highest_N, 1 - flagged / spread)
+    return float(lowest), float(highest)
 
 
 def _bound(values_N: Tensor, wrong: int) -> float:

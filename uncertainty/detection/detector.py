@@ -14,6 +14,7 @@ from dubio.uncertainty.detection.ecdf import Ranks, RankTable
 from dubio.uncertainty.detection.knn import NearestNeighbours
 from dubio.uncertainty.detection.mahalanobis import InputMahalanobis, RelativeMahalanobis
 from dubio.uncertainty.detection.outputs import DeterministicPass, Outputs
+from dubio.uncertainty.detection.rounding import Rounding, distinct, spread_out
 from dubio.uncertainty.detection.scores import Energy, MaxSoftmax, MutualInformation, PredictiveEntropy, Score, move
 from dubio.uncertainty.errors import NotFitted, UncertaintyError
 
@@ -109,21 +110,39 @@ class Detector:
             raise UncertaintyError(
                 f"Expected `scores` to be different names out of {list(SCORES)}, but got {list(names)}."
             )
-        scores = tuple(SCORES[name].fit(train, train_labels_N, k) for name in names)
-        return cls(scores, {score.name: Ranks.fit(score.score(select)) for score in scores})
+        return cls.ranked([SCORES[name].fit(train, train_labels_N, k) for name in names], select)
 
-    def calibrate(self, outputs: Outputs, alpha: float = 0.05, delta: float = 0.05) -> Detector:
+    @classmethod
+    def ranked(cls, scores: Sequence[Score], select: Outputs) -> Detector:
+        """Fit the ranks of fitted scores on the select split, where equal rows count once.
+
+        Raises:
+            CalibrationSetTooSmall: If all rows are equal.
+        """
+        rows_N = distinct(select.deterministic.inputs_BF)
+        return cls(tuple(scores), {score.name: Ranks.fit(spread_out(score.score(select)[rows_N])) for score in scores})
+
+    @property
+    def least_rounding(self) -> Rounding:
+        """What calibration allows for where nothing was measured."""
+        return Rounding.least(self.ranks)
+
+    def calibrate(
+        self, outputs: Outputs, alpha: float = 0.05, delta: float = 0.05, rounding: Rounding | None = None
+    ) -> Detector:
         """The same detector with a level that keeps the promise; see `Calibration.fit`.
 
         Args:
             outputs: The calibration split, used for nothing else.
             alpha: Promised upper bound on the false-alarm rate.
             delta: One minus the confidence of the promise.
+            rounding: As measured; by default the least.
 
         Raises:
             CalibrationSetTooSmall: If there are too few rows for alpha and delta.
         """
-        return replace(self, calibration=Calibration.fit(self.score(outputs), alpha, delta))
+        _, highest_N = (rounding or self.least_rounding).bounds(self.scores, self.ranks, outputs)
+        return replace(self, calibration=Calibration.fit(highest_N, alpha, delta))
 
     def score(self, outputs: Outputs) -> Tensor:
         """The composite score, ``[B]`` in float64; higher = more out-of-distribution."""

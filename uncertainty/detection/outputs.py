@@ -70,6 +70,13 @@ class Outputs:
         """What the members say, in a few measures."""
         return summarise(self.probs_KBC)
 
+    def take(self, rows_R: Tensor) -> Outputs:
+        """The outputs of some rows, by index."""
+        seen = self.deterministic
+        features_RF = None if seen.features_BF is None else seen.features_BF[rows_R]
+        few = DeterministicPass(seen.inputs_BF[rows_R], seen.logits_BC[rows_R], features_RF)
+        return Outputs(few, self.probs_KBC[:, rows_R])
+
     @staticmethod
     def cat(parts: Sequence[Outputs]) -> Outputs:
         """One outputs out of those of several batches, in their order."""

@@ -136,6 +136,27 @@ def test_the_realised_rate_is_beta_distributed(alpha):
     assert abs(np.mean(rates > alpha) - due) < 4 * math.sqrt(due * (1 - due) / draws)
 
 
+@pytest.mark.parametrize("shares", [[0.5, 0.3, 0.12, 0.05, 0.03], [0.9, 0.052, 0.048], [0.94, 0.06], [0.1] * 10])
+def test_of_scores_that_tie_the_rate_is_above_alpha_as_seldom_as_the_binomial_says(shares: list[float]):
+    """The rate is a tail of the shares, and above alpha if the smallest tail above alpha has fewer than j rows.
+
+    That tail is larger than alpha, so its rows are as few less often than delta: ties make the promise safer.
+    """
+    alpha, delta, n, draws = 0.05, 0.05, 300, 2000
+    kinds = np.arange(len(shares))
+    tails = np.cumsum(shares[::-1])[::-1]  # of each kind and those above it
+    flagged_at_most = round(level(n, alpha, delta) * (n + 1)) - 1
+    due = scipy.stats.binom.cdf(flagged_at_most, n, tails[tails > alpha + 1e-12].min())
+    assert due <= delta
+    drawn = np.random.default_rng(2).choice(kinds, (draws, n), p=shares)
+    above = 0
+    for row in drawn:
+        fitted = Calibration.fit(torch.tensor(row, dtype=torch.float64))
+        flagged = (fitted.p_value(torch.tensor(kinds, dtype=torch.float64)) <= fitted.level).numpy()
+        above += np.dot(flagged, shares) > alpha + 1e-12
+    assert abs(above / draws - due) <= 4 * math.sqrt(due * (1 - due) / draws) + 1e-12
+
+
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
 def test_calibration_scores_that_are_not_finite_are_refused(poison):
     scores = _scores(100)

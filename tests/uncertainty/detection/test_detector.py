@@ -61,12 +61,14 @@ def test_the_promise_holds_in_95_percent_of_calibration_splits(trained, names):
 
 def test_a_verdict_is_the_calibration_of_the_largest_rank(trained):
     detector = _calibrated(trained, EVERY_SCORE)
+    calibrating = _rows(trained.held_out, slice(0, 600))
     asked = _rows(trained.held_out, slice(600, 900))
     ranks_SB = torch.stack(
         [score.discount(detector.ranks[score.name](score.score(asked))) for score in detector.scores]
     )
     verdict = detector.judge(asked)
-    calibration = Calibration.fit(_fit(trained, EVERY_SCORE).score(_rows(trained.held_out, slice(0, 600))))
+    _, highest_N = detector.least_rounding.bounds(detector.scores, detector.ranks, calibrating)
+    calibration = Calibration.fit(highest_N)
     assert torch.equal(detector.score(asked), ranks_SB.amax(0))
     assert torch.equal(verdict.p_value_B, calibration.p_value(ranks_SB.amax(0)))
     assert torch.equal(verdict.flagged_B, verdict.p_value_B <= calibration.level)
@@ -86,6 +88,23 @@ def test_the_backstop_spends_a_tenth_and_still_catches_what_is_beyond(trained):
     far = trained.outputs(50 * torch.randn(20, 6, generator=torch.Generator().manual_seed(0)))
     assert torch.equal(detector.rank(far)[last], ranks(backstop.score(far)))
     assert float(detector.rank(far)[last].min()) > 1
+
+
+def test_a_score_that_is_the_same_for_all_select_rows_leaves_the_others_their_word(trained):
+    # All select rows agree up to rounding that they are on the training data, and what is not counts as far out.
+    noise_N = 1e-7 * torch.rand(len(trained.train.logits_BC), generator=torch.Generator().manual_seed(0))
+    near = replace(trained.train, features_BF=torch.stack([torch.ones_like(noise_N), noise_N], dim=-1))
+    select = _rows(trained.select, slice(0, 300))
+    select = replace(select, deterministic=replace(select.deterministic, features_BF=near.features_BF[:300]))
+    detector = Detector.fit(near, trained.train_labels_N, select, ("neighbours", "input_mahalanobis"))
+    calibrating = replace(select, deterministic=replace(select.deterministic, features_BF=near.features_BF[300:600]))
+    detector = detector.calibrate(calibrating)
+    assert float(detector.rank(calibrating)[0].max()) <= 1
+    assert float(detector.calibration.scores_N[-1]) == pytest.approx(
+        float(detector.rank(calibrating)[1].max()), abs=1e-3
+    )
+    strange = replace(calibrating.deterministic, features_BF=near.features_BF[300:600] + torch.tensor([0, 1e-3]))
+    assert bool(detector.judge(replace(calibrating, deterministic=strange)).flagged_B.all())
 
 
 @pytest.mark.parametrize("name", EVERY_SCORE)
