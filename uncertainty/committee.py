@@ -17,6 +17,7 @@ from dubio.uncertainty.execution import cuda_graph, masks, strategies
 from dubio.uncertainty.execution.autotune import autotune
 from dubio.uncertainty.execution.fallback import Fallbacks
 from dubio.uncertainty.execution.flops import work_before_first_site
+from dubio.uncertainty.magnitude import magnitude
 from dubio.uncertainty.report import Report
 
 MAX_SAMPLES = 4096
@@ -201,8 +202,9 @@ class Committee:
         """Refuse a committee whose members agree up to rounding, on the example as on noise."""
         logits_KBC = self(torch.cat([row, noise_like(row)]))
         # Not to the last bit: equal rows of one matrix product may round differently.
-        rounding = 16 * torch.finfo(logits_KBC.dtype).eps * logits_KBC.abs().amax()
-        if bool(((logits_KBC - logits_KBC[:1]).abs() <= rounding).all()):
+        rounding = 16 * torch.finfo(logits_KBC.dtype).eps
+        first_KBC = logits_KBC[:1].expand_as(logits_KBC)
+        if torch.allclose(logits_KBC, first_KBC, rtol=rounding, atol=rounding * magnitude(logits_KBC)):
             raise NoDropoutFound(
                 f"All {self.num_samples} members gave the same logits, so their standard deviation would be 0. "
                 f"Sites found: {', '.join(map(str, self.sites))}. "

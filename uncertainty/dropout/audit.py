@@ -14,6 +14,7 @@ from dubio.uncertainty.dropout.selection import Selection
 from dubio.uncertainty.dropout.sites import PlannedCall, Site
 from dubio.uncertainty.dropout.train_probe import TrainProbe, probe_train_mode
 from dubio.uncertainty.errors import NetworkInTrainingMode, NoDropoutFound, UnsupportedNetwork, UnsupportedSite
+from dubio.uncertainty.magnitude import magnitude
 
 ALL = Selection()
 
@@ -249,8 +250,7 @@ def _check_fused(network: nn.Module, x: Tensor, recorded_BC: Tensor) -> None:
 
 def _alike(one: Tensor, other: Tensor) -> bool:
     tolerance = max(1e-3, 8 * torch.finfo(one.dtype).eps)
-    scale = float(one.abs().max().clamp(min=1))
-    return torch.allclose(one, other, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
+    return torch.allclose(one, other, rtol=tolerance, atol=tolerance * max(1.0, magnitude(one)), equal_nan=True)
 
 
 def _check_modules(network: nn.Module) -> None:
