@@ -18,6 +18,7 @@ from dubio.uncertainty.execution.autotune import autotune
 from dubio.uncertainty.execution.fallback import Fallbacks
 from dubio.uncertainty.execution.flops import work_before_first_site
 from dubio.uncertainty.magnitude import magnitude
+from dubio.uncertainty.precision import single
 from dubio.uncertainty.report import Report
 
 MAX_SAMPLES = 4096
@@ -192,9 +193,9 @@ class Committee:
 
         Returns:
             The softmax of each member's logits, averaged over all K members, ``[B, C]``; and its standard deviation
-            over them with divisor K (``correction=0``), ``[B, C]``.
+            over them with divisor K (``correction=0``), ``[B, C]``; both in single precision at least.
         """
-        probs_KBC = self(x).softmax(-1)
+        probs_KBC = single(self(x)).softmax(-1)
         mean_BC = probs_KBC.mean(0)
         return Moments(mean_BC, (probs_KBC - mean_BC).square().mean(0).sqrt())  # `std` warns of an empty batch
 

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from dubio.uncertainty.detection.measures import Summary, summarise
 from dubio.uncertainty.errors import NoFeatures
+from dubio.uncertainty.precision import single
 
 
 @dataclass(frozen=True)
 class DeterministicPass:
-    """One eval-mode pass.
+    """One eval-mode pass, in single precision at least.
 
     Attributes:
         inputs_BF: What the network ate, flattened.
@@ -28,6 +29,12 @@ class DeterministicPass:
     inputs_BF: Tensor
     logits_BC: Tensor
     features_BF: Tensor | None
+
+    def __post_init__(self) -> None:
+        """Widen what a network in half precision gave, and the tokens that a text is."""
+        for name, value in vars(self).items():
+            if value is not None:
+                object.__setattr__(self, name, single(value))
 
     def features(self) -> Tensor:
         """The penultimate features.

@@ -163,3 +163,20 @@ def test_a_tapped_network_can_be_copied_and_saved(case):
     torch.save(case.network, buffer)
     buffer.seek(0)
     assert torch.equal(torch.load(buffer, weights_only=False)(x), case.network(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_scores_see_single_precision_at_least(dtype):
+    network = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3)).to(dtype).eval()
+    x = torch.randn(5, 6).to(dtype)
+    logits_BC, features_BF = FeatureTap(network, x)(x)
+    seen = DeterministicPass(x, logits_BC, features_BF)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    for given, held in zip((x, logits_BC, features_BF), vars(seen).values(), strict=True):
+        assert given.dtype == dtype
+        assert held.dtype == wide
+        assert torch.equal(held, given.to(wide))
+
+
+def test_tokens_become_numbers():
+    assert DeterministicPass(torch.arange(6).view(2, 3), torch.zeros(2, 2), None).inputs_BF.dtype == torch.float32
