@@ -93,7 +93,8 @@ _listening: ContextVar[list[Tensor] | None] = ContextVar("_listening", default=N
 class FeatureTap:
     """Reads the input of the head, the linear layer whose output is the network's.
 
-    The head gets one forward pre-hook, here and once; a pass through the tap is bit-identical to a plain one.
+    The head gets one forward pre-hook, which all taps of the network share; a pass through a tap is bit-identical to a
+    plain one.
 
     Args:
         network: In eval mode, ``[B, ...]`` to logits ``[B, C]``.
@@ -107,7 +108,9 @@ class FeatureTap:
         self._network = network
         self.head = _find_head(network, example_input)
         if self.head is not None:
-            network.get_submodule(self.head).register_forward_pre_hook(_listen, with_kwargs=True)
+            head = network.get_submodule(self.head)
+            if _listen not in head._forward_pre_hooks.values():
+                head.register_forward_pre_hook(_listen, with_kwargs=True)
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Deterministic logits ``[B, C]`` and features ``[B, F]`` (None without a head)."""

@@ -57,7 +57,7 @@ def test_errors_name_the_file_and_not_its_copy(loader: Loader, tmp_path: Path) -
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta"])
 def test_a_device_that_is_not_there(device: str) -> None:
     with pytest.raises(UnusableDevice, match=f"but got '{device}'"):
         Loader(device=device, trusted=()).try_device()

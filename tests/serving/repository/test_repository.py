@@ -71,7 +71,7 @@ def test_one_bad_file_keeps_it_unready(checkpoint: Path, tmp_path: Path) -> None
     assert not models.ready
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta"])
 def test_a_device_that_is_not_there(checkpoint: Path, device: str) -> None:
     with pytest.raises(UnusableDevice, match=f"but got '{device}'"):
         repository(f"bars={checkpoint}", device=device).load()

@@ -180,3 +180,16 @@ def test_scores_see_single_precision_at_least(dtype):
 
 def test_tokens_become_numbers():
     assert DeterministicPass(torch.arange(6).view(2, 3), torch.zeros(2, 2), None).inputs_BF.dtype == torch.float32
+
+
+def test_taps_of_one_network_share_their_hook():
+    network = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3)).eval()
+    x = torch.randn(5, 6)
+    taps = [FeatureTap(network, x) for _ in range(5)]
+    assert len(network[1]._forward_pre_hooks) == 1
+    for each in (*taps, FeatureTap(copy.deepcopy(network), x)):
+        logits_BC, features_BF = each(x)
+        assert torch.equal(logits_BC, network(x))
+        assert torch.equal(features_BF, network[0](x))
+    for tap in taps:
+        assert len(tap._network[1]._forward_pre_hooks) == 1
