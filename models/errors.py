@@ -2,6 +2,8 @@
 
 ModelError (ValueError)
 |- UnreadableCheckpoint     a file that cannot be, or must not be, loaded
+|- NotEnoughMemory          no memory is left to load a file, which may be fine
+|- UnusableDevice           a device that networks do not run on, or that is not there
 |- InvalidInput             rows that the model does not take
 |- MismatchedCheckpoints    checkpoints that cannot be one ensemble
 """
@@ -24,6 +26,23 @@ class UnreadableCheckpoint(ModelError):
         super().__init__(f"{path}: {reason}")
         self.path = str(path)
         self.reason = reason
+
+
+class NotEnoughMemory(ModelError):
+    """No memory is left to load a checkpoint, on the machine or on its device; the file itself may be fine."""
+
+    def __init__(self, path: str | Path, cause: BaseException) -> None:
+        said = (str(cause).strip().splitlines() or [""])[0][:200] or type(cause).__name__
+        self.path = str(path)
+        self.reason = (
+            f"there is not enough memory to load it; the file may be fine. Free some, or have the model calibrated "
+            f"with fewer members: {said}"
+        )
+        super().__init__(f"{path}: {self.reason}")
+
+
+class UnusableDevice(ModelError):
+    """A device that networks do not run on, or that torch cannot reach."""
 
 
 class InvalidInput(ModelError):

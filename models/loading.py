@@ -16,9 +16,11 @@ from dubio.models.checkpoint.data_record import Division
 from dubio.models.checkpoint.file import Checkpoint
 from dubio.models.checkpoint.schema import KEY, Metadata
 from dubio.models.checkpoint.state_dict import sha256
-from dubio.models.errors import ModelError, UnreadableCheckpoint
+from dubio.models.device import usable
+from dubio.models.errors import ModelError, NotEnoughMemory, UnreadableCheckpoint
 from dubio.models.inputs import encoding
 from dubio.models.inputs.spec import InputSpec
+from dubio.models.memory import exhausted
 from dubio.models.predictor import Predictor
 from dubio.models.spec import CommitteeSpec, Provenance, SiteSpec
 from dubio.uncertainty import Calibration
@@ -44,13 +46,17 @@ def load(
 
     Raises:
         UnreadableCheckpoint: If the file is missing, damaged or refused, or its parts do not belong together.
-        RuntimeError: If torch cannot use the device.
+        UnusableDevice: If networks cannot run on the device.
+        NotEnoughMemory: If there is no memory left for the model.
     """
-    place = torch.empty(0, device=device).device  # a device that is not there is not the file's fault
-    read = file.read(path)
+    place = usable(device)  # a device that is not there is not the file's fault
     try:
-        return _assemble(read, place, trusted, strategy)
-    except ModelError as error:
+        return _assemble(file.read(path), place, trusted, strategy)
+    except Exception as error:
+        if (cause := exhausted(error)) is not None:  # and neither is memory
+            raise NotEnoughMemory(path, cause) from error
+        if isinstance(error, UnreadableCheckpoint) or not isinstance(error, ModelError):
+            raise
         raise UnreadableCheckpoint(path, str(error)) from error
 
 

@@ -221,7 +221,7 @@ class Model(ABC, Generic[Pass]):
             forwarded = self.forward(encoded)
             label_B, probs_BC = self.classify(forwarded)
             encoding.refuse_overflow(self.input, raw, probs_BC)
-            prediction = Prediction(0, label_B.cpu().numpy(), probs_BC.cpu().numpy(), monte_carlo=None, flags=None)
+            prediction = Prediction(0, label_B.cpu().numpy(), _float32(probs_BC), monte_carlo=None, flags=None)
             if work == Work.DETERMINISTIC:
                 return prediction
             sampled = self.sample_adaptively(encoded, forwarded) if auto else self.sample(encoded, forwarded, count)
@@ -278,9 +278,14 @@ def _flags(input_spec: InputSpec, raw: Tensor, sampled: Sampled) -> Flags:
 def _monte_carlo(summary: Summary) -> MonteCarlo:
     return MonteCarlo(
         label=summary.mean_BC.argmax(-1).cpu().numpy(),
-        mean=summary.mean_BC.cpu().numpy(),
-        std=summary.std_BC.cpu().numpy(),
-        predictive_entropy=summary.predictive_entropy_B.cpu().numpy(),
-        expected_entropy=summary.expected_entropy_B.cpu().numpy(),
-        mutual_information=summary.mutual_information_B.cpu().numpy(),
+        mean=_float32(summary.mean_BC),
+        std=_float32(summary.std_BC),
+        predictive_entropy=_float32(summary.predictive_entropy_B),
+        expected_entropy=_float32(summary.expected_entropy_B),
+        mutual_information=_float32(summary.mutual_information_B),
     )
+
+
+def _float32(x: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = x.float().cpu().numpy()
+    return array

@@ -20,6 +20,7 @@ from dubio.uncertainty.detection.conformal import JointCalibration
 from dubio.uncertainty.detection.detector import Verdict
 from dubio.uncertainty.detection.measures import softmax
 from dubio.uncertainty.errors import NotFitted
+from dubio.uncertainty.precision import single
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Predictor(Model[DeterministicPass]):
             UncertaintyError: If the network has no dropout, or cannot be sampled faithfully.
             InvalidInput: If the network gives another number of logits than there are classes.
         """
-        example = encoding.blank(input_spec, device=_device(network))
+        example = encoding.blank(input_spec, **encoding.place(network))
         committee = Committee(
             network,
             example,
@@ -130,12 +131,12 @@ class Predictor(Model[DeterministicPass]):
             return self.forward(self.encode(encoding.check(self.input, x)))
 
     def member_logits(self, x: encoding.Inputs) -> Tensor:
-        """The members' logits ``[K, B, C]`` of raw inputs, before any temperature.
+        """The members' logits ``[K, B, C]`` of raw inputs, in single precision at least, before any temperature.
 
         Raises:
             InvalidInput: As `predict`.
         """
-        return self.committee(self.encode(encoding.check(self.input, x)))
+        return single(self.committee(self.encode(encoding.check(self.input, x))))
 
     @property
     def no_promise(self) -> str | None:
@@ -146,7 +147,7 @@ class Predictor(Model[DeterministicPass]):
 
     def forward(self, x: Tensor) -> DeterministicPass:
         logits_BC, features_BF = self.tap(x)
-        return DeterministicPass(x.flatten(1).float(), logits_BC, features_BF)
+        return DeterministicPass(x.flatten(1), logits_BC, features_BF)
 
     def classify(self, forwarded: DeterministicPass) -> tuple[Tensor, Tensor]:
         logits_BC = forwarded.logits_BC
@@ -154,7 +155,7 @@ class Predictor(Model[DeterministicPass]):
 
     def member_probs(self, x: Tensor, count: int, first: int = 0) -> Tensor:
         """The probabilities ``[K, B, C]`` that so many members from a first one on give encoded inputs."""
-        return softmax(self.committee(x, count, first) / self.temperature.mc)
+        return softmax(single(self.committee(x, count, first)) / self.temperature.mc)
 
     def judge(self, outputs: Outputs) -> Verdict:
         """The detector's verdict on the outputs of the whole committee.
@@ -216,7 +217,7 @@ class Predictor(Model[DeterministicPass]):
 
     @cached_property
     def _encoder(self) -> Callable[[Tensor], Tensor]:
-        return encoding.encoder(self.input, _device(self.network))
+        return encoding.encoder(self.input, **encoding.place(self.network))
 
 
 def describe_promise(
@@ -234,7 +235,3 @@ def describe_promise(
             f"{1 - calibration.delta:.0%}; how many strangers are caught is not promised"
         ),
     }
-
-
-def _device(network: nn.Module) -> torch.device:
-    return next(network.parameters()).device

@@ -21,6 +21,7 @@ from dubio.models.networks.timm_net import TimmNet
 from dubio.models.networks.transformer import TransformerNet
 from dubio.models.spec import NetworkSpec
 
+PRECISIONS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 NETWORKS: dict[str, type[nn.Module]] = {
     f"dubio.models.{network.__name__}": network
     for network in (MLP, ConvNet, ResNet, RecurrentNet, TransformerNet, DropConnectMLP, TextCNN, TimmNet)
@@ -58,6 +59,7 @@ def outline(spec: NetworkSpec, weights: Mapping[str, Tensor], trusted: Sequence[
         raise
     except Exception as error:
         raise ModelError(f"`network.init_args` do not build {spec.class_path}: {error}") from error
+    _set_precision(network, weights)
     _check_tensors(network, weights)
     return network.eval()
 
@@ -68,6 +70,7 @@ def build(spec: NetworkSpec, weights: Mapping[str, Tensor], trusted: Sequence[st
     # Layers draw initial weights, which are then replaced: the caller's random numbers stay as they were.
     with torch.random.fork_rng(devices=[]):
         network = _resolve(spec.class_path, trusted)(**spec.init_args)
+    _set_precision(network, weights)
     network.load_state_dict(weights)
     return network.eval().requires_grad_(False)
 
@@ -103,6 +106,13 @@ def _check_arguments(network_class: type[nn.Module], spec: NetworkSpec) -> None:
         raise ModelError(
             f"`network.init_args` has the unknown keys {unknown}; {spec.class_path} takes {list(parameters)}."
         )
+
+
+def _set_precision(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Let the network compute in the precision that it was trained in, where that is one for all weights."""
+    precisions = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
+    if len(precisions) == 1 and precisions <= PRECISIONS:
+        network.to(dtype=precisions.pop())
 
 
 def _check_tensors(network: nn.Module, weights: Mapping[str, Tensor]) -> None:

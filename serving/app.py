@@ -20,6 +20,7 @@ from dubio.serving.http import auth, problem_details
 from dubio.serving.http.api_keys import ApiKeys, Scope
 from dubio.serving.http.middleware import AuthMiddleware, FastPath, Observer
 from dubio.serving.lifecycle import Lifecycle
+from dubio.serving.repository import heap
 from dubio.serving.repository.repository import ModelRepository, ModelSource
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
@@ -132,10 +133,7 @@ def create_app(
         watching: asyncio.Task[None] | None = None
         try:
             await executor.submit(repository.load)
-            # torch alone is half a million objects: a full collection would stop the service for a quarter of a second
-            # every few thousand requests, and find nothing among what lives as long as the process.
-            gc.collect()
-            gc.freeze()
+            heap.freeze()
             if settings.model_control == "poll":
                 watching = asyncio.create_task(repository.watch(settings.poll_seconds))
             yield

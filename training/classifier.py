@@ -214,7 +214,7 @@ def check_fit(network: nn.Module, data: TensorDataModule) -> None:
     Raises:
         NetworkMismatch: If it does not take the data's shape, or does not give one logit a class.
     """
-    blank = encoding.blank(data.input, rows=2)
+    blank = encoding.blank(data.input, rows=2, **encoding.place(network))
     try:
         with torch.no_grad(), eval_mode(network):
             logits_BC = network(blank)

@@ -17,6 +17,8 @@ from dubio.uncertainty.execution import cuda_graph, masks, strategies
 from dubio.uncertainty.execution.autotune import autotune
 from dubio.uncertainty.execution.fallback import Fallbacks
 from dubio.uncertainty.execution.flops import work_before_first_site
+from dubio.uncertainty.magnitude import magnitude
+from dubio.uncertainty.precision import single
 from dubio.uncertainty.report import Report
 
 MAX_SAMPLES = 4096
@@ -194,9 +196,9 @@ class Committee:
 
         Returns:
             The softmax of each member's logits, averaged over all K members, ``[B, C]``; and its standard deviation
-            over them with divisor K (``correction=0``), ``[B, C]``.
+            over them with divisor K (``correction=0``), ``[B, C]``; both in single precision at least.
         """
-        probs_KBC = self(x).softmax(-1)
+        probs_KBC = single(self(x)).softmax(-1)
         mean_BC = probs_KBC.mean(0)
         return Moments(mean_BC, (probs_KBC - mean_BC).square().mean(0).sqrt())  # `std` warns of an empty batch
 
@@ -204,8 +206,9 @@ class Committee:
         """Refuse a committee whose members agree up to rounding, on the example as on noise."""
         logits_KBC = self(torch.cat([row, noise_like(row)]))
         # Not to the last bit: equal rows of one matrix product may round differently.
-        rounding = 16 * torch.finfo(logits_KBC.dtype).eps * logits_KBC.abs().amax()
-        if bool(((logits_KBC - logits_KBC[:1]).abs() <= rounding).all()):
+        rounding = 16 * torch.finfo(logits_KBC.dtype).eps
+        first_KBC = logits_KBC[:1].expand_as(logits_KBC)
+        if torch.allclose(logits_KBC, first_KBC, rtol=rounding, atol=rounding * magnitude(logits_KBC)):
             raise NoDropoutFound(
                 f"All {self.num_samples} members gave the same logits, so their standard deviation would be 0. "
                 f"Sites found: {', '.join(map(str, self.sites))}. "

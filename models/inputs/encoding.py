@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from dubio.models.errors import InvalidInput
 from dubio.models.inputs import frame
@@ -70,37 +70,62 @@ class Normalisation:
     Attributes:
         mean: ``[C, 1, ...]``, to be broadcast over raw inputs ``[B, C, ...]``.
         std: Like ``mean``.
+        dtype: Of the results.
     """
 
     mean: Tensor
     std: Tensor
+    dtype: torch.dtype = torch.float32
 
     @classmethod
-    def of(cls, spec: InputSpec, device: torch.device | str = "cpu") -> Normalisation:
+    def of(
+        cls, spec: InputSpec, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> Normalisation:
         """As the spec says, on the device that serves."""
         trailing = (-1, *([1] * (len(spec.shape) - 1)))
         mean, std = (torch.tensor(values, dtype=torch.float32, device=device) for values in (spec.mean, spec.std))
-        return cls(mean.view(trailing), std.view(trailing))
+        return cls(mean.view(trailing), std.view(trailing), dtype)
 
     def __call__(self, raw: Tensor) -> Tensor:
         """What the network eats of raw inputs ``[B, *shape]``."""
-        return (raw.to(self.mean.device) - self.mean) / self.std
+        return ((raw.to(self.mean.device) - self.mean) / self.std).to(self.dtype)
 
 
-def encoder(spec: InputSpec, device: torch.device | str = "cpu") -> Callable[[Tensor], Tensor]:
+class Place(TypedDict):
+    """Where a network's inputs belong, and in which precision."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+
+def place(network: nn.Module) -> Place:
+    """Where the network's own numbers are; in single precision if it has none."""
+    tensors = [*network.parameters(), *network.buffers()]
+    floats = [tensor.dtype for tensor in tensors if tensor.is_floating_point()]
+    return {
+        "device": tensors[0].device if tensors else torch.device("cpu"),
+        "dtype": floats[0] if floats else torch.float32,
+    }
+
+
+def encoder(
+    spec: InputSpec, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Callable[[Tensor], Tensor]:
     """What makes of raw inputs ``[B, *shape]`` what the network eats: normalised numbers, or tokens ``[B, L]``."""
     if spec.kind == "text":
         return lambda raw: raw.to(device, torch.int64)
-    return Normalisation.of(spec, device)
+    return Normalisation.of(spec, device, dtype)
 
 
-def blank(spec: InputSpec, rows: int = 1, device: torch.device | str = "cpu") -> Tensor:
+def blank(
+    spec: InputSpec, rows: int = 1, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Encoded inputs ``[rows, *shape]`` to try a network with: the mean of the training rows, or one token after the
     other."""
     if spec.kind == "text":
         tokens_L = torch.arange(math.prod(spec.shape), device=device) % (int(spec.high) + 1)
         return tokens_L.expand(rows, -1)
-    return torch.zeros((rows, *spec.shape), device=device)
+    return torch.zeros((rows, *spec.shape), device=device, dtype=dtype)
 
 
 def noise(spec: InputSpec, rows: int, seed: int = 0) -> Tensor:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from dubio import models
 from dubio.models import Ensemble, Predictor
-from dubio.models.errors import UnreadableCheckpoint
+from dubio.models.device import usable
+from dubio.models.errors import NotEnoughMemory, UnreadableCheckpoint
+from dubio.models.memory import exhausted
 from dubio.serving.errors import UnusableDevice
 from dubio.serving.repository.registry import ServedModel
 from dubio.serving.repository.selftest import check
@@ -36,15 +36,12 @@ class Loader:
         """Put a tensor on the device.
 
         Raises:
-            UnusableDevice: Torch cannot.
+            UnusableDevice: Torch cannot, or no network runs there.
         """
         try:
-            torch.empty(1, device=self.device)
-        except (RuntimeError, AssertionError) as error:  # unknown to torch, not built in, or not there
-            raise UnusableDevice(
-                f"Expected `device` to be one that torch can use here, such as cpu, but got {self.device!r}: "
-                f"{str(error).splitlines()[0]}"
-            ) from error
+            usable(self.device)
+        except models.errors.UnusableDevice as error:
+            raise UnusableDevice(str(error)) from error
 
     def load(self, source: ModelSource) -> ServedModel:
         """Load, check and warm up one version of a model.
@@ -53,7 +50,16 @@ class Loader:
             UnreadableCheckpoint: A file is missing, damaged, hostile, incomplete or not a Dubio checkpoint.
             MismatchedCheckpoints: Several checkpoints cannot be one ensemble.
             SelfTestFailed: The model's trial predictions cannot be trusted.
+            NotEnoughMemory: There is none left for the model or for its trial predictions.
         """
+        try:
+            return self._load(source)
+        except Exception as error:
+            if (cause := exhausted(error)) is not None:
+                raise NotEnoughMemory(source.path, cause) from error
+            raise
+
+    def _load(self, source: ModelSource) -> ServedModel:
         predictors = [self._read(path, source.root) for path in source.paths]
         predictor = predictors[0] if len(predictors) == 1 else Ensemble.build(predictors)
         check(source.name, predictor)

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dubio.models.errors import UnreadableCheckpoint
+from dubio.models.errors import NotEnoughMemory, UnreadableCheckpoint
 from dubio.serving.errors import InvalidModelSource, LoadFailed, UnknownModel
 from dubio.serving.repository.directory import ModelDirectory
 from dubio.serving.repository.loader import Loader
 from dubio.serving.repository.registry import Key, Registry
+from dubio.serving.repository.retries import Retries
 from dubio.serving.repository.source import ModelSource, Stamp, is_name
 
 Control = Literal["none", "poll", "explicit"]
@@ -46,6 +47,7 @@ class Reconciler:
         self.wanted = len(self.named)
         # Stamps that the last look found and that are not served; None stands for files that were gone.
         self._seen: dict[Key, Stamp | None] = {}
+        self._retries = Retries()
         self._complaint = ""
 
     def sources(self) -> list[ModelSource]:
@@ -114,7 +116,10 @@ class Reconciler:
         return sources
 
     def look(self) -> None:
-        """Load and unload what changed on disk since the last look, and has not changed between the two."""
+        """Load and unload what changed on disk since the last look, and has not changed between the two.
+
+        What could not be loaded for want of memory, say, is tried again; see `Retries`.
+        """
         try:
             sources = self.sources()
         except OSError as error:
@@ -135,6 +140,8 @@ class Reconciler:
             stamp = source.stamp()
             if stamp is None or stamp == self.registry.stamp(key):
                 self._seen.pop(key, None)
+                if stamp is not None and self._retries.due(key):
+                    _warn(source, self._attempt(source))
             elif self._unchanged(key, stamp):
                 _warn(source, self._attempt(source))
 
@@ -154,13 +161,16 @@ class Reconciler:
         try:
             model = self.loader.load(source)
         except Exception as error:  # whatever a file can do; what serves goes on
+            self._retries.failed(source.key, error)
             self.registry.failed(source.key, stamp, _reason(error))
             return error
+        self._retries.forget(source.key)
         self.registry.loaded(model, stamp)
         _log.info("Loaded model %s version %s in %.1f s.", *source.key, time.monotonic() - began)
         return None
 
     def _forget(self, key: Key) -> None:
+        self._retries.forget(key)
         self.registry.forget(key)
         _log.info("Unloaded model %s version %s, which is not in the repository any more.", *key)
 
@@ -178,5 +188,6 @@ def _warn(source: ModelSource, error: Exception | None) -> None:
 
 def _reason(error: Exception) -> str:
     """Why a model cannot be served, without the paths of this machine."""
-    text = error.reason if isinstance(error, UnreadableCheckpoint) else str(error) or type(error).__name__
+    known = isinstance(error, UnreadableCheckpoint | NotEnoughMemory)
+    text = error.reason if known else str(error) or type(error).__name__
     return " ".join(text.split())[:_LONGEST_REASON]

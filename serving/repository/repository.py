@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dubio.models.errors import did_you_mean
 from dubio.serving.errors import InvalidModelSource, NotReady, UnknownModel
+from dubio.serving.repository import heap
 from dubio.serving.repository.loader import Loader
 from dubio.serving.repository.reconciler import Control, Reconciler
 from dubio.serving.repository.registry import ModelState, Registry, ServedModel, State
@@ -86,7 +87,7 @@ class ModelRepository:
             UnknownModel: Nobody named such a model, and none lies in the directory.
             LoadFailed: A version cannot be served.
         """
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._reconciler.load, name)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._change, self._reconciler.load, name)
 
     async def unload_model(self, name: str) -> None:
         """Take all versions of a model out of service; requests that have begun are answered.
@@ -94,11 +95,20 @@ class ModelRepository:
         Raises:
             UnknownModel: There is no such model.
         """
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._reconciler.unload, name)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._change, self._reconciler.unload, name)
 
     async def look(self) -> None:
         """Load and unload what changed on disk since the last look, and has not changed between the two."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._reconciler.look)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._change, self._reconciler.look)
+
+    def _change(self, change: Callable[..., None], *args: str) -> None:
+        """Load or unload, in the thread for it, and let go of what was served and is not any more."""
+        before = {id(model) for model in self.all_versions()}
+        try:
+            change(*args)
+        finally:
+            if before - {id(model) for model in self.all_versions()}:
+                heap.refreeze()
 
     async def watch(self, seconds: float) -> None:
         """Look every so many seconds, until cancelled."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from dubio.models import MLP, ConvNet, InputSpec, NetworkSpec, Predictor, Provenance, RecurrentNet, load, save
 from dubio.models.checkpoint.schema import KEY
 from dubio.models.checkpoint.state_dict import sha256
-from dubio.models.errors import ModelError, UnreadableCheckpoint
+from dubio.models.errors import ModelError, UnreadableCheckpoint, UnusableDevice
 from dubio.models.loading import check_cost
 from dubio.models.spec import CommitteeSpec, SiteSpec
 from dubio.uncertainty import AdaptiveSampling, Detector
@@ -138,8 +138,14 @@ def test_a_loaded_predictor_does_not_change_with_its_file(loaded: Predictor, mod
 
 
 def test_a_device_that_is_not_there_is_not_blamed_on_the_file(saved: Path):
-    with pytest.raises(RuntimeError, match="nowhere"):
-        load(saved, device="nowhere")
+    for device in ("nowhere", "cuda:99"):
+        with pytest.raises(UnusableDevice, match=f"that torch can use here, such as cpu, but got '{device}'"):
+            load(saved, device=device)
+
+
+def test_a_device_without_numbers_is_refused(saved: Path):
+    with pytest.raises(UnusableDevice, match="Expected `device` to be cpu, cuda or cuda:N, but got 'meta'"):
+        load(saved, device="meta")
 
 
 ACME = """

@@ -151,7 +151,7 @@ def test_a_stage_without_its_ranks_is_refused(ranks: object, edit: Edit):
         ("neighbours", "bank_NF", lambda bank: bank[:, :-1]),
         ("neighbours", "bank_NF", lambda bank: bank[:0]),
         ("neighbours", "bank_NF", lambda bank: bank.int()),
-        ("neighbours", "bank_NF", lambda bank: bank.double()),
+        ("neighbours", "bank_NF", lambda bank: bank.float()),
         ("neighbours", "bank_NF", lambda bank: bank * math.inf),
         ("neighbours", "bank_NF", lambda bank: torch.zeros(1, 1).expand(2**30, 2**30)),
         ("relative_mahalanobis", "mean_F", lambda mean: mean[:-1]),

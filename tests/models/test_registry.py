@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,10 @@ from torch import nn
 
 from dubio.models import MLP, ConvNet, NetworkSpec, registry
 from dubio.models.errors import ModelError
+from dubio.models.registry import NETWORKS
+from dubio.uncertainty import Committee, FeatureTap
+from dubio.uncertainty.dropout.audit import audit
+from dubio.uncertainty.execution import fx_trace
 
 SMALL: dict[str, Any] = {"in_features": 4, "widths": [3], "num_classes": 2, "rates": [0.5]}
 
@@ -183,3 +189,48 @@ def test_an_outline_takes_no_memory():
     outline = registry.outline(_spec(**SMALL), _weights(**SMALL))
     assert {parameter.device.type for parameter in outline.parameters()} == {"meta"}
     assert not outline.training
+
+
+TINY: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
+    "MLP": ({"in_features": 6, "widths": [5], "rates": [0.5]}, (6,)),
+    "ConvNet": ({"image_size": 8, "widths": [4], "rates": [0.2], "dense": 8}, (1, 8, 8)),
+    "ResNet": ({"widths": [4, 6], "blocks": 1}, (1, 8, 8)),
+    "RecurrentNet": ({"features": 8, "width": 6}, (5, 8)),
+    "TransformerNet": ({"features": 8, "length": 5, "width": 8, "layers": 1, "heads": 2, "feedforward": 16}, (5, 8)),
+    "DropConnectMLP": ({"in_features": 6, "widths": [5], "rates": [0.5]}, (6,)),
+    "TextCNN": ({"vocabulary": 9, "features": 6, "width": 5}, (5,)),
+    "TimmNet": ({"architecture": "resnet10t", "in_channels": 1}, (1, 32, 32)),
+}
+
+
+@pytest.fixture(scope="module")
+def traced_before() -> None:
+    """The first trace imports parts of torch that leave an exception behind, and with it whoever asked."""
+    network = MLP(in_features=4, widths=[3], rates=[0.5]).eval()
+    plan = audit(network, torch.zeros(1, 4))
+    with torch.inference_mode():
+        fx_trace.trace(plan, torch.zeros(1, 4), [torch.ones(2, 3)])
+
+
+@pytest.mark.usefixtures("traced_before")
+@pytest.mark.parametrize("name", [path.rpartition(".")[2] for path in NETWORKS])
+@pytest.mark.parametrize("wanted", [None, "traced", "loop"])
+def test_the_last_who_uses_a_network_takes_it_along(name: str, wanted: str | None):
+    """No reference cycle holds the parameters: the collector may come late, or have been told to pass them over."""
+    if name == "TimmNet":
+        pytest.importorskip("timm")
+    arguments, shape = TINY[name]
+    network = NETWORKS[f"dubio.models.{name}"](**arguments, num_classes=3).eval().requires_grad_(False)
+    x = torch.arange(5).expand(1, -1) if name == "TextCNN" else torch.randn(1, *shape)
+    held = [weakref.ref(tensor) for tensor in (*network.parameters(), *network.buffers())]
+    strategy = None if wanted == "traced" and name in {"MLP", "ConvNet"} else wanted  # chains are not traced
+    gc.disable()
+    try:
+        committee = Committee(network, x, 4, measure_seconds=0.3, strategy=strategy)
+        tap = FeatureTap(network, x)
+        assert committee(x).shape == (4, 1, 3)
+        assert tap(x)[0].shape == (1, 3)
+        del committee, tap, network
+        assert [each() for each in held if each() is not None] == []
+    finally:
+        gc.enable()

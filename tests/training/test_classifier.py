@@ -97,6 +97,11 @@ def test_checking_changes_neither_modes_nor_weights(digits: Digits):
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_network_of_another_precision_is_tried_in_it(digits: Digits, dtype: torch.dtype):
+    check_fit(ConvNet(image_size=8, widths=[4], rates=[0.2], dense=8).to(dtype), digits)
+
+
 def test_weight_decay_spares_biases_and_normalisation():
     network = ConvNet(image_size=8, widths=[4], rates=[0.2], dense=8)
     optimizer = Classifier(network, optimizer=partial(AdamW, weight_decay=0.1)).configure_optimizers()

@@ -13,6 +13,7 @@ from dubio.models.inputs import encoding
 from dubio.training.classifier import eval_mode
 from dubio.training.data.module import TensorDataModule
 from dubio.training.data.splits import SplitName
+from dubio.uncertainty.precision import single
 
 BATCH = 500
 
@@ -20,10 +21,11 @@ BATCH = 500
 def logits(network: nn.Module, data: TensorDataModule, split: SplitName) -> tuple[Tensor, Tensor]:
     """The eval-mode logits of a split and its labels; the network's modes are as before afterwards."""
     raw, labels = data.raw(split)
-    encoded = encoding.encoder(data.input)(raw)
-    device = next(network.parameters()).device
+    place = encoding.place(network)
+    encoded = encoding.encoder(data.input, dtype=place["dtype"])(raw)
     with torch.inference_mode(), eval_mode(network):
-        return torch.cat([network(batch.to(device)).cpu() for batch in encoded.split(BATCH)]), labels
+        batches = encoded.split(BATCH)
+        return torch.cat([single(network(batch.to(place["device"]))).cpu() for batch in batches]), labels
 
 
 class Curves(Callback):

@@ -116,7 +116,7 @@ class WithDropout(MeasuredFit):
     def measure(self, network: nn.Module) -> dict[str, Quality]:
         settings = self.settings.calibration
         raw, labels_B = self.datamodule.raw("test")
-        encoded = encoding.encoder(self.datamodule.input)(raw)
+        encoded = encoding.encoder(self.datamodule.input, **encoding.place(network))(raw)
         committee = Committee(
             network,
             encoded[:1],
@@ -125,7 +125,7 @@ class WithDropout(MeasuredFit):
             sites=settings.mc_sites,
             rates=settings.mc_rates,
         )
-        mean_BC = torch.cat([committee(batch).softmax(-1).mean(0) for batch in encoded.split(BATCH)])
+        mean_BC = torch.cat([committee.predictive_moments(batch).mean for batch in encoded.split(BATCH)])
         answer = f"mean of {settings.num_samples} members"
         return {**super().measure(network), answer: Quality.of(mean_BC, labels_B)}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from dubio.uncertainty.detection.outputs import DeterministicPass, Outputs
 from dubio.uncertainty.detection.scores import UNFAMILIAR, Score
-from dubio.uncertainty.errors import CalibrationSetTooSmall
+from dubio.uncertainty.errors import CalibrationSetTooSmall, UncertaintyError
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class NearestNeighbours(Score):
     """Distance to the k-th nearest training row among L2-normalised penultimate features.
 
     Attributes:
-        bank_NF: L2-normalised features of training rows.
+        bank_NF: L2-normalised features of training rows, float64.
         k: Which neighbour; 50 is the paper's and OpenOOD's default.
 
     Source: Sun 2022.
@@ -31,7 +32,12 @@ class NearestNeighbours(Score):
     k: int
 
     def __post_init__(self) -> None:
-        """Refuse a k that the bank cannot serve."""
+        """Refuse a bank that was rounded, and a k that it cannot serve."""
+        if self.bank_NF.dtype != torch.float64:
+            raise UncertaintyError(
+                f"Expected the bank of the nearest-neighbour score in float64, but got {self.bank_NF.dtype}; calibrate "
+                "again."
+            )
         if not 1 <= self.k <= len(self.bank_NF):
             raise CalibrationSetTooSmall(
                 f"Expected at least k = {self.k} training rows for the nearest-neighbour score, but got "
@@ -54,14 +60,23 @@ class NearestNeighbours(Score):
         return cls(_normalise(features_NF), k)
 
     def score(self, outputs: Outputs) -> Tensor:
-        """Distance to the k-th neighbour, ``[B]``, in [0, 2]."""
-        # Unit vectors: |a - b|^2 = 2 - 2 a.b, so the k-th smallest distance is the k-th largest cosine.
-        cosine_BN = _normalise(outputs.deterministic.features()) @ self.bank_NF.T
-        kth_B = cosine_BN.topk(self.k, dim=-1).values[:, -1]
-        return (2 - 2 * kth_B).clamp(min=0).sqrt()
+        """Distance to the k-th neighbour, ``[B]`` in float64, in [0, 2]."""
+        features_BF = _normalise(outputs.deterministic.features())
+        # |a - b|^2 = |a|^2 - 2 (a.b - |b|^2 / 2) finds the neighbour in one product, but does not say how near it is:
+        # what cancels are the digits of small distances, and a difference keeps them.
+        closeness_BN = torch.addmm(self._minus_half_squares, features_BF, self.bank_NF.T)
+        kth_B = closeness_BN.topk(self.k, dim=-1).indices[:, -1]
+        distance_B: Tensor = torch.linalg.vector_norm(features_BF - self.bank_NF[kth_B], dim=-1)
+        return distance_B
+
+    @cached_property
+    def _minus_half_squares(self) -> Tensor:
+        """-|b|^2 / 2 of every row, ``[N]``: 1/2 but for rows of zeros, which stay zeros."""
+        return self.bank_NF.square().sum(-1) / -2
 
 
 def _normalise(features: Tensor) -> Tensor:
+    features = features.double()
     # Dividing by the largest entry first keeps the sum of squares of a far-out row from overflowing.
     largest = features.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(features.dtype).tiny)
     return torch.nn.functional.normalize(features / largest, dim=-1)

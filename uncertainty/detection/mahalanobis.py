@@ -30,7 +30,7 @@ class InputMahalanobis(Score):
     strangers from the data at all.
 
     Attributes:
-        mean_F: Mean of the rows.
+        mean_F: Mean of the rows, float64: rows may lie far from 0 and close together.
         whitening_FF: W with W W^T = Sigma^-1.
     """
 
@@ -62,11 +62,11 @@ class InputMahalanobis(Score):
             raise CalibrationSetTooSmall(f"Expected at least 2 rows for a Mahalanobis score, but got {n}.")
         rows = train.inputs_BF.double()
         mean_F = rows.mean(0)
-        return cls(mean_F.float(), _whitening(rows - mean_F, shrinkage).float())
+        return cls(mean_F, _whitening(rows - mean_F, shrinkage).float())
 
     def score(self, outputs: Outputs) -> Tensor:
         """Squared distance, ``[B]`` in float64."""
-        centred_BF = outputs.deterministic.inputs_BF - self.mean_F
+        centred_BF = _centred(outputs.deterministic.inputs_BF, self.mean_F)
         return (centred_BF @ self.whitening_FF).double().square().sum(-1)
 
     def discount(self, rank_B: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class RelativeMahalanobis(Score):
     MD_c uses the class means and one covariance shared by the classes, MD_0 the mean and covariance of all rows.
 
     Attributes:
-        mean_F: Mean of all rows.
+        mean_F: Mean of all rows, float64.
         class_means_CF: Class means, less ``mean_F``, whitened.
         class_whitening_FF: W with W W^T = inverse of the shared covariance.
         whitening_FF: W for the covariance of all rows.
@@ -129,7 +129,7 @@ class RelativeMahalanobis(Score):
         means_CF.index_add_(0, index_N, centred).div_(counts_C[:, None])
         class_whitening_FF = _whitening(centred - means_CF[index_N], shrinkage)
         return cls(
-            mean_F.float(),
+            mean_F,
             (means_CF @ class_whitening_FF).float(),
             class_whitening_FF.float(),
             _whitening(centred, shrinkage).float(),
@@ -137,12 +137,17 @@ class RelativeMahalanobis(Score):
 
     def score(self, outputs: Outputs) -> Tensor:
         """Relative squared distance, ``[B]`` in float64; negative inside the classes."""
-        centred_BF = outputs.deterministic.features() - self.mean_F
+        centred_BF = _centred(outputs.deterministic.features(), self.mean_F)
         differences_BCF = (centred_BF @ self.class_whitening_FF).unsqueeze(1) - self.class_means_CF
         # Both terms grow with the square of the input and are subtracted: that needs the longer type.
         to_classes_BC = differences_BCF.double().square().sum(-1)
         to_all_B = (centred_BF @ self.whitening_FF).double().square().sum(-1)
         return to_classes_BC.amin(-1) - to_all_B
+
+
+def _centred(rows_BF: Tensor, mean_F: Tensor) -> Tensor:
+    """Rows less their mean, subtracted in double precision, in single: what whitening takes."""
+    return (rows_BF.double() - mean_F).float()
 
 
 def _whitening(centred_NF: Tensor, shrinkage: float) -> Tensor:

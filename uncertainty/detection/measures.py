@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dubio.uncertainty.precision import single
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -33,16 +35,17 @@ class Summary:
 
 
 def softmax(logits_KBC: Tensor) -> Tensor:
-    """Probabilities ``[K, B, C]``, laid out class by class.
+    """Probabilities ``[K, B, C]`` in single precision at least, laid out class by class.
 
     torch's softmax over a short last axis is not vectorised; over the first axis it takes a tenth of the time, and so
     does what follows, which keeps the layout.
     """
-    return logits_KBC.movedim(-1, 0).contiguous().softmax(0).movedim(0, -1)
+    return single(logits_KBC).movedim(-1, 0).contiguous().softmax(0).movedim(0, -1)
 
 
 def summarise(probs_KBC: Tensor) -> Summary:
-    """All measures of the members' probabilities ``[K, B, C]`` in one pass."""
+    """All measures of the members' probabilities ``[K, B, C]`` in one pass, in single precision at least."""
+    probs_KBC = single(probs_KBC)
     mean_BC = probs_KBC.mean(0)
     # torch's own std warns about an empty batch.
     return _summary(mean_BC, (probs_KBC - mean_BC).square().mean(0), _entropy(probs_KBC).mean(0))

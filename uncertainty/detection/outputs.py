@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from dubio.uncertainty.detection.measures import Summary, summarise
 from dubio.uncertainty.errors import NoFeatures
+from dubio.uncertainty.precision import single
 
 
 @dataclass(frozen=True)
 class DeterministicPass:
-    """One eval-mode pass.
+    """One eval-mode pass, in single precision at least.
 
     Attributes:
         inputs_BF: What the network ate, flattened.
@@ -28,6 +29,12 @@ class DeterministicPass:
     inputs_BF: Tensor
     logits_BC: Tensor
     features_BF: Tensor | None
+
+    def __post_init__(self) -> None:
+        """Widen what a network in half precision gave, and the tokens that a text is."""
+        for name, value in vars(self).items():
+            if value is not None:
+                object.__setattr__(self, name, single(value))
 
     def features(self) -> Tensor:
         """The penultimate features.
@@ -93,7 +100,8 @@ _listening: ContextVar[list[Tensor] | None] = ContextVar("_listening", default=N
 class FeatureTap:
     """Reads the input of the head, the linear layer whose output is the network's.
 
-    The head gets one forward pre-hook, here and once; a pass through the tap is bit-identical to a plain one.
+    The head gets one forward pre-hook, which all taps of the network share; a pass through a tap is bit-identical to a
+    plain one.
 
     Args:
         network: In eval mode, ``[B, ...]`` to logits ``[B, C]``.
@@ -107,7 +115,9 @@ class FeatureTap:
         self._network = network
         self.head = _find_head(network, example_input)
         if self.head is not None:
-            network.get_submodule(self.head).register_forward_pre_hook(_listen, with_kwargs=True)
+            head = network.get_submodule(self.head)
+            if _listen not in head._forward_pre_hooks.values():
+                head.register_forward_pre_hook(_listen, with_kwargs=True)
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Deterministic logits ``[B, C]`` and features ``[B, F]`` (None without a head)."""

@@ -3,52 +3,70 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
+import torch
 from torch import Tensor
 
 from dubio.uncertainty.detection.measures import log_mean_softmax, negative_log_likelihood
 from dubio.uncertainty.errors import UncertaintyError
 
 LOW, HIGH = 0.05, 20.0
+# Below this a probability is 0 in single precision.
+SMALLEST = torch.finfo(torch.float32).smallest_normal * torch.finfo(torch.float32).eps
 
 
 def fit(logits_KBC: Tensor, labels_B: Tensor) -> float:
     """The temperature T in [0.05, 20] that minimises the negative log-likelihood of mean_K softmax(logits / T).
 
     The true class counts as (n + 1) / (n + 2) instead of 1, the others share the rest: n rows that are all right must
-    not make the probabilities infinitely sure.
+    not make the probabilities infinitely sure. A class that has no probability at any of these temperatures, because
+    the network masks it with -inf or -1e6, say, gets no share. A row whose true class is masked with -inf has the same
+    infinite loss at every T, so it counts for nothing.
 
     Args:
         logits_KBC: The members' logits; for a deterministic prediction K = 1.
         labels_B: True classes of held-out rows.
 
     Raises:
-        UncertaintyError: If there are no rows.
+        UncertaintyError: If there are no rows, or the network masks the true class of every one with -inf.
 
     Source: Guo 2017; the targets are those of Platt 1999.
     """
     if not len(labels_B):
         raise UncertaintyError("Expected at least one labelled row to fit a temperature, but got none.")
+    # What the highest temperature does not bring back, in single precision, none does.
+    hottest_BC = log_mean_softmax(logits_KBC.double() / HIGH)
+    possible_BC = hottest_BC > math.log(SMALLEST)
+    told_B = torch.isfinite(negative_log_likelihood(hottest_BC, labels_B))
+    if not bool(told_B.any()):
+        raise UncertaintyError(
+            f"Expected a row whose true class has a finite logit to fit a temperature, but those of all "
+            f"{len(labels_B)} rows have none; compare the classes that the network masks with the labels."
+        )
+    if not bool(told_B.all()):
+        logits_KBC, labels_B, possible_BC = logits_KBC[:, told_B], labels_B[told_B], possible_BC[told_B]
     # Golden-section search over log T: one dimension, no derivative, no step size to choose.
+    loss = partial(_loss, logits_KBC, labels_B, possible_BC)
     ratio = (math.sqrt(5) - 1) / 2
     low, high = math.log(LOW), math.log(HIGH)
     left, right = high - ratio * (high - low), low + ratio * (high - low)
-    at_left, at_right = _loss(logits_KBC, labels_B, left), _loss(logits_KBC, labels_B, right)
+    at_left, at_right = loss(left), loss(right)
     while high - low > 1e-4:
         if at_left < at_right:
             high, right, at_right = right, left, at_left
             left = high - ratio * (high - low)
-            at_left = _loss(logits_KBC, labels_B, left)
+            at_left = loss(left)
         else:
             low, left, at_left = left, right, at_right
             right = low + ratio * (high - low)
-            at_right = _loss(logits_KBC, labels_B, right)
+            at_right = loss(right)
     return math.exp((low + high) / 2)
 
 
-def _loss(logits_KBC: Tensor, labels_B: Tensor, log_temperature: float) -> float:
+def _loss(logits_KBC: Tensor, labels_B: Tensor, possible_BC: Tensor, log_temperature: float) -> float:
     log_mean_BC = log_mean_softmax(logits_KBC.double() / math.exp(log_temperature))
     nll_B = negative_log_likelihood(log_mean_BC, labels_B)
-    others_B = (-log_mean_BC.sum(-1) - nll_B) / max(1, log_mean_BC.shape[-1] - 1)
+    others_B = (-log_mean_BC.masked_fill(~possible_BC, 0).sum(-1) - nll_B) / (possible_BC.sum(-1) - 1).clamp(min=1)
     unsure = 1 / (len(labels_B) + 2)
     return float(((1 - unsure) * nll_B + unsure * others_B).mean())

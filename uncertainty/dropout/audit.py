@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from dubio.uncertainty.dropout import batch_axis
 from dubio.uncertainty.dropout.function_mode import Call
-from dubio.uncertainty.dropout.probe import SiteRecorder
+from dubio.uncertainty.dropout.probe import CompiledDropout, SiteRecorder
 from dubio.uncertainty.dropout.selection import Selection
 from dubio.uncertainty.dropout.sites import PlannedCall, Site
 from dubio.uncertainty.dropout.train_probe import TrainProbe, probe_train_mode
 from dubio.uncertainty.errors import NetworkInTrainingMode, NoDropoutFound, UnsupportedNetwork, UnsupportedSite
+from dubio.uncertainty.magnitude import magnitude
 
 ALL = Selection()
 
@@ -107,7 +108,9 @@ def audit(network: nn.Module, example_input: Tensor, selection: Selection = ALL)
         dtype=logits_of_pair.dtype,
         row_bytes=max(1, two.largest_output // 2),
         value_dependent=two.value_dependent or three.value_dependent,
-        left_out=tuple(name for name, p in trained.items() if p > 0 and name not in rates),
+        left_out=tuple(
+            name for name in (*(name for name, p in trained.items() if p > 0), *two.compiled) if name not in rates
+        ),
         notes=_notes(probed),
     )
 
@@ -136,7 +139,7 @@ def _probe(network: nn.Module, x: Tensor) -> tuple[Tensor, SiteRecorder]:
     with torch.inference_mode(mode=False):
         x = x.clone()  # a tensor made in inference mode would not count the writes into it
     version = x._version
-    with torch.inference_mode(), recorder:
+    with torch.inference_mode(), CompiledDropout(recorder), recorder:
         logits = network(x)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
         returned = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -193,7 +196,8 @@ def _rates(
 ) -> dict[str, float]:
     """The rate of each site to be sampled, by name."""
     kinds = {call.name: call.kind for call in recorder.calls if trained[call.name] > 0}
-    hidden = {name: probed.kinds[name] for name in probed.unseen}
+    compiled = recorder.compiled
+    hidden = {name: probed.kinds[name] for name in probed.unseen} | {name: kind for name, (kind, _) in compiled.items()}
     if not kinds and not hidden:
         raise NoDropoutFound(
             f"{type(network).__name__} has no dropout site with p > 0, so its samples would not vary and their "
@@ -201,6 +205,12 @@ def _rates(
         )
     selected, overridden = selection.selected(kinds | hidden), selection.overridden(kinds | hidden)
     for name, kind in hidden.items():
+        if name in selected and name in compiled:
+            raise UnsupportedSite(
+                f"dropout site {name!r} ({kind}, p={compiled[name][1]:g}) is called by code that torch.jit compiled, "
+                "so it cannot be sampled; hand over the network from before torch.jit.script or torch.jit.trace, or "
+                "leave the site out by `sites`."
+            )
         if name in selected:
             raise UnsupportedSite(
                 f"dropout site {name!r} ({kind}, p={probed.rates[name]:g}) is only called in train mode, so it "
@@ -249,12 +259,25 @@ def _check_fused(network: nn.Module, x: Tensor, recorded_BC: Tensor) -> None:
 
 def _alike(one: Tensor, other: Tensor) -> bool:
     tolerance = max(1e-3, 8 * torch.finfo(one.dtype).eps)
-    scale = float(one.abs().max().clamp(min=1))
-    return torch.allclose(one, other, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
+    return torch.allclose(one, other, rtol=tolerance, atol=tolerance * max(1.0, magnitude(one)), equal_nan=True)
 
 
 def _check_modules(network: nn.Module) -> None:
     for name, module in network.named_modules():
+        if "_orig_mod" in module._modules:
+            cure = f"set_submodule({name!r}, network.get_submodule({name!r})._orig_mod)" if name else "_orig_mod"
+            what = f"its module {name!r}" if name else "this one"
+            raise UnsupportedNetwork(
+                f"Expected a network that Python runs, but {what} was compiled by torch.compile, which a committee "
+                f"cannot look into; take the one from before: `network.{cure}`."
+            )
+        if module._compiled_call_impl is not None or hasattr(
+            getattr(module, "forward", None), "_torchdynamo_orig_callable"
+        ):
+            raise UnsupportedNetwork(
+                f"Expected a network that Python runs, but the call of {name or type(network).__name__!r} was compiled "
+                "by torch.compile, which a committee cannot look into; build the network without."
+            )
         if module.training:
             where = f"module {name or type(network).__name__!r} ({type(module).__name__})"
             raise NetworkInTrainingMode(f"{where} is in train mode; call network.eval() first.")

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dubio.uncertainty.dropout.function_mode import Call, DropoutMode
 
@@ -38,6 +39,8 @@ class SiteRecorder(DropoutMode):
         largest_output: Bytes of the largest result of any function.
         value_dependent: Whether values left torch, so that Python may have decided by them.
         random: Other random functions that were called, with their modules' names.
+        compiled: Kind and rate of dropout that compiled code calls by itself, by the name of the module that ran; see
+            `CompiledDropout`.
     """
 
     def __init__(self, network: nn.Module, poisoned: frozenset[str] = frozenset()) -> None:
@@ -46,6 +49,7 @@ class SiteRecorder(DropoutMode):
         self.largest_output = 0
         self.value_dependent = False
         self.random: list[tuple[str, str]] = []
+        self.compiled: dict[str, tuple[str, float]] = {}
         self._names = {id(module): name or type(network).__name__ for name, module in network.named_modules()}
         self._poisoned = poisoned
         self._counts: Counter[str] = Counter()
@@ -56,7 +60,7 @@ class SiteRecorder(DropoutMode):
         return sum(call.mask_numel for call in self.calls if call.p > 0)
 
     def drop(self, call: Call) -> Tensor:
-        name = self._where() + call.name
+        name = self.where() + call.name
         self._counts[name] += 1
         if self._counts[name] > 1:
             name = f"{name}#{self._counts[name]}"
@@ -66,7 +70,7 @@ class SiteRecorder(DropoutMode):
 
     def other(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in _RANDOM and kwargs.get("generator") is None:
-            self.random.append((self._where(), func.__name__))
+            self.random.append((self.where(), func.__name__))
         self.value_dependent |= func in VALUE_EXITS
         output = func(*args, **kwargs)
         for tensor in output if isinstance(output, tuple | list) else (output,):
@@ -77,7 +81,7 @@ class SiteRecorder(DropoutMode):
     def _measure(self, tensor: Tensor) -> None:
         self.largest_output = max(self.largest_output, tensor.numel() * tensor.element_size())
 
-    def _where(self) -> str:
+    def where(self) -> str:
         """The name of the innermost module of the network that is running."""
         frame = sys._getframe(1)
         while frame is not None:
@@ -86,3 +90,35 @@ class SiteRecorder(DropoutMode):
                 return self._names[id(owner)]
             frame = frame.f_back  # type: ignore[assignment]
         return "?"
+
+
+class CompiledDropout(TorchDispatchMode):
+    """Tells a recorder of dropout that it cannot meet: what torch.jit compiled calls no Python function.
+
+    The recorder lets none that it meets through, so whatever drops out and comes this far was called by compiled code.
+    To be entered in inference mode, where torch takes no operation apart before it comes here.
+
+    Args:
+        recorder: Of the same pass.
+    """
+
+    def __init__(self, recorder: SiteRecorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            bound = {each.name: each.default_value for each in func._schema.arguments}
+            bound.update(zip(bound, args, strict=False))
+            bound.update(kwargs or {})
+            # An LSTM drops out between its layers.
+            rates = [bound[name] for name in ("p", "dropout", "dropout_p") if isinstance(bound.get(name), float)]
+            if any(rates) and bound.get("num_layers", 2) > 1:
+                self._recorder.compiled[self._recorder.where()] = (func._schema.name.removeprefix("aten::"), rates[0])
+        return func(*args, **(kwargs or {}))

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
-from torch import Tensor, fx, ops
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch import Tensor, fx, nn, ops
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 from torch.overrides import TorchFunctionMode
 
 from dubio.uncertainty.dropout.audit import SamplingPlan
@@ -57,16 +59,51 @@ def trace(plan: SamplingPlan, x: Tensor, banks: Sequence[Tensor]) -> Graph:
     Raises:
         Exception: Whatever the network raises that cannot be traced (say, a branch on a tensor's value).
     """
-    with _one_at_a_time, _Sealed():
-        module = make_fx(lambda x: masked.vmap(plan, x, banks))(x)
+    # What torch traces with lives on in reference cycles: through these it holds the network, until they are emptied.
+    traced = [partial(masked.vmap, plan, banks=banks)]
+    tracers: list[Any] = []
+
+    def members(x: Tensor) -> Tensor:
+        mode = get_proxy_mode()
+        tracers.extend([mode.tracer] if mode is not None else [])
+        return traced[0](x)
+
+    try:
+        with _one_at_a_time, _Sealed():
+            module = make_fx(members)(x)
+    finally:
+        traced.clear()
+        for tracer in tracers:
+            _empty(tracer.root)
+            vars(tracer).clear()
     constants = _precompute_constants(module)
     _fuse_bias(module.graph, constants)
     _reuse_memory(module.graph, constants)
     module.graph.eliminate_dead_code()
     module.recompile()
-    # The class's own forward: nn.Module.__call__ would look for hooks at every prediction.
-    forward: Graph = module.forward
-    return forward
+    return _without_graph(module, constants)
+
+
+def _without_graph(module: fx.GraphModule, constants: dict[fx.Node, Tensor]) -> Graph:
+    """The generated code with the tensors that it reads, and nothing else.
+
+    The nodes of a graph refer to each other, and with the tensors that they hold they would live on until the garbage
+    collector comes, or for ever where it was told to leave alone what there was (`gc.freeze`).
+    """
+    read = {node.target for node in module.graph.nodes if node.op == "get_attr"}
+    tensors = SimpleNamespace(**{name: getattr(module, name) for name in read})
+    code = type(module).forward
+    constants.clear()
+    for node in module.graph.nodes:
+        node.meta.clear()
+    _empty(module)
+    return partial(code, tensors)
+
+
+def _empty(module: nn.Module) -> None:
+    """Let go of all that a module holds, which then is one no more."""
+    for held in (module._parameters, module._buffers, module._modules, vars(module)):
+        held.clear()
 
 
 def _precompute_constants(module: fx.GraphModule) -> dict[fx.Node, Tensor]:

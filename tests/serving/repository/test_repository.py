@@ -5,18 +5,22 @@ import gc
 import shutil
 import threading
 import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from dubio import models
-from dubio.models import Predictor
+from dubio.models import MLP, InputSpec, NetworkSpec, Predictor, RecurrentNet
 from dubio.models.errors import UnreadableCheckpoint
 from dubio.serving.errors import InvalidModelSource, NotReady, UnknownModel, UnusableDevice
+from dubio.serving.repository import heap
 from dubio.serving.repository.registry import State
 from dubio.serving.repository.repository import ModelRepository, ModelSource
+from tests.serving.conftest import HIGH, SIDE, draw_bars, write_checkpoint
 
 
 def repository(*sources: str, device: str = "cpu", root: Path | None = None, control: str = "none") -> ModelRepository:
@@ -67,7 +71,7 @@ def test_one_bad_file_keeps_it_unready(checkpoint: Path, tmp_path: Path) -> None
     assert not models.ready
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta"])
 def test_a_device_that_is_not_there(checkpoint: Path, device: str) -> None:
     with pytest.raises(UnusableDevice, match=f"but got '{device}'"):
         repository(f"bars={checkpoint}", device=device).load()
@@ -227,6 +231,61 @@ def test_what_was_swapped_out_goes_when_nobody_uses_it(
     del used
     gc.collect()
     assert [each() for each in gone] == [None, None]
+    repository_.close()
+
+
+@pytest.fixture
+def frozen() -> Iterator[None]:
+    """As the service runs: what there was at the start is no matter of the collector, which does not run meanwhile."""
+    gc.disable()
+    yield
+    gc.unfreeze()
+    gc.enable()
+
+
+CYCLIC = """
+from dubio.models import MLP
+
+class CyclicMLP(MLP):
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.__dict__["itself"] = self
+"""
+
+
+@pytest.mark.parametrize(
+    ("network", "strategy"),
+    [
+        (NetworkSpec(class_path="dubio.models.RecurrentNet", init_args={"features": 8, "width": 6}), "traced"),
+        (NetworkSpec(class_path="cyclic_networks.CyclicMLP", init_args={"in_features": 64, "widths": [8]}), "vmap"),
+    ],
+)
+@pytest.mark.parametrize("swaps", [1, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.usefixtures("frozen")
+def test_nothing_is_left_of_models_that_were_replaced(
+    network: NetworkSpec, strategy: str, swaps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cyclic_networks.py").write_text(CYCLIC)
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = {**network.init_args, "num_classes": 4, **({"rates": [0.3]} if "widths" in network.init_args else {})}
+    spec = network.model_copy(update={"init_args": arguments})
+    built = (RecurrentNet if strategy == "traced" else MLP)(**arguments)
+    inputs = InputSpec(kind="image", shape=(1, SIDE, SIDE), mean=(4.0,), std=(4.0,), low=0.0, high=HIGH)
+    written = write_checkpoint(tmp_path / "written.ckpt", built, spec, inputs, draw_bars)
+    source = ModelSource("bars", put(written, tmp_path / "served"))
+    repository_ = ModelRepository([source], device="cpu", trusted=["cyclic_networks"], strategy=strategy)
+    repository_.load()
+    heap.freeze()
+    gone: list[weakref.ref[Tensor]] = []
+    for _ in range(swaps):
+        served = repository_.get().predictor
+        assert isinstance(served, Predictor)
+        gone += map(weakref.ref, served.network.parameters())
+        del served
+        put(written, tmp_path / "served")
+        asyncio.run(repository_.load_model("bars"))
+    assert gone
+    assert not any(each() is not None for each in gone)
     repository_.close()
 
 

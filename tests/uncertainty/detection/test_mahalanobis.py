@@ -145,7 +145,7 @@ def test_far_rows_are_told_apart_in_double_precision():
     train, labels_N = _classes()
     fitted = _fit_relative(train, labels_N)
     far = 1e4 * torch.randn(50, 5, generator=torch.Generator().manual_seed(3))
-    centred = far - fitted.mean_F
+    centred = (far - fitted.mean_F).float()
     to_classes = ((centred @ fitted.class_whitening_FF).unsqueeze(1) - fitted.class_means_CF).double().numpy()
     due = (to_classes**2).sum(-1).min(1) - ((centred @ fitted.whitening_FF).double().numpy() ** 2).sum(-1)
     assert _score(fitted, far).dtype == torch.float64
@@ -159,3 +159,28 @@ def test_a_thousandth_of_the_mean_variance_is_added_by_default():
     relative = _fit_relative(rows, torch.tensor([0, 0, 1, 1]))  # one class varies along each axis, by 2 and 1/2 overall
     assert relative.whitening_FF.square().sum(1).tolist() == pytest.approx([1 / 2.00125, 1 / 0.50125], rel=1e-6)
     assert relative.class_whitening_FF.square().sum(1).tolist() == pytest.approx([1 / 2.00125, 1 / 0.50125], rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_features_of_another_precision_give_the_same_distances(dtype):
+    train, labels_N = _classes()
+    train = train.to(torch.bfloat16).float() if dtype == torch.bfloat16 else train.half().float()  # what both can hold
+    for fit in (_fit, lambda rows: _fit_relative(rows, labels_N)):
+        torch.testing.assert_close(_score(fit(train.to(dtype)), train.to(dtype)), _score(fit(train), train))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("mean", [1e3, 1e5, 1e8])
+def test_rows_far_from_0_and_close_together_are_told_apart(mean, dtype):
+    """Against scipy, on the very rows: moved as far as their type has digits for."""
+    if dtype == torch.float32:
+        mean = min(mean, 1e5)
+    train, labels_N = _classes(200)
+    rows = (train.double() + mean).to(dtype)
+    exact = rows.double().numpy()
+    centre, inverse = exact.mean(0), np.linalg.inv(np.cov((exact - exact.mean(0)).T, bias=True))
+    due = [mahalanobis(row, centre, inverse) ** 2 for row in exact]
+    np.testing.assert_allclose(_score(_fit(rows, shrinkage=TINY), rows), due, rtol=1e-3)
+    moved = torch.from_numpy(exact - mean)
+    relative = _score(_fit_relative(rows, labels_N), rows)
+    np.testing.assert_allclose(relative, _score(_fit_relative(moved, labels_N), moved), rtol=1e-3, atol=1e-3)

@@ -125,3 +125,25 @@ def test_groups_pooled_by_their_sizes_are_all_members_at_once(sizes):
 def test_softmax_is_torchs_whatever_its_layout():
     logits = 50 * torch.randn(7, 5, 3, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(measures.softmax(logits), logits.softmax(-1), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_logits_in_half_precision_are_measured_in_single(dtype):
+    generator = torch.Generator().manual_seed(0)
+    logits_KBC = (torch.randn(500, 10, generator=generator) + 0.3 * torch.randn(64, 500, 10, generator=generator)).to(
+        dtype
+    )
+    summary = measures.summarise(measures.softmax(logits_KBC))
+    probs_KBC = scipy.special.softmax(logits_KBC.double().numpy(), axis=-1)
+    total_B, expected_B = entropy(probs_KBC.mean(0), axis=-1), entropy(probs_KBC, axis=-1).mean(0)
+    for measured, due in (
+        (summary.mean_BC, probs_KBC.mean(0)),
+        (summary.std_BC, probs_KBC.std(0)),
+        (summary.predictive_entropy_B, total_B),
+        (summary.expected_entropy_B, expected_B),
+        (summary.mutual_information_B, total_B - expected_B),
+    ):
+        assert measured.dtype == torch.float32
+        np.testing.assert_allclose(measured.numpy(), due, atol=2e-6)
+    assert len(summary.mutual_information_B.unique()) > 490
+    assert measures.summarise(measures.softmax(logits_KBC).to(dtype)).mutual_information_B.dtype == torch.float32

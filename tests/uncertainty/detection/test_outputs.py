@@ -163,3 +163,33 @@ def test_a_tapped_network_can_be_copied_and_saved(case):
     torch.save(case.network, buffer)
     buffer.seek(0)
     assert torch.equal(torch.load(buffer, weights_only=False)(x), case.network(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_scores_see_single_precision_at_least(dtype):
+    network = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3)).to(dtype).eval()
+    x = torch.randn(5, 6).to(dtype)
+    logits_BC, features_BF = FeatureTap(network, x)(x)
+    seen = DeterministicPass(x, logits_BC, features_BF)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    for given, held in zip((x, logits_BC, features_BF), vars(seen).values(), strict=True):
+        assert given.dtype == dtype
+        assert held.dtype == wide
+        assert torch.equal(held, given.to(wide))
+
+
+def test_tokens_become_numbers():
+    assert DeterministicPass(torch.arange(6).view(2, 3), torch.zeros(2, 2), None).inputs_BF.dtype == torch.float32
+
+
+def test_taps_of_one_network_share_their_hook():
+    network = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3)).eval()
+    x = torch.randn(5, 6)
+    taps = [FeatureTap(network, x) for _ in range(5)]
+    assert len(network[1]._forward_pre_hooks) == 1
+    for each in (*taps, FeatureTap(copy.deepcopy(network), x)):
+        logits_BC, features_BF = each(x)
+        assert torch.equal(logits_BC, network(x))
+        assert torch.equal(features_BF, network[0](x))
+    for tap in taps:
+        assert len(tap._network[1]._forward_pre_hooks) == 1

@@ -84,7 +84,7 @@ def test_what_is_dumped_is_plain(detector):
 
 FITTED: dict[type, dict[str, Any]] = {
     Ranks: {"scores_N": torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)},
-    NearestNeighbours: {"bank_NF": torch.eye(3), "k": 2},
+    NearestNeighbours: {"bank_NF": torch.eye(3, dtype=torch.float64), "k": 2},
     InputMahalanobis: {"mean_F": torch.zeros(3), "whitening_FF": torch.eye(3)},
     RelativeMahalanobis: {
         "mean_F": torch.zeros(3),

@@ -1,0 +1,44 @@
+"""Networks of every precision give a committee's moments, as exact as single precision is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+from torch import nn
+
+from dubio.uncertainty.precision import single
+from tests.quick import quick_committee
+
+
+@pytest.mark.parametrize(
+    ("given", "wide"),
+    [
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+        (torch.int64, torch.float32),
+    ],
+)
+def test_numbers_are_widened_and_never_narrowed(given, wide):
+    x = torch.arange(5).to(given)
+    assert single(x).dtype == wide
+    assert torch.equal(single(x), x.to(wide))
+    assert (single(x) is x) == (given == wide)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_moments_are_those_of_the_members_logits_and_no_coarser(dtype):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 3)).to(dtype).eval()
+    x = torch.randn(200, 4, generator=torch.Generator().manual_seed(1)).to(dtype)
+    committee = quick_committee(network, x[:1], 64)
+    logits_KBC, moments = committee(x), committee.predictive_moments(x)
+    assert logits_KBC.dtype == dtype
+    probs_KBC = softmax(logits_KBC.double().numpy(), axis=-1)
+    np.testing.assert_allclose(moments.mean.numpy(), probs_KBC.mean(0), atol=1e-6)
+    np.testing.assert_allclose(moments.std.numpy(), probs_KBC.std(0), atol=1e-6)
+    assert len(moments.std[:, 0].unique()) > 195
