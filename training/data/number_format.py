@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 import polars as pl
 
+from dubio.models.inputs.numbers import pattern
 from dubio.training.errors import TrainingError
 
 _DIGITS = r"[0-9](?:[0-9.,'’_\s]*[0-9])?[.,]?"
@@ -103,12 +104,7 @@ class NumberFormat:
 
     @property
     def _pattern(self) -> str:
-        decimal = re.escape(self.decimal)
-        groups = f"[0-9]{{1,3}}(?:{self._between}[0-9]{{3}})+|" if self.thousands else ""
-        return (
-            rf"^(?:[+-]?(?:(?:{groups}[0-9]+)(?:{decimal}[0-9]*)?|{decimal}[0-9]+)(?:[eE][+-]?[0-9]+)?"
-            r"|(?i:[+-]?(?:nan|inf|infinity)))$"
-        )
+        return pattern(self.decimal, self._between if self.thousands else "")
 
 
 def _formats() -> Iterator[NumberFormat]:

@@ -5,6 +5,7 @@ import math
 import polars as pl
 import pytest
 
+from dubio.models.inputs import numbers as plain_numbers
 from dubio.training.data.number_format import NumberFormat
 from dubio.training.errors import TrainingError
 
@@ -131,3 +132,15 @@ def test_whole_numbers_stay_whole():
 def test_signs_that_make_no_format_are_refused(settings: dict[str, str], message: str):
     with pytest.raises(TrainingError, match=message):
         NumberFormat(**settings)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("3", "+3", "-0.5", " 7 ", "5.", ".5", "1e5", "1E-5", "inf", "-Infinity", "nan", "-NaN", "08", "1.7976e308"),
+        *("", " ", "3 kg", "3,5", "1_000", "0x10", "1e", ".", "+", "--3", "infinite", "1\n2", "\u0663", "true", "None"),
+    ],
+)
+def test_a_data_frame_is_read_as_a_file_is(text: str):
+    (expected,) = PLAIN.read(pl.Series([text])).to_list()
+    assert plain_numbers.read(text) == (pytest.approx(expected, nan_ok=True) if expected is not None else None)
