@@ -53,6 +53,6 @@ def _cell(cell: Any, column: Column | None, table: Table, row: int) -> Any:
             holes = f", or as what stands for a missing value ({words})" if words else ""
             raise InvalidInput(
                 f"Expected row {row}, column {column.name!r} to be a number, but got the text {cell[:40]!r}; write it "
-                f"as a number such as {column.example!r}, with a decimal point and without a unit{holes}."
+                f"as a number such as {column.example:.6g}, with a decimal point and without a unit{holes}."
             )
     return None if isinstance(number, float) and math.isnan(number) else number

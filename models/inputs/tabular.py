@@ -104,7 +104,7 @@ class NumericColumn(StrictModel):
     def _taken(self, value: object) -> str:
         beyond = isinstance(value, int | float) and not isinstance(value, bool)
         form = f"from {-_LARGEST:.1e} to {_LARGEST:.1e}" if beyond else "without quotes or a unit"
-        return f"a number such as {self.example!r} is taken, {form}{_or_null(self)}"
+        return f"a number such as {self.example:.6g} is taken, {form}{_or_null(self)}"
 
     def _shift(self, values: Sequence[object]) -> NDArray[np.float32]:
         return (np.array(values, dtype=np.float64) - self.offset).astype(np.float32)

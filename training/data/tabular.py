@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -101,14 +100,14 @@ class Table(FileDataModule):
         labels_N, classes = self.unlabelled(len(file.frame)) or self._labels(file)
         parts = self.divide(labels_N, classes, self._own_splits(file), self._groups(file), self._times(file))
         frame = file.frame.select(self._names(file))
+        table = tabular.Table(known or self._learn(frame, parts["train"]), missing)
+        values = {
+            name: file.read_numbers(name) if column.kind == "numeric" else frame[name].to_list()
+            for name, column in table.columns.items()
+        }
         try:
-            columns = known or [
-                table_column.learn(each, parts["train"], each.name in self.categorical) for each in frame
-            ]
-            table = tabular.Table(columns, missing)
-            values = {each.name: _as_json(each, table.columns[each.name].kind, self.numbers) for each in frame}
             x = table.encode(values, lambda row, name: f"{file.at(row)}, column {name!r}")
-        except (InvalidInput, UnreadableData) as error:
+        except InvalidInput as error:
             raise UnreadableData(f"{self.path}: {error}") from error
         splits = Examples(x, labels_N).divide(parts)
         return Dataset(
@@ -122,6 +121,12 @@ class Table(FileDataModule):
 
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "categorical": sorted(self.categorical)}
+
+    def _learn(self, frame: pl.DataFrame, rows: IntArray) -> list[tabular.NumericColumn | tabular.CategoricalColumn]:
+        try:
+            return [table_column.learn(each, rows, each.name in self.categorical) for each in frame]
+        except UnreadableData as error:
+            raise UnreadableData(f"{self.path}: {error}") from error
 
     def _trained_columns(self) -> Sequence[tabular.NumericColumn | tabular.CategoricalColumn]:
         """Those of the checkpoint that is followed, if one is."""
@@ -185,7 +190,7 @@ class Table(FileDataModule):
                     "rename it, put it into `data.init_args.ignore`, or leave it out of the file (pandas: index=False)."
                 )
             if self.trained is None:
-                file.refuse_what_no_network_learns(name)
+                file.refuse_what_no_network_learns(name, self.ignore)
         return names
 
     def _only_trained(self, names: Sequence[str]) -> list[str]:
@@ -286,17 +291,6 @@ class Table(FileDataModule):
                 )
             cure = did_you_mean(name, frame.columns, f"it has {', '.join(map(repr, frame.columns[:20]))}.")
             raise UnreadableData(f"{self.path}: expected a column {name!r}, but there is none; {cure}")
-
-
-def _as_json(values: pl.Series, kind: str, numbers: NumberFormat) -> Sequence[object]:
-    """Values as JSON would bring them."""
-    if kind == "numeric" and values.dtype.is_numeric():
-        return values.cast(pl.Float64).fill_nan(None).to_list()
-    if kind == "numeric" and values.dtype == pl.String:  # of another file than the fit's; texts are refused by line
-        read = numbers.read(values).to_list()
-        told = zip(read, values.to_list(), strict=True)
-        return [text if number is None else None if math.isnan(number) else number for number, text in told]
-    return values.to_list()
 
 
 def _is_fraction(name: str) -> bool:

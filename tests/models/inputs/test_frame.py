@@ -81,7 +81,7 @@ def test_other_texts_among_numbers_are_refused_with_row_and_cure(library: str, t
     with pytest.raises(InvalidInput, match=r"row 2, column 'age' to be a number, but got the text ") as caught:
         encoding.check(WORDS, frame)
     assert repr(text) in str(caught.value)
-    assert "such as 40.0, with a decimal point and without a unit, or as what stands for a missing" in str(caught.value)
+    assert "such as 40, with a decimal point and without a unit, or as what stands for a missing" in str(caught.value)
     assert "('NA', 'None')" in str(caught.value)
 
 

@@ -108,10 +108,17 @@ def test_the_setting_that_reads_a_column_is_named_and_does(texts: list[str], cur
 
 
 def test_other_slips_have_other_cures():
-    assert "name of the column" in PLAIN.cure("3 kg", pl.Series(["3 kg", "4"]))
+    assert "strip its sign, unit or currency" in PLAIN.cure("3 kg", pl.Series(["3 kg", "4"]))
     assert NumberFormat(",").cure("3.5", pl.Series(["3.5"])).endswith("or write the numbers of all columns alike")
-    assert "days since" in PLAIN.cure("03/14/2024", pl.Series(["03/14/2024"]))
+    assert PLAIN.cure("unknown", pl.Series(["unknown", "4"]), learned=True) == "mend it"
     assert "data.init_args.missing" in PLAIN.cure("unknown", pl.Series(["unknown", "4"]))
+
+
+def test_dates_are_told_from_numbers():
+    texts = pl.Series(
+        ["2026-01-31", "14.3.2026", "12:30", "5 Jan 2024", " 2026-01-31T08:00 ", "3.5", "3 kg", "x", None]
+    )
+    assert PLAIN.dates(texts).to_list() == [True] * 5 + [False] * 4
 
 
 def test_whole_numbers_stay_whole():
