@@ -15,9 +15,9 @@ from dubio.models.inputs import tabular
 from dubio.models.inputs.names import category, look, tidy
 from dubio.models.inputs.tabular import MAX_COLUMNS
 from dubio.models.spec import MAX_STRING
-from dubio.training.data import table_column
+from dubio.training.data import identifiers, table_column
 from dubio.training.data.csv_reader import MISSING, TableFile
-from dubio.training.data.dataset import Dataset, Examples, fit_input
+from dubio.training.data.dataset import Dataset, Examples, fit_input, roles
 from dubio.training.data.file_module import FileDataModule
 from dubio.training.data.look_alikes import refuse_look_alikes
 from dubio.training.data.number_format import NumberFormat
@@ -117,7 +117,21 @@ class Table(FileDataModule):
             parts,
             file.at,
             {name: file.cells[name].to_list() for name in self.ids},
+            roles(
+                file.frame.columns,
+                frame.columns,
+                group=self.group,
+                time=self.time,
+                split=self.split,
+                target=self.target,
+            ),
+            [] if known else self._doubts(frame, table),
         )
+
+    def _doubts(self, frame: pl.DataFrame, table: tabular.Table) -> list[str]:
+        names = [name for name, column in table.columns.items() if column.kind == "categorical"]
+        doubts = identifiers.find(frame, names, self.ignore, self.group, self.time)
+        return [f"{self.path}: {doubt}" for doubt in doubts]
 
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "categorical": sorted(self.categorical)}
