@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
+
+import numpy as np
 
 from dubio.models.errors import InvalidInput
 from dubio.models.inputs import numbers
@@ -44,15 +47,22 @@ def rows(x: Any, reader: Reader | None = None) -> Any:
 
 
 def _cell(cell: Any, column: Column | None, table: Table, row: int) -> Any:
-    number = cell
+    """A cell as JSON would bring it."""
+    if isinstance(cell, np.generic | Decimal):
+        cell = float(cell) if isinstance(cell, Decimal) else cell.item()
     if isinstance(cell, str) and isinstance(column, NumericColumn):
-        text = tidy(cell)
-        number = None if text in table.missing else numbers.read(text)
-        if number is None and text not in table.missing:
-            words = ", ".join(map(repr, sorted(table.missing - {""})[:5]))
-            holes = f", or as what stands for a missing value ({words})" if words else ""
-            raise InvalidInput(
-                f"Expected row {row}, column {column.name!r} to be a number, but got the text {cell[:40]!r}; write it "
-                f"as a number such as {column.example:.6g}, with a decimal point and without a unit{holes}."
-            )
-    return None if isinstance(number, float) and math.isnan(number) else number
+        cell = _number(cell, column, table, row)
+    return None if isinstance(cell, float) and math.isnan(cell) else cell
+
+
+def _number(cell: str, column: NumericColumn, table: Table, row: int) -> float | None:
+    text = tidy(cell)
+    number = None if text in table.missing else numbers.read(text)
+    if number is None and text not in table.missing:
+        words = ", ".join(map(repr, sorted(table.missing - {""}, key=lambda word: (not word.isalpha(), word))[:5]))
+        holes = f", or as what stands for a missing value ({words})" if words else ""
+        raise InvalidInput(
+            f"Expected row {row}, column {column.name!r} to be a number, but got the text {cell[:40]!r}; write it as a "
+            f"number such as {column.example:.6g}, with a decimal point and without a unit{holes}."
+        )
+    return number

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,14 @@ def test_a_word_is_a_hole_which_a_column_without_holes_does_not_take():
     assert encoding.check(full, pl.DataFrame({"age": ["31"]})).tolist() == [[31.0]]
     with pytest.raises(InvalidInput, match=r"\['age'\] to have a value, but it is missing"):
         encoding.check(full, pl.DataFrame({"age": ["31", "NA"]}))
+
+
+def test_numbers_are_what_they_are_whatever_holds_them():
+    decimals = pl.DataFrame({"age": [Decimal("31"), None, Decimal("7.5")], "city": ["Kiel", "Bonn", None]})
+    torch.testing.assert_close(encoding.check(SPEC, decimals), EXPECTED)
+    pd = pytest.importorskip("pandas")
+    cells = {"age": [np.float32(31), np.float64("nan"), np.float64(7.5)], "city": [np.str_("Kiel"), "Bonn", None]}
+    torch.testing.assert_close(encoding.check(SPEC, pd.DataFrame(cells, dtype=object)), EXPECTED)
 
 
 def test_a_text_is_no_number_in_a_single_row_or_a_list_of_rows():
