@@ -22,7 +22,6 @@ from dubio.training.errors import UnreadableData
 MISSING = ("NA", "N/A", "<NA>", "NaN", "nan", "NAN", "null", "NULL", "None", "?")
 _CHUNK = 20_000  # rows that are taken in at a time
 _RECURRING = 10  # so many values at least say whether names recur
-_NAMED = "if these are names, list the column under `data.init_args.categorical`"
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -75,7 +74,9 @@ class TableFile:
         """Where a row is, as an editor counts lines; the header of a CSV file is line 1."""
         return f"row {row}" if self._lines is None else f"line {self._lines[row]}"
 
-    def refuse_what_no_network_learns(self, column: str, ignored: Sequence[str] = ()) -> None:
+    def refuse_what_no_network_learns(
+        self, column: str, ignored: Sequence[str] = (), categorical: Sequence[str] = ()
+    ) -> None:
         """Refuses numbers that are not finite, numbers that would become names, and names that hardly recur.
 
         A slip, a unit or a decimal comma would otherwise turn a column of numbers into one of names, and a column of
@@ -84,6 +85,7 @@ class TableFile:
         Args:
             column: Its name.
             ignored: Columns that are left out already.
+            categorical: Columns that were said to hold names.
 
         Raises:
             UnreadableData: If there are such; it names the first.
@@ -94,6 +96,7 @@ class TableFile:
                 cure = "mend it, leave the row out, or list it under `data.init_args.missing`"
                 self._refuse(column, "finite numbers of 32 bits", f"{self._shows(column, row)}; {cure}")
         leave_out = typed_list("ignore", [*ignored, column])
+        named = f"if these are names, say so with {typed_list('categorical', [*categorical, column])}"
         if values.dtype in (pl.Date, pl.Datetime):
             self._refuse_dates(column, values.is_not_null(), leave_out)
         if values.dtype != pl.String:
@@ -107,13 +110,13 @@ class TableFile:
         if any(2 * int(self.numbers.dates(each).sum()) > len(each) for each in (there, distinct)):
             self._refuse_dates(column, self.numbers.dates(values), leave_out)
         if any(2 * int(self.numbers.resembles(each).sum()) > len(each) for each in (there, distinct)):
-            cure = f"or leave the column out with {leave_out}; {_NAMED}"
+            cure = f"or leave the column out with {leave_out}; {named}"
             self._refuse(column, "numbers or names", f"{self._first_slip(column, values)}; {cure}")
         if len(there) >= _RECURRING and 2 * len(distinct) > len(there):
             first = int(values.is_not_null().arg_true()[0])
             cure = f"leave it out with {leave_out}, or read texts with dubio.training.Text"
             facts = f"of its {len(there)} values {len(distinct)} are different, and {self._shows(column, first)}"
-            self._refuse(column, "numbers, or names that recur", f"{facts}; {cure}; {_NAMED}")
+            self._refuse(column, "numbers, or names that recur", f"{facts}; {cure}; {named}")
 
     def read_numbers(self, column: str) -> list[float | None]:
         """The values of a column that is known to hold numbers; None where one is missing.

@@ -15,7 +15,7 @@ from dubio.models.inputs import tabular
 from dubio.models.inputs.names import category, look, tidy
 from dubio.models.inputs.tabular import MAX_COLUMNS
 from dubio.models.spec import MAX_STRING
-from dubio.training.data import identifiers, table_column
+from dubio.training.data import identifiers, options, table_column
 from dubio.training.data.csv_reader import MISSING, TableFile
 from dubio.training.data.dataset import Dataset, Examples, fit_input, roles
 from dubio.training.data.file_module import FileDataModule
@@ -204,19 +204,20 @@ class Table(FileDataModule):
                     "rename it, put it into `data.init_args.ignore`, or leave it out of the file (pandas: index=False)."
                 )
             if self.trained is None:
-                file.refuse_what_no_network_learns(name, self.ignore)
+                file.refuse_what_no_network_learns(name, self.ignore, self.categorical)
         return names
 
     def _only_trained(self, names: Sequence[str]) -> list[str]:
         known = [column.name for column in self._trained_columns()]
         others = [name for name in names if name not in known]
         if others:
+            listed = [*self.ignore, *others]
+            leave_out = options.typed_list("ignore", listed) if len(listed) <= 20 else "`data.init_args.ignore`"
             cure = did_you_mean(others[0], known, f"the checkpoint has {', '.join(map(repr, known[:20]))}.")
             raise UnreadableData(
                 f"{self.path}: expected no column that the checkpoint does not have, but got "
-                f"{', '.join(repr(name[:40]) for name in others[:20])}; put what the network does not see into "
-                "`data.init_args.ignore`, or take the settings of the fit (`--config runs/<name>/config.yaml`); "
-                f"{cure}"
+                f"{', '.join(repr(name[:40]) for name in others[:20])}; leave out what the network does not see with "
+                f"{leave_out}, or take the settings of the fit (`--config runs/<name>/config.yaml`); {cure}"
             )
         return known
 

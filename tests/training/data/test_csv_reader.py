@@ -113,7 +113,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path):
         (
             ["3 kg", "4 kg", "n/a"],
             r"line 2 has '3 kg'; write it as a plain number such as 3\.5: strip its sign, .*; or leave the column out "
-            r"with `--data\.ignore '\[id, a\]'`; if these are names",
+            r"with `--data\.ignore '\[id, a\]'`; if these are names, say so with `--data\.categorical '\[zip, a\]'`",
         ),
         (
             ["unknown", "2026-01-31", "2026-02-01T08:00"],
@@ -134,7 +134,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path):
 def test_numbers_and_keys_do_not_become_names(tmp_path: Path, values: list[str], message: str):
     pl.DataFrame({"a": values, "b": "x"}).write_csv(tmp_path / "f.csv")
     with pytest.raises(UnreadableData, match=message) as caught:
-        TableFile(tmp_path / "f.csv").refuse_what_no_network_learns("a", ["id"])
+        TableFile(tmp_path / "f.csv").refuse_what_no_network_learns("a", ["id"], ["zip"])
     assert "expected column 'a' to h" in str(caught.value)
     if "No" not in values:
         named = TableFile(tmp_path / "f.csv", names=["a"])
