@@ -31,7 +31,7 @@ def table(data: TensorDataModule) -> Table:
     labels = np.concatenate([examples.labels for examples in dataset.splits.values()])
     counts = np.bincount(labels, minlength=len(dataset.classes)).tolist()
     given = {role: list(names) for role, names in dataset.roles.items() if names}
-    target = "".join(f"{name}: " for name in given.pop("target", []))
+    target = "".join(f"{_cut(name)}: " for name in given.pop("target", []))
     lines = Table(title=f"what the network sees of {escape(data.title)}", show_header=False)
     lines.title_justify, lines.title_style = "left", "bold"
     lines.add_column(style="cyan", no_wrap=True)
@@ -42,7 +42,10 @@ def table(data: TensorDataModule) -> Table:
     for role, names in given.items():
         lines.add_row(role, escape(_some(list(map(_cut, names)))))
     classes = [f"{_cut(name)} ({count})" for name, count in zip(dataset.classes, counts, strict=True)]
-    lines.add_row("target" if target else "classes", escape(f"{target}{len(classes)} classes, {_some(classes)}"))
+    if target:
+        lines.add_row("target", escape(f"{target}{len(classes)} classes, {_some(classes)}"))
+    else:
+        lines.add_row("classes", escape(f"{len(classes)}: {_some(classes)}"))
     return lines
 
 

@@ -86,10 +86,10 @@ def test_of_images_the_size_and_the_classes_are_told(tmp_path: Path, digits: Dig
         Image.new("L", (9, 9), number).save(path)
     facts = told(ImageFolder(str(tmp_path / "pets"), size=(4, 4)))
     assert facts["images"] == "3 x 4 x 4 (channels, height, width), to which files of other sizes are resized"
-    assert facts["classes"] == "2 classes, [b]cat (80), dog (40)"
+    assert facts["classes"] == "2: [b]cat (80), dog (40)"
     facts = told(digits)
     assert facts["images"] == "1 x 8 x 8 (channels, height, width)"
-    assert facts["classes"].startswith("10 classes, 0 (178), 1 (182), 2 (177)")
+    assert facts["classes"].startswith("10: 0 (178), 1 (182), 2 (177)")
     assert "ignored" not in facts
 
 
