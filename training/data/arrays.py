@@ -76,14 +76,12 @@ class Arrays(FileDataModule):
         return Dataset.of_numbers(Examples(x, labels).divide(parts), classes, self.scale, parts=parts, doubts=doubts)
 
     def _doubts(self, x: npt.NDArray[Any]) -> list[str]:
-        """Columns that count the rows."""
+        """Columns that number the rows."""
         columns = range(x.shape[1]) if x.ndim == 2 else ()
-        counted = {
-            index: identifiers.counted(pl.Series(x[:, index])) for index in columns if x[0, index] != x[1, index]
-        }
+        told = {index: identifiers.numbers(pl.Series(x[:, index]))[0] for index in columns}
         return [
             f"{self.path}: column {index} of `x` holds {facts}; leave it out, in requests too."
-            for index, facts in counted.items()
+            for index, facts in told.items()
             if facts is not None
         ]
 

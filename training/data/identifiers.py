@@ -41,54 +41,39 @@ def find(
         name = values.name
         cures = [f"leave it out with {typed_list('ignore', [*ignored, name])}"]
         if name in names:
-            facts = common = rare_names(values)
+            facts, role = rare_names(values), "group"
         else:
-            common = blocks(values)
-            facts = counted(values) or risen(values) or common or keys(values)
+            facts, role = numbers(values)
         if facts is None:
             continue
-        if facts == common and group is None:
+        if role == "group" and group is None:
             cures.append(f"keep rows that share it in one split with {typed('group', name)}")
-        if facts == risen(values) and time is None:
+        if role == "time" and time is None:
             cures.append(f"divide the rows by it, if it is a time, with {typed('time', name)}")
         found.append(f"column {name!r} holds {facts}; {', or '.join(cures)}.")
     return found
 
 
-def counted(values: pl.Series) -> str | None:
-    """That numbers count the rows, in steps of any size; None if they do not."""
+def numbers(values: pl.Series) -> tuple[str | None, str]:
+    """How whole numbers identify rows, and what else they may be good for, `time` or `group`; None if they do not."""
     whole = _whole(values)
-    steps = None if whole is None else whole.diff().drop_nulls()
-    if whole is None or steps is None or steps[0] == 0 or steps.n_unique() > 1:
-        return None
-    return f"{', '.join(map(str, whole[:3].to_list()))}, ... in the order of the rows (a row number?)"
-
-
-def risen(values: pl.Series) -> str | None:
-    """That whole numbers rise from row to row."""
-    whole = _whole(values)
-    if whole is None or not (whole.diff().drop_nulls() > 0).all():
-        return None
-    return "whole numbers that rise from row to row (a row number, or a time?)"
-
-
-def blocks(values: pl.Series) -> str | None:
-    """That whole numbers never fall from row to row, and each is in a few rows, which follow each other."""
-    whole = _whole(values)
-    if whole is None or not (whole.diff().drop_nulls() >= 0).all() or _RARE * whole.n_unique() < len(whole):
-        return None
-    return f"{whole.n_unique()} whole numbers in {len(whole)} rows, which never fall from row to row (an identifier?)"
-
-
-def keys(values: pl.Series) -> str | None:
-    """That whole numbers are all different, though their range is so small that measurements would repeat."""
-    whole = _whole(values)
-    if whole is None or whole.n_unique() < len(whole):
-        return None
+    if whole is None:
+        return None, ""
+    rows, steps = len(whole), whole.diff().drop_nulls()
+    if steps[0] != 0 and (steps == steps[0]).all():
+        first = ", ".join(map(str, whole[:3].to_list()))
+        return f"{first}, ... in the order of the rows (a row number?)", ""
+    if (steps > 0).all():
+        return "whole numbers that rise from row to row (a row number, or a time?)", "time"
+    if (steps >= 0).all():
+        distinct = whole.n_unique()
+        facts = f"{distinct} whole numbers in {rows} rows, which never fall from row to row (an identifier?)"
+        return facts if _RARE * distinct >= rows else None, "group"
     low, high = int(whole.min()), int(whole.max())  # type: ignore[arg-type]  # of integers
-    if len(whole) * (len(whole) - 1) / 2 < _PAIRS * (high - low + 1):
-        return None
-    return f"{len(whole)} whole numbers from {low} to {high}, each of them once (an identifier?)"
+    size = high - low + 1
+    if size < rows or rows * (rows - 1) / 2 < _PAIRS * size or whole.n_unique() < rows:
+        return None, ""
+    return f"{rows} whole numbers from {low} to {high}, each of them once (an identifier?)", ""
 
 
 def rare_names(values: pl.Series) -> str | None:
