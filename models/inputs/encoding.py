@@ -36,7 +36,7 @@ def check(spec: InputSpec, x: Inputs) -> Tensor:
         InvalidInput: Not numbers, no rows, a wrong shape, a value that is not finite, or no token.
     """
     if spec.reader is not None or isinstance(x, Mapping | str):
-        x = frame.rows(x)
+        x = frame.rows(x, spec.reader)
     if isinstance(x, list | tuple) and x and isinstance(x[0], str | Mapping):
         x = _read(spec, x)
     raw = _dense(x) if isinstance(x, Tensor) else _tensor(x)  # type: ignore[arg-type]  # a mapping was read

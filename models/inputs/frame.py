@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
+import numpy as np
 
-def rows(x: Any) -> Any:
+from dubio.models.errors import InvalidInput
+from dubio.models.inputs import numbers
+from dubio.models.inputs.names import tidy
+from dubio.models.inputs.reader import Reader
+from dubio.models.inputs.tabular import Column, NumericColumn, Table
+
+
+def rows(x: Any, reader: Reader | None = None) -> Any:
     """A frame, a single row or a single text as a list; anything else as it is.
 
-    A cell that is missing, which pandas may write as NaN, becomes None, as a table's reader takes it.
+    A cell of a frame that is missing, which pandas may write as NaN, becomes None, as a table's reader takes it. A
+    column of numbers becomes one of texts as soon as one of its cells has a word for a missing value; its texts are
+    read as those of a file are.
 
     Args:
         x: What was given as inputs.
+        reader: Of the model.
+
+    Raises:
+        InvalidInput: If a text stands in a column of numbers that is neither a number nor such a word.
     """
     if isinstance(x, Mapping | str):
         return [x]
@@ -22,7 +38,31 @@ def rows(x: Any) -> Any:
         found = x.astype(object).where(x.notna(), None).to_dict("records")
     else:
         return x
+    table = reader if isinstance(reader, Table) else Table(())
+    columns = {name: table.columns.get(tidy(str(name))) for name in found[0]} if found else {}
     return [
-        {name: None if isinstance(cell, float) and cell != cell else cell for name, cell in row.items()}
-        for row in found
+        {name: _cell(cell, columns[name], table, row) for name, cell in cells.items()}
+        for row, cells in enumerate(found)
     ]
+
+
+def _cell(cell: Any, column: Column | None, table: Table, row: int) -> Any:
+    """A cell as JSON would bring it."""
+    if isinstance(cell, np.generic | Decimal):
+        cell = float(cell) if isinstance(cell, Decimal) else cell.item()
+    if isinstance(cell, str) and isinstance(column, NumericColumn):
+        cell = _number(cell, column, table, row)
+    return None if isinstance(cell, float) and math.isnan(cell) else cell
+
+
+def _number(cell: str, column: NumericColumn, table: Table, row: int) -> float | None:
+    text = tidy(cell)
+    number = None if text in table.missing else numbers.read(text)
+    if number is None and text not in table.missing:
+        words = ", ".join(map(repr, sorted(table.missing - {""}, key=lambda word: (not word.isalpha(), word))[:5]))
+        holes = f", or as what stands for a missing value ({words})" if words else ""
+        raise InvalidInput(
+            f"Expected row {row}, column {column.name!r} to be a number, but got the text {cell[:40]!r}; write it as a "
+            f"number such as {column.example:.6g}, with a decimal point and without a unit{holes}."
+        )
+    return number

@@ -8,6 +8,7 @@ Colour profiles are left alone: the values in the file are the pixels.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -39,6 +40,28 @@ _UPRIGHT: Mapping[int, Image.Transpose] = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
+}
+# How files of other formats begin that hold pictures elsewhere, or are taken for one.
+_OTHER_FORMATS: Mapping[str, bytes] = {
+    "a GIF": rb"GIF8[79]a",
+    "a BMP": rb"BM.{4}\0{4}",
+    "a TIFF": rb"II[*+]\0|MM\0[*+]",
+    "a HEIC": rb".{4}ftyp(?:hei[cmsx]|hev[cmx]|mif1|msf1)",
+    "an AVIF": rb".{4}ftypavi[fs]",
+    "a JPEG 2000": rb"\0\0\0\x0cjP  \r\n|\xff\x4f\xff\x51",
+    "a JPEG XL": rb"\0\0\0\x0cJXL \r\n|\xff\x0a",
+    "a Photoshop (PSD)": rb"8BPS",
+    "an icon (ICO)": rb"\0\0\x01\0[^\0]",
+    "a Netpbm (PBM, PGM or PPM)": rb"P[1-7]\s",
+    "an OpenEXR": rb"v/1\x01",
+    "a DICOM": rb".{128}DICM",
+    "an SVG": rb"\s*(?:<\?xml.{0,1000})?<svg",
+    "a PDF": rb"%PDF-",
+    "a PostScript": rb"%!PS",
+    "an HTML": rb"\s*<(?:!doctype html|!DOCTYPE html|html)",
+    "a ZIP": rb"PK\x03\x04",
+    "a gzip": rb"\x1f\x8b",
+    "a NumPy (.npy)": rb"\x93NUMPY",
 }
 
 
@@ -165,7 +188,14 @@ def _open(data: bytes, where: str) -> ImageFile:
         return JpegImageFile(file)
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return WebPImageFile(file)
-    raise InvalidInput(
-        f"Expected {where} to be a PNG, JPEG or WebP file, but its first bytes are {data[:8].hex(' ') or 'missing'}; "
-        "convert it."
-    )
+    raise InvalidInput(f"Expected {where} to be a PNG, JPEG or WebP file, but {_describe(data)}.")
+
+
+def _describe(data: bytes) -> str:
+    """What a file is that is not read, and the cure."""
+    if not data:
+        return "it is empty; give the bytes of the file"
+    kind = next((kind for kind, begins in _OTHER_FORMATS.items() if re.match(begins, data, re.DOTALL)), None)
+    if kind is None:
+        return f"its first bytes are {data[:8].hex(' ')}; convert it"
+    return f"it is {kind} file; convert it"

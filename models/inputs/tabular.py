@@ -87,7 +87,9 @@ class NumericColumn(StrictModel):
             if type(value) in (int, float) and abs(value) <= _LARGEST:  # type: ignore[arg-type]
                 continue
             if value is not None:
-                raise InvalidInput(f"Expected {where(row)} to be a finite number, but got {_say(value)}.")
+                raise InvalidInput(
+                    f"Expected {where(row)} to be a finite number, but got {_say(value)}; {self._taken(value)}."
+                )
             _refuse_hole(self, where(row))
         numbers_N = self._shift([self.fill if value is None else value for value in values])
         if not self.missing:
@@ -98,6 +100,11 @@ class NumericColumn(StrictModel):
         """Whether the value lies beyond those of the training rows, ``[B]``."""
         low, high = map(float, self._shift([self.low, self.high]))
         return (numbers_BF[:, 0] < low) | (numbers_BF[:, 0] > high)
+
+    def _taken(self, value: object) -> str:
+        beyond = isinstance(value, int | float) and not isinstance(value, bool)
+        form = f"from {-_LARGEST:.1e} to {_LARGEST:.1e}" if beyond else "without quotes or a unit"
+        return f"a number such as {self.example:.6g} is taken, {form}{_or_null(self)}"
 
     def _shift(self, values: Sequence[object]) -> NDArray[np.float32]:
         return (np.array(values, dtype=np.float64) - self.offset).astype(np.float32)
@@ -158,7 +165,10 @@ class CategoricalColumn(StrictModel):
         for row, value in enumerate(values):
             name = category(value)
             if name is None and value is not None:
-                raise InvalidInput(f"Expected {where(row)} to be the name of a category, but got {_say(value)}.")
+                raise InvalidInput(
+                    f"Expected {where(row)} to be the name of a category, but got {_say(value)}; a text, a finite "
+                    f"number, true and false are taken{_or_null(self)}."
+                )
             if name is None:
                 _refuse_hole(self, where(row))
             places.append(width - 2 if name is None else place.get(look(name), width - 1))
@@ -280,13 +290,17 @@ def _refuse_hole(column: NumericColumn | CategoricalColumn, where: str) -> None:
         )
 
 
+def _or_null(column: NumericColumn | CategoricalColumn) -> str:
+    return ", and null where it is missing" if column.missing else ""
+
+
 def _say(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):
         return f"the text {value[:40]!r}" + (" (cut)" if len(value) > 40 else "")
     if isinstance(value, float) and not math.isfinite(value):
-        return f"{value} (null stands for a missing value)"
+        return str(value)
     if isinstance(value, int | float):
         return f"the number {value:.6g}" if abs(value) < 2**1000 else "a number that no float can hold"
     return f"a {type(value).__name__}"

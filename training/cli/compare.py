@@ -17,7 +17,7 @@ from dubio.models.checkpoint import file
 from dubio.models.inputs import encoding
 from dubio.training.calibration import BATCH
 from dubio.training.callbacks.learning_curves import Curves, logits
-from dubio.training.cli import commands
+from dubio.training.cli import commands, data_summary
 from dubio.training.cli.lightning_cli import CLI, run
 from dubio.training.errors import TrainingError
 from dubio.training.evaluation import Quality
@@ -111,6 +111,7 @@ class WithDropout(MeasuredFit):
 
     def before_fit(self) -> None:
         super().before_fit()
+        data_summary.show(self.datamodule)
         check(self.model, self.datamodule, self.settings.calibration)
 
     def measure(self, network: nn.Module) -> dict[str, Quality]:

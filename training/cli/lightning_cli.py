@@ -28,7 +28,7 @@ from dubio.training.callbacks.epoch_lines import EpochLines
 from dubio.training.callbacks.monitored_metrics import MonitoredMetrics
 from dubio.training.callbacks.resumption import Resumption
 from dubio.training.classifier import Classifier
-from dubio.training.cli import interruption, monitor, resume
+from dubio.training.cli import data_summary, interruption, monitor, resume
 from dubio.training.cli.configs import ConfigFile
 from dubio.training.cli.messages import DESCRIPTION, PREDICT, explain, warn
 from dubio.training.cli.parser import HelpFormatter, Parser, run_name
@@ -199,6 +199,8 @@ class CLI(LightningCLI):
         Raises:
             TrainingError: The fit could not be calibrated.
         """
+        if self.trainer.is_global_zero:
+            data_summary.show(self.datamodule)
         check(self.model, self.datamodule, self.settings.calibration)
         self.check_callbacks()
         for caveat in (getattr(self.datamodule, "caveat", None), duplicates.told(self.datamodule.division)):
@@ -241,6 +243,13 @@ class CLI(LightningCLI):
         """Calibrate the best checkpoint of the fit."""
         if self._keeps_files():
             self.calibrate(self.model, self.datamodule, ckpt_path=self.settings.checkpoint.path(self.trainer))
+
+    def before_calibrate(self) -> None:
+        """Say what the network sees of other rows than those of the fit."""
+        self.datamodule.load()
+        known = self.record is not None and self.datamodule.is_that_of(self.record)
+        if self.trainer.is_global_zero and not known:
+            data_summary.show(self.datamodule)
 
     def calibrate(
         self,

@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
+from dubio.training.data import identifiers
 from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.file_module import FileDataModule
 from dubio.training.data.precision import is_lost
@@ -70,7 +72,18 @@ class Arrays(FileDataModule):
                 f"{list(own.shape)}."
             )
         parts = self.divide(labels, classes, own)
-        return Dataset.of_numbers(Examples(x, labels).divide(parts), classes, self.scale, parts=parts)
+        doubts = self._doubts(x) if self.trained is None else ()
+        return Dataset.of_numbers(Examples(x, labels).divide(parts), classes, self.scale, parts=parts, doubts=doubts)
+
+    def _doubts(self, x: npt.NDArray[Any]) -> list[str]:
+        """Columns that number the rows."""
+        columns = range(x.shape[1]) if x.ndim == 2 else ()
+        told = {index: identifiers.numbers(pl.Series(x[:, index]))[0] for index in columns}
+        return [
+            f"{self.path}: column {index} of `x` holds {facts}; leave it out, in requests too."
+            for index, facts in told.items()
+            if facts is not None
+        ]
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         path = self.file()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dubio.models.inputs.text import Tokens
-from dubio.training.data import tokenizer
+from dubio.training.data import options, tokenizer
 from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.mnist import fetch
 from dubio.training.data.module import TensorDataModule
@@ -115,8 +115,8 @@ class CLINC150(TensorDataModule):
         self.prepare_data()
         if not self.file.is_file():
             raise DataUnavailable(
-                f"CLINC150 was not found at {self.file}. Either set `data.init_args.path` to its file data_full.json, "
-                "or set `data.init_args.download: true`."
+                f"CLINC150 was not found at {self.file}. Either set {options.named('path')} to its file "
+                "data_full.json, or set `--data.download true` (`download: true` in a configuration)."
             )
         try:
             content = json.loads(self.file.read_text(encoding="utf-8"))

@@ -12,15 +12,16 @@ import numpy as np
 import polars as pl
 
 from dubio.models.inputs.names import tidy
+from dubio.training.data import timestamps
 from dubio.training.data.look_alikes import refuse_look_alikes
 from dubio.training.data.number_format import NumberFormat
+from dubio.training.data.options import typed_list
 from dubio.training.errors import UnreadableData
 
 # What stands for a missing value, beside nothing and NaN among numbers.
 MISSING = ("NA", "N/A", "<NA>", "NaN", "nan", "NAN", "null", "NULL", "None", "?")
 _CHUNK = 20_000  # rows that are taken in at a time
 _RECURRING = 10  # so many values at least say whether names recur
-_NAMED = "if these are names, list the column under `data.init_args.categorical`"
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -73,11 +74,18 @@ class TableFile:
         """Where a row is, as an editor counts lines; the header of a CSV file is line 1."""
         return f"row {row}" if self._lines is None else f"line {self._lines[row]}"
 
-    def refuse_what_no_network_learns(self, column: str) -> None:
+    def refuse_what_no_network_learns(
+        self, column: str, ignored: Sequence[str] = (), categorical: Sequence[str] = ()
+    ) -> None:
         """Refuses numbers that are not finite, numbers that would become names, and names that hardly recur.
 
         A slip, a unit or a decimal comma would otherwise turn a column of numbers into one of names, and a column of
         identifiers into one number a row. Columns that were said to hold names may hold any.
+
+        Args:
+            column: Its name.
+            ignored: Columns that are left out already.
+            categorical: Columns that were said to hold names.
 
         Raises:
             UnreadableData: If there are such; it names the first.
@@ -87,6 +95,10 @@ class TableFile:
             for row in (values.cast(pl.Float64).abs() > _LARGEST).arg_true()[:1]:
                 cure = "mend it, leave the row out, or list it under `data.init_args.missing`"
                 self._refuse(column, "finite numbers of 32 bits", f"{self._shows(column, row)}; {cure}")
+        leave_out = typed_list("ignore", [*ignored, column])
+        named = f"if these are names, say so with {typed_list('categorical', [*categorical, column])}"
+        if values.dtype in (pl.Date, pl.Datetime):
+            self._refuse_dates(column, values.is_not_null(), leave_out)
         if values.dtype != pl.String:
             return
         rule = f"{self.path}: expected column {column!r} to"
@@ -95,13 +107,40 @@ class TableFile:
             return
         there = values.drop_nulls()
         distinct = there.unique()
+        if any(2 * int(self.numbers.dates(each).sum()) > len(each) for each in (there, distinct)):
+            self._refuse_dates(column, self.numbers.dates(values), leave_out)
         if any(2 * int(self.numbers.resembles(each).sum()) > len(each) for each in (there, distinct)):
-            self._refuse(column, "numbers or names", f"{self._first_slip(column, values)}; {_NAMED}")
+            cure = f"or leave the column out with {leave_out}; {named}"
+            self._refuse(column, "numbers or names", f"{self._first_slip(column, values)}; {cure}")
         if len(there) >= _RECURRING and 2 * len(distinct) > len(there):
             first = int(values.is_not_null().arg_true()[0])
-            cure = "put it into `data.init_args.ignore`, or read texts with dubio.training.Text"
+            cure = f"leave it out with {leave_out}, or read texts with dubio.training.Text"
             facts = f"of its {len(there)} values {len(distinct)} are different, and {self._shows(column, first)}"
-            self._refuse(column, "numbers, or names that recur", f"{facts}; {cure}; {_NAMED}")
+            self._refuse(column, "numbers, or names that recur", f"{facts}; {cure}; {named}")
+
+    def read_numbers(self, column: str) -> list[float | None]:
+        """The values of a column that is known to hold numbers; None where one is missing.
+
+        Raises:
+            UnreadableData: If there is another value; it names the first.
+        """
+        values = self.frame[column]
+        numbers = pl.Series([None] * len(values), dtype=pl.Float64)
+        if values.dtype.is_numeric():
+            numbers = values.cast(pl.Float64)
+        elif values.dtype == pl.String:
+            numbers = self.numbers.read(values)
+        wrong = (values.is_not_null() & numbers.is_null()) | (numbers.abs() > _LARGEST).fill_null(False)
+        for row in wrong.arg_true()[:1]:
+            value, cure = values[row], "mend it"
+            if isinstance(value, str):
+                cure = self.numbers.cure(value, values.drop_nulls(), learned=True)
+            told = f"the text {value[:40]!r}" if isinstance(value, str) else str(value)
+            raise UnreadableData(
+                f"{self.path}: expected {self.at(row)}, column {column!r} to be a finite number, as it was in the fit, "
+                f"but got {told}; {cure}; or leave the row out."
+            )
+        return numbers.fill_nan(None).to_list()
 
     def _first_slip(self, column: str, values: pl.Series) -> str:
         """Where the first text is that is no number, and what to do about it."""
@@ -114,6 +153,12 @@ class TableFile:
         most = "are" if 2 * int(numbers.is_not_null().sum()) > values.is_not_null().sum() else "look like"
         facts = f"most of its values {most} numbers, and {self._shows(column, row)}"
         return f"{facts}; {self.numbers.cure(values[row], values.drop_nulls())}"
+
+    def _refuse_dates(self, column: str, dates: pl.Series, leave_out: str) -> None:
+        for row in dates.arg_true()[:1]:
+            facts = f"most of its values are dates, and {self._shows(column, row)}"
+            cure = timestamps.cure(self.frame[column][row], column, leave_out)
+            self._refuse(column, "numbers or names", f"{facts}; {cure}")
 
     def _shows(self, column: str, row: int) -> str:
         return f"{self.at(row)} has {str(self.cells[column][row])[:40]!r}"

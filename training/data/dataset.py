@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,19 @@ def number_rows(row: int) -> str:
     return f"row {row}"
 
 
+def roles(columns: Iterable[str], seen: Collection[str], **named: str | None) -> dict[str, list[str]]:
+    """The columns of a source by what they are for.
+
+    Args:
+        columns: All that there are.
+        seen: Those that the network sees and that have no other role.
+        named: The column of each role, if it has one.
+    """
+    given = {role: [name] for role, name in named.items() if name is not None}
+    used = {*seen, *(name for names in given.values() for name in names)}
+    return {"ignored": [name for name in columns if name not in used], **given}
+
+
 @dataclass(frozen=True)
 class Dataset:
     """What a data module reads.
@@ -50,6 +63,8 @@ class Dataset:
         parts: Numbers of the same rows in the source; by default they follow each other, split by split.
         at: Where the row of a number is, as in "line 3".
         ids: Columns of the source that say which row is which, by name, one value for each row of the source.
+        roles: Names of the source's columns that are no numbers of the input, by what they are for.
+        doubts: What is odd about the inputs, each with its cure.
     """
 
     splits: Mapping[SplitName, Examples]
@@ -58,6 +73,8 @@ class Dataset:
     parts: Mapping[SplitName, IntArray] | None = None
     at: Callable[[int], str] = number_rows
     ids: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    roles: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    doubts: Sequence[str] = ()
 
     @staticmethod
     def of_numbers(

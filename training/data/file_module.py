@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dubio.training.data import options
 from dubio.training.data.dataset import Scale, number_rows
 from dubio.training.data.grouped_splits import split_by_time, split_groups
 from dubio.training.data.look_alikes import refuse_look_alikes
@@ -53,7 +54,7 @@ class FileDataModule(FractionDataModule, ABC):
             DataUnavailable: If there is none.
         """
         if not self.path.is_file():
-            raise DataUnavailable(f"{self.path}: no such file; set `data.init_args.path` to yours.")
+            raise DataUnavailable(f"{self.path}: no such file; set {options.named('path')} to yours.")
         return self.path
 
     def divide(

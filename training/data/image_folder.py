@@ -15,7 +15,7 @@ from rich.progress import track
 from dubio.models.errors import InvalidInput
 from dubio.models.inputs.image import ImageReader, Picture
 from dubio.models.inputs.spec import ImageFiles
-from dubio.training.data import image_files
+from dubio.training.data import image_files, options
 from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.file_module import FileDataModule
 from dubio.training.data.image_files import ImageFile
@@ -55,7 +55,7 @@ class ImageFolder(FileDataModule):
 
     def read(self) -> Dataset:
         if not self.path.is_dir():
-            raise DataUnavailable(f"{self.path}: no such folder; set `data.init_args.path` to yours.")
+            raise DataUnavailable(f"{self.path}: no such folder; set {options.named('path')} to yours.")
         predicts = self.purpose == "predict"
         listing = image_files.find_all(self.path) if predicts else image_files.find(self.path, self.nested)
         self._say(listing.describe_skipped())

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pooch
 
-from dubio.training.data import idx
+from dubio.training.data import idx, options
 from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.module import TensorDataModule
 from dubio.training.data.splits import SplitName, split
@@ -70,8 +70,8 @@ class MNISTFiles(TensorDataModule):
         if files is None:
             raise DataUnavailable(
                 f"{self.title} was not found in {self.root or ' or '.join(map(str, self._usual))}. Either set "
-                f"`data.init_args.root` to the folder that holds its four IDX files{self.hint}, or set "
-                "`data.init_args.download: true`."
+                f"{options.named('root')} to the folder that holds its four IDX files{self.hint}, or set "
+                "`--data.download true` (`download: true` in a configuration)."
             )
         pool, test = (
             _read_pair(files[f"{half}-images-idx3-ubyte.gz"], files[f"{half}-labels-idx1-ubyte.gz"])

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 import polars as pl
 
+from dubio.models.inputs.numbers import pattern
 from dubio.training.errors import TrainingError
 
 _DIGITS = r"[0-9](?:[0-9.,'’_\s]*[0-9])?[.,]?"
@@ -19,6 +20,7 @@ _MEASURED = (
     rf"(?:[\p{{Sc}}<>≤≥~≈=(]+|USD|EUR|GBP|CHF|JPY|CNY|INR)?\s?[+\-−]?\s?\p{{Sc}}?\s?[.,]?{_DIGITS}"
     r"\s?(?:[%‰)\p{Sc}]|[A-Za-zµμ°Ω²³/]{1,5})?"
 )
+_DATES = rf"^(?:{_DATE})$"
 _LIKE = rf"^(?:{_DATE}|{_MEASURED}|0x[0-9a-fA-F]+)$"
 _BLANK = "[ \u00a0\u2009\u202f]"  # those that typesetters put between thousands
 _WHOLE = r"^[+-]?[0-9]+$"
@@ -70,12 +72,17 @@ class NumberFormat:
         """Whether a text is a number, or looks like one to a reader: with a unit, a currency, a date."""
         return self.read(texts).is_not_null() | texts.str.strip_chars().str.contains(_LIKE)
 
-    def cure(self, text: str, texts: pl.Series) -> str:
+    def dates(self, texts: pl.Series) -> pl.Series:
+        """Whether a text is a date, or a time of day, and no number."""
+        return (self.read(texts).is_null() & texts.str.strip_chars().str.contains(_DATES)).fill_null(False)
+
+    def cure(self, text: str, texts: pl.Series, learned: bool = False) -> str:
         """What to do about a text that is no number.
 
         Args:
             text: That one.
             texts: All of its column.
+            learned: Whether a checkpoint says already which texts stand for a missing value.
         """
         numbers = texts.filter(self.resembles(texts))
         fits = [other for other in _FORMATS if not other.read(numbers).null_count()]
@@ -84,13 +91,14 @@ class NumberFormat:
             fewest = min(map(len, changes))
             alike = "" if self == NumberFormat() else ", or write the numbers of all columns alike"
             return f"set {' or '.join(' and '.join(each) for each in changes if len(each) == fewest)}{alike}"
-        if re.fullmatch(_DATE, text.strip()):
-            return (
-                "turn dates into numbers, such as days since the first, or put the column into `data.init_args.ignore`"
-            )
         if any(character.isdigit() for character in text):
-            return "write it as a plain number, with its sign, unit or currency in the name of the column"
-        return "mend it, or list it under `data.init_args.missing` if it says that there is none"
+            return (
+                f"write it as a plain number such as 3{self.decimal}5: strip its sign, unit or currency, which the "
+                "name of the column can say"
+            )
+        return (
+            "mend it" if learned else "mend it, or list it under `data.init_args.missing` if it says that there is none"
+        )
 
     def _changes(self, given: NumberFormat) -> list[str]:
         """Settings that make this format of a given one."""
@@ -103,12 +111,7 @@ class NumberFormat:
 
     @property
     def _pattern(self) -> str:
-        decimal = re.escape(self.decimal)
-        groups = f"[0-9]{{1,3}}(?:{self._between}[0-9]{{3}})+|" if self.thousands else ""
-        return (
-            rf"^(?:[+-]?(?:(?:{groups}[0-9]+)(?:{decimal}[0-9]*)?|{decimal}[0-9]+)(?:[eE][+-]?[0-9]+)?"
-            r"|(?i:[+-]?(?:nan|inf|infinity)))$"
-        )
+        return pattern(self.decimal, self._between if self.thousands else "")
 
 
 def _formats() -> Iterator[NumberFormat]:

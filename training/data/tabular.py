@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -16,9 +15,9 @@ from dubio.models.inputs import tabular
 from dubio.models.inputs.names import category, look, tidy
 from dubio.models.inputs.tabular import MAX_COLUMNS
 from dubio.models.spec import MAX_STRING
-from dubio.training.data import table_column
+from dubio.training.data import identifiers, options, table_column
 from dubio.training.data.csv_reader import MISSING, TableFile
-from dubio.training.data.dataset import Dataset, Examples, fit_input
+from dubio.training.data.dataset import Dataset, Examples, fit_input, roles
 from dubio.training.data.file_module import FileDataModule
 from dubio.training.data.look_alikes import refuse_look_alikes
 from dubio.training.data.number_format import NumberFormat
@@ -101,14 +100,14 @@ class Table(FileDataModule):
         labels_N, classes = self.unlabelled(len(file.frame)) or self._labels(file)
         parts = self.divide(labels_N, classes, self._own_splits(file), self._groups(file), self._times(file))
         frame = file.frame.select(self._names(file))
+        table = tabular.Table(known or self._learn(frame, parts["train"]), missing)
+        values = {
+            name: file.read_numbers(name) if column.kind == "numeric" else frame[name].to_list()
+            for name, column in table.columns.items()
+        }
         try:
-            columns = known or [
-                table_column.learn(each, parts["train"], each.name in self.categorical) for each in frame
-            ]
-            table = tabular.Table(columns, missing)
-            values = {each.name: _as_json(each, table.columns[each.name].kind, self.numbers) for each in frame}
             x = table.encode(values, lambda row, name: f"{file.at(row)}, column {name!r}")
-        except (InvalidInput, UnreadableData) as error:
+        except InvalidInput as error:
             raise UnreadableData(f"{self.path}: {error}") from error
         splits = Examples(x, labels_N).divide(parts)
         return Dataset(
@@ -118,10 +117,30 @@ class Table(FileDataModule):
             parts,
             file.at,
             {name: file.cells[name].to_list() for name in self.ids},
+            roles(
+                file.frame.columns,
+                frame.columns,
+                group=self.group,
+                time=self.time,
+                split=self.split,
+                target=self.target,
+            ),
+            [] if known else self._doubts(frame, table),
         )
+
+    def _doubts(self, frame: pl.DataFrame, table: tabular.Table) -> list[str]:
+        names = [name for name, column in table.columns.items() if column.kind == "categorical"]
+        doubts = identifiers.find(frame, names, self.ignore, self.group, self.time)
+        return [f"{self.path}: {doubt}" for doubt in doubts]
 
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "categorical": sorted(self.categorical)}
+
+    def _learn(self, frame: pl.DataFrame, rows: IntArray) -> list[tabular.NumericColumn | tabular.CategoricalColumn]:
+        try:
+            return [table_column.learn(each, rows, each.name in self.categorical) for each in frame]
+        except UnreadableData as error:
+            raise UnreadableData(f"{self.path}: {error}") from error
 
     def _trained_columns(self) -> Sequence[tabular.NumericColumn | tabular.CategoricalColumn]:
         """Those of the checkpoint that is followed, if one is."""
@@ -185,19 +204,20 @@ class Table(FileDataModule):
                     "rename it, put it into `data.init_args.ignore`, or leave it out of the file (pandas: index=False)."
                 )
             if self.trained is None:
-                file.refuse_what_no_network_learns(name)
+                file.refuse_what_no_network_learns(name, self.ignore, self.categorical)
         return names
 
     def _only_trained(self, names: Sequence[str]) -> list[str]:
         known = [column.name for column in self._trained_columns()]
         others = [name for name in names if name not in known]
         if others:
+            listed = [*self.ignore, *others]
+            leave_out = options.typed_list("ignore", listed) if len(listed) <= 20 else "`data.init_args.ignore`"
             cure = did_you_mean(others[0], known, f"the checkpoint has {', '.join(map(repr, known[:20]))}.")
             raise UnreadableData(
                 f"{self.path}: expected no column that the checkpoint does not have, but got "
-                f"{', '.join(repr(name[:40]) for name in others[:20])}; put what the network does not see into "
-                "`data.init_args.ignore`, or take the settings of the fit (`--config runs/<name>/config.yaml`); "
-                f"{cure}"
+                f"{', '.join(repr(name[:40]) for name in others[:20])}; leave out what the network does not see with "
+                f"{leave_out}, or take the settings of the fit (`--config runs/<name>/config.yaml`); {cure}"
             )
         return known
 
@@ -286,17 +306,6 @@ class Table(FileDataModule):
                 )
             cure = did_you_mean(name, frame.columns, f"it has {', '.join(map(repr, frame.columns[:20]))}.")
             raise UnreadableData(f"{self.path}: expected a column {name!r}, but there is none; {cure}")
-
-
-def _as_json(values: pl.Series, kind: str, numbers: NumberFormat) -> Sequence[object]:
-    """Values as JSON would bring them."""
-    if kind == "numeric" and values.dtype.is_numeric():
-        return values.cast(pl.Float64).fill_nan(None).to_list()
-    if kind == "numeric" and values.dtype == pl.String:  # of another file than the fit's; texts are refused by line
-        read = numbers.read(values).to_list()
-        told = zip(read, values.to_list(), strict=True)
-        return [text if number is None else None if math.isnan(number) else number for number, text in told]
-    return values.to_list()
 
 
 def _is_fraction(name: str) -> bool:

@@ -16,7 +16,7 @@ from dubio.models.inputs.names import tidy
 from dubio.models.inputs.text import UNKNOWN, Tokens
 from dubio.training.data import tokenizer
 from dubio.training.data.csv_reader import read_rows
-from dubio.training.data.dataset import Dataset, Examples
+from dubio.training.data.dataset import Dataset, Examples, roles
 from dubio.training.data.file_module import FileDataModule
 from dubio.training.data.look_alikes import refuse_look_alikes
 from dubio.training.data.splits import IntArray, SplitName
@@ -88,7 +88,9 @@ class Text(FileDataModule):
         self._say_what_is_lost(tokens, parts)
         splits = Examples(reader.fill(tokens), labels_N).divide(parts)
         ids = {name: [self._carried(row, name, line) for line, row in rows] for name in self.ids}
-        return Dataset(splits, classes, tokenizer.describe(learned), parts, at, ids)
+        columns = dict.fromkeys(name for _, row in rows for name in row)
+        used = {"text": self.text, "group": self.group, "time": self.time, "split": self.split, "target": self.label}
+        return Dataset(splits, classes, tokenizer.describe(learned), parts, at, ids, roles(columns, (), **used))
 
     def settings(self) -> dict[str, Any]:
         own = {"tokenizer": self.kind, "tokens": self.tokens, "lowercase": self.lowercase, "length": self.length}

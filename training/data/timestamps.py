@@ -8,6 +8,7 @@ from datetime import date, datetime
 
 import numpy as np
 
+from dubio.training.data.options import typed
 from dubio.training.data.splits import IntArray
 from dubio.training.errors import UnreadableData
 
@@ -38,6 +39,21 @@ def rank_times(values: Sequence[object], column: str, at: Callable[[int], str]) 
             f"expected the times of column {column!r} all with a time zone or all without, but got both; convert them."
         ) from error
     return np.array([ranks[time] for time in times], dtype=np.int64)
+
+
+def cure(value: object, column: str, leave_out: str) -> str:
+    """What to do about a column of times that a network would see.
+
+    Args:
+        value: One of them.
+        column: Its name.
+        leave_out: How to leave it out.
+    """
+    form = "" if isinstance(_time(value), datetime) else ", written as 2026-01-31 or 2026-01-31T12:00"
+    return (
+        f"divide the rows by it with {typed('time', column)}{form}; or leave it out with {leave_out}; or turn it into "
+        "numbers, such as days since the first"
+    )
 
 
 def _time(value: object) -> float | datetime | None:

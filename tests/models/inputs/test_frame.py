@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,6 +24,9 @@ SPEC = InputSpec(
 )
 ROWS = [{"age": 31.0, "city": "Kiel"}, {"age": None, "city": "Bonn"}, {"age": 7.5, "city": None}]
 EXPECTED = torch.from_numpy(Table(COLUMNS).read(ROWS))
+# What pandas and polars make of a column of numbers in which someone wrote a word for "there is none".
+TEXTS = {"age": ["31", "None", " 7.50"], "city": ["Kiel", "Bonn", "NA"]}
+WORDS = SPEC.model_copy(update={"missing": ("NA", "None")})
 
 
 def test_a_frame_of_polars_is_its_rows():
@@ -58,3 +63,48 @@ def test_a_frame_of_numbers_is_an_array_to_a_model_of_numbers():
     assert np.array_equal(encoding.check(spec, frame), [[1, 3], [2, 4]])
     with pytest.raises(InvalidInput, match="Expected numbers"):
         encoding.check(spec, {"a": 1.0, "b": 2.0})
+
+
+@pytest.mark.parametrize("library", ["polars", "pandas"])
+def test_a_column_that_a_word_turned_into_texts_is_read_as_in_a_file(library: str):
+    frame: Any = pytest.importorskip(library).DataFrame(TEXTS)
+    torch.testing.assert_close(encoding.check(WORDS, frame), EXPECTED)
+    for text, read in {"": None, "-nan": None, "\u00a01e1": 10.0, "+7": 7.0}.items():
+        frame = pytest.importorskip(library).DataFrame({"age ": [text], "city": ["Kiel"]})
+        expected = torch.from_numpy(Table(COLUMNS).read([{"age": read, "city": "Kiel"}]))
+        torch.testing.assert_close(encoding.check(WORDS, frame), expected)
+
+
+@pytest.mark.parametrize("library", ["polars", "pandas"])
+@pytest.mark.parametrize("text", ["4 kg", "3,5", "1_000", "n/a", "\u0664"])
+def test_other_texts_among_numbers_are_refused_with_row_and_cure(library: str, text: str):
+    frame = pytest.importorskip(library).DataFrame({"age": ["31", "None", text], "city": ["Kiel"] * 3})
+    with pytest.raises(InvalidInput, match=r"row 2, column 'age' to be a number, but got the text ") as caught:
+        encoding.check(WORDS, frame)
+    assert repr(text) in str(caught.value)
+    assert "such as 40, with a decimal point and without a unit, or as what stands for a missing" in str(caught.value)
+    assert "('NA', 'None')" in str(caught.value)
+
+
+def test_a_word_is_a_hole_which_a_column_without_holes_does_not_take():
+    column = COLUMNS[0].model_copy(update={"missing": False})
+    full = InputSpec(
+        kind="table", shape=(1,), mean=(0.0,), std=(1.0,), low=0.0, high=99.0, columns=[column], missing=("NA",)
+    )
+    assert encoding.check(full, pl.DataFrame({"age": ["31"]})).tolist() == [[31.0]]
+    with pytest.raises(InvalidInput, match=r"\['age'\] to have a value, but it is missing"):
+        encoding.check(full, pl.DataFrame({"age": ["31", "NA"]}))
+
+
+def test_numbers_are_what_they_are_whatever_holds_them():
+    decimals = pl.DataFrame({"age": [Decimal("31"), None, Decimal("7.5")], "city": ["Kiel", "Bonn", None]})
+    torch.testing.assert_close(encoding.check(SPEC, decimals), EXPECTED)
+    pd = pytest.importorskip("pandas")
+    cells = {"age": [np.float32(31), np.float64("nan"), np.float64(7.5)], "city": [np.str_("Kiel"), "Bonn", None]}
+    torch.testing.assert_close(encoding.check(SPEC, pd.DataFrame(cells, dtype=object)), EXPECTED)
+
+
+def test_a_text_is_no_number_in_a_single_row_or_a_list_of_rows():
+    for rows in (ROWS[0] | {"age": "31"}, [ROWS[0] | {"age": "31"}]):
+        with pytest.raises(InvalidInput, match="a finite number, but got the text '31'"):
+            encoding.check(WORDS, rows)

@@ -186,10 +186,14 @@ REFUSED = {
     ),
     "pictures that move": (ANIMATED, "it is animated"),
     "pictures that move in WebP": (encode(Image.fromarray(GREY_HW), "WEBP", **FRAMES), "it is animated"),
-    "GIF": (encode(Image.fromarray(GREY_HW), "GIF", **FRAMES), "its first bytes are 47 49 46"),
-    "another format": (encode(Image.fromarray(GREY_HW), "BMP"), "its first bytes are 42 4d"),
-    "a script": (b"%!PS\nsystem", "its first bytes are 25 21 50 53"),
-    "nothing": (b"", "its first bytes are missing"),
+    "GIF": (
+        encode(Image.fromarray(GREY_HW), "GIF", **FRAMES),
+        "PNG, JPEG or WebP file, but it is a GIF file; convert it",
+    ),
+    "another format": (encode(Image.fromarray(GREY_HW), "BMP"), "it is a BMP file"),
+    "a script": (b"%!PS\nsystem", "it is a PostScript file"),
+    "nothing": (b"", "it is empty; give the bytes"),
+    "noise": (b"\x01\x02BM", "its first bytes are 01 02 42 4d; convert it"),
     "a header alone": (GREY_PNG[:33], "it cannot be decoded"),
     "a signature alone": (GREY_PNG[:8], "it cannot be decoded"),
     "two bytes missing": (GREY_PNG[:-20], "it cannot be decoded"),
@@ -221,6 +225,26 @@ def test_what_would_not_be_itself_is_refused(case: str) -> None:
     with pytest.raises(InvalidInput, match=rf"Expected the picture .*{complaint}") as caught:
         GREY.read(data, "the picture")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        *(("GIF", "a GIF"), ("BMP", "a BMP"), ("TIFF", "a TIFF"), ("ICO", "an icon (ICO)"), ("PPM", "a Netpbm")),
+        *(("JPEG2000", "a JPEG 2000"), ("AVIF", "an AVIF"), ("PDF", "a PDF")),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg">', "an SVG"),
+        (b"<!DOCTYPE html><title>Not found</title>", "an HTML"),
+        (bytes(128) + b"DICM\2\0", "a DICOM"),
+    ],
+)
+def test_a_file_of_another_format_is_told_by_its_content(kind: str | bytes, told: str) -> None:
+    if isinstance(kind, str) and kind not in Image.SAVE and not (Image.init() and kind in Image.SAVE):
+        pytest.skip(f"this Pillow writes no {kind}")
+    data = kind if isinstance(kind, bytes) else encode(Image.fromarray(GREY_HW), kind)
+    with pytest.raises(InvalidInput, match=r"a PNG, JPEG or WebP file, but it is .* file; convert it") as caught:
+        GREY.read(data, "cat.png")
+    assert f"but it is {told}" in str(caught.value)
 
 
 @pytest.mark.parametrize("case", sorted(REFUSED.keys() - {"another size"}))

@@ -116,8 +116,11 @@ def test_a_file_of_another_size_is_refused_if_the_caller_says_so_or_training_did
 
 REFUSED = {
     "another size": (b64(encode(Image.new("L", (HEIGHT, WIDTH)))), "to be 7 pixels wide and 5 high, but it is 5 wide"),
-    "another format": (b64(encode(Image.fromarray(GREY_HW), "BMP")), "its first bytes are 42 4d"),
-    "nothing": ({"b64": ""}, "its first bytes are missing"),
+    "another format": (
+        b64(encode(Image.fromarray(GREY_HW), "BMP")),
+        "to be a PNG, JPEG or WebP file, but it is a BMP file; convert it",
+    ),
+    "nothing": ({"b64": ""}, "to be a PNG, JPEG or WebP file, but it is empty; give the bytes of the file"),
     "two bytes missing": (b64(GREY_PNG[:-20]), "it cannot be decoded"),
     "no base64": ({"b64": "%%%%"}, "to hold base64, but it cannot be read"),
     "half a letter": ({"b64": "iVBORw0KGgo"}, "to hold base64, but it cannot be read"),

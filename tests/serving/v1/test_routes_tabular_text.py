@@ -114,7 +114,7 @@ def test_words_that_training_never_had_are_one_token(client: httpx.Client, text_
         (None, "but got null"),
         ({}, "send null for a value that is missing"),
         (ROW | {"agee": 1}, "did you mean `age`?"),
-        (ROW | {"age": "40"}, "finite number, but got the text '40'"),
+        (ROW | {"age": "40"}, "got the text '40'; a number such as 40 is taken, without quotes or a unit"),
         (ROW | {"age": True}, "finite number, but got true"),
         (ROW | {"age": [40]}, "finite number, but got a list"),
         (ROW | {"age": 1e300}, "finite number, but got the number 1e+300"),

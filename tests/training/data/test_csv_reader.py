@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import date, datetime
 from pathlib import Path
 
 import polars as pl
@@ -7,6 +8,7 @@ import pytest
 
 from dubio.training.data.csv_reader import MISSING, TableFile
 from dubio.training.data.number_format import NumberFormat
+from dubio.training.data.timestamps import rank_times
 from dubio.training.errors import UnreadableData
 
 
@@ -103,13 +105,25 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path):
         (["1", "2", "x"], "most of its values are numbers, and line 4 has 'x'; mend it, or .*missing"),
         (
             ["1,5", "2", "3"],
-            "are numbers, and line 2 has '1,5'; set `data.init_args.decimal` to ','; if these are names",
+            "are numbers, and line 2 has '1,5'; set `data.init_args.decimal` to ','; or leave the column out",
         ),
         (["1,234", "2,345"], "look like numbers, and line 2 has '1,234'; set `data.init_args.thousands` to ',' or"),
         (["$5.00", "$6.00"], "look like numbers, and line 2 has .*; write it as a plain number"),
         (["12%", "13%"], "write it as a plain number"),
-        (["3 kg", "4 kg", "n/a"], "line 2 has '3 kg'; write it as a plain number"),
-        (["03/14/2024", "03/15/2024"], "line 2 has '03/14/2024'; turn dates into numbers"),
+        (
+            ["3 kg", "4 kg", "n/a"],
+            r"line 2 has '3 kg'; write it as a plain number such as 3\.5: strip its sign, .*; or leave the column out "
+            r"with `--data\.ignore '\[id, a\]'`; if these are names, say so with `--data\.categorical '\[zip, a\]'`",
+        ),
+        (
+            ["unknown", "2026-01-31", "2026-02-01T08:00"],
+            r"values are dates, and line 3 has '2026-01-31'; divide the rows by it with `--data\.time a`; or leave it "
+            r"out with `--data\.ignore '\[id, a\]'`; or turn it into numbers, such as days since the first\.",
+        ),
+        (
+            ["03/14/2024", "03/15/2024"],
+            "values are dates, and line 2 has '03/14/2024'; divide .*, written as 2026-01-31",
+        ),
         (["1", "Infinity", "2"], "finite numbers of 32 bits, but line 3 has 'Infinity'; mend it, leave the row out"),
         (["unknown"] * 30 + ["1", "2"], "look like numbers, and line 2 has 'unknown'; mend it"),
         ([f"{key:08x}-12ab-4c5d" for key in range(30)], "of its 30 values 30 are different, and line 2 .*ignore"),
@@ -120,7 +134,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path):
 def test_numbers_and_keys_do_not_become_names(tmp_path: Path, values: list[str], message: str):
     pl.DataFrame({"a": values, "b": "x"}).write_csv(tmp_path / "f.csv")
     with pytest.raises(UnreadableData, match=message) as caught:
-        TableFile(tmp_path / "f.csv").refuse_what_no_network_learns("a")
+        TableFile(tmp_path / "f.csv").refuse_what_no_network_learns("a", ["id"], ["zip"])
     assert "expected column 'a' to h" in str(caught.value)
     if "No" not in values:
         named = TableFile(tmp_path / "f.csv", names=["a"])
@@ -148,3 +162,43 @@ def test_nan_in_a_parquet_file_is_a_hole_whatever_the_column_holds(tmp_path: Pat
     pl.DataFrame({"a": [1.0, float("nan"), None]}).write_parquet(tmp_path / "f.parquet")
     for names in ((), ("a",)):
         assert TableFile(tmp_path / "f.parquet", names=names).frame["a"].to_list() == [1.0, None, None]
+
+
+@pytest.mark.parametrize("day", ["2026-01-31", date(2026, 1, 31), datetime(2026, 1, 31, 8)])
+def test_dates_are_what_rows_can_be_divided_by_whatever_the_file_holds(tmp_path: Path, day: object):
+    pl.DataFrame({"day": [None, day, day], "b": "x"}).write_parquet(tmp_path / "f.parquet")
+    file = TableFile(tmp_path / "f.parquet")
+    with pytest.raises(UnreadableData, match=r"values are dates, and row 1 has '2026-01-31.*`--data\.time day`"):
+        file.refuse_what_no_network_learns("day")
+    assert rank_times(file.frame["day"].to_list()[1:], "day", file.at).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("cell", "told"),
+    [
+        (
+            "5.1 mg",
+            r"got the text '5\.1 mg'; write it as a plain number such as 3\.5: strip its .*; or leave the row out\.",
+        ),
+        ("3,5", r"got the text '3,5'; write it as a plain number such as 3\.5"),
+        ("Infinity", r"got inf; mend it; or leave the row out\."),
+        ("1e39", r"got 1e\+39; mend it"),
+        ("lots", r"got the text 'lots'; mend it; or leave the row out\."),
+        ("2026-01-31", r"got the text '2026-01-31'; write it as a plain number"),
+    ],
+)
+def test_what_a_column_of_numbers_cannot_hold_is_named(tmp_path: Path, cell: str, told: str):
+    file = TableFile(written(tmp_path, f'a,b\n1.5,x\nNA,x\n+2,x\n"{cell}",x\n'))
+    with pytest.raises(UnreadableData, match=rf"f\.csv: expected line 5, column 'a' to be a finite number, .*{told}"):
+        file.read_numbers("a")
+    assert TableFile(written(tmp_path, "a,b\n1.5,x\nNA,x\n+2,x\n")).read_numbers("a") == [1.5, None, 2.0]
+
+
+def test_numbers_of_a_parquet_file_may_be_texts_but_no_truth_values(tmp_path: Path):
+    pl.DataFrame({"a": ["1.5", "None", None], "b": [True, None, False]}).write_parquet(tmp_path / "f.parquet")
+    file = TableFile(tmp_path / "f.parquet")
+    assert file.read_numbers("a") == [1.5, None, None]
+    with pytest.raises(
+        UnreadableData, match="row 0, column 'b' to be a finite number, as it was in the fit, but got True"
+    ):
+        file.read_numbers("b")

@@ -182,8 +182,12 @@ def test_how_likely_equal_rows_are_is_fishers_test(count: int, rows: int, natura
     ("header", "row", "message"),
     [
         ("a,label", ["1", "yes"], "a column 'b'"),
-        ("a,b,c,label", ["1", "2", "3", "yes"], r"but got 'c'; put what the network does not see into"),
-        ("a,b,label", ["1", "x", "yes"], "line 2, column 'b' to be a finite number, but got the text 'x'"),
+        ("a,b,c,label", ["1", "2", "3", "yes"], r"but got 'c'; leave out .* `--data\.ignore '\[c\]'`"),
+        (
+            "a,b,label",
+            ["1", "x", "yes"],
+            "line 2, column 'b' to be a finite number, as it was in the fit, but got the text 'x'",
+        ),
         ("a,b,label", ["1", "", "yes"], "line 2, column 'b' to have a value"),
         ("a,b,label", ["1", "2", "maybe"], "checkpoint's classes, 'no', 'yes', but line 2 has maybe"),
     ],
@@ -204,7 +208,9 @@ def test_a_column_that_the_fit_did_not_see_need_not_be_there(tmp_path: Path):
 def test_the_one_slip_among_the_numbers_of_another_file_is_named(fit: Table, tmp_path: Path):
     rows = [["1", "2", "yes"], ["2", "x", "no"], ["3", "4", "no"]]
     other = Table(write(tmp_path / "other.csv", rows, "a,b,label"), target="label")
-    with pytest.raises(UnreadableData, match="line 3, column 'b' to be a finite number, but got the text 'x'"):
+    with pytest.raises(
+        UnreadableData, match="line 3, column 'b' to be a finite number, as it was in the fit, but got the text 'x'"
+    ):
         followed(other, fit).raw("test")
 
 

@@ -102,5 +102,5 @@ def test_groups_are_a_caveat_of_the_promise_and_times_alone_are_none():
 
 
 def test_a_missing_file_is_told(tmp_path: Path):
-    with pytest.raises(DataUnavailable, match=r"no such file; set `data\.init_args\.path`"):
+    with pytest.raises(DataUnavailable, match=r"no such file; set `--data\.path` \(`data\.init_args\.path` in a"):
         Memory(str(tmp_path / "nothing.x")).file()

@@ -5,6 +5,7 @@ import math
 import polars as pl
 import pytest
 
+from dubio.models.inputs import numbers as plain_numbers
 from dubio.training.data.number_format import NumberFormat
 from dubio.training.errors import TrainingError
 
@@ -107,10 +108,17 @@ def test_the_setting_that_reads_a_column_is_named_and_does(texts: list[str], cur
 
 
 def test_other_slips_have_other_cures():
-    assert "name of the column" in PLAIN.cure("3 kg", pl.Series(["3 kg", "4"]))
+    assert "strip its sign, unit or currency" in PLAIN.cure("3 kg", pl.Series(["3 kg", "4"]))
     assert NumberFormat(",").cure("3.5", pl.Series(["3.5"])).endswith("or write the numbers of all columns alike")
-    assert "days since" in PLAIN.cure("03/14/2024", pl.Series(["03/14/2024"]))
+    assert PLAIN.cure("unknown", pl.Series(["unknown", "4"]), learned=True) == "mend it"
     assert "data.init_args.missing" in PLAIN.cure("unknown", pl.Series(["unknown", "4"]))
+
+
+def test_dates_are_told_from_numbers():
+    texts = pl.Series(
+        ["2026-01-31", "14.3.2026", "12:30", "5 Jan 2024", " 2026-01-31T08:00 ", "3.5", "3 kg", "x", None]
+    )
+    assert PLAIN.dates(texts).to_list() == [True] * 5 + [False] * 4
 
 
 def test_whole_numbers_stay_whole():
@@ -131,3 +139,15 @@ def test_whole_numbers_stay_whole():
 def test_signs_that_make_no_format_are_refused(settings: dict[str, str], message: str):
     with pytest.raises(TrainingError, match=message):
         NumberFormat(**settings)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("3", "+3", "-0.5", " 7 ", "5.", ".5", "1e5", "1E-5", "inf", "-Infinity", "nan", "-NaN", "08", "1.7976e308"),
+        *("", " ", "3 kg", "3,5", "1_000", "0x10", "1e", ".", "+", "--3", "infinite", "1\n2", "\u0663", "true", "None"),
+    ],
+)
+def test_a_data_frame_is_read_as_a_file_is(text: str):
+    (expected,) = PLAIN.read(pl.Series([text])).to_list()
+    assert plain_numbers.read(text) == (pytest.approx(expected, nan_ok=True) if expected is not None else None)
