@@ -12,14 +12,16 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import CliApp, CliSettingsSource, SettingsError
 
+from dubio.serving import environment
 from dubio.serving.lifecycle import Lifecycle, end
 from dubio.serving.server import sockets, threads
 from dubio.serving.server.supervisor import Supervisor
-from dubio.serving.settings import SECTIONS, Settings, describe_unknown
+from dubio.serving.settings import SECTIONS, Settings
 from dubio.serving.telemetry.log import configure_log
 
 _REFUSED_BY_SYSTEM = 1
 _WRONG_REQUEST = 2
+_NO_OPTIONS = ("models", "api_keys")
 
 _DESCRIPTION = """\
 Serve trained models over HTTP. Every answer carries a deterministic prediction, the committee's mean and
@@ -67,17 +69,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         field = ".".join(map(str, first["loc"]))
         # What was given for a secret setting is not repeated.
         got = "" if "key" in field else f", but got {first['input']!r}"
-        option = f"--{field.replace('_', '-')}"
-        return _fail(f"setting {field}: {first['msg']}{got}; see {option} in dubio-serve --help.", _WRONG_REQUEST)
+        why = first["msg"].removeprefix("Value error, ")
+        where = "" if field in _NO_OPTIONS else f"; see --{field.replace('_', '-')} in dubio-serve --help"
+        return _fail(f"setting {field}: {why}{got}{where}.", _WRONG_REQUEST)
     if not settings.models and settings.model_repository is None:
         return _fail(
             "name at least one checkpoint, for example runs/digits_mlp/model.ckpt, or a --model-repository.",
             _WRONG_REQUEST,
         )
+    if settings.api_keys is None and settings.api_keys_file is None:
+        # Nobody calls a variable so who wants the service to be open.
+        for name in environment.unknown(os.environ, Settings.model_fields):
+            if "KEY" in name.upper():
+                return _fail(
+                    f"{name} is no setting, and without keys the service would be open to everybody; the settings are "
+                    f"{' and '.join(map(environment.variable, environment.KEYS))}. If it is not meant for this "
+                    "service, unset it.",
+                    _WRONG_REQUEST,
+                )
     if settings.trusted:
         sys.path.append(os.getcwd())  # where the operator's own modules are; last, so that they hide nobody else's
     configure_log(settings.log_level)
-    for line in describe_unknown(os.environ):
+    for line in environment.describe(os.environ, Settings.model_fields):
         logging.getLogger("dubio").warning(line)
     try:
         # Before the models load: nobody wants to wait for them to learn that the port is taken.
