@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import Any
@@ -46,8 +47,8 @@ there. The command line wins. docs/operations.md describes how to run the servic
 
 signals: SIGTERM or Ctrl-C lets requests in flight finish; a second one ends the service at once.
 
-exit codes: 0 stopped by SIGTERM or Ctrl-C; 1 the system refused (port in use), or requests in flight did not
-finish in time; 2 a wrong argument, setting or checkpoint; 130 or 143 ended by a second signal.
+exit codes: 0 stopped by SIGTERM or Ctrl-C; 1 the system refused (port in use, no temporary folder), or requests in
+flight did not finish in time; 2 a wrong argument, setting or checkpoint; 130 or 143 ended by a second signal.
 """
 
 
@@ -92,6 +93,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     configure_log(settings.log_level)
     for line in environment.describe(os.environ, Settings.model_fields):
         logging.getLogger("dubio").warning(line)
+    try:
+        # torch and the workers keep files there, and would blame a model for its want.
+        folder = tempfile.gettempdir()
+    except FileNotFoundError as error:
+        return _fail(
+            f"{error.strerror}: they are missing, read-only or full. Mount one at /tmp (docker run --tmpfs /tmp, an "
+            "emptyDir volume on Kubernetes), or name one that can be written to in TMPDIR.",
+            _REFUSED_BY_SYSTEM,
+        )
+    wished = os.environ.get("TMPDIR")
+    if wished and os.path.abspath(wished) != folder:
+        logging.getLogger("dubio").warning("TMPDIR is %s, which cannot be written to; using %s.", wished, folder)
     try:
         # Before the models load: nobody wants to wait for them to learn that the port is taken.
         bound = sockets.bind(settings.host, settings.port)
