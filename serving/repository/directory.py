@@ -51,10 +51,10 @@ class ModelDirectory:
         Raises:
             InvalidModelSource: `root` is no directory.
         """
-        if not root.is_dir():
+        if not os.path.isdir(root):
             raise InvalidModelSource(
                 f"Expected `model_repository` to be a directory with <name>/<version>/model.ckpt in it, but {root} "
-                "is none; create it, or name another."
+                "is none, or this user may not see it; create it, or name another."
             )
         self.root = root
 
@@ -66,7 +66,7 @@ class ModelDirectory:
         """
         listing = Listing()
         for name in sorted(os.listdir(self.root)):
-            if not is_name(name) and not name.startswith(".") and (self.root / name).is_dir():
+            if not is_name(name) and not name.startswith(".") and os.path.isdir(self.root / name):
                 listing.skipped[name, None] = _NO_NAME
             self._add(name, listing)
         return listing
@@ -110,5 +110,5 @@ def _names(folder: Path) -> Iterator[str]:
     except NotADirectoryError:
         return
     except FileNotFoundError:
-        if folder.is_symlink():
+        if os.path.islink(folder):
             raise

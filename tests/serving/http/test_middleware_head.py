@@ -58,6 +58,7 @@ def test_it_is_get_without_a_body(service: Any) -> None:
 def test_where_there_is_no_get_there_is_no_head(service: Any) -> None:
     status, headers, body = exchange(service.url, "HEAD", "/v1/predict")
     assert (status, headers["allow"], body) == ("HTTP/1.1 405 Method Not Allowed", "post", b"")
+    assert exchange(service.url, "DELETE", "/v1/models")[1]["allow"] == "get, head"
     status, _, body = exchange(service.url, "HEAD", "/nowhere")
     assert (status, body) == ("HTTP/1.1 404 Not Found", b"")
 

@@ -64,6 +64,7 @@ def make_bad_folders(checkpoint: Path, root: Path) -> list[str]:
     forbid(root / "good" / "2")
     (root / "circle").symlink_to("circle")
     (root / "nowhere").symlink_to("nothing")
+    (root / "a link").symlink_to("denied/1")
     return [
         "Skipped 'denied' in the model repository: Permission denied.",
         "Skipped 'good/2' in the model repository: Permission denied.",
@@ -111,6 +112,13 @@ def test_bad_folders_do_not_stop_the_start(confined: Any, root: Path, numbers_ch
             assert "its folder cannot be read: Permission denied" in refused.json()["error"]
         assert [service.log.count(line) for line in complaints] == [1] * len(complaints)
         assert service.finish(2) == 0
+
+
+def test_a_repository_that_may_not_be_seen_is_one_line_and_2(confined: Any, tmp_path: Path) -> None:
+    (tmp_path / "denied" / "models").mkdir(parents=True)
+    forbid(tmp_path / "denied")
+    code, line = confined.refused("--model-repository", str(tmp_path / "denied" / "models"), "--port", "0")
+    assert (code, "or this user may not see it" in line) == (2, True)
 
 
 def test_bad_folders_do_not_stop_the_watch(confined: Any, root: Path, numbers_checkpoint: Path) -> None:
