@@ -153,8 +153,8 @@ def create_app(
         version=_version(),
         description=_DESCRIPTION,
         lifespan=lifespan,
-        # Relative to the description, so that requests go where it came from.
-        servers=[{"url": settings.root_path or "."}],
+        # A relative address is relative to the description's: requests go where it came from.
+        servers=[{"url": settings.root_path or ".", "description": "this service"}],
         redirect_slashes=False,
         openapi_url=None,  # described below, anew for whatever is loaded
         docs_url=None,  # the framework's own pages load their scripts from elsewhere

@@ -25,7 +25,8 @@ exec "$@"
 @pytest.fixture
 def read_only(command: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """`dubio-serve`, where nothing can be written but what other file systems hold."""
-    monkeypatch.delenv("TMPDIR", raising=False)
+    for name in ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR"):  # the second is set by torch, for its own children
+        monkeypatch.delenv(name, raising=False)
 
     class ReadOnly(type(command)):
         def _line(self, arguments: tuple[str, ...]) -> list[str]:

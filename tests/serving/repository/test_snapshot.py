@@ -132,6 +132,16 @@ def test_nor_do_they_lead_out_of_the_root(container: Path, tmp_path: Path) -> No
             pass
 
 
+def test_a_file_that_was_replaced_just_now_does_not_lead_out(tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    path.write_bytes(b"old")
+    with path.open("rb") as file:
+        assert snapshot._refusal(file.fileno(), path, tmp_path) is None
+        (tmp_path / "part").write_bytes(b"new")
+        os.replace(tmp_path / "part", path)
+        assert snapshot._refusal(file.fileno(), path, tmp_path) == "was replaced while it was opened; try again."
+
+
 def test_what_is_no_plain_file_is_refused_at_once_and_leaves_nothing_open(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
