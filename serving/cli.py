@@ -78,33 +78,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             "name at least one checkpoint, for example runs/digits_mlp/model.ckpt, or a --model-repository.",
             _WRONG_REQUEST,
         )
-    if settings.api_keys is None and settings.api_keys_file is None:
-        # Nobody calls a variable so who wants the service to be open.
-        for name in environment.unknown(os.environ, Settings.model_fields):
-            if "KEY" in name.upper():
-                return _fail(
-                    f"{name} is no setting, and without keys the service would be open to everybody; the settings are "
-                    f"{' and '.join(map(environment.variable, environment.KEYS))}. If it is not meant for this "
-                    "service, unset it.",
-                    _WRONG_REQUEST,
-                )
+    if (misnamed := _misnamed_keys(settings)) is not None:
+        return _fail(misnamed, _WRONG_REQUEST)
     if settings.trusted:
         sys.path.append(os.getcwd())  # where the operator's own modules are; last, so that they hide nobody else's
     configure_log(settings.log_level)
     for line in environment.describe(os.environ, Settings.model_fields):
         logging.getLogger("dubio").warning(line)
-    try:
-        # torch and the workers keep files there, and would blame a model for its want.
-        folder = tempfile.gettempdir()
-    except FileNotFoundError as error:
-        return _fail(
-            f"{error.strerror}: they are missing, read-only or full. Mount one at /tmp (docker run --tmpfs /tmp, an "
-            "emptyDir volume on Kubernetes), or name one that can be written to in TMPDIR.",
-            _REFUSED_BY_SYSTEM,
-        )
-    wished = os.environ.get("TMPDIR")
-    if wished and os.path.abspath(wished) != folder:
-        logging.getLogger("dubio").warning("TMPDIR is %s, which cannot be written to; using %s.", wished, folder)
+    if (missing := _missing_temporary_folder()) is not None:
+        return _fail(missing, _REFUSED_BY_SYSTEM)
     try:
         # Before the models load: nobody wants to wait for them to learn that the port is taken.
         bound = sockets.bind(settings.host, settings.port)
@@ -139,6 +121,35 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fail(message: str, code: int) -> int:
     print(f"dubio-serve: {message}", file=sys.stderr)
     return code
+
+
+def _misnamed_keys(settings: Settings) -> str | None:
+    """Why a service without keys should not start: nobody names a variable so who wants it open to everybody."""
+    if settings.api_keys is not None or settings.api_keys_file is not None:
+        return None
+    for name in environment.unknown(os.environ, Settings.model_fields):
+        if "KEY" in name.upper():
+            known = " and ".join(map(environment.variable, environment.KEYS))
+            return (
+                f"{name} is no setting, and without keys the service would be open to everybody; the settings are "
+                f"{known}. If it is not meant for this service, unset it."
+            )
+    return None
+
+
+def _missing_temporary_folder() -> str | None:
+    """Why torch and the workers, which keep files there, could not; a model would be blamed for it."""
+    try:
+        folder = tempfile.gettempdir()
+    except FileNotFoundError as error:
+        return (
+            f"{error.strerror}: they are missing, read-only or full. Mount one at /tmp (docker run --tmpfs /tmp, an "
+            "emptyDir volume on Kubernetes), or name one that can be written to in TMPDIR."
+        )
+    wished = os.environ.get("TMPDIR")
+    if wished and os.path.abspath(wished) != folder:
+        logging.getLogger("dubio").warning("TMPDIR is %s, which cannot be written to; using %s.", wished, folder)
+    return None
 
 
 def parse(argv: Sequence[str]) -> Settings:
