@@ -29,6 +29,6 @@ ENV PATH=/opt/dubio/bin:$PATH HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFER
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"DUBIO_PORT\"]}/v2/health/ready', timeout=2)"]
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ.get(\"DUBIO_PORT\") or 8000}/v2/health/ready', timeout=2)"]
 ENTRYPOINT ["dubio-serve"]
 CMD ["runs/digits_mlp/model.ckpt"]

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from dubio.serving.batching import Budget, Executor, Policy
 from dubio.serving.http import auth, problem_details
 from dubio.serving.http.api_keys import ApiKeys, Scope
-from dubio.serving.http.middleware import AuthMiddleware, FastPath, Observer
+from dubio.serving.http.middleware import AuthMiddleware, FastPath, Observer, RequestLine
 from dubio.serving.lifecycle import Lifecycle
 from dubio.serving.repository import heap
 from dubio.serving.repository.repository import ModelRepository, ModelSource
@@ -71,7 +71,7 @@ class Application:
 
 _STANDARD_OUTPUT = 1
 _CORS: dict[str, Any] = {
-    "allow_methods": ["GET", "POST"],
+    "allow_methods": ["GET", "HEAD", "POST"],
     "allow_headers": [
         *("Authorization", "X-API-Key", "X-Request-Id", "Content-Type", "Content-Encoding"),
         *("traceparent", "tracestate", "Inference-Header-Content-Length"),
@@ -105,7 +105,7 @@ def create_app(
     lifecycle = lifecycle or Lifecycle()
     keys = ApiKeys.read(
         path=settings.api_keys_file,
-        environment=settings.api_keys.get_secret_value() if settings.api_keys else None,
+        environment=None if settings.api_keys is None else settings.api_keys.get_secret_value(),
     )
     metrics = Metrics(metrics_folder, worker)
     telemetry = Telemetry(
@@ -151,6 +151,8 @@ def create_app(
         version=_version(),
         description=_DESCRIPTION,
         lifespan=lifespan,
+        # A relative address is relative to the description's: requests go where it came from.
+        servers=[{"url": settings.root_path or ".", "description": "this service"}],
         redirect_slashes=False,
         openapi_url=None,  # described below, anew for whatever is loaded
         docs_url=None,  # the framework's own pages load their scripts from elsewhere
@@ -179,7 +181,7 @@ def create_app(
     problem_details.install(api)
     # What is refused for want of a key is observed, and readable for the pages allowed to ask.
     asgi: ASGIApp = AuthMiddleware(FastPath(api, [*predict.routes, *infer.routes]), keys, routers)
-    asgi = Observer(asgi, telemetry, lifecycle)
+    asgi = Observer(RequestLine(asgi, settings.root_path), telemetry, lifecycle)
     if settings.cors_origins:
         asgi = CORSMiddleware(asgi, allow_origins=settings.cors_origins, **_CORS)
     return Application(asgi, api, repository, metrics)

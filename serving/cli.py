@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import Any
@@ -12,14 +13,16 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import CliApp, CliSettingsSource, SettingsError
 
+from dubio.serving import environment
 from dubio.serving.lifecycle import Lifecycle, end
 from dubio.serving.server import sockets, threads
 from dubio.serving.server.supervisor import Supervisor
-from dubio.serving.settings import SECTIONS, Settings, describe_unknown
+from dubio.serving.settings import SECTIONS, Settings
 from dubio.serving.telemetry.log import configure_log
 
 _REFUSED_BY_SYSTEM = 1
 _WRONG_REQUEST = 2
+_NO_OPTIONS = ("models", "api_keys")
 
 _DESCRIPTION = """\
 Serve trained models over HTTP. Every answer carries a deterministic prediction, the committee's mean and
@@ -44,8 +47,8 @@ there. The command line wins. docs/operations.md describes how to run the servic
 
 signals: SIGTERM or Ctrl-C lets requests in flight finish; a second one ends the service at once.
 
-exit codes: 0 stopped by SIGTERM or Ctrl-C; 1 the system refused (port in use), or requests in flight did not
-finish in time; 2 a wrong argument, setting or checkpoint; 130 or 143 ended by a second signal.
+exit codes: 0 stopped by SIGTERM or Ctrl-C; 1 the system refused (port in use, no temporary folder), or requests in
+flight did not finish in time; 2 a wrong argument, setting or checkpoint; 130 or 143 ended by a second signal.
 """
 
 
@@ -67,18 +70,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         field = ".".join(map(str, first["loc"]))
         # What was given for a secret setting is not repeated.
         got = "" if "key" in field else f", but got {first['input']!r}"
-        option = f"--{field.replace('_', '-')}"
-        return _fail(f"setting {field}: {first['msg']}{got}; see {option} in dubio-serve --help.", _WRONG_REQUEST)
+        why = first["msg"].removeprefix("Value error, ")
+        where = "" if field in _NO_OPTIONS else f"; see --{field.replace('_', '-')} in dubio-serve --help"
+        return _fail(f"setting {field}: {why}{got}{where}.", _WRONG_REQUEST)
     if not settings.models and settings.model_repository is None:
         return _fail(
             "name at least one checkpoint, for example runs/digits_mlp/model.ckpt, or a --model-repository.",
             _WRONG_REQUEST,
         )
+    if (misnamed := _misnamed_keys(settings)) is not None:
+        return _fail(misnamed, _WRONG_REQUEST)
     if settings.trusted:
         sys.path.append(os.getcwd())  # where the operator's own modules are; last, so that they hide nobody else's
     configure_log(settings.log_level)
-    for line in describe_unknown(os.environ):
+    for line in environment.describe(os.environ, Settings.model_fields):
         logging.getLogger("dubio").warning(line)
+    if (missing := _missing_temporary_folder()) is not None:
+        return _fail(missing, _REFUSED_BY_SYSTEM)
     try:
         # Before the models load: nobody wants to wait for them to learn that the port is taken.
         bound = sockets.bind(settings.host, settings.port)
@@ -113,6 +121,35 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fail(message: str, code: int) -> int:
     print(f"dubio-serve: {message}", file=sys.stderr)
     return code
+
+
+def _misnamed_keys(settings: Settings) -> str | None:
+    """Why a service without keys should not start: nobody names a variable so who wants it open to everybody."""
+    if settings.api_keys is not None or settings.api_keys_file is not None:
+        return None
+    for name in environment.unknown(os.environ, Settings.model_fields):
+        if "KEY" in name.upper():
+            known = " and ".join(map(environment.variable, environment.KEYS))
+            return (
+                f"{name} is no setting, and without keys the service would be open to everybody; the settings are "
+                f"{known}. If it is not meant for this service, unset it."
+            )
+    return None
+
+
+def _missing_temporary_folder() -> str | None:
+    """Why torch and the workers, which keep files there, could not; a model would be blamed for it."""
+    try:
+        folder = tempfile.gettempdir()
+    except FileNotFoundError as error:
+        return (
+            f"{error.strerror}: they are missing, read-only or full. Mount one at /tmp (docker run --tmpfs /tmp, an "
+            "emptyDir volume on Kubernetes), or name one that can be written to in TMPDIR."
+        )
+    wished = os.environ.get("TMPDIR")
+    if wished and os.path.abspath(wished) != folder:
+        logging.getLogger("dubio").warning("TMPDIR is %s, which cannot be written to; using %s.", wished, folder)
+    return None
 
 
 def parse(argv: Sequence[str]) -> Settings:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, CliPositionalArg, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    CliPositionalArg,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
-# Variables of the command line for training, and of docker-compose.yml.
-_OTHERS = {"DUBIO_TRACEBACK", "DUBIO_BIND"}
+from dubio.serving.environment import KEYS, PREFIX, Environment, variable
+
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+\Z")
+_ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+\Z")
+# A prefix that begins like a path of the service's own could not be told from it.
+OWN_PATHS = frozenset({"v1", "v2", "static", "docs", "redoc", "openapi.json", "metrics"})
 _Names = Annotated[tuple[str, ...], NoDecode]
 
 SECTIONS = {
@@ -27,35 +36,13 @@ SECTIONS = {
 """Titles of the sections, by their first setting."""
 
 
-def describe_unknown(environment: Mapping[str, str]) -> list[str]:
-    """Describe variables that look like settings and are none.
-
-    Others set variables that begin alike (Kubernetes, for a service of that name), so nobody is stopped by one.
-
-    Args:
-        environment: Variables by name, such as `os.environ`.
-
-    Returns:
-        A sentence for each of them.
-    """
-    known = [f"DUBIO_{name.upper()}" for name in Settings.model_fields]
-    lines = []
-    for name in sorted(environment):
-        if name.upper().startswith("DUBIO_") and name.upper() not in known and name.upper() not in _OTHERS:
-            from dubio.models.errors import nearest  # with torch, which a start without such a variable need not await
-
-            near = nearest(name, known, cutoff=0.8)
-            lines.append(f"{name} is no setting and is ignored" + (f"; did you mean `{near}`?" if near else ""))
-    return lines
-
-
 class Settings(BaseSettings):
     """The service's settings; frozen, so that what started is what runs.
 
     What stands under a setting is its help on the command line.
     """
 
-    model_config = SettingsConfigDict(env_prefix="DUBIO_", frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     models: CliPositionalArg[_Names] = ()
     """Checkpoints to serve, each `path` or `name=path`; the first is the default model, and
@@ -83,6 +70,14 @@ class Settings(BaseSettings):
 
     port: int = Field(default=8000, ge=0, le=65535)
     """Port to listen on; 0 lets the system choose a free one, which the start-up line names."""
+
+    root_path: str | None = None
+    """Path under which a reverse proxy publishes the service, such as `/dubio`, whether it removes it from the
+    requests or not. The API's description names it."""
+
+    trusted_proxies: _Names = ()
+    """Address or network of a reverse proxy, such as `10.0.0.0/8`, whose `X-Forwarded-For` says who the client is;
+    repeatable. By default nobody's does. In DUBIO_TRUSTED_PROXIES, commas separate them."""
 
     workers: int = Field(default=1, ge=1, le=256)
     """How many processes serve, each with all models, behind one port.
@@ -152,7 +147,7 @@ class Settings(BaseSettings):
 
     api_keys_file: Path | None = None
     """File of API keys, one `scope[,scope]:key` a line; the scopes are infer, admin and metrics.
-    Without any key everybody may predict and nobody administrate."""
+    Without any key everybody may predict and nobody administrate. Set but empty, it stops the start."""
 
     api_keys: SecretStr | None = None
     """More API keys, in the file's form but separated by white space. The file is safer: other programs can
@@ -172,12 +167,62 @@ class Settings(BaseSettings):
     tracing: bool = False
     """Send OpenTelemetry traces to where the standard `OTEL_*` variables say. Needs `pip install 'dubio[otel]'`."""
 
-    @field_validator("models", "trusted", "cors_origins", mode="before")
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given goes before the environment; there is nothing else."""
+        return init_settings, Environment(settings_cls)
+
+    @field_validator("models", "trusted", "trusted_proxies", "cors_origins", mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_what_is_empty(cls, value: object, info: ValidationInfo) -> object:
+        # Of the environment only keys come here empty. An empty path would be the working directory.
+        parts = value if isinstance(value, list | tuple) else (value,)
+        if any(isinstance(part, str) and not part.strip() for part in parts):
+            name = str(info.field_name)
+            if name in KEYS:
+                raise ValueError(
+                    f"{variable(name)} is to say who may call the service, but is empty; give it what holds a "
+                    "scope:key, or unset it if everybody may"
+                )
+            raise ValueError("it is empty; give it a value, or leave it out")
+        return value
+
+    @field_validator("root_path")
+    @classmethod
+    def _refuse_what_is_no_prefix(cls, path: str | None) -> str | None:
+        path = (path or "").rstrip("/") or None
+        if path is not None and (not _ROOT_PATH.match(path) or path.split("/")[1] in OWN_PATHS):
+            raise ValueError(
+                "it must begin with / and be made of A-Z a-z 0-9 . _ ~ - between slashes, and not begin with a path of "
+                f"the service's own ({', '.join(sorted(OWN_PATHS))})"
+            )
+        return path
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _refuse_what_is_no_network(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            try:
+                ip_network(proxy)
+            except ValueError as error:
+                raise ValueError(
+                    f"{error}; write an address or a network, such as 10.0.0.0/8, of the proxies in front"
+                ) from error
+        return proxies
 
     @field_validator("cors_origins")
     @classmethod

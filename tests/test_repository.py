@@ -145,6 +145,14 @@ def test_service_has_a_health_check_that_compiles(name: str):
     assert f":{SERVICES[name]['environment']['DUBIO_PORT']}/v2/health/ready" in code
 
 
+@pytest.mark.parametrize("name", ["serve", "serve-gpu"])
+@pytest.mark.parametrize("variable", ["DUBIO_API_KEYS", "DUBIO_API_KEYS_FILE"])
+def test_keys_that_are_not_set_are_not_set_to_nothing(name: str, variable: str):
+    environment = SERVICES[name]["environment"]
+    assert variable in environment
+    assert environment[variable] is None  # an interpolation would make an empty one of one that is not set
+
+
 def test_only_the_gpu_profile_asks_for_a_gpu():
     with_gpu = {name for name, service in SERVICES.items() if "deploy" in service}
     in_profile = {name for name, service in SERVICES.items() if service.get("profiles") == ["gpu"]}

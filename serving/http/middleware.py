@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -30,6 +31,8 @@ _CLIENT_LEFT = 499
 # What uvloop says of a connection that broke in this very round of the loop.
 _CLOSED = "handler is closed"
 _UNLISTED: Final = "unlisted"
+# An IPv6 address with a zone; a trusted proxy may name its client by anything.
+_LONGEST_CLIENT = 64
 
 
 @dataclass
@@ -96,13 +99,52 @@ def _record(scope: Scope, state: dict[str, Any], status: int, seconds: float) ->
         path=scope["path"],
         status=status,
         seconds=seconds,
-        client=scope["client"][0] if scope.get("client") else None,
+        client=scope["client"][0][:_LONGEST_CLIENT] if scope.get("client") else None,
         route=getattr(scope.get("route"), "path", None),
         model=state.get("model"),
         version=state.get("version"),
         rows=state.get("rows"),
         refused=state.get("refused"),
     )
+
+
+class RequestLine:
+    """Gives every layer behind it a request's first line as the routes know it.
+
+    HEAD is what GET is, without the body; and what a proxy did not remove of the path is removed.
+
+    Args:
+        app: Behind it.
+        root_path: Path under which a proxy publishes the service; None if it does under its own.
+    """
+
+    def __init__(self, app: ASGIApp, root_path: str | None) -> None:
+        self._app = app
+        self._root = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        published = self._root is not None and scope["type"] == "http" and self._is_below_root(scope["path"])
+        if scope["type"] != "http" or not (published or scope["method"] == "HEAD"):
+            await self._app(scope, receive, send)
+            return
+        known = dict(scope)
+        if published:
+            known["path"] = scope["path"].removeprefix(self._root)
+        app = self._app if known["path"] else RedirectResponse(f"{self._root}/")  # where relative addresses are right
+
+        async def send_head(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        if scope["method"] == "HEAD":
+            known["method"] = "GET"
+        try:
+            await app(known, receive, send_head if scope["method"] == "HEAD" else send)
+        finally:
+            if "route" in known:  # by which the request is counted
+                scope["route"] = known["route"]
+
+    def _is_below_root(self, path: str) -> bool:
+        return path == self._root or path.startswith(f"{self._root}/")
 
 
 class FastPath:

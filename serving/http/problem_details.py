@@ -100,14 +100,16 @@ async def _answer(request: Request, error: Exception) -> Response:
 async def _answer_framework(request: Request, raised: Exception) -> Response:
     error = cast(HTTPException, raised)  # starlette hands over what the handler was registered for
     path = request.url.path[:200]
-    detail = str(error.detail)
+    detail, headers = str(error.detail), dict(error.headers or {})
     if error.status_code == HTTPStatus.NOT_FOUND:
         detail = f"There is nothing at {path!r}; /docs lists what there is."
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "another method")
+        allowed = headers.get("Allow", "another method")
+        if allowed == "GET":
+            headers["Allow"] = "GET, HEAD"
         detail = f"Expected {allowed} at {path!r}, but got {request.method[:20]}; /docs shows an example."
     problem_type = ProblemType(error.status_code, HTTPStatus(error.status_code).phrase)
-    return _respond(request, problem_type, detail, headers=error.headers)
+    return _respond(request, problem_type, detail, headers=headers)
 
 
 def _respond(

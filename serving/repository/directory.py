@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from dubio.serving.errors import InvalidModelSource
@@ -12,6 +15,31 @@ from dubio.serving.repository.source import ModelSource, is_name
 _VERSION = re.compile(r"[1-9][0-9]{0,17}\Z")
 # Several, such as model-a.ckpt and model-b.ckpt, are one ensemble. Files that are being written are called otherwise.
 _CHECKPOINTS = "model*.ckpt"
+_NO_NAME = "a model's name has 1 to 100 of the characters A-Z a-z 0-9 . _ - and is not 'stats'"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What was found in a directory of models.
+
+    Attributes:
+        sources: Every version of every model.
+        skipped: Folders that could not be looked into, by name and version (None: all of them), and why.
+    """
+
+    sources: list[ModelSource] = field(default_factory=list)
+    skipped: dict[tuple[str, str | None], str] = field(default_factory=dict)
+
+    def skips(self, key: tuple[str, str]) -> bool:
+        """Tell whether this version may be there without being seen."""
+        return key in self.skipped or (key[0], None) in self.skipped
+
+    def complaints(self) -> list[str]:
+        """A sentence for each folder that was skipped."""
+        return [
+            f"Skipped {'/'.join(filter(None, key))!r} in the model repository: {why}."
+            for key, why in self.skipped.items()
+        ]
 
 
 class ModelDirectory:
@@ -23,39 +51,64 @@ class ModelDirectory:
         Raises:
             InvalidModelSource: `root` is no directory.
         """
-        if not root.is_dir():
+        if not os.path.isdir(root):
             raise InvalidModelSource(
                 f"Expected `model_repository` to be a directory with <name>/<version>/model.ckpt in it, but {root} "
-                "is none; create it, or name another."
+                "is none, or this user may not see it; create it, or name another."
             )
         self.root = root
 
-    def sources(self) -> list[ModelSource]:
+    def scan(self) -> Listing:
         """List every version of every model, by name and version.
 
         Raises:
-            OSError: A directory cannot be read.
+            OSError: The directory itself cannot be read.
         """
-        names = sorted(path.name for path in self.root.iterdir())
-        return [source for name in names for source in self.of(name)]
+        listing = Listing()
+        for name in sorted(os.listdir(self.root)):
+            if not is_name(name) and not name.startswith(".") and os.path.isdir(self.root / name):
+                listing.skipped[name, None] = _NO_NAME
+            self._add(name, listing)
+        return listing
 
-    def of(self, name: str) -> list[ModelSource]:
-        """List every version of one model, oldest first; none if there is no such model.
+    def of(self, name: str) -> Listing:
+        """List every version of one model, oldest first; none if there is no such model."""
+        listing = Listing()
+        self._add(name, listing)
+        return listing
 
-        Raises:
-            OSError: A directory cannot be read.
-        """
+    def _add(self, name: str, listing: Listing) -> None:
         # Looked at before it becomes a path. Hidden folders belong to whoever mounts or copies the directory.
         if not is_name(name) or name.startswith("."):
-            return []
-        return sorted(self._versions(name), key=lambda source: int(source.version))
-
-    def _versions(self, name: str) -> Iterator[ModelSource]:
-        try:
-            versions = [path for path in (self.root / name).iterdir() if _VERSION.match(path.name)]
-        except (FileNotFoundError, NotADirectoryError):
             return
-        for folder in versions:
-            checkpoints = sorted(folder.glob(_CHECKPOINTS))
+        try:
+            versions = [version for version in _names(self.root / name) if _VERSION.match(version)]
+        except OSError as error:
+            listing.skipped[name, None] = str(error.strerror)
+            return
+        for version in sorted(versions, key=int):
+            folder = self.root / name / version
+            try:
+                checkpoints = sorted(folder / file for file in _names(folder) if fnmatchcase(file, _CHECKPOINTS))
+            except OSError as error:
+                listing.skipped[name, version] = str(error.strerror)
+                continue
             if checkpoints:
-                yield ModelSource(name, checkpoints[0], tuple(checkpoints[1:]), version=folder.name, root=self.root)
+                listing.sources.append(
+                    ModelSource(name, checkpoints[0], tuple(checkpoints[1:]), version=version, root=self.root)
+                )
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """The names in a folder; none if it is a file or gone.
+
+    Raises:
+        OSError: It cannot be read, or is a link to nothing, which a volume that is not mounted leaves behind.
+    """
+    try:
+        yield from os.listdir(folder)
+    except NotADirectoryError:
+        return
+    except FileNotFoundError:
+        if os.path.islink(folder):
+            raise

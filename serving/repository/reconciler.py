@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from dubio.models.errors import NotEnoughMemory, UnreadableCheckpoint
 from dubio.serving.errors import InvalidModelSource, LoadFailed, UnknownModel
-from dubio.serving.repository.directory import ModelDirectory
+from dubio.serving.repository.directory import Listing, ModelDirectory
 from dubio.serving.repository.loader import Loader
 from dubio.serving.repository.registry import Key, Registry
 from dubio.serving.repository.retries import Retries
@@ -48,20 +48,23 @@ class Reconciler:
         # Stamps that the last look found and that are not served; None stands for files that were gone.
         self._seen: dict[Key, Stamp | None] = {}
         self._retries = Retries()
-        self._complaint = ""
+        self._complaints: set[str] = set()
 
-    def sources(self) -> list[ModelSource]:
+    def scan(self) -> Listing:
         """List all versions there are. A model that the operator named hides one of its name in the directory."""
-        others = [] if self._directory is None else self._directory.sources()
-        return [*self.named.values(), *(source for source in others if source.name not in self.named)]
+        others = Listing() if self._directory is None else self._directory.scan()
+        sources = [*self.named.values(), *(source for source in others.sources if source.name not in self.named)]
+        return Listing(sources, {key: why for key, why in others.skipped.items() if key[0] not in self.named})
 
     def start(self) -> None:
         """Load what is to be served from the start."""
         self.loader.try_device()
         try:
-            sources = self.sources()
+            listing = self.scan()
         except OSError as error:
             raise InvalidModelSource(f"Expected to read the model repository, but {error}.") from error
+        self._complain(listing.complaints())
+        sources = listing.sources
         if self.control == "explicit":
             sources = list(self.named.values())
         if self.control == "none" and self._directory is not None and not sources:
@@ -79,12 +82,13 @@ class Reconciler:
 
     def load(self, name: str) -> None:
         """Load what is new or changed of a model, unload what is gone; what cannot be loaded stays as it is."""
-        sources = self._of(name)
+        listing = self._of(name)
+        present = [source.key for source in listing.sources]
         for key in self.registry.known():
-            if key[0] == name and key not in [source.key for source in sources]:
+            if key[0] == name and key not in present and not listing.skips(key):
                 self._forget(key)
-        failures = []
-        for source in sources:
+        failures = [f"version {key[1]}: its folder cannot be read: {why}." for key, why in listing.skipped.items()]
+        for source in listing.sources:
             current = self.registry.is_current(source.key, source.stamp())
             if not current and (error := self._attempt(source)) is not None:
                 _warn(source, error)
@@ -103,17 +107,16 @@ class Reconciler:
                 self.registry.unloaded(key, "It was unloaded by request.")
                 _log.info("Unloaded model %s version %s.", *key)
 
-    def _of(self, name: str) -> list[ModelSource]:
+    def _of(self, name: str) -> Listing:
         if name in self.named:
-            return [self.named[name]]
-        try:
-            sources = [] if self._directory is None else self._directory.of(name)
-        except OSError as error:
-            raise LoadFailed(f"Failed to load {name!r}: its folder cannot be read: {error.strerror}.") from error
-        if not sources and not any(key[0] == name for key in self.registry.known()):
+            return Listing([self.named[name]])
+        listing = Listing() if self._directory is None else self._directory.of(name)
+        if (name, None) in listing.skipped:
+            raise LoadFailed(f"Failed to load {name!r}: its folder cannot be read: {listing.skipped[name, None]}.")
+        if not listing.sources and not listing.skipped and not any(key[0] == name for key in self.registry.known()):
             what = f"{name[:100]!r}" if is_name(name) else "a name that no model can have"
             raise UnknownModel(f"Expected the name of a model in the repository, but got {what}.")
-        return sources
+        return listing
 
     def look(self) -> None:
         """Load and unload what changed on disk since the last look, and has not changed between the two.
@@ -121,17 +124,19 @@ class Reconciler:
         What could not be loaded for want of memory, say, is tried again; see `Retries`.
         """
         try:
-            sources = self.sources()
+            listing = self.scan()
         except OSError as error:
-            self._complain(f"Cannot read the model repository, so nothing changes: {error}")
+            self._complain([f"Cannot read the model repository, so nothing changes: {error}"])
             return
-        present = {source.key: source for source in sources}
-        gone = [key for key in self.registry.known() if key not in present]
+        present = {source.key: source for source in listing.sources}
+        gone = [key for key in self.registry.known() if key not in present and not listing.skips(key)]
         if gone and len(present) == len(self.named):
             # More likely a volume that is not mounted than somebody who wants no model any more.
-            self._complain("The model repository is empty all at once, so nothing is unloaded.")
+            self._complain(
+                [*listing.complaints(), "The model repository is empty all at once, so nothing is unloaded."]
+            )
             return
-        self._complain("")
+        self._complain([*listing.complaints(), *self._missing(listing.sources)])
         self._seen = {key: stamp for key, stamp in self._seen.items() if key in present or key in gone}
         for key in gone:
             if self._unchanged(key, None):
@@ -144,6 +149,13 @@ class Reconciler:
                     _warn(source, self._attempt(source))
             elif self._unchanged(key, stamp):
                 _warn(source, self._attempt(source))
+
+    def _missing(self, sources: Iterable[ModelSource]) -> Iterator[str]:
+        """Sentences for those that wait for a file, but for what was told when it was tried."""
+        for source in sources:
+            told = source.key in self.registry.known() and not self.registry.is_served(source.key)
+            if source.stamp() is None and not told:
+                yield f"Model {source.name} version {source.version} waits: a checkpoint of it cannot be opened."
 
     def _unchanged(self, key: Key, stamp: Stamp | None) -> bool:
         """Tell whether the last look found the same; remember it for the next one otherwise."""
@@ -174,11 +186,13 @@ class Reconciler:
         self.registry.forget(key)
         _log.info("Unloaded model %s version %s, which is not in the repository any more.", *key)
 
-    def _complain(self, text: str) -> None:
-        """Log a lasting trouble once."""
-        if text and text != self._complaint:
-            _log.warning("%s", text)
-        self._complaint = text
+    def _complain(self, texts: Iterable[str]) -> None:
+        """Log every lasting trouble once."""
+        now = dict.fromkeys(texts)
+        for text in now:
+            if text not in self._complaints:
+                _log.warning("%s", text)
+        self._complaints = set(now)
 
 
 def _warn(source: ModelSource, error: Exception | None) -> None:
@@ -188,6 +202,6 @@ def _warn(source: ModelSource, error: Exception | None) -> None:
 
 def _reason(error: Exception) -> str:
     """Why a model cannot be served, without the paths of this machine."""
-    known = isinstance(error, UnreadableCheckpoint | NotEnoughMemory)
-    text = error.reason if known else str(error) or type(error).__name__
+    named = isinstance(error, UnreadableCheckpoint | NotEnoughMemory)
+    text = error.reason if named else str(error) or type(error).__name__
     return " ".join(text.split())[:_LONGEST_REASON]

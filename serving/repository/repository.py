@@ -177,12 +177,16 @@ class ModelRepository:
         states = self._registry.states()
         known = {(state.name, state.version) for state in states}
         try:
-            sources = self._reconciler.sources()
+            listing = self._reconciler.scan()
         except OSError as error:
             _log.warning("Cannot read the model repository: %s", error)
             return states
-        missing = [source.key for source in sources if source.key not in known]
-        return states + [ModelState(*key, State.UNAVAILABLE, "It is not loaded.") for key in missing]
+        missing = {source.key: "It is not loaded." for source in listing.sources}
+        for (name, version), why in listing.skipped.items():
+            if version is not None:
+                missing[name, version] = f"Its folder cannot be read: {why}."
+        others = [ModelState(*key, State.UNAVAILABLE, why) for key, why in missing.items() if key not in known]
+        return states + others
 
     @property
     def ready(self) -> bool:

@@ -14,6 +14,8 @@ from typing import IO
 from dubio.models.errors import UnreadableCheckpoint
 
 _CHUNK = 2**20
+# Enough to go through a folder, be it readable or not.
+_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY
 
 
 @contextmanager
@@ -41,21 +43,56 @@ def private_copy(path: Path, root: Path | None) -> Iterator[Path]:
 
 def _open(path: Path, root: Path | None) -> IO[bytes]:
     try:
-        real = path.resolve(strict=True)
-        if root is not None and not real.is_relative_to(root.resolve(strict=True)):
-            raise UnreadableCheckpoint(
-                path, "leads out of the model repository through a symbolic link; put the file itself there."
-            )
-        # A pipe of that name would otherwise wait for a writer for ever.
-        descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        # By the kernel, which follows links that no path replaces, such as /proc/PID/root into another container. A
+        # pipe of that name would otherwise wait for a writer for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError as error:
         raise UnreadableCheckpoint(path, "no such file; train one with `dubio-train fit`.") from error
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
-        raise UnreadableCheckpoint(path, f"cannot be opened: {getattr(error, 'strerror', None) or error}.") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    except OSError as error:
+        raise UnreadableCheckpoint(path, f"cannot be opened: {error.strerror}.") from error
+    reason = _refusal(descriptor, path, root)
+    if reason is not None:
         os.close(descriptor)
-        raise UnreadableCheckpoint(path, "is not a plain file.")
+        raise UnreadableCheckpoint(path, reason)
     return os.fdopen(descriptor, "rb")
+
+
+def _refusal(descriptor: int, path: Path, root: Path | None) -> str | None:
+    """Why an open file must not be read; None if it may."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return "is not a plain file."
+    if root is None or _lies_below(root, descriptor, path):
+        return None
+    if os.fstat(descriptor).st_nlink == 0:
+        return "was replaced while it was opened; try again."
+    return "leads out of the model repository through a symbolic link; put the file itself there."
+
+
+def _lies_below(root: Path, descriptor: int, path: Path) -> bool:
+    """Tell whether one gets from the root to an open file without a link."""
+    try:
+        folder = os.open(root, _FOLDER)
+    except OSError:  # gone just now
+        return False
+    try:
+        *folders, name = _place(descriptor, path).relative_to(_place(folder, root)).parts
+        for part in folders:
+            inner = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        return os.path.samestat(os.stat(name, dir_fd=folder, follow_symlinks=False), os.fstat(descriptor))
+    except (OSError, ValueError):  # it is elsewhere, or was moved just now
+        return False
+    finally:
+        os.close(folder)
+
+
+def _place(descriptor: int, path: Path) -> Path:
+    """Where an open file lies, as the kernel says; as its path does, where it says nothing."""
+    try:
+        return Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+    except OSError:
+        return path.resolve()
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from dubio.serving.errors import ServingError
 from dubio.serving.lifecycle import Lifecycle
 from dubio.serving.server.acceptor import Acceptor, ConnectionCounts
 from dubio.serving.server.protocol import BoundedProtocol, Limits
-from dubio.serving.server.sockets import accept_waiting
+from dubio.serving.server.sockets import accept_waiting, as_peers
 from dubio.serving.settings import Settings
 from dubio.serving.telemetry.gauges import IN_FLIGHT
 from dubio.uncertainty.errors import UncertaintyError
@@ -132,6 +132,9 @@ def run(
             timeout_keep_alive=settings.keep_alive_seconds,
             timeout_graceful_shutdown=max(0, int(settings.grace_seconds - settings.drain_seconds) - _TIDYING_SECONDS),
             server_header=False,
+            # Said in full: uvicorn would believe this machine, or whom a variable of its own names.
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=as_peers(settings.trusted_proxies),
         )
 
         def listening() -> None:

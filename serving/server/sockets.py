@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
+from ipaddress import IPv4Network, ip_network
 
 BACKLOG = 2048
 """Most connections that wait to be accepted."""
@@ -33,6 +35,16 @@ def url(bound: socket.socket) -> str:
     """Tell where a browser finds it."""
     host, port = bound.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def as_peers(networks: Iterable[str]) -> list[str]:
+    """Networks as peers show them: on a socket for both versions, one of version 4 is `::ffff:10.0.0.1`."""
+    peers = []
+    for network in map(ip_network, networks):
+        peers.append(str(network))
+        if isinstance(network, IPv4Network):
+            peers.append(f"::ffff:{network.network_address}/{96 + network.prefixlen}")
+    return peers
 
 
 def accept_waiting(bound: socket.socket) -> list[socket.socket]:

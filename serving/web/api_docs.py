@@ -13,13 +13,14 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from dubio.serving.http.auth import OPEN, ScopedRouter
 
 _TITLE = "Dubio"
-_DESCRIPTION = "/openapi.json"
+# Addresses are relative: a proxy may publish the service under a path of its own.
+_DESCRIPTION = "openapi.json"
 # Browsers ask for an icon otherwise, and the framework's pages for one from elsewhere.
 _NO_ICON = "data:,"
 _FILES = {
-    "/static/swagger-ui-bundle.js": "text/javascript",
-    "/static/swagger-ui.css": "text/css",
-    "/static/redoc.standalone.js": "text/javascript",
+    "static/swagger-ui-bundle.js": "text/javascript",
+    "static/swagger-ui.css": "text/css",
+    "static/redoc.standalone.js": "text/javascript",
 }
 
 
@@ -32,8 +33,8 @@ def build(describe: Callable[[], dict[str, Any]]) -> ScopedRouter:
         return get_swagger_ui_html(
             openapi_url=_DESCRIPTION,
             title=_TITLE,
-            swagger_js_url="/static/swagger-ui-bundle.js",
-            swagger_css_url="/static/swagger-ui.css",
+            swagger_js_url="static/swagger-ui-bundle.js",
+            swagger_css_url="static/swagger-ui.css",
             swagger_favicon_url=_NO_ICON,
         )
 
@@ -42,18 +43,18 @@ def build(describe: Callable[[], dict[str, Any]]) -> ScopedRouter:
         return get_redoc_html(
             openapi_url=_DESCRIPTION,
             title=_TITLE,
-            redoc_js_url="/static/redoc.standalone.js",
+            redoc_js_url="static/redoc.standalone.js",
             redoc_favicon_url=_NO_ICON,
             with_google_fonts=False,
         )
 
-    @router.get(_DESCRIPTION)
+    @router.get(f"/{_DESCRIPTION}")
     async def description() -> Response:
         return JSONResponse(describe())
 
     for path, media_type in _FILES.items():
         with as_file(files("fastapi_offline").joinpath("static", path.rsplit("/", 1)[1])) as file:
-            router.add_api_route(path, _file(file, media_type), methods=["GET"])
+            router.add_api_route(f"/{path}", _file(file, media_type), methods=["GET"])
     return router
 
 

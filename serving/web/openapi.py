@@ -33,7 +33,9 @@ _KINDS: tuple[type[Wire], ...] = (
 
 def describe_api(app: FastAPI, service: PredictionService) -> dict[str, Any]:
     """OpenAPI for `app`, built anew on each call because the examples follow the loaded models."""
-    document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    document = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes, servers=app.servers
+    )
     _, schemas = models_json_schema([(kind, "validation") for kind in _KINDS], ref_template=_REFERENCE)
     components = document["components"]["schemas"]
     components |= schemas["$defs"]

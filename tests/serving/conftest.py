@@ -397,7 +397,7 @@ class Running:
         return os.pread(file.fileno(), 1 << 20, 0).decode()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def command() -> Command:
     """`dubio-serve`, as it is run."""
     return Command()

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import get_args
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
-from dubio.serving.settings import SECTIONS, Settings, describe_unknown
+from dubio.serving.app import create_app
+from dubio.serving.errors import InvalidKeys
+from dubio.serving.settings import OWN_PATHS, SECTIONS, Settings
 from dubio.uncertainty.execution.autotune import NAMES
 
 
@@ -71,10 +74,34 @@ def test_connections_outlive_those_of_load_balancers() -> None:
     assert Settings().keep_alive_seconds >= 65
 
 
-def test_a_variable_that_is_no_setting_is_told_with_the_nearest() -> None:
-    environment = {"DUBIO_PROT": "1", "dubio_port": "1", "DUBIO_MAX_ROWS": "1", "DUBIO_TRACEBACK": "1", "HOME": "/"}
-    assert describe_unknown(environment) == ["DUBIO_PROT is no setting and is ignored; did you mean `DUBIO_PORT`?"]
-    assert describe_unknown({"DUBIO_SERVICE_HOST": "10.0.0.1"}) == ["DUBIO_SERVICE_HOST is no setting and is ignored"]
+def test_a_key_given_empty_is_not_no_key() -> None:
+    with pytest.raises(InvalidKeys, match="Expected DUBIO_API_KEYS to hold at least one scope:key, but it is empty"):
+        create_app(Settings(api_keys=SecretStr("")))
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"), [("/dubio", "/dubio"), ("/a/b.c_d~e-f/", "/a/b.c_d~e-f"), ("/", None), ("/v1beta", "/v1beta")]
+)
+def test_a_prefix_is_kept_without_its_last_slash(given: str, taken: str | None) -> None:
+    assert Settings(root_path=given).root_path == taken
+
+
+@pytest.mark.parametrize("given", ["dubio", "//dubio", "/a//b", "/a b", "/ä", "https://a/b", "/v2", "/v1/x", "/docs"])
+def test_what_is_no_prefix_is_refused(given: str) -> None:
+    with pytest.raises(ValidationError, match="must begin with /"):
+        Settings(root_path=given)
+
+
+def test_no_prefix_can_be_taken_for_a_path_of_the_service(settings: Callable[..., Settings]) -> None:
+    api = create_app(settings(models=("a=none.ckpt",))).api
+    paths = [route.path for included in api.routes for route in included.original_router.routes]
+    assert {path.split("/")[1] for path in paths} - {""} == OWN_PATHS
+
+
+@pytest.mark.parametrize("proxy", ["*", "proxy.internal", "10.0.0.1/8", "10.0.0", "127.0.0.1:80"])
+def test_what_is_no_network_is_no_trusted_proxy(proxy: str) -> None:
+    with pytest.raises(ValidationError, match="write an address or a network"):
+        Settings(trusted_proxies=proxy)
 
 
 def test_the_strategies_are_those_of_a_committee() -> None:

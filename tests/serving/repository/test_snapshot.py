@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +84,62 @@ def test_links_may_lead_about_in_the_root_but_not_out_of_it(tmp_path: Path) -> N
             pass
     with pytest.raises(UnreadableCheckpoint, match="cannot be opened"), private_copy(root / "m/circle.ckpt", root):
         pass
+
+
+@pytest.fixture
+def container(tmp_path: Path) -> Iterator[Path]:
+    """A repository in the folders of a process that has others than we, as the container of a model has."""
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    mount = f"mount -t tmpfs none '{folder}' && mkdir -p '{folder}/m/1' && echo content > '{folder}/m/1/model.ckpt'"
+    line = ["unshare", "--mount", "sh", "-c", f"{mount} && echo ready && exec sleep 600"]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        if process.stdout.readline() != "ready\n":
+            pytest.skip("this user may not mount a folder for one process")
+        assert list(folder.iterdir()) == []
+        yield Path(f"/proc/{process.pid}/root{folder}")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_links_that_only_the_kernel_follows_lead_where_they_lead(container: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(container)  # as one container shows its models to another
+    for root in (None, container, tmp_path / "link"):
+        with private_copy((root or container) / "m" / "1" / "model.ckpt", root) as copy:
+            assert copy.read_text() == "content\n"
+
+
+def test_nor_do_they_lead_out_of_the_root(container: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.ckpt"
+    outside.write_text("secret")
+    (container / "m" / "1" / "here.ckpt").symlink_to(f"/proc/{os.getpid()}/root{outside}")
+    root = tmp_path / "mounted"  # the same path, but another folder: ours, and empty
+    (root / "m").mkdir()
+    (root / "m" / "there.ckpt").symlink_to(container / "m" / "1" / "model.ckpt")
+    (root / "m" / "1").symlink_to(container / "m" / "1")
+    for path, within in [
+        (container / "m" / "1" / "here.ckpt", container),
+        (root / "m" / "there.ckpt", root),
+        (root / "m" / "1" / "model.ckpt", root),
+    ]:
+        with (
+            pytest.raises(UnreadableCheckpoint, match="leads out of the model repository"),
+            private_copy(path, within),
+        ):
+            pass
+
+
+def test_a_file_that_was_replaced_just_now_does_not_lead_out(tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    path.write_bytes(b"old")
+    with path.open("rb") as file:
+        assert snapshot._refusal(file.fileno(), path, tmp_path) is None
+        (tmp_path / "part").write_bytes(b"new")
+        os.replace(tmp_path / "part", path)
+        assert snapshot._refusal(file.fileno(), path, tmp_path) == "was replaced while it was opened; try again."
 
 
 def test_what_is_no_plain_file_is_refused_at_once_and_leaves_nothing_open(tmp_path: Path) -> None:
