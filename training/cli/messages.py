@@ -87,6 +87,11 @@ def warn(message: str) -> None:
     print(f"dubio-train: warning: {message}", file=sys.stderr)
 
 
+def note(message: str) -> None:
+    """Say on one line of stderr what was done that a user may not expect."""
+    print(f"dubio-train: note: {message}", file=sys.stderr)
+
+
 def explain(error: BaseException, settings: Collection[str]) -> str:
     """What is wrong with a command line, and the nearest name to one that does not exist.
 
@@ -104,7 +109,7 @@ def explain(error: BaseException, settings: Collection[str]) -> str:
     if absent:
         return f"`{where}`: there is no class `{absent}`; {_nearest_class(absent)}"
     if option and classes:
-        return no_option(where, classes[-1], option[1], _options(classes[-1]))
+        return no_option(where, classes[-1], option[1], options(classes[-1]))
     unknown = option or setting
     if unknown:
         return no_setting(unknown[1], settings)
@@ -163,7 +168,8 @@ def _nearest_class(path: str) -> str:
     return f"did you mean `{known[near]}`?" if near else "write its import path, such as `my_nets.Net`."
 
 
-def _options(path: str) -> Iterable[str]:
+def options(path: str) -> Iterable[str]:
+    """What a class can be told, by the parser's reckoning."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser()

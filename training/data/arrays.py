@@ -72,6 +72,9 @@ class Arrays(FileDataModule):
         parts = self.divide(labels, classes, own)
         return Dataset.of_numbers(Examples(x, labels).divide(parts), classes, self.scale, parts=parts)
 
+    def reading(self) -> dict[str, Any]:
+        return {**super().reading(), "channels": self.channels}
+
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         path = self.file()
         try:

@@ -43,6 +43,8 @@ USED: dict[Purpose, tuple[SplitName, ...]] = {
     "calibrate": ("train",),
     "predict": (),
 }
+# The settings by which the rows of the fit were divided; those of another source may be divided otherwise.
+DIVIDING = ("seed", "duplicates", "split", "group", "time", *SPLITS)
 OPTIONAL = [("calibrate", "validation")]  # of MEASURED, what may have no rows: rates are tuned on them, if at all
 # How unlikely equal rows have to be, where the held-out rows of the fit had some, before a source is refused.
 SIGNIFICANCE = 1e-3
@@ -150,9 +152,10 @@ def _divided(dataset: Dataset, whole: Examples, parts: Mapping[Any, IntArray]) -
 
 
 def _refuse_settings(division: Division, title: str, settings: Mapping[str, Any]) -> None:
-    for name in ("seed", *SPLITS):
+    for name in DIVIDING:
         given, used = settings.get(name), division.settings.get(name)
-        if None not in (given, used) and given != used:
+        # A column that names splits is compared with them row by row.
+        if name != "split" and {name} <= settings.keys() & division.settings.keys() and given != used:
             raise InvalidSplit(
                 f"{title}: expected `data.init_args.{name}` to be {used}, by which the rows of this checkpoint were "
                 f"divided, but got {given}: another division would take rows that were trained on for held-out ones. "

@@ -121,7 +121,18 @@ class Table(FileDataModule):
         )
 
     def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "categorical": sorted(self.categorical)}
+        own = {"split": self.split, "group": self.group, "time": self.time}
+        return {
+            **super().settings(),
+            **own,
+            "categorical": sorted(self.categorical),
+            "missing": list(self.missing),
+        }
+
+    def reading(self) -> dict[str, Any]:
+        columns = None if self.columns is None else list(self.columns)
+        own = {"target": self.target, "columns": columns, "ignore": list(self.ignore), "separator": self.separator}
+        return {**super().reading(), **own, "decimal": self.numbers.decimal, "thousands": self.numbers.thousands}
 
     def _trained_columns(self) -> Sequence[tabular.NumericColumn | tabular.CategoricalColumn]:
         """Those of the checkpoint that is followed, if one is."""
@@ -190,14 +201,15 @@ class Table(FileDataModule):
 
     def _only_trained(self, names: Sequence[str]) -> list[str]:
         known = [column.name for column in self._trained_columns()]
-        others = [name for name in names if name not in known]
+        used = self.trained.divisions[0].settings if self.trained else {}
+        unseen = {*used.get("ignore", ()), *(used.get(role) for role in ("target", "split", "group", "time"))}
+        others = [name for name in names if name not in known and name not in unseen]
         if others:
             cure = did_you_mean(others[0], known, f"the checkpoint has {', '.join(map(repr, known[:20]))}.")
             raise UnreadableData(
                 f"{self.path}: expected no column that the checkpoint does not have, but got "
                 f"{', '.join(repr(name[:40]) for name in others[:20])}; put what the network does not see into "
-                "`data.init_args.ignore`, or take the settings of the fit (`--config runs/<name>/config.yaml`); "
-                f"{cure}"
+                f"`data.init_args.ignore`; {cure}"
             )
         return known
 
@@ -285,6 +297,9 @@ class Table(FileDataModule):
                     "`data.init_args.separator` to what is between the columns."
                 )
             cure = did_you_mean(name, frame.columns, f"it has {', '.join(map(repr, frame.columns[:20]))}.")
+            for role in ("split", "group", "time"):
+                if self.trained is not None and getattr(self, role) == name:
+                    cure = f"if these rows have none, add `--data.{role} null`; {cure}"
             raise UnreadableData(f"{self.path}: expected a column {name!r}, but there is none; {cure}")
 
 

@@ -321,12 +321,21 @@ def test_what_an_average_hides_is_told_after_the_fit_and_by_test(
     assert never in said.err
     assert "of 400 held-out rows are exact duplicates of rows in a split before theirs" in said.err
     assert "95.83% accuracy for always saying 'no'" in " ".join(said.out.split())
+    summary = said.out[: said.out.index("next:")].splitlines()[1:]
     main(["test", *common, *quiet])
     said = capsys.readouterr()
     assert never in said.err
+    # All that the summary of the fit told: baseline, committee, promise, flags by class.
+    assert len(summary) > 15
+    assert said.out.splitlines()[-len(summary) :] == summary
+    last = str(Path("runs/table_mlp/checkpoints/last.ckpt"))
+    main(["test", *common, *quiet, "--ckpt_path", last])
+    of_last = capsys.readouterr().out
+    assert "95.83% accuracy for always saying 'no'" in " ".join(of_last.split())
+    assert "none: this checkpoint is not calibrated" in " ".join(of_last.split())
     cells = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in said.out.splitlines() if "│" in line]
-    assert ["fraud", "5", "0.0%", "0.000"] in cells
-    assert ["no", "115", "100.0%", "0.979"] in cells
+    assert ["fraud", "5", "0.0%", "0.000"] in [row[:4] for row in cells]
+    assert ["no", "115", "100.0%", "0.979"] in [row[:4] for row in cells]
     assert any(row[0] == "test_macro_f1" and float(row[1]) == pytest.approx(0.979 / 2, abs=1e-3) for row in cells)
     grouped = ["--data.group", "customer", "--data.duplicates", "drop", "--model.class_weights", "balanced"]
     main(["fit", *common, *quiet, *short, *grouped, "--trainer.fast_dev_run", "true"])
