@@ -55,8 +55,9 @@ def predict(predictor: Predictor, data: TensorDataModule) -> pl.DataFrame:
         data: Follows the predictor's checkpoint, for predictions.
 
     Returns:
-        In the source's order: the number of the row, counted from 0, the columns in `data.ids`, the split that the row
-        was in at the fit, if it was in one, and the answer, with columns called as the service calls its fields.
+        In the source's order: the number of the row, counted from 0, the columns in `data.ids`, the split that the
+        row, or one that equals it, was in at the fit, if it was in one, and the answer, with columns called as the
+        service calls its fields.
 
     Raises:
         UnreadableData: If the network cannot answer a row.
