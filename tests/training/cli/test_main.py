@@ -207,7 +207,7 @@ def test_a_trial_run_writes_nothing(tmp_path: Path):
         (["--calibration.alpha", "2"], "`alpha` to be a number in (0, 1), but got 2"),
         (["--calibration.num_samples", "1"], "`num_samples` to be an integer in [2, 4096], but got 1"),
         (["--calibration.scores", "[magic]"], "mutual_information"),
-        (["--trainer.max_epochs", "two"], 'Parser key "trainer.max_epochs": Expected a `int` Given value: two'),
+        (["--trainer.max_epochs", "two"], "`trainer.max_epochs` to be a whole number, but got `two`"),
         (["--trainer.max_epoch", "2"], "did you mean `trainer.max_epochs`?"),  # and not taken for it
         (["--name", "../elsewhere"], "`name` to be a plain folder name, but got '../elsewhere'"),
         (["--threads", "0"], "threads"),
