@@ -202,7 +202,7 @@ class CLI(LightningCLI):
         check(self.model, self.datamodule, self.settings.calibration)
         self.check_callbacks()
         if self.trainer.is_global_zero:
-            summary.say_caveats(self.datamodule)
+            summary.say_caveats(self.datamodule, self.settings.calibration)
         source = self.settings.ckpt_path
         if source and source not in resume.LIGHTNINGS:
             resume.check(resume.find(source, self.trainer), self.trainer, self.model)
@@ -285,7 +285,7 @@ class CLI(LightningCLI):
 
     def before_calibrate(self) -> None:
         if self.trainer.is_global_zero:
-            summary.say_caveats(self.datamodule)
+            summary.say_caveats(self.datamodule, self.settings.calibration)
 
     def before_predict(self) -> None:
         predictions.check_path(self._predictions())

@@ -8,16 +8,20 @@ from pathlib import Path
 from rich.console import Console
 
 from dubio.models import Predictor, registry
-from dubio.training import evaluation, report
-from dubio.training.cli.messages import warn
+from dubio.training import calibration, evaluation, report
+from dubio.training.calibration import CalibrationSettings
+from dubio.training.cli.messages import note, warn
 from dubio.training.data import duplicates
 from dubio.training.data.file_module import FileDataModule
 from dubio.training.data.module import TensorDataModule
 from dubio.training.evaluation import Evaluation
 
 
-def say_caveats(data: TensorDataModule) -> None:
-    """Warn of what weakens the figures and the promise: rows that are alike, or the same."""
+def say_caveats(data: TensorDataModule, settings: CalibrationSettings) -> None:
+    """Warn of what weakens the figures and the promise: rows that are alike, the same, or few."""
+    lowered = calibration.fewer_neighbours(data, settings)
+    if lowered is not None:
+        note(lowered)
     for caveat in (getattr(data, "caveat", None), duplicates.told(data.division)):
         if caveat is not None:
             warn(caveat)
