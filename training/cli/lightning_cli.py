@@ -15,7 +15,6 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.trainer.states import TrainerStatus
 from rich.console import Console
 
-from dubio import models, training
 from dubio.models import Predictor, load
 from dubio.models.checkpoint import file, schema
 from dubio.models.checkpoint.data_record import DataRecord
@@ -24,7 +23,7 @@ from dubio.training.calibration import CalibrationSettings
 from dubio.training.callbacks.averaged_weights import AveragedWeights
 from dubio.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from dubio.training.classifier import Classifier
-from dubio.training.cli import fit_settings, interruption, monitor, resume, summary, trainer_defaults
+from dubio.training.cli import bare_names, fit_settings, interruption, monitor, resume, summary, trainer_defaults
 from dubio.training.cli.configs import ConfigFile
 from dubio.training.cli.messages import DESCRIPTION, PREDICT, explain, note
 from dubio.training.cli.parser import HelpFormatter, Parser, run_name
@@ -33,11 +32,6 @@ from dubio.training.data.division import Purpose
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
 from dubio.training.trainer import Trainer, check, is_own
-
-# A class may be given by its bare name where it was imported.
-for _package in (models, training):
-    for _name in _package.__all__:
-        getattr(_package, _name)
 
 
 class CLI(LightningCLI):
@@ -77,6 +71,7 @@ class CLI(LightningCLI):
         self.sizes: list[str] = []
         self._records: dict[str, DataRecord | None] = {}
         args = self._as_at_the_fit(list(sys.argv[1:] if args is None else args))
+        bare_names.import_named(args[1:])
         try:
             try:
                 super().parse_arguments(parser, args)
@@ -258,6 +253,8 @@ class CLI(LightningCLI):
             output: File to write; by default the run's own.
             key_prefix: What stands before the names of the network's weights; by default it is looked for.
         """
+        if self.subcommand == "calibrate":  # a fit has said so before the training
+            summary.say_caveats(datamodule, self.settings.calibration)
         output = output or str(self.servable)
         source = ckpt_path or self._existing()
         if getattr(datamodule, "scale", None) is None and not is_own(file.read_content(source), model):
@@ -282,10 +279,6 @@ class CLI(LightningCLI):
         else:
             measured = evaluation.evaluate(predictor, self.datamodule)
         summary.show(measured, self.datamodule, Path(path), predictor)
-
-    def before_calibrate(self) -> None:
-        if self.trainer.is_global_zero:
-            summary.say_caveats(self.datamodule, self.settings.calibration)
 
     def before_predict(self) -> None:
         predictions.check_path(self._predictions())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import os
 import re
 import shutil
@@ -189,6 +190,13 @@ def test_the_number_of_threads_is_a_setting(tmp_path: Path):
 def test_a_trial_run_writes_nothing(tmp_path: Path):
     main(["fit", "--config", CONFIG, "--runs", str(tmp_path), "--trainer.fast_dev_run", "true", *QUICK])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_garbage_is_collected_again_after_the_imports(capsys: pytest.CaptureFixture[str]):
+    for arguments in (["audit", "--ckpt", "nowhere.ckpt"], ["test", "--name", "nowhere"]):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert gc.isenabled()
 
 
 @pytest.mark.parametrize(
