@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dubio.models import lazy
 
 if TYPE_CHECKING:
     from dubio.models.ensemble import Ensemble
@@ -48,7 +49,6 @@ __all__ = [
     "save",
 ]
 
-# Upon first use: help and mistakes on a command line are told without torch and Lightning.
 _HOMES = {
     "AUTO": "prediction",
     "ConvNet": "networks.convnet",
@@ -75,13 +75,4 @@ _HOMES = {
     "save": "loading",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'dubio.models' has no attribute '{name}'")
-    value = globals()[name] = getattr(import_module(f"dubio.models.{_HOMES[name]}"), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy.attributes(__name__, _HOMES)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dubio.models import lazy
 
 if TYPE_CHECKING:
     from dubio.training.calibration import CalibrationSettings, calibrate
@@ -40,7 +41,6 @@ __all__ = [
     "calibrate",
 ]
 
-# Upon first use: help and mistakes on a command line are told without torch and Lightning.
 _HOMES = {
     "Arrays": "data.arrays",
     "CLINC150": "data.clinc150",
@@ -60,13 +60,4 @@ _HOMES = {
     "calibrate": "calibration",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'dubio.training' has no attribute '{name}'")
-    value = globals()[name] = getattr(import_module(f"dubio.training.{_HOMES[name]}"), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy.attributes(__name__, _HOMES)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from rich.console import Console
@@ -35,6 +35,7 @@ BATCH = 250
 # Select rows that are evaluated once more in small batches, as requests come, and the sizes of those.
 ROUNDED = 64
 REQUESTS = (1, 16)
+NEIGHBOUR = 50  # that the score `neighbours` measures to, where there are so many rows
 
 ScoreName = Literal[
     "mutual_information",
@@ -58,7 +59,8 @@ class CalibrationSettings:
         seed: Draws the members' dropout masks.
         scores: What makes an input strange; the strangest of them counts. By default mutual_information, neighbours,
             relative_mahalanobis and, but for texts and inputs of more than 4096 numbers, input_mahalanobis.
-        k: Which nearest neighbour the score `neighbours` measures the distance to.
+        k: Which nearest neighbour the score `neighbours` measures the distance to; by default the 50th, or with fewer
+            training rows the one in the middle of a class of average size.
         mc_sites: Which dropout sites the committee samples, by module name, pattern (`head.*`) or kind; all by default.
         mc_rates: Rates of the committee's dropout by module name, pattern or kind; by default those of the training.
         tune_rates: Factors on all of these rates to try on the validation split; the likeliest is kept.
@@ -70,7 +72,7 @@ class CalibrationSettings:
     num_samples: int = 64
     seed: int = 0
     scores: tuple[ScoreName, ...] | None = None
-    k: int = 50
+    k: int | None = None
     mc_sites: tuple[str, ...] | None = None
     mc_rates: dict[str, float] | None = None
     tune_rates: tuple[float, ...] | None = None
@@ -87,6 +89,13 @@ class CalibrationSettings:
                 f"Expected `calibration.stages` to be rising numbers of members, at least 2, but got "
                 f"{list(self.stages)}."
             )
+
+    def neighbour(self, rows: int, classes: int) -> int:
+        """Which nearest neighbour is meant, of so many training rows of so many classes."""
+        if self.k is not None:
+            return self.k
+        # The farthest rows are of other classes: the distance to them says nothing about strangers.
+        return NEIGHBOUR if rows >= NEIGHBOUR else max(1, rows // (2 * classes))
 
 
 def calibrate(
@@ -149,10 +158,12 @@ def calibrate(
         # From here on the members' probabilities are those that the service will see.
         predictor = replace(predictor, temperature=temperatures)
         select = Outputs(selected, (logits_KBC / temperatures.mc).softmax(-1))
-        names = settings.scores or default_scores(data.input)
+        names = scores_of(data, settings)
         if len(train_x):
             train = DeterministicPass.cat([predictor.deterministic(batch) for batch in batches(train_x)])
-            detector = Detector.fit(train, train_labels, select, names=names, k=settings.k)
+            detector = Detector.fit(
+                train, train_labels, select, names=names, k=settings.neighbour(len(train_x), len(data.classes))
+            )
         else:
             detector = _refit(fitted, select, settings)
         bounds = {"alpha": settings.alpha, "delta": settings.delta}
@@ -204,6 +215,11 @@ def _rounding(predictor: Predictor, detector: Detector, select: Outputs, select_
     return rounding
 
 
+def scores_of(data: TensorDataModule, settings: CalibrationSettings) -> tuple[ScoreName, ...]:
+    """The scores that are fitted to data."""
+    return settings.scores or cast("tuple[ScoreName, ...]", default_scores(data.input))
+
+
 def default_scores(spec: InputSpec) -> tuple[str, ...]:
     """What makes an input of this kind strange.
 
@@ -211,6 +227,17 @@ def default_scores(spec: InputSpec) -> tuple[str, ...]:
     """
     suited = spec.kind != "text" and math.prod(spec.shape) <= MAX_INPUT_WIDTH
     return tuple(name for name in DEFAULT_SCORES if suited or name != "input_mahalanobis")
+
+
+def fewer_neighbours(data: TensorDataModule, settings: CalibrationSettings) -> str | None:
+    """That the default of `calibration.k` is lowered to the training rows that there are; None if it is not."""
+    rows = len(data.splits["train"].labels)
+    if settings.k is not None or not 0 < rows < NEIGHBOUR or "neighbours" not in scores_of(data, settings):
+        return None
+    return (
+        f"there are {rows} training rows, fewer than {NEIGHBOUR}, so the score `neighbours` takes "
+        f"{settings.neighbour(rows, len(data.classes))} for `calibration.k`, and not {NEIGHBOUR}."
+    )
 
 
 @contextmanager

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from dubio.models import Prediction, Predictor
 from dubio.models.errors import InvalidInput
@@ -15,6 +15,9 @@ from dubio.training.calibration import progress
 from dubio.training.data.division import splits_of
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError, UnreadableData
+
+if TYPE_CHECKING:  # it takes a quarter of a second to import, and a fit predicts nothing
+    import polars as pl
 
 SUFFIXES = (".csv", ".parquet", ".jsonl")
 FIELDS = ("row", "split", "deterministic", "mc", "uncertainty", "ood")  # how the columns of an answer begin
@@ -55,13 +58,16 @@ def predict(predictor: Predictor, data: TensorDataModule) -> pl.DataFrame:
         data: Follows the predictor's checkpoint, for predictions.
 
     Returns:
-        In the source's order: the number of the row, counted from 0, the columns in `data.ids`, the split that the row
-        was in at the fit, if it was in one, and the answer, with columns called as the service calls its fields.
+        In the source's order: the number of the row, counted from 0, the columns in `data.ids`, the split that the
+        row, or one that equals it, was in at the fit, if it was in one, and the answer, with columns called as the
+        service calls its fields.
 
     Raises:
         UnreadableData: If the network cannot answer a row.
         TrainingError: If an id column is absent, or called like one of the answer.
     """
+    import polars as pl
+
     x, _ = data.raw("test")
     dataset, answers = data.load(), []
     for name in (*data.ids, *dataset.ids):
@@ -94,6 +100,8 @@ def write(frame: pl.DataFrame, path: Path) -> None:
 
 
 def _table(answer: Prediction, classes: tuple[str, ...]) -> pl.DataFrame:
+    import polars as pl
+
     names = np.array(classes, dtype=object)
 
     def by_class(field: str, values_BC: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float32]]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dubio.models import NetworkSpec, registry, save
 from dubio.training import calibration, evaluation
-from dubio.training.calibration import CalibrationSettings, ScoreName
+from dubio.training.calibration import CalibrationSettings
 from dubio.training.data.dataset import Examples
 from dubio.training.data.module import TensorDataModule
 from dubio.training.data.splits import IntArray, SplitName
@@ -68,7 +68,9 @@ def rehearse(network: nn.Module, spec: NetworkSpec, data: TensorDataModule, sett
     few = cast("TensorDataModule", _FewRows(data, {name: _choose(name, data, settings) for name in data.splits}))
     # The level that is asked for is a matter of the number of rows alone, which is known. The covariance of the inputs
     # is one of their width, which is known, too, and takes long.
-    scores = tuple(name for name in _scores(data, settings) if name != "input_mahalanobis") or ("max_softmax",)
+    scores = tuple(name for name in calibration.scores_of(data, settings) if name != "input_mahalanobis") or (
+        "max_softmax",
+    )
     rates = settings.tune_rates and settings.tune_rates[:1]
     easy = replace(settings, alpha=0.5, delta=0.5, scores=scores, tune_rates=rates)
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
@@ -78,20 +80,21 @@ def rehearse(network: nn.Module, spec: NetworkSpec, data: TensorDataModule, sett
         save(predictor, None, Path(folder) / "model.ckpt")
 
 
-def _scores(data: TensorDataModule, settings: CalibrationSettings) -> tuple[ScoreName, ...]:
-    return settings.scores or cast("tuple[ScoreName, ...]", calibration.default_scores(data.input))
-
-
 def _check_rows(data: TensorDataModule, settings: CalibrationSettings) -> None:
-    labels, names, width = data.splits["train"].labels, _scores(data, settings), math.prod(data.input.shape)
+    labels, names, width = (
+        data.splits["train"].labels,
+        calibration.scores_of(data, settings),
+        math.prod(data.input.shape),
+    )
     if "input_mahalanobis" in names and width > MAX_INPUT_WIDTH:
         raise TrainingError(
             f"Expected inputs of at most {MAX_INPUT_WIDTH} numbers for the score `input_mahalanobis`, but got {width}; "
             "leave it out of `calibration.scores`."
         )
-    if "neighbours" in names and settings.k > len(labels):
+    k = settings.neighbour(len(labels), len(data.classes))
+    if "neighbours" in names and k > len(labels):
         raise TrainingError(
-            f"Expected `calibration.k` to be at most {len(labels)}, the number of training rows, but got {settings.k}; "
+            f"Expected `calibration.k` to be at most {len(labels)}, the number of training rows, but got {k}; "
             "set it lower, or leave `neighbours` out of `calibration.scores`."
         )
     classes, counts = np.unique(labels, return_counts=True)
@@ -112,4 +115,4 @@ def _choose(name: SplitName, data: TensorDataModule, settings: CalibrationSettin
     order = np.argsort(examples.labels, kind="stable")
     _, starts, counts = np.unique(examples.labels[order], return_index=True, return_counts=True)
     two = np.concatenate([order[start : start + min(2, count)] for start, count in zip(starts, counts, strict=True)])
-    return np.union1d(two, np.arange(min(len(order), settings.k)))
+    return np.union1d(two, np.arange(min(len(order), settings.neighbour(len(order), len(data.classes)))))

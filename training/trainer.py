@@ -9,7 +9,6 @@ from pydantic import ValidationError
 
 from dubio.models import NetworkSpec, Predictor, registry, save
 from dubio.models.checkpoint import file, state_dict
-from dubio.models.checkpoint.data_record import DataRecord
 from dubio.models.checkpoint.schema import KEY
 from dubio.models.spec import describe_validation_error
 from dubio.training import calibration, promise
@@ -72,25 +71,6 @@ class Trainer(pl.Trainer):
         own = key_prefix in (None, file.PREFIX) and is_own(content, model)
         save(predictor, ckpt_path if own else None, output, datamodule.divisions)
         return predictor
-
-
-def data_record(path: str, required: bool) -> DataRecord | None:
-    """What a checkpoint says about its data.
-
-    Args:
-        path: Of the file.
-        required: Whether it has to say something.
-
-    Raises:
-        TrainingError: It says nothing, so that nobody knows which rows it was trained on.
-    """
-    record = file.data_record(path, file.read_content(path))
-    if record is None and required:
-        raise TrainingError(
-            f"{path}: expected to read which rows it was trained on, but it does not say, for it comes from elsewhere; "
-            "calibrate it first (`dubio-train calibrate`), and use what that writes."
-        )
-    return record
 
 
 def is_own(content: dict[str, Any], model: Classifier) -> bool:

@@ -43,10 +43,10 @@ def test_the_table_tells_figures_and_promise(predictor: Predictor):
     deterministic, mc = Quality(accuracy=0.975, nll=0.1, ece=0.0), Quality(accuracy=0.97, nll=0.09, ece=0.0)
     by_class = ClassFigures(*torch.tensor([[150, 50], [160, 40], [150, 40], [5, 2]]))
     measured = evaluation.Evaluation(
-        200, deterministic, mc, 7, by_class, ("[even]", 0.75), out_of_distribution={"noise": (9, 10)}
+        200, deterministic, by_class, ("[even]", 0.75), mc, 7, out_of_distribution={"noise": (9, 10)}
     )
     written = io.StringIO()
-    Console(width=200, file=written).print(evaluation.table(predictor, measured, Path("runs/digits/model.ckpt")))
+    Console(width=200, file=written).print(evaluation.table(measured, Path("runs/digits/model.ckpt"), predictor))
     text = written.getvalue()
     for said in (
         "97.50% deterministic, 97.00% MC dropout",
@@ -63,6 +63,22 @@ def test_the_table_tells_figures_and_promise(predictor: Predictor):
         "runs/digits/model.ckpt",
     ):
         assert said in text
+
+
+def test_of_a_network_that_is_not_calibrated_no_promise_is_told(network: torch.nn.Module, digits: Digits):
+    measured = evaluation.evaluate_uncalibrated(network, digits)
+    x, labels = digits.raw("test")
+    mean, std = torch.tensor(digits.input.mean), torch.tensor(digits.input.std)
+    with torch.no_grad():
+        probs = network.eval()((x - mean) / std).softmax(-1)
+    assert (measured.rows, measured.mc, measured.flagged) == (len(labels), None, None)
+    assert measured.deterministic.nll == pytest.approx(-np.log(probs.numpy()[range(len(x)), labels]).mean(), rel=1e-4)
+    assert measured.by_class.macro_f1 == pytest.approx(f1_score(labels, probs.argmax(1), average="macro"))
+    written = io.StringIO()
+    Console(width=200, file=written).print(evaluation.table(measured, Path("best.ckpt")))
+    assert f"{measured.deterministic.accuracy:.2%} deterministic " in written.getvalue()
+    assert "none: this checkpoint is not calibrated (`dubio-train calibrate`)" in written.getvalue()
+    assert "MC" not in written.getvalue()
 
 
 def _ece(probs: np.ndarray, labels: np.ndarray, bins: int) -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from dubio.models import NetworkSpec, load
@@ -78,11 +79,29 @@ def test_a_score_that_does_not_suit_the_inputs_is_refused_at_once(tmp_path: Path
 
 def test_fewer_training_rows_than_neighbours_are_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     arguments = divided(tmp_path, {"no": 20, "yes": 20})
-    line = table.refused(capsys, tmp_path, *arguments)
+    line = table.refused(capsys, tmp_path, *arguments, "--calibration.k", "50")
     assert "Expected `calibration.k` to be at most 40, the number of training rows, but got 50" in line
     assert not (tmp_path / "runs").exists()
     run = table.fit(tmp_path, *arguments, "--calibration.k", "40")
-    assert load(run / "model.ckpt").detector is not None
+    assert neighbour(run) == 40
+
+
+def neighbour(run: Path) -> int:
+    (score,) = (each for each in load(run / "model.ckpt").detector.scores if each.name == "neighbours")
+    return score.k
+
+
+def test_a_default_that_the_training_rows_cannot_carry_is_lowered_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run = table.fit(tmp_path, *divided(tmp_path, {"no": 20, "yes": 20}))
+    told = "dubio-train: note: there are 40 training rows, fewer than 50, so the score `neighbours` takes 10 for "
+    assert told in capsys.readouterr().err
+    assert neighbour(run) == 10
+    with (run / "config.yaml").open() as file:
+        assert yaml.safe_load(file)["calibration"]["k"] is None  # more rows will get more
+    assert neighbour(table.fit(tmp_path, *divided(tmp_path, {"no": 25, "yes": 25}))) == 50
+    assert "training rows, fewer" not in capsys.readouterr().err
 
 
 def test_a_class_with_one_training_row_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,15 +39,24 @@ def bundled(name: str) -> Path:
     raise TrainingError(f"Expected a file, or the name of a configuration that Dubio has, but got {name!r}; {hint}")
 
 
+def find(given: str) -> Path | None:
+    """The file of a configuration, with or without `.yaml`, which is preferred to one of Dubio's; None for settings.
+
+    Raises:
+        TrainingError: There is none of that name.
+    """
+    for path in (Path(given), Path(f"{given}.yaml")):
+        if os.path.isfile(path):  # of settings, too long for a name, pathlib asks the system
+            return path
+    return None if ":" in given else bundled(given)
+
+
 class ConfigFile(ActionConfigFile):
     """An option that takes a file, settings as YAML, or the name of a configuration that comes with Dubio."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
-        """Apply a configuration; a file of that name, with or without `.yaml`, is preferred to one of Dubio's."""
-        file = next((path for path in (Path(values), Path(f"{values}.yaml")) if path.is_file()), None)
-        if file is None and ":" not in values:
-            file = bundled(values)
-        self.apply_config(parser, cfg, self.dest, str(file or values))
+        """Apply a configuration."""
+        self.apply_config(parser, cfg, self.dest, str(find(values) or values))
 
 
 def main(args: Sequence[str]) -> None:

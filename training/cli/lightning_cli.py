@@ -10,41 +10,37 @@ from pkgutil import resolve_name
 from typing import Any, TypeVar, cast
 
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar, RichProgressBar
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.trainer.states import TrainerStatus
 from rich.console import Console
 
-from dubio import models, training
-from dubio.models import load, registry
-from dubio.models.checkpoint import file
+from dubio.models import Predictor, load
+from dubio.models.checkpoint import file, schema
 from dubio.models.checkpoint.data_record import DataRecord
-from dubio.training import evaluation, network_sizes, predictions, report
+from dubio.training import evaluation, network_sizes, predictions
 from dubio.training.calibration import CalibrationSettings
 from dubio.training.callbacks.averaged_weights import AveragedWeights
 from dubio.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
-from dubio.training.callbacks.epoch_lines import EpochLines
-from dubio.training.callbacks.monitored_metrics import MonitoredMetrics
-from dubio.training.callbacks.resumption import Resumption
 from dubio.training.classifier import Classifier
-from dubio.training.cli import data_summary, interruption, monitor, resume
+from dubio.training.cli import (
+    bare_names,
+    data_summary,
+    fit_settings,
+    interruption,
+    monitor,
+    resume,
+    summary,
+    trainer_defaults,
+)
 from dubio.training.cli.configs import ConfigFile
-from dubio.training.cli.messages import DESCRIPTION, PREDICT, explain, warn
+from dubio.training.cli.messages import DESCRIPTION, PREDICT, explain, note
 from dubio.training.cli.parser import HelpFormatter, Parser, run_name
 from dubio.training.cli.settings import CONFIG, DEFAULTS, OPTIONS
-from dubio.training.data import duplicates
 from dubio.training.data.division import Purpose
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
-from dubio.training.trainer import Trainer, check, data_record, is_own
-
-# A class may be given by its bare name where it was imported.
-for _package in (models, training):
-    for _name in _package.__all__:
-        getattr(_package, _name)
-
-DRAWN_PER_SECOND = 4  # the progress bar
+from dubio.training.trainer import Trainer, check, is_own
 
 
 class CLI(LightningCLI):
@@ -82,6 +78,9 @@ class CLI(LightningCLI):
             TrainingError: The arguments are wrong.
         """
         self.sizes: list[str] = []
+        self._records: dict[str, DataRecord | None] = {}
+        args = self._as_at_the_fit(list(sys.argv[1:] if args is None else args))
+        bare_names.import_named(args[1:])
         try:
             try:
                 super().parse_arguments(parser, args)
@@ -91,13 +90,22 @@ class CLI(LightningCLI):
                     raise
                 # The parser wants a value, which the data then replace.
                 blanks = [f"--model.init_args.network.init_args.{name}=1" for name in self.sizes]
-                args = [*(sys.argv[1:] if args is None else args), *blanks]
+                args = [*args, *blanks]
                 super().parse_arguments(parser, args)
             command = self.config.subcommand
             monitor.settle(self.config[command], parser.parse_args(args, defaults=False)[command])
         except ArgumentError as error:
             settings = {key for name in self.subcommands() for key, _ in self._parser(name).get_defaults().items()}
             raise TrainingError(explain(error, settings)) from error
+
+    def _as_at_the_fit(self, args: list[str]) -> list[str]:
+        """With the data settings of the checkpoint that the command begins with."""
+        command, rest = args[:1], args[1:]
+        if command == ["fit"] or not {*command} <= {*self.subcommands()}:
+            return args
+        path = fit_settings.checkpoint(rest)
+        record = self._record_of(str(path)) if path is not None and path.is_file() else None
+        return args if record is None or path is None else [*command, *fit_settings.complete(rest, record, path)]
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name, option in OPTIONS.items():
@@ -153,7 +161,18 @@ class CLI(LightningCLI):
         if config.ckpt_path in resume.NAMES:
             config.ckpt_path = str(self.run_folder / "checkpoints" / f"{config.ckpt_path}.ckpt")
         config.ckpt_path = config.ckpt_path or self._existing()
-        return data_record(config.ckpt_path, required=self.subcommand != "calibrate")
+        record = self._record_of(config.ckpt_path)
+        if record is None and self.subcommand != "calibrate":
+            raise TrainingError(
+                f"{config.ckpt_path}: expected to read which rows it was trained on, but it does not say, for it comes "
+                "from elsewhere; calibrate it first (`dubio-train calibrate`), and use what that writes."
+            )
+        return record
+
+    def _record_of(self, path: str) -> DataRecord | None:
+        if path not in self._records:
+            self._records[path] = file.data_record(path, file.read_content(path))
+        return self._records[path]
 
     def _dump_config(self) -> None:
         """As Lightning's, but a network of which nothing was given has its place for what the data decide."""
@@ -161,22 +180,7 @@ class CLI(LightningCLI):
         self.config_dump["model"]["init_args"]["network"].setdefault("init_args", {})
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        settings = self.settings.trainer
-        if settings.default_root_dir is None:
-            kwargs["default_root_dir"] = str(self.run_folder)
-        if settings.logger is None:
-            # Testing needs no log, for Lightning prints the result; neither does a trial.
-            logs = self.subcommand == "fit" and not settings.fast_dev_run
-            kwargs["logger"] = CSVLogger(str(self.run_folder), name="logs") if logs else False
-        callbacks = settings.callbacks or []
-        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-        if settings.enable_progress_bar is not False and not any(isinstance(each, ProgressBar) for each in callbacks):
-            # Lightning's own draws a hundred times a second, which takes a tenth of a core from the training.
-            drawn = Console().is_terminal or Console().is_jupyter
-            callbacks = [*callbacks, RichProgressBar(refresh_rate=DRAWN_PER_SECOND) if drawn else EpochLines()]
-        if self.subcommand == "fit":
-            callbacks = [*callbacks, AveragedWeights(), MonitoredMetrics(), Resumption()]
-        kwargs["callbacks"] = callbacks
+        kwargs |= trainer_defaults.of(self.settings.trainer, str(self.subcommand), self.run_folder)
         trainer = cast("Trainer", super().instantiate_trainer(**kwargs))
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
@@ -203,9 +207,8 @@ class CLI(LightningCLI):
             data_summary.show(self.datamodule)
         check(self.model, self.datamodule, self.settings.calibration)
         self.check_callbacks()
-        for caveat in (getattr(self.datamodule, "caveat", None), duplicates.told(self.datamodule.division)):
-            if caveat is not None and self.trainer.is_global_zero:
-                warn(caveat)
+        if self.trainer.is_global_zero:
+            summary.say_caveats(self.datamodule, self.settings.calibration)
         source = self.settings.ckpt_path
         if source and source not in resume.LIGHTNINGS:
             resume.check(resume.find(source, self.trainer), self.trainer, self.model)
@@ -268,30 +271,32 @@ class CLI(LightningCLI):
             output: File to write; by default the run's own.
             key_prefix: What stands before the names of the network's weights; by default it is looked for.
         """
+        if self.subcommand == "calibrate":  # a fit has said so before the training
+            summary.say_caveats(datamodule, self.settings.calibration)
         output = output or str(self.servable)
         source = ckpt_path or self._existing()
         if getattr(datamodule, "scale", None) is None and not is_own(file.read_content(source), model):
             # The wrong scale breaks nothing that a program could see; the measured accuracy shows it.
-            print(
-                "dubio-train: note: the weights come from elsewhere; inputs are normalised by mean and std of the "
-                "training rows. If the network was trained otherwise, set `data.init_args.mean` and "
-                "`data.init_args.std` as it was.",
-                file=sys.stderr,
+            note(
+                "the weights come from elsewhere; inputs are normalised by mean and std of the training rows. If the "
+                "network was trained otherwise, set `data.init_args.mean` and `data.init_args.std` as it was."
             )
         predictor = self.trainer.calibrate(model, datamodule, self.settings.calibration, source, output, key_prefix)
         measured = evaluation.evaluate(predictor, datamodule)
-        console = Console()
-        console.print(evaluation.table(predictor, measured, Path(output)))
-        self._print_classes(measured.by_class)
-        # Outside the table and not wrapped, so that it can be copied.
-        spec = predictor.network_spec
-        trust = "" if spec.class_path in registry.NETWORKS else f"--trusted {spec.class_path.rpartition('.')[0]} "
-        console.print(f"next: dubio-serve {trust}{output}", soft_wrap=True, highlight=False)
+        summary.show(measured, datamodule, Path(output), predictor)
+        summary.say_next(predictor, datamodule, Path(output), self.run_folder)
 
     def after_test(self) -> None:
-        """Say what Lightning's average over all rows hides."""
-        if self.trainer.is_global_zero and self.model.tested is not None:
-            self._print_classes(self.model.tested)
+        """Say what Lightning's averages hide, and whether the promise was kept."""
+        if not self.trainer.is_global_zero:
+            return
+        path = self.settings.ckpt_path
+        predictor = self._predictor() if schema.KEY in file.read_content(path) else None
+        if predictor is None:
+            measured = evaluation.evaluate_uncalibrated(self.model.network.eval().cpu(), self.datamodule)
+        else:
+            measured = evaluation.evaluate(predictor, self.datamodule)
+        summary.show(measured, self.datamodule, Path(path), predictor)
 
     def before_predict(self) -> None:
         predictions.check_path(self._predictions())
@@ -305,10 +310,7 @@ class CLI(LightningCLI):
         """
         if not self.trainer.is_global_zero:
             return
-        # The configuration is the user's own, so the module of the network that it names may be imported.
-        device = str(self.trainer.strategy.root_device)
-        predictor = load(self.settings.ckpt_path, device=device, trusted=[type(model.network).__module__])
-        frame, path = predictions.predict(predictor, datamodule), self._predictions()
+        frame, path = predictions.predict(self._predictor(), datamodule), self._predictions()
         predictions.write(frame, path)
         print(f"{len(frame)} predictions: {path}")
 
@@ -316,12 +318,11 @@ class CLI(LightningCLI):
         """The file that predictions are written to."""
         return Path(self.settings.output or self.run_folder / "predictions.csv")
 
-    def _print_classes(self, figures: report.ClassFigures) -> None:
-        classes = self.datamodule.classes
-        Console().print(report.class_table(figures, classes))
-        warning = report.never_predicted(figures, classes)
-        if warning is not None:
-            warn(warning)
+    def _predictor(self) -> Predictor:
+        """That of the command's checkpoint, as the service loads it."""
+        # The configuration is the user's own, so the module of the network that it names may be imported.
+        device = str(self.trainer.strategy.root_device)
+        return load(self.settings.ckpt_path, device=device, trusted=[type(self.model.network).__module__])
 
     def _keeps_files(self) -> bool:
         """Whether this is the process that writes, and no trial of a few batches."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pkgutil import resolve_name
 
 from dubio.models.errors import did_you_mean, nearest
+from dubio.training.cli import values
 from dubio.training.errors import DataWarning
 
 TRACEBACK = "DUBIO_TRACEBACK"
@@ -52,8 +53,11 @@ _OPTION = re.compile(r"Option '([\w.]+)' is not accepted")
 _SETTING = re.compile(r"(?:does not accept option '|unrecognized arguments: --?)([\w.-]+)")
 _COMMAND = re.compile(r"argument subcommand: invalid choice: '([^']*)' \(choose from ([^)]*)\)")
 _NO_CLASS = re.compile(r"Expected a dot import path string: ([\w.]+)|module '([\w.]+)' has no attribute '(\w+)'")
+_REQUIRED = re.compile(r"the following arguments are required: ([\w.]+(?:, [\w.]+)*)")
 _NO_MODULE = re.compile(r"No module named '([\w.]+)'")
 _TYPE = re.compile(r"<class '(?:\w+\.)*(\w+)'>")
+
+_ABSTRACT = "Expected an instantiatable class"
 
 # What jsonargparse says around the fact: how it searched, and dumps of whole configurations.
 _PADDING = (
@@ -87,6 +91,11 @@ def warn(message: str) -> None:
     print(f"dubio-train: warning: {message}", file=sys.stderr)
 
 
+def note(message: str) -> None:
+    """Say on one line of stderr what was done that a user may not expect."""
+    print(f"dubio-train: note: {message}", file=sys.stderr)
+
+
 def explain(error: BaseException, settings: Collection[str]) -> str:
     """What is wrong with a command line, and the nearest name to one that does not exist.
 
@@ -100,17 +109,24 @@ def explain(error: BaseException, settings: Collection[str]) -> str:
     text = one_line(error)
     where, classes = ".init_args.".join(_KEY.findall(text)), _CLASS.findall(text)
     option, setting, command = _OPTION.search(text), _SETTING.search(text), _COMMAND.search(text)
-    absent = _absent_class(text, classes)
-    if absent:
+    absent, required = _absent_class(text, classes), _REQUIRED.search(text)
+    if absent and not values.NUMBERS & {*values.expected(text)}:
         return f"`{where}`: there is no class `{absent}`; {_nearest_class(absent)}"
     if option and classes:
-        return no_option(where, classes[-1], option[1], _options(classes[-1]))
+        return no_option(where, classes[-1], option[1], options(classes[-1]))
     unknown = option or setting
     if unknown:
         return no_setting(unknown[1], settings)
     if command and command[1] in COMMANDS:
         return f"Expected `{command[1]}` as the first argument, but options came before it; put them behind it."
-    return text
+    if required and where and classes:
+        return f"`{where}`: {classes[-1]} needs {_quoted(required[1].split(', '))}; {_class_help(where, classes[-1])}"
+    if where and _ABSTRACT in text:
+        return (
+            f"Expected the class of `{where}` before its options, but got none; give `--config`, or `--{where} CLASS`, "
+            "before them."
+        )
+    return (values.explain(where, text) if where else None) or text
 
 
 def format_warning(
@@ -130,7 +146,17 @@ def no_setting(key: str, settings: Collection[str]) -> str:
 
 def no_option(where: str, path: str, option: str, options: Iterable[str]) -> str:
     """That a class has no such option."""
-    return f"`{where}`: {path} has no option `{option}`; {did_you_mean(option, options, _HELP)}"
+    names = sorted({name.split(".")[0] for name in options})
+    others = f"it has {_quoted(names)}; {_class_help(where, path)}" if names else f"it has none; {_HELP}"
+    return f"`{where}`: {path} has no option `{option}`; {did_you_mean(option, names, others)}"
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _class_help(where: str, path: str) -> str:
+    return f"`--{where.replace('.init_args', '')}.help {path}` explains its options."
 
 
 def no_command(name: str, known: Collection[str]) -> str:
@@ -151,7 +177,8 @@ def _nearest_class(path: str) -> str:
     from dubio import models, training
 
     module, _, name = path.rpartition(".")
-    homes = [home for home in (sys.modules.get(module), models, training) if home is not None]
+    others = (module, "pytorch_lightning.callbacks", "pytorch_lightning.loggers")  # what is nowhere was not imported
+    homes = [home for home in (*map(sys.modules.get, others), models, training) if home is not None]
     known = {
         each: f"{home.__name__}.{each}"
         for home in homes
@@ -163,7 +190,8 @@ def _nearest_class(path: str) -> str:
     return f"did you mean `{known[near]}`?" if near else "write its import path, such as `my_nets.Net`."
 
 
-def _options(path: str) -> Iterable[str]:
+def options(path: str) -> Iterable[str]:
+    """What a class can be told, by the parser's reckoning."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -18,7 +17,7 @@ from dubio.training.errors import TrainingError
 HELP = ("-h", "--help")
 _CONFIG = ("-c", "--config")
 # Where a class whose name stands alone is looked for.
-_HOMES = {"data": "dubio.training", "model": "dubio.training", "network": "dubio.models", "optimizer": "torch.optim"}
+HOMES = {"data": "dubio.training", "model": "dubio.training", "network": "dubio.models", "optimizer": "torch.optim"}
 
 
 def answer(args: Sequence[str]) -> None:
@@ -60,7 +59,7 @@ def check(verb: str, args: Sequence[str], more: Collection[str] = ()) -> None:
         return
     known = {*told, *more}
     chosen: dict[str, Any] = {}
-    for key, value in _keys(args):
+    for key, value, _ in settings_of(args):
         section, _, rest = key.partition(".")
         if section not in known or (section in SECTIONS and rest and f"{section}.{rest.split('.')[0]}" not in known):
             raise TrainingError(no_setting(key, known))
@@ -70,8 +69,16 @@ def check(verb: str, args: Sequence[str], more: Collection[str] = ()) -> None:
         _check_class(name, name, chosen.get(name, {}))
 
 
-def _keys(args: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Every setting that is given, `trainer.max_epochs`, and its value; those of files where they are named."""
+class Setting(NamedTuple):
+    """A setting that is given, as `trainer.max_epochs`, its value, and the configuration that gives it, if one does."""
+
+    key: str
+    value: Any
+    config: str | None
+
+
+def settings_of(args: Sequence[str]) -> Iterator[Setting]:
+    """Every setting of a command line; those of configurations where they are named."""
     position = 0
     while position < len(args):
         option, has_value, value = args[position].partition("=")
@@ -82,25 +89,24 @@ def _keys(args: Sequence[str]) -> Iterator[tuple[str, Any]]:
             value = args[position]
             position += 1
         if option in _CONFIG:
-            yield from _leaves("", _read(value))
+            yield from (Setting(*leaf, config=value) for leaf in leaves("", _read(value)))
         elif option.startswith("--") and not option.endswith(".help"):
-            yield option[2:].removesuffix("+"), value
+            yield Setting(option[2:].removesuffix("+"), value, config=None)
 
 
 def _read(config: str) -> Any:
-    file = next((path for path in (Path(config), Path(f"{config}.yaml")) if path.is_file()), None)
-    if file is None and ":" not in config:
-        file = configs.bundled(config)
+    file = configs.find(config)
     try:
         return yaml.safe_load(config if file is None else file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
         return {}  # the parser says what is wrong
 
 
-def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+def leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The settings in a tree of them, the class before its arguments."""
     if isinstance(value, dict) and value and all(isinstance(each, str) for each in value):
         for name, item in sorted(value.items(), key=lambda pair: pair[0] != "class_path"):
-            yield from _leaves(f"{key}.{name}" if key else name, item)
+            yield from leaves(f"{key}.{name}" if key else name, item)
     elif key:
         yield key, value
 
@@ -125,7 +131,7 @@ def _check_class(where: str, name: str, node: Mapping[str, Any]) -> None:
     path = node.get("class_path")
     if not isinstance(path, str):
         return
-    path = path if "." in path or name not in _HOMES else f"{_HOMES[name]}.{path}"
+    path = path if "." in path or name not in HOMES else f"{HOMES[name]}.{path}"
     signature = signatures.of(path) if path.startswith(("dubio.", "torch.")) else None
     if signature is None or not signature.complete:
         return

@@ -85,6 +85,9 @@ class Arrays(FileDataModule):
             if facts is not None
         ]
 
+    def reading(self) -> dict[str, Any]:
+        return {**super().reading(), "channels": self.channels}
+
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         path = self.file()
         try:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -43,10 +43,12 @@ USED: dict[Purpose, tuple[SplitName, ...]] = {
     "calibrate": ("train",),
     "predict": (),
 }
+# The settings by which the rows of the fit were divided; those of another source may be divided otherwise.
+DIVIDING = ("seed", "duplicates", "split", "group", "time", *SPLITS)
 OPTIONAL = [("calibrate", "validation")]  # of MEASURED, what may have no rows: rates are tuned on them, if at all
 # How unlikely equal rows have to be, where the held-out rows of the fit had some, before a source is refused.
 SIGNIFICANCE = 1e-3
-SHOWN = 3  # rows that a message names
+SHOWN = 10  # places that a message names, of rows that follow each other the first and the last
 
 
 def digests(x: npt.NDArray[np.generic]) -> IntArray:
@@ -117,22 +119,35 @@ def as_trained(
     for name in MEASURED[purpose]:
         if not len(parts.get(name, ())) and (purpose, name) not in OPTIONAL:
             raise InvalidSplit(f"{title}: expected rows in the {name} split, but there are none; say which they are.")
-    for name, rows in parts.items():
-        _refuse_trained(dataset, trained, purpose, name, digests_N[rows], rows, title)
+    _refuse_trained(dataset, trained, purpose, digests_N, np.sort(np.concatenate(list(parts.values()))), title)
     return _divided(dataset, whole, parts)
 
 
 def splits_of(dataset: Dataset, trained: DataRecord | None) -> list[str | None]:
-    """The split that each row of a source was in at the fit; None where the source is another."""
-    whole = dataset.whole()
-    splits: list[str | None] = [None] * len(whole.labels)
-    digests_N = digests(whole.x)
-    for division in trained.divisions if trained else ():
-        if _holds(division, digests_N):
-            for name, rows in division.rows.items():
-                for row in rows.tolist():
-                    splits[row] = name
-    return splits
+    """The split that each row was in at the fit; of another source, that of an equal row, if there was one."""
+    digests_N = digests(dataset.whole().x)
+    splits_N = np.full(len(digests_N), None, dtype=object)
+    divisions = list(trained.divisions) if trained else []
+    held = [division for division in divisions if _holds(division, digests_N)]
+    for division in held:
+        for name, rows in division.rows.items():
+            splits_N[rows.numpy()] = name
+    if not held:
+        for name, equal_N in _equal(divisions, SPLITS, digests_N).items():
+            splits_N[equal_N] = name
+    return list(splits_N)
+
+
+def _equal(
+    divisions: Sequence[Division], names: Sequence[SplitName], digests_N: IntArray
+) -> dict[SplitName, npt.NDArray[np.bool_]]:
+    """Which rows equal one of each split; those of several splits count for the first of them."""
+    equal, left_N = {}, np.ones(len(digests_N), dtype=np.bool_)
+    for name in (name for name in SPLITS if name in names):
+        known = [division.digests[name].numpy() for division in divisions if name in division.digests]
+        equal[name] = left_N & np.isin(digests_N, np.concatenate(known) if known else [])
+        left_N &= ~equal[name]
+    return equal
 
 
 def _holds(division: Division, digests_N: IntArray) -> bool:
@@ -150,9 +165,10 @@ def _divided(dataset: Dataset, whole: Examples, parts: Mapping[Any, IntArray]) -
 
 
 def _refuse_settings(division: Division, title: str, settings: Mapping[str, Any]) -> None:
-    for name in ("seed", *SPLITS):
+    for name in DIVIDING:
         given, used = settings.get(name), division.settings.get(name)
-        if None not in (given, used) and given != used:
+        # A column that names splits is compared with them row by row.
+        if name != "split" and {name} <= settings.keys() & division.settings.keys() and given != used:
             raise InvalidSplit(
                 f"{title}: expected `data.init_args.{name}` to be {used}, by which the rows of this checkpoint were "
                 f"divided, but got {given}: another division would take rows that were trained on for held-out ones. "
@@ -161,47 +177,60 @@ def _refuse_settings(division: Division, title: str, settings: Mapping[str, Any]
 
 
 def _refuse_moved(division: Division, dataset: Dataset, own: Mapping[SplitName, IntArray] | None, title: str) -> None:
-    for name, rows in (own or {}).items():
-        if name == "train":  # nothing is trained now, and splits without a folder of their own were taken from it
-            continue
-        moved = np.setdiff1d(rows, division.rows.get(name, torch.empty(0)).numpy())
-        if len(moved):
-            raise InvalidSplit(
-                f"{title}: expected every row in the split that it was in at the fit, but {len(moved)} {name} rows "
-                f"were in others: {dataset.at(int(moved[0]))} is the first. Say there what was so; or fit again."
-            )
+    moved: dict[SplitName, IntArray] = {
+        name: np.setdiff1d(rows, division.rows.get(name, torch.empty(0)).numpy())
+        for name, rows in (own or {}).items()
+        if name != "train"  # nothing is trained now, and splits without a folder of their own were taken from it
+    }
+    rows = np.sort(np.concatenate(list(moved.values()))) if moved else np.empty(0, dtype=np.int64)
+    if len(rows):
+        raise InvalidSplit(
+            f"{title}: expected every row in the split that it was in at the fit, but {len(rows)} rows are said to be "
+            f"elsewhere ({_counts(moved)}): {_places(dataset, rows)}. Say there what was so; or fit again."
+        )
 
 
 def _refuse_trained(
-    dataset: Dataset,
-    trained: DataRecord,
-    purpose: Purpose,
-    name: SplitName,
-    digests_M: IntArray,
-    rows_M: IntArray,
-    title: str,
+    dataset: Dataset, trained: DataRecord, purpose: Purpose, digests_N: IntArray, rows: IntArray, title: str
 ) -> None:
-    used = USED[purpose]
-    held = [(part in used, each.numpy()) for division in trained.divisions for part, each in division.digests.items()]
-    seen, free = (np.concatenate([each for was, each in held if was is wanted]) for wanted in (True, False))
-    equal_M = np.isin(digests_M, seen)
-    count, natural = int(equal_M.sum()), int(np.isin(free, seen).sum())
+    used, digests_M = USED[purpose], digests_N[rows]
+    equal = _equal(trained.divisions, used, digests_M)
+    count = int(sum(equal_M.sum() for equal_M in equal.values()))
     if not count:
         return
-    share = (
-        f"{count} of {len(digests_M)} ({count / len(digests_M):.1%}) equal rows that were used for {' or '.join(used)}"
+    free = np.concatenate(
+        [each.numpy() for division in trained.divisions for name, each in division.digests.items() if name not in used]
     )
+    natural = int(sum(each.sum() for each in _equal(trained.divisions, used, free).values()))
+    share = f"{count} of {len(rows)} ({count / len(rows):.1%}) equal rows that were used before ({_counts(equal)})"
     usual = f"of the rows that were held out, {natural / max(len(free), 1):.1%} do"
-    if natural and _tail(count, len(digests_M), natural, len(free)) > SIGNIFICANCE:
+    if natural and _tail(count, len(rows), natural, len(free)) > SIGNIFICANCE:
         warnings.warn(f"{title}: {share}, which is natural here: {usual}.", DataWarning, stacklevel=2)
         return
-    shown = ", ".join(dataset.at(int(row)) for row in rows_M[equal_M][:SHOWN])
-    more = f" and {count - SHOWN} more" if count > SHOWN else ""
+    places = _places(dataset, rows[np.logical_or.reduce(list(equal.values()))])
     raise InvalidSplit(
-        f"{title}: expected {name} rows that this checkpoint has not seen, but {share}"
-        f"{f' ({usual})' if natural else ''}: {shown}{more}; leave them out, or give the source "
-        "of the fit as it was, whose division is kept."
+        f"{title}: expected rows that this checkpoint has not seen, but {share}"
+        f"{f', and {usual}' if natural else ''}: {places}. Leave them out (`dubio-train predict` lists all, in its "
+        "column `split`), or give the source of the fit as it was, whose division is kept."
     )
+
+
+def _counts(parts: Mapping[SplitName, IntArray | npt.NDArray[np.bool_]]) -> str:
+    """How many rows each split has: `train 70, test 3`; of masks, how many are chosen."""
+    counts = {name: int(part.sum()) if part.dtype == np.bool_ else len(part) for name, part in parts.items()}
+    return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+
+
+def _places(dataset: Dataset, rows: IntArray) -> str:
+    """Where rows are, by number: `line 2 to 85, line 90`; of many places the first ones."""
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+    shown = []
+    for run in runs[:SHOWN]:
+        first, last = dataset.at(int(run[0])), dataset.at(int(run[-1]))
+        kind = first.partition(" ")[0] + " "
+        shown.append(first if len(run) == 1 else f"{first} to {last.removeprefix(kind)}")
+    left = sum(map(len, runs[SHOWN:]))
+    return ", ".join(shown) + (f" and {left} more" if left else "")
 
 
 def _tail(count: int, rows: int, natural: int, free: int) -> float:

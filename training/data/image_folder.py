@@ -80,12 +80,21 @@ class ImageFolder(FileDataModule):
         read_as = ImageFiles(resize=None if self.size is None else "bilinear")
         return replace(dataset, input=dataset.input.model_copy(update={"files": read_as}))
 
+    def reading(self) -> dict[str, Any]:
+        size = None if self.size is None else list(self.size)
+        return {**super().reading(), "size": size, "channels": self.channels, "nested": self.nested}
+
     def _reader(self) -> ImageReader:
         """That of the checkpoint that is followed, for files must become the same pixels."""
         spec = None if self.trained is None else self.trained.input
         if spec is None or spec.kind != "image" or spec.files is None:
             return ImageReader(self.channels, self.size, resize=True)
         channels, height, width = spec.shape
+        if self.size not in (None, (height, width)):
+            raise TrainingError(
+                f"Expected `data.init_args.size` to be {[height, width]}, as this checkpoint takes images, but got "
+                f"{list(self.size)}; leave it out, or fit again with yours."
+            )
         return ImageReader(channels, (height, width), resize=spec.files.resize is not None)
 
     def _pixels(self, files: Sequence[ImageFile]) -> npt.NDArray[np.uint8]:

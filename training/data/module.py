@@ -19,8 +19,8 @@ from dubio.models.inputs import encoding
 from dubio.models.inputs.text import TokenizerSpec
 from dubio.training.data import duplicates as duplicate_rows
 from dubio.training.data.dataset import Dataset, Examples
-from dubio.training.data.division import MEASURED, Purpose, as_trained, describe_division, same_division
-from dubio.training.data.splits import SPLITS, IntArray, SplitFractions, SplitName, split
+from dubio.training.data.division import DIVIDING, MEASURED, Purpose, as_trained, describe_division, same_division
+from dubio.training.data.splits import IntArray, SplitFractions, SplitName, split
 from dubio.training.errors import TrainingError, UnreadableData
 
 Sampling = Literal["shuffled", "balanced"]
@@ -117,7 +117,7 @@ class TensorDataModule(LightningDataModule, ABC):
             TrainingError: If a setting asks for another encoding.
         """
         settings, used = self.settings(), trained.divisions[0].settings
-        for name in sorted((settings.keys() & used.keys()) - {"seed", "duplicates", *SPLITS}):
+        for name in sorted((settings.keys() & used.keys()) - {*DIVIDING}):
             if settings[name] != used[name]:
                 raise TrainingError(
                     f"Expected `data.init_args.{name}` to be {used[name]}, as the inputs of this checkpoint are "
@@ -158,11 +158,15 @@ class TensorDataModule(LightningDataModule, ABC):
         """What divides and encodes the rows, as plain data: a checkpoint keeps it, to say what differs later."""
         return {"seed": self.seed, "duplicates": self.duplicates}
 
+    def reading(self) -> dict[str, Any]:
+        """How the source is read beside that, as plain data: a checkpoint keeps it, for another may be read alike."""
+        return {}
+
     @property
     def division(self) -> Division:
         """Which row went where."""
         if self._division is None:
-            self._division = describe_division(self.load(), self.title, self.settings())
+            self._division = describe_division(self.load(), self.title, {**self.settings(), **self.reading()})
         return self._division
 
     @property

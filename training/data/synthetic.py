@@ -57,6 +57,10 @@ class Synthetic(FractionDataModule):
         parts = self.divide(examples.labels, classes)
         return Dataset.of_numbers(examples.divide(parts), classes, parts=parts)
 
+    def reading(self) -> dict[str, Any]:
+        own = {"kind": self.kind, "rows": self.rows, "features": self.features, "num_classes": self.num_classes}
+        return {**super().reading(), **own, "noise": self.noise}
+
     def _draw(self) -> tuple[np.ndarray, np.ndarray]:
         common = {"n_samples": self.rows, "random_state": self.seed}
         if self.kind == "moons":

@@ -134,7 +134,18 @@ class Table(FileDataModule):
         return [f"{self.path}: {doubt}" for doubt in doubts]
 
     def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "categorical": sorted(self.categorical)}
+        own = {"split": self.split, "group": self.group, "time": self.time}
+        return {
+            **super().settings(),
+            **own,
+            "categorical": sorted(self.categorical),
+            "missing": list(self.missing),
+        }
+
+    def reading(self) -> dict[str, Any]:
+        columns = None if self.columns is None else list(self.columns)
+        own = {"target": self.target, "columns": columns, "ignore": list(self.ignore), "separator": self.separator}
+        return {**super().reading(), **own, "decimal": self.numbers.decimal, "thousands": self.numbers.thousands}
 
     def _learn(self, frame: pl.DataFrame, rows: IntArray) -> list[tabular.NumericColumn | tabular.CategoricalColumn]:
         try:
@@ -209,7 +220,9 @@ class Table(FileDataModule):
 
     def _only_trained(self, names: Sequence[str]) -> list[str]:
         known = [column.name for column in self._trained_columns()]
-        others = [name for name in names if name not in known]
+        used = self.trained.divisions[0].settings if self.trained else {}
+        unseen = {*used.get("ignore", ()), *(used.get(role) for role in ("target", "split", "group", "time"))}
+        others = [name for name in names if name not in known and name not in unseen]
         if others:
             listed = [*self.ignore, *others]
             leave_out = options.typed_list("ignore", listed) if len(listed) <= 20 else "`data.init_args.ignore`"
@@ -217,7 +230,7 @@ class Table(FileDataModule):
             raise UnreadableData(
                 f"{self.path}: expected no column that the checkpoint does not have, but got "
                 f"{', '.join(repr(name[:40]) for name in others[:20])}; leave out what the network does not see with "
-                f"{leave_out}, or take the settings of the fit (`--config runs/<name>/config.yaml`); {cure}"
+                f"{leave_out}; {cure}"
             )
         return known
 
@@ -305,6 +318,9 @@ class Table(FileDataModule):
                     "`data.init_args.separator` to what is between the columns."
                 )
             cure = did_you_mean(name, frame.columns, f"it has {', '.join(map(repr, frame.columns[:20]))}.")
+            for role in ("split", "group", "time"):
+                if self.trained is not None and getattr(self, role) == name:
+                    cure = f"if these rows have none, add `--data.{role} null`; {cure}"
             raise UnreadableData(f"{self.path}: expected a column {name!r}, but there is none; {cure}")
 
 

@@ -93,8 +93,12 @@ class Text(FileDataModule):
         return Dataset(splits, classes, tokenizer.describe(learned), parts, at, ids, roles(columns, (), **used))
 
     def settings(self) -> dict[str, Any]:
-        own = {"tokenizer": self.kind, "tokens": self.tokens, "lowercase": self.lowercase, "length": self.length}
-        return {**super().settings(), **own}
+        own = {"split": self.split, "group": self.group, "time": self.time, "tokenizer": self.kind}
+        more = {"tokens": self.tokens, "lowercase": self.lowercase, "length": self.length}
+        return {**super().settings(), **own, **more}
+
+    def reading(self) -> dict[str, Any]:
+        return {**super().reading(), "text": self.text, "label": self.label}
 
     def _groups(self, rows: list[tuple[int, dict[str, Any]]]) -> npt.NDArray[np.str_] | None:
         return np.array(self._values(rows, self.group)) if self.group and self.divides else None

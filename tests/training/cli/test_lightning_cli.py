@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -217,7 +218,7 @@ def test_what_was_learned_by_heart_is_never_measured(coin: Path, capsys: pytest.
     larger = ["--data.calibration", "0.32", "--data.train", "0.4"]
     assert "`data.init_args.train` to be 0.6, by which" in coins.fails(capsys, "calibrate", *larger)
     line = coins.fails(capsys, "test", "--data.path", coins.save(coin / "again.csv", coins.rows(coins.ROWS, 0)[::-1]))
-    assert "again.csv: expected test rows that this checkpoint has not seen, but 264 of 300 (88.0%)" in line
+    assert "again.csv: expected rows that this checkpoint has not seen, but 264 of 300 (88.0%)" in line
     line = coins.fails(capsys, "calibrate", "--calibration.alpha", "0.02")
     assert "fit again with a larger `data.init_args.calibration`" in line
     assert "labelled file of at least" in line
@@ -252,9 +253,9 @@ def test_a_new_file_calibrates_as_many_rows_as_the_advice_says(coin: Path, capsy
     told = pl.read_csv("runs/coin/predictions.csv").filter(pl.col("split") == "test")
     assert coins.accuracy(capsys) == pytest.approx((told["label"] == told["deterministic.label"]).mean(), abs=1e-4)
     coins.run("test")
-    assert "used for train or validation or select or calibration" in coins.fails(
-        capsys, "test", "--data.path", coins.save(coin / "part.csv", coins.rows(count, 1)[:-1])
-    )
+    line = coins.fails(capsys, "test", "--data.path", coins.save(coin / "part.csv", coins.rows(count, 1)[:-1]))
+    # Those of the calibration; the fit has not seen them.
+    assert re.search(r"equal rows that were used before \(validation \d+, select \d+, calibration 59\)", line)
 
 
 def test_a_fit_goes_on_only_with_the_rows_that_it_began_with(coin: Path, capsys: pytest.CaptureFixture[str]):
@@ -295,6 +296,11 @@ def test_a_fit_that_is_terminated_goes_on_from_where_it_was(tmp_path: Path):
     assert load(tmp_path / "digits_mlp" / "model.ckpt").detector is not None
 
 
+def first_cells(said: str) -> list[str]:
+    """Of each line of each table."""
+    return [line.strip("│ ").split("│")[0].strip() for line in said.splitlines() if line.startswith("│")]
+
+
 def test_what_an_average_hides_is_told_after_the_fit_and_by_test(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
@@ -321,12 +327,23 @@ def test_what_an_average_hides_is_told_after_the_fit_and_by_test(
     assert never in said.err
     assert "of 400 held-out rows are exact duplicates of rows in a split before theirs" in said.err
     assert "95.83% accuracy for always saying 'no'" in " ".join(said.out.split())
+    summary = first_cells(said.out)
     main(["test", *common, *quiet])
     said = capsys.readouterr()
     assert never in said.err
+    # All that the summary of the fit told: baseline, committee, promise, flags by class.
+    assert {"baseline", "macro-F1", "committee", "promise", "measured", "fraud"} <= {*summary}
+    assert first_cells(said.out)[-len(summary) :] == summary
+    assert "95.83% accuracy for always saying 'no'" in " ".join(said.out.split())
+    assert re.search(r"\d+ of 120 test rows flagged", said.out)
+    last = str(Path("runs/table_mlp/checkpoints/last.ckpt"))
+    main(["test", *common, *quiet, "--ckpt_path", last])
+    of_last = capsys.readouterr().out
+    assert "95.83% accuracy for always saying 'no'" in " ".join(of_last.split())
+    assert "none: this checkpoint is not calibrated" in " ".join(of_last.split())
     cells = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in said.out.splitlines() if "│" in line]
-    assert ["fraud", "5", "0.0%", "0.000"] in cells
-    assert ["no", "115", "100.0%", "0.979"] in cells
+    assert ["fraud", "5", "0.0%", "0.000"] in [row[:4] for row in cells]
+    assert ["no", "115", "100.0%", "0.979"] in [row[:4] for row in cells]
     assert any(row[0] == "test_macro_f1" and float(row[1]) == pytest.approx(0.979 / 2, abs=1e-3) for row in cells)
     grouped = ["--data.group", "customer", "--data.duplicates", "drop", "--model.class_weights", "balanced"]
     main(["fit", *common, *quiet, *short, *grouped, "--trainer.fast_dev_run", "true"])

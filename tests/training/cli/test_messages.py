@@ -50,7 +50,28 @@ def fails(capsys: pytest.CaptureFixture[str], *args: str) -> str:
             ["--model.optimizer.lrr", "1"],
             "`model.init_args.optimizer`: torch.optim.AdamW has no option `lrr`; did you mean `lr`?",
         ),
-        (["--calibration.alpha", "x"], 'Parser key "calibration.alpha": Expected a `float`. Got value: x'),
+        (["--calibration.alpha", "x"], "Expected `calibration.alpha` to be a number, but got `x`."),
+        (
+            ["--data.root", "x"],
+            "`data`: dubio.training.Digits has no option `root`; it has `batch_size`, `calibration`, `duplicates`, "
+            "`sampling`, `seed`, `select`, `test`, `train`, `validation`; `--data.help dubio.training.Digits` explains "
+            "its options.",
+        ),
+        (
+            ["--model.network.activation", "relu"],
+            "`model.init_args.network`: dubio.models.MLP has no option `activation`; it has `in_features`, "
+            "`num_classes`, `rates`, `widths`; `--model.network.help dubio.models.MLP` explains its options.",
+        ),
+        (
+            ["--data", "Table"],
+            "`data`: dubio.training.Table needs `path`, `target`; `--data.help dubio.training.Table` explains its "
+            "options.",
+        ),
+        (
+            ["--trainer.callbacks", "[EarlyStoping]"],
+            "`trainer.callbacks`: there is no class `EarlyStoping`; did you mean "
+            "`pytorch_lightning.callbacks.EarlyStopping`?",
+        ),
         (["--nonsense", "3"], "there is no setting `nonsense`; see `--help`."),
     ],
 )
@@ -76,6 +97,19 @@ def test_a_slip_in_a_file_is_told_with_what_was_meant(
 ):
     (tmp_path / "slip.yaml").write_text(text)
     assert fails(capsys, "fit", "--config", CONFIG, "--config", str(tmp_path / "slip.yaml")) == told
+
+
+def test_options_before_their_class_are_told_so(capsys: pytest.CaptureFixture[str]):
+    told = "Expected the class of `data` before its options, but got none; give `--config`, or `--data CLASS`, before "
+    assert fails(capsys, "fit", "--data.seed", "1", "--config", CONFIG) == f"{told}them."
+
+
+@pytest.mark.parametrize(("where", "path"), [("data", "dubio.training.Digits"), ("model.network", "dubio.models.MLP")])
+def test_the_help_that_a_message_names_is_there(where: str, path: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--config", CONFIG, f"--{where}.help", path])
+    assert ended.value.code == 0
+    assert f"--{where.rpartition('.')[2]}." in capsys.readouterr().out
 
 
 def test_a_command_that_does_not_exist(capsys: pytest.CaptureFixture[str]):

@@ -14,7 +14,7 @@ from scipy.stats import fisher_exact
 
 from dubio.training import Arrays, Digits, Synthetic, Table, Text
 from dubio.training.data.dataset import Dataset, Examples
-from dubio.training.data.division import _tail, digests, same_division
+from dubio.training.data.division import _tail, digests, same_division, splits_of
 from dubio.training.data.module import FractionDataModule, TensorDataModule
 from dubio.training.data.splits import SPLITS
 from dubio.training.errors import DataWarning, InvalidSplit, TrainingError, UnreadableData
@@ -123,10 +123,11 @@ def test_rows_that_were_trained_on_are_refused_with_their_lines(fit: Table, tmp_
     rows = [*numbers(18, seed=1), *(known[row] for row in trained)]
     other = Table(write(tmp_path / "other.csv", rows), target="label")
     with pytest.raises(
-        InvalidSplit, match=r"other\.csv: expected test rows .* 2 of 20 \(10\.0%\) .*: line 20, line 21;"
+        InvalidSplit,
+        match=r"other\.csv: expected rows .* 2 of 20 \(10\.0%\) .* \(train 2\): line 20 to 21\. Leave them",
     ):
         followed(other, fit).raw("test")
-    with pytest.raises(InvalidSplit, match="used for train:"):
+    with pytest.raises(InvalidSplit, match=r"used before \(train 2\):"):
         followed(Table(str(tmp_path / "other.csv"), target="label"), fit, "validate").raw("validation")
 
 
@@ -149,6 +150,40 @@ def test_rows_that_set_the_level_are_not_for_a_test_but_may_calibrate_again(fit:
     assert len(followed(Table(path, target="label"), fit, "calibrate").raw("calibration")[0])
 
 
+@pytest.mark.parametrize(
+    ("purpose", "told"),
+    [
+        ("validate", r"12 of 72 \(16\.7%\) .* \(train 12\): line 2 to 3, line 12 to 21\."),
+        ("calibrate", r"12 of 72 \(16\.7%\) .* \(train 12\): line 2 to 3, line 12 to 21\."),
+        ("test", r"15 of 72 \(20\.8%\) .* \(train 12, calibration 3\): line 2 to 3, line 12 to 21, line 71 to 73\."),
+    ],
+)
+def test_seen_rows_are_counted_once_over_the_whole_file(fit: Table, tmp_path: Path, purpose: str, told: str):
+    known = [line.split(",") for line in fit.path.read_text().splitlines()[1:]]
+    train, level, free = (
+        [known[row] for row in fit.load().rows[name]][:count]
+        for name, count in (("train", 12), ("calibration", 3), ("test", 3))
+    )
+    new = numbers(54, seed=1)
+    rows = [*train[:2], *new[:5], *free, *train[2:], *new[5:], *level]
+    path = write(tmp_path / "other.csv", rows)
+    with pytest.raises(InvalidSplit, match=told):
+        followed(Table(path, target="label"), fit, purpose).raw("test")
+    # And the list of all is where the message says.
+    other = followed(Table(path, target="label"), fit, "predict")
+    due = ["train"] * 2 + [None] * 5 + ["test"] * 3 + ["train"] * 10 + [None] * 49 + ["calibration"] * 3
+    assert splits_of(other.load(), fit.record) == due
+
+
+def test_of_many_places_the_first_are_named(fit: Table, tmp_path: Path):
+    known = [line.split(",") for line in fit.path.read_text().splitlines()[1:]]
+    rows = [row for pair in zip(known, numbers(300, seed=1), strict=True) for row in pair]
+    with pytest.raises(InvalidSplit, match=r"of 600 .* line \d+ and \d+ more\. Leave them out") as caught:
+        followed(Table(write(tmp_path / "o.csv", rows), target="label"), fit).raw("test")
+    left = int(str(caught.value).split(" and ")[-1].split(" more")[0])
+    assert left == 300 - len(fit.load().rows["test"]) - 10
+
+
 def test_where_rows_naturally_recur_new_ones_may_equal_trained_ones(tmp_path: Path):
     fit = Table(write(tmp_path / "fit.csv", few(300, seed=0)), target="label")
     again = followed(Table(str(fit.path), target="label"), fit)
@@ -167,7 +202,7 @@ def test_trained_rows_among_those_that_naturally_recur_are_found(tmp_path: Path)
         assert len(followed(Table(write(tmp_path / "new.csv", new), target="label"), fit).raw("test")[0]) == len(new)
     trained = [few(300, 0, levels=200)[row] for row in fit.load().rows["train"][:100]]
     with pytest.raises(
-        InvalidSplit, match=r"100 of 100 \(100\.0%\) .* \(of the rows that were held out, \d\d\.\d% do\)"
+        InvalidSplit, match=r"100 of 100 \(100\.0%\) .*, and of the rows that were held out, \d\d\.\d% do:"
     ):
         followed(Table(write(tmp_path / "old.csv", trained), target="label"), fit).raw("test")
 
@@ -299,7 +334,8 @@ def test_a_source_that_moves_rows_of_the_fit_is_refused(tmp_path: Path):
     fit = Arrays(str(tmp_path / "fit.npz"))
     fit.setup()
     np.savez(tmp_path / "fit.npz", x=x, y=y, split=np.roll(np.repeat(SPLITS, 20), 2))
-    with pytest.raises(InvalidSplit, match=r"2 validation rows were in others: row 40 is the first"):
+    told = r"8 rows .* elsewhere \(validation 2, select 2, calibration 2, test 2\): row 0 to 1, row 40 to 41, "
+    with pytest.raises(InvalidSplit, match=told):
         followed(Arrays(str(tmp_path / "fit.npz")), fit).raw("test")
 
 
