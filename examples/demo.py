@@ -135,7 +135,7 @@ def answers_table(rows: list[str], predictions: list[dict[str, Any]]) -> Table:
     table = Table(
         title="What the service said", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
     )
-    for name in ("input", "deterministic", "MC dropout", "epistemic", "p-value", "flagged"):
+    for name in ("input", "deterministic", "MC dropout", "MI (nats)", "p-value", "flagged"):
         table.add_column(name, justify="left" if name in {"input", "flagged"} else "right", no_wrap=True)
     for index, (what, prediction) in enumerate(zip(rows, predictions, strict=True)):
         deterministic, mc, ood = prediction["deterministic"], prediction["mc"], prediction["ood"]

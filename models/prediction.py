@@ -106,12 +106,12 @@ class Prediction:
 
     @property
     def expected_entropy(self) -> NDArray[np.float32]:
-        """``[B]``, aleatoric part in nats."""
+        """``[B]``, how unsure the members are, each by itself, in nats."""
         return _require(self.monte_carlo).expected_entropy
 
     @property
     def mutual_information(self) -> NDArray[np.float32]:
-        """``[B]``, epistemic part in nats."""
+        """``[B]``, how far the members disagree, in nats."""
         return _require(self.monte_carlo).mutual_information
 
     @property

@@ -74,6 +74,10 @@ def tune(
 
 
 def _nll(logits_KNC: Tensor, labels_N: Tensor) -> float:
-    """Mean negative log-likelihood of the members' mean in nats, at the best temperature."""
+    """Mean negative log-likelihood of the members' mean in nats, at the best temperature.
+
+    A probability of 0 counts as the smallest number: rows whose true class the network masks would hide all others.
+    """
     log_mean_NC = measures.log_mean_softmax(logits_KNC.double() / temperature.fit(logits_KNC, labels_N))
+    log_mean_NC = log_mean_NC.clamp(min=math.log(temperature.SMALLEST))
     return float(measures.negative_log_likelihood(log_mean_NC, labels_N.to(log_mean_NC.device)).mean())

@@ -202,6 +202,7 @@ def _warn(source: ModelSource, error: Exception | None) -> None:
 
 def _reason(error: Exception) -> str:
     """Why a model cannot be served, without the paths of this machine."""
-    named = isinstance(error, UnreadableCheckpoint | NotEnoughMemory)
-    text = error.reason if named else str(error) or type(error).__name__
+    text = str(error) or type(error).__name__
+    if isinstance(error, UnreadableCheckpoint | NotEnoughMemory):
+        text = error.reason
     return " ".join(text.split())[:_LONGEST_REASON]

@@ -30,7 +30,9 @@ REQUEST_SECONDS = Family(
 REFUSED = Family("dubio_refused", "Requests that got an error for an answer, by reason.", (*_MODEL, "reason"))
 ROWS = Family("dubio_rows", "Instances predicted.", _MODEL)
 FLAGGED = Family("dubio_flagged", "Instances flagged as strangers, by reason.", (*_MODEL, "reason"))
-EPISTEMIC = Family("dubio_epistemic_nats", "Mutual information between answer and member, per instance.", _MODEL, _NATS)
+MUTUAL_INFORMATION = Family(
+    "dubio_mutual_information_nats", "How far the members disagree, per instance.", _MODEL, _NATS
+)
 P_VALUE = Family("dubio_p_value", "Conformal p-value, per instance.", _MODEL, _CHANCES)
 QUEUE_SECONDS = Family("dubio_queue_seconds", "Wait of a request for its batch to begin.", _MODEL, _SECONDS)
 COMPUTE_SECONDS = Family("dubio_compute_seconds", "Time a batch was computed.", _MODEL, _SECONDS)
@@ -45,7 +47,7 @@ FAMILIES = (
     REFUSED,
     ROWS,
     FLAGGED,
-    EPISTEMIC,
+    MUTUAL_INFORMATION,
     P_VALUE,
     QUEUE_SECONDS,
     COMPUTE_SECONDS,

@@ -88,7 +88,7 @@ class Metrics(Collector):
         with self._lock:
             self._add(definitions.ROWS, labels, len(prediction.label))
             if prediction.monte_carlo is not None:
-                self._observe_all(definitions.EPISTEMIC, labels, prediction.monte_carlo.mutual_information)
+                self._observe_all(definitions.MUTUAL_INFORMATION, labels, prediction.monte_carlo.mutual_information)
             if flags is not None and flags.p_value is not None:
                 self._observe_all(definitions.P_VALUE, labels, flags.p_value)
             if flags is not None and flags.flagged is not None:

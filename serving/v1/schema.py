@@ -65,7 +65,8 @@ class MonteCarlo(Wire):
 
 
 class Uncertainty(Wire):
-    """In nats: predictive = expected (aleatoric) + mutual information (the members' disagreement)."""
+    """In nats: predictive entropy = expected entropy (how unsure the members are, each by itself) + mutual information
+    (how far they disagree)."""
 
     predictive_entropy: float
     expected_entropy: float

@@ -247,8 +247,8 @@ function showAnswer({ deterministic, mc, uncertainty, ood }) {
   showBars({ deterministic, mc });
   list($("uncertainty"), [
     ["Predictive entropy", `${short(uncertainty.predictive_entropy)} nats: all there is to doubt`],
-    ["Expected entropy", `${short(uncertainty.expected_entropy)} nats: because the input is ambiguous`],
-    ["Mutual information", `${short(uncertainty.mutual_information)} nats: because the members disagree`],
+    ["Expected entropy", `${short(uncertainty.expected_entropy)} nats: how unsure the members are, each by itself`],
+    ["Mutual information", `${short(uncertainty.mutual_information)} nats: how far the members disagree`],
   ]);
 }
 

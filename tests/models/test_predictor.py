@@ -79,10 +79,10 @@ def test_the_summary_is_that_of_the_members(trained: Predictor, rows: Tensor):
     np.testing.assert_allclose(prediction.mc_mean, mean_BC, atol=1e-6)
     np.testing.assert_allclose(prediction.mc_std, probs_KBC.std(0), atol=1e-5)
     total_B = scipy.stats.entropy(mean_BC, axis=-1)
-    aleatoric_B = scipy.stats.entropy(probs_KBC, axis=-1).mean(0)
+    expected_B = scipy.stats.entropy(probs_KBC, axis=-1).mean(0)
     np.testing.assert_allclose(prediction.predictive_entropy, total_B, atol=1e-5)
-    np.testing.assert_allclose(prediction.expected_entropy, aleatoric_B, atol=1e-5)
-    np.testing.assert_allclose(prediction.mutual_information, total_B - aleatoric_B, atol=1e-5)
+    np.testing.assert_allclose(prediction.expected_entropy, expected_B, atol=1e-5)
+    np.testing.assert_allclose(prediction.mutual_information, total_B - expected_B, atol=1e-5)
 
 
 def test_members_are_the_network_with_units_dropped(trained: Predictor, rows: Tensor):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,12 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
-from torch import nn
+from torch import Tensor, nn
 
 from dubio.models import MLP, NetworkSpec, Predictor, load, save
-from dubio.training import CalibrationSettings, Digits, calibrate
+from dubio.training import CalibrationSettings, Digits, calibrate, rate_tuning
 from dubio.training.errors import TrainingError
+from dubio.uncertainty.detection import temperature
 
 ARGUMENTS = {"in_features": 64, "widths": [48, 24], "num_classes": 10, "rates": [0.2, 0.4]}
 SPEC = NetworkSpec(class_path="dubio.models.MLP", init_args=ARGUMENTS)
@@ -82,3 +84,37 @@ def test_only_the_chosen_sites_are_tuned_and_their_products_are_cut(network: nn.
 def test_factors_that_make_no_grid_are_refused(factors: tuple[float, ...]):
     with pytest.raises(TrainingError, match=r"`calibration\.tune_rates`"):
         CalibrationSettings(tune_rates=factors)
+
+
+class MasksSome(nn.Module):
+    """Gives no probability to one class, which the input decides."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        masked_B1 = (x.flatten(1).sum(1, keepdim=True).abs() * 7).long() % 10
+        return self.network(x).scatter(1, masked_B1, -math.inf)
+
+
+def test_rows_whose_true_class_is_masked_hide_no_others(network: nn.Module, digits: Digits):
+    masking = MasksSome(network).eval()
+
+    def build(rates: dict[str, float] | None) -> Predictor:
+        names = None if rates is None else {f"network.{name.removeprefix('network.')}": p for name, p in rates.items()}
+        return Predictor.build(
+            masking, SPEC, digits.input, digits.classes, num_samples=8, rates=names, measure_seconds=0.1
+        )
+
+    x, labels = digits.raw("validation")
+    _, tuning = rate_tuning.tune(build, None, (0.5, 2.0), x, labels, 500)
+    assert len(set(tuning.nll)) == 2
+    for factor, nll in zip(tuning.factors, tuning.nll, strict=True):
+        logits_KNC = build({"body.3": 0.2 * factor, "body.6": 0.4 * factor}).member_logits(x)
+        log_mean_NC = logits_KNC.double().div(temperature.fit(logits_KNC, labels)).softmax(-1).mean(0).log()
+        told = log_mean_NC[torch.arange(len(labels)), labels]
+        hidden = told == -math.inf
+        assert 0 < int(hidden.sum()) < len(labels)
+        smallest = math.log(2.0**-149)  # of single precision
+        assert nll == pytest.approx(-float(torch.where(hidden, smallest, told).mean()), rel=1e-6)

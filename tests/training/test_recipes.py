@@ -154,6 +154,13 @@ def test_half_the_precision_trains_and_the_file_is_in_full(tmp_path: Path):
     assert 0 < difference < 0.1
 
 
+@pytest.mark.parametrize(("precision", "dtype"), [("64-true", torch.float64), ("bf16-true", torch.bfloat16)])
+def test_another_precision_is_calibrated_and_loaded_in_it(tmp_path: Path, precision: str, dtype: torch.dtype):
+    predictor = load(fit(tmp_path, "--trainer.precision", precision) / "model.ckpt")
+    assert {parameter.dtype for parameter in predictor.network.parameters()} == {dtype}
+    assert predictor.no_promise is None
+
+
 @pytest.mark.slow
 def test_two_processes_train_one_model(tmp_path: Path):
     processes = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp"]

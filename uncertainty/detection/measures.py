@@ -16,15 +16,18 @@ from dubio.uncertainty.precision import single
 class Summary:
     """What K members say about B inputs with C classes.
 
+    The entropies say how unsure the members are and how far they disagree, not why: neither part was found to tell
+    what is ambiguous in the data from what the model was not taught (Mucsanyi 2024).
+
     Attributes:
         mean_BC: Mean_K p, the mean probabilities.
         std_BC: Standard deviation over the K members, with divisor K (correction 0): the committee is frozen, so it is
             the whole population that is averaged, not a sample of one.
         predictive_entropy_B: Total uncertainty H(mean_K p), in [0, ln C].
-        expected_entropy_B: Aleatoric part mean_K H(p).
-        mutual_information_B: Epistemic part H(mean_K p) - mean_K H(p), never negative.
+        expected_entropy_B: Mean_K H(p): how unsure the members are, each by itself.
+        mutual_information_B: H(mean_K p) - mean_K H(p): how far they disagree; never negative.
 
-    Source: Houlsby 2011 (BALD).
+    Source: Houlsby 2011 (BALD); Mucsanyi 2024, Benchmarking Uncertainty Disentanglement.
     """
 
     mean_BC: Tensor
@@ -65,8 +68,8 @@ def pool(summaries: Sequence[Summary], weights: Sequence[float]) -> Summary:
     mean_BC = _mixed([summary.mean_BC for summary in summaries], shares)
     # The variance within the groups, and that between them.
     squares = [summary.std_BC.square() + (summary.mean_BC - mean_BC).square() for summary in summaries]
-    aleatoric_B = _mixed([summary.expected_entropy_B for summary in summaries], shares)
-    return _summary(mean_BC, _mixed(squares, shares), aleatoric_B)
+    expected_B = _mixed([summary.expected_entropy_B for summary in summaries], shares)
+    return _summary(mean_BC, _mixed(squares, shares), expected_B)
 
 
 def log_mean_softmax(logits_KBC: Tensor) -> Tensor:
@@ -88,7 +91,7 @@ def _entropy(probs: Tensor) -> Tensor:
     return entropy
 
 
-def _summary(mean_BC: Tensor, variance_BC: Tensor, aleatoric_B: Tensor) -> Summary:
+def _summary(mean_BC: Tensor, variance_BC: Tensor, expected_B: Tensor) -> Summary:
     total_B = _entropy(mean_BC)
-    # Jensen's inequality makes the epistemic part non-negative; rounding alone can break that.
-    return Summary(mean_BC, variance_BC.sqrt(), total_B, aleatoric_B, (total_B - aleatoric_B).clamp(min=0))
+    # Jensen's inequality makes the mutual information non-negative; rounding alone can break that.
+    return Summary(mean_BC, variance_BC.sqrt(), total_B, expected_B, (total_B - expected_B).clamp(min=0))

@@ -21,27 +21,26 @@ def fit(logits_KBC: Tensor, labels_B: Tensor) -> float:
 
     The true class counts as (n + 1) / (n + 2) instead of 1, the others share the rest: n rows that are all right must
     not make the probabilities infinitely sure. A class that has no probability at any of these temperatures, because
-    the network masks it with -inf or -1e6, say, gets no share. A row whose true class is masked with -inf has the same
-    infinite loss at every T, so it counts for nothing.
+    the network masks it with -inf or -1e6, say, gets no share, and a row of which it is the true class counts for
+    nothing: it is as impossible at one T as at another.
 
     Args:
         logits_KBC: The members' logits; for a deterministic prediction K = 1.
         labels_B: True classes of held-out rows.
 
     Raises:
-        UncertaintyError: If there are no rows, or the network masks the true class of every one with -inf.
+        UncertaintyError: If there are no rows, or the network masks the true class of every one.
 
     Source: Guo 2017; the targets are those of Platt 1999.
     """
     if not len(labels_B):
         raise UncertaintyError("Expected at least one labelled row to fit a temperature, but got none.")
     # What the highest temperature does not bring back, in single precision, none does.
-    hottest_BC = log_mean_softmax(logits_KBC.double() / HIGH)
-    possible_BC = hottest_BC > math.log(SMALLEST)
-    told_B = torch.isfinite(negative_log_likelihood(hottest_BC, labels_B))
+    possible_BC = log_mean_softmax(logits_KBC.double() / HIGH) > math.log(SMALLEST)
+    told_B = possible_BC.gather(-1, labels_B.unsqueeze(-1)).squeeze(-1)
     if not bool(told_B.any()):
         raise UncertaintyError(
-            f"Expected a row whose true class has a finite logit to fit a temperature, but those of all "
+            f"Expected a row whose true class has a probability to fit a temperature, but those of all "
             f"{len(labels_B)} rows have none; compare the classes that the network masks with the labels."
         )
     if not bool(told_B.all()):

@@ -103,7 +103,7 @@ class CompiledDropout(TorchDispatchMode):
     """
 
     def __init__(self, recorder: SiteRecorder) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._recorder = recorder
 
     def __torch_dispatch__(

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from dubio.models import Predictor, Work
 from dubio.serving.batching import BatchRecord
 from dubio.serving.telemetry.access_log import RequestRecord
-from dubio.serving.telemetry.definitions import EPISTEMIC, P_VALUE
+from dubio.serving.telemetry.definitions import MUTUAL_INFORMATION, P_VALUE
 from dubio.serving.telemetry.metrics import Metrics
 
 MODEL = {"model": "m", "version": "3"}
@@ -49,7 +49,7 @@ def test_predictions_are_counted_by_what_they_say(predictor: Predictor, bars: np
 
     counted = samples(metrics)
     assert value(metrics, "dubio_rows_total", **MODEL) == 3 * len(x)
-    assert value(metrics, "dubio_epistemic_nats_count", **MODEL) == 2 * len(x)
+    assert value(metrics, "dubio_mutual_information_nats_count", **MODEL) == 2 * len(x)
     assert value(metrics, "dubio_p_value_count", **MODEL) == len(x)
     for reason in ("out_of_range", "uncertain", "unfamiliar"):
         rows = counted.get(("dubio_flagged_total", ("model", "m"), ("reason", reason), ("version", "3")), 0)
@@ -62,7 +62,7 @@ def test_buckets_hold_what_prometheus_says_they_hold(predictor: Predictor, bars:
     metrics = Metrics()
     prediction = predictor.predict(bars[:rows])
     metrics.count_prediction("m", "3", prediction)
-    for family, values in ((EPISTEMIC, prediction.mutual_information), (P_VALUE, prediction.p_value)):
+    for family, values in ((MUTUAL_INFORMATION, prediction.mutual_information), (P_VALUE, prediction.p_value)):
         for bound in family.bounds:
             assert value(metrics, f"{family.name}_bucket", **MODEL, le=str(bound)) == np.sum(values <= bound)
         assert value(metrics, f"{family.name}_bucket", **MODEL, le="+Inf") == rows

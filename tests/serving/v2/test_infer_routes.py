@@ -243,7 +243,7 @@ def test_a_body_too_large(client: httpx.Client) -> None:
 def test_what_is_not_asked_for_is_not_computed(client: httpx.Client) -> None:
     def members() -> float:
         lines = client.get("/metrics").text.splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith("dubio_epistemic_nats_count"))
+        return sum(float(line.split()[-1]) for line in lines if line.startswith("dubio_mutual_information_nats_count"))
 
     before = members()
     for outputs, parameters in [(["label"], None), (["probabilities", "label"], None)]:

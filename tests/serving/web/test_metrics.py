@@ -43,7 +43,7 @@ def test_requests_are_counted_and_strange_names_are_no_labels(
     assert value("dubio_requests_total", route="unmatched", model="", version="", status="404") == 20
     assert value("dubio_request_seconds_count", route=route, model="bars", version="1") == 3
     assert value("dubio_rows_total", model="bars", version="1") == 4
-    assert value("dubio_epistemic_nats_count", model="bars", version="1") == 4
+    assert value("dubio_mutual_information_nats_count", model="bars", version="1") == 4
     assert value("dubio_flagged_total", model="bars", version="1", reason="out_of_range") == 2
 
 

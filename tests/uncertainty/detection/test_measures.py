@@ -25,7 +25,7 @@ def _probs(members: int, rows: int, classes: int, seed: int = 0, sharpness: floa
 
 
 @pytest.mark.parametrize(
-    ("members", "total", "aleatoric", "epistemic"),
+    ("members", "total", "expected", "disagreement"),
     [
         ([[0.5, 0.5]], LN2, LN2, 0.0),
         ([[1.0, 0.0], [0.0, 1.0]], LN2, 0.0, LN2),
@@ -34,12 +34,12 @@ def _probs(members: int, rows: int, classes: int, seed: int = 0, sharpness: floa
         ([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], math.log(3), 0.0, math.log(3)),
     ],
 )
-def test_values_worked_out_by_hand(members, total, aleatoric, epistemic):
+def test_values_worked_out_by_hand(members, total, expected, disagreement):
     probs_KBC = torch.tensor(members, dtype=torch.float64)[:, None]
     summary = measures.summarise(probs_KBC)
     assert float(summary.predictive_entropy_B) == pytest.approx(total, abs=1e-12)
-    assert float(summary.expected_entropy_B) == pytest.approx(aleatoric, abs=1e-12)
-    assert float(summary.mutual_information_B) == pytest.approx(epistemic, abs=1e-12)
+    assert float(summary.expected_entropy_B) == pytest.approx(expected, abs=1e-12)
+    assert float(summary.mutual_information_B) == pytest.approx(disagreement, abs=1e-12)
 
 
 def test_mutual_information_of_a_mixed_batch_is_half_a_bit_on_average():
@@ -52,11 +52,11 @@ def test_mutual_information_of_a_mixed_batch_is_half_a_bit_on_average():
 def test_entropies_are_scipys(classes):
     probs_KBC = _probs(7, 20, classes)
     array = probs_KBC.numpy()
-    total, aleatoric = entropy(array.mean(0), axis=-1), entropy(array, axis=-1).mean(0)
+    total, expected = entropy(array.mean(0), axis=-1), entropy(array, axis=-1).mean(0)
     summary = measures.summarise(probs_KBC)
     np.testing.assert_allclose(summary.predictive_entropy_B, total, rtol=1e-12)
-    np.testing.assert_allclose(summary.expected_entropy_B, aleatoric, rtol=1e-12)
-    np.testing.assert_allclose(summary.mutual_information_B, total - aleatoric, rtol=1e-9)
+    np.testing.assert_allclose(summary.expected_entropy_B, expected, rtol=1e-12)
+    np.testing.assert_allclose(summary.mutual_information_B, total - expected, rtol=1e-9)
 
 
 def test_mutual_information_is_the_mean_divergence_from_the_mean():
@@ -67,13 +67,13 @@ def test_mutual_information_is_the_mean_divergence_from_the_mean():
 
 @settings(derandomize=True, deadline=None)
 @given(st.integers(1, 9), st.integers(2, 12), st.integers(0, 999), st.sampled_from([0.0, 1e-4, 1.0, 30.0, 1000.0]))
-def test_total_is_aleatoric_plus_epistemic_and_all_keep_their_bounds(members, classes, seed, sharpness):
+def test_total_is_the_sum_of_its_parts_and_all_keep_their_bounds(members, classes, seed, sharpness):
     probs_KBC = _probs(members, 6, classes, seed, sharpness).float()
     summary = measures.summarise(probs_KBC)
-    total, aleatoric = summary.predictive_entropy_B, summary.expected_entropy_B
-    torch.testing.assert_close(total, aleatoric + summary.mutual_information_B, rtol=1e-5, atol=1e-6)
+    total, expected = summary.predictive_entropy_B, summary.expected_entropy_B
+    torch.testing.assert_close(total, expected + summary.mutual_information_B, rtol=1e-5, atol=1e-6)
     assert bool((summary.mutual_information_B >= 0).all())
-    assert bool((aleatoric >= 0).all())
+    assert bool((expected >= 0).all())
     assert bool((total <= math.log(classes) + 1e-6).all())
     torch.testing.assert_close(summary.mean_BC.sum(-1), torch.ones(6))
 

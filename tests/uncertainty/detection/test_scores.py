@@ -37,9 +37,9 @@ def test_energy_of_large_logits_does_not_overflow():
 
 def test_scores_that_ask_members_are_scipys_entropies():
     probs_KBC = LOGITS_KBC.softmax(-1).numpy()
-    total, aleatoric = entropy(probs_KBC.mean(0), axis=-1), entropy(probs_KBC, axis=-1).mean(0)
+    total, expected = entropy(probs_KBC.mean(0), axis=-1), entropy(probs_KBC, axis=-1).mean(0)
     np.testing.assert_allclose(_score("predictive_entropy", LOGITS_KBC), total, rtol=1e-10)
-    np.testing.assert_allclose(_score("mutual_information", LOGITS_KBC), total - aleatoric, rtol=1e-8)
+    np.testing.assert_allclose(_score("mutual_information", LOGITS_KBC), total - expected, rtol=1e-8)
 
 
 def test_every_score_of_the_outputs_points_the_same_way():

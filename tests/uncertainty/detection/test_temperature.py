@@ -103,10 +103,11 @@ def test_classes_that_are_masked_in_some_rows_get_no_share_of_the_doubt_there(va
     assert temperature.fit(padded_KBC, labels_B) == pytest.approx(math.exp(best.x), rel=2e-3)
 
 
-def test_rows_whose_true_class_is_masked_count_for_nothing():
+@pytest.mark.parametrize("value", [-1e6, -1e30, -math.inf])
+def test_rows_whose_true_class_is_masked_count_for_nothing(value):
     logits_KBC, labels_B = _data(4, 2.0)
     known = temperature.fit(logits_KBC[:, 100:], labels_B[100:])
-    logits_KBC[:, torch.arange(100), labels_B[:100]] = -math.inf
+    logits_KBC[:, torch.arange(100), labels_B[:100]] = value
     assert temperature.fit(logits_KBC, labels_B) == known
     with pytest.raises(UncertaintyError, match="those of all 100 rows have none"):
         temperature.fit(logits_KBC[:, :100], labels_B[:100])
