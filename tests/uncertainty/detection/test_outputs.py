@@ -35,6 +35,15 @@ def test_batches_are_joined_in_their_order():
         assert torch.equal(whole.deterministic.features()[rows], part.deterministic.features())
 
 
+def test_some_rows_are_taken_in_the_order_asked_for():
+    whole = _outputs(5)
+    few = whole.take(torch.tensor([3, 0, 3]))
+    for name, values in vars(few.deterministic).items():
+        assert torch.equal(values, getattr(whole.deterministic, name)[[3, 0, 3]])
+    assert torch.equal(few.probs_KBC, whole.probs_KBC[:, [3, 0, 3]])
+    assert Outputs(_pass(5, features=False), whole.probs_KBC).take(torch.tensor([1])).deterministic.features_BF is None
+
+
 def test_a_network_without_features_has_none_in_its_outputs():
     joined = DeterministicPass.cat([_pass(2, features=False), _pass(3, features=False)])
     assert joined.features_BF is None
