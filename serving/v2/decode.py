@@ -88,8 +88,8 @@ def decode_request(body: bytes, *, header_length: str | None, model: ModelSignat
 
 
 def default_outputs(*, binary: bool) -> tuple[SelectedOutput, ...]:
-    """The outputs for those who name none."""
-    return tuple(SelectedOutput(output, binary) for output in OUTPUTS.values() if output.by_default)
+    """The outputs for those who name none: all."""
+    return tuple(SelectedOutput(output, binary) for output in OUTPUTS.values())
 
 
 def select_outputs(

@@ -92,7 +92,9 @@ class InferRequest(Incoming):
         min_length=1, max_length=1, description="One tensor, `input`: name, shape, datatype and data."
     )
     outputs: list[RequestOutput] | None = Field(
-        default=None, fail_fast=True, description="All but `mc_samples`, if none is named."
+        default=None,
+        fail_fast=True,
+        description="All, if none is named. Name those that you need: no others are computed and sent.",
     )
 
 

@@ -27,7 +27,7 @@ def test_everything_is_the_default() -> None:
     decoded = read()
     np.testing.assert_array_equal(decoded.inputs, ROWS)
     assert (decoded.id, decoded.samples, decoded.timeout, decoded.listed) == (None, None, None, False)
-    assert [selected.output.name for selected in decoded.outputs] == [name for name in OUTPUTS if name != "mc_samples"]
+    assert [selected.output.name for selected in decoded.outputs] == list(OUTPUTS)
     assert decoded.work == Work.FLAG
 
 
@@ -123,9 +123,7 @@ def test_none_named_is_none_chosen() -> None:
     assert select() == ()
     for outputs in (None, []):
         assert not read(outputs=outputs).listed
-    assert [selected.output.name for selected in default_outputs(binary=True)] == [
-        name for name in OUTPUTS if name != "mc_samples"
-    ]
+    assert [selected.output.name for selected in default_outputs(binary=True)] == list(OUTPUTS)
 
 
 @pytest.mark.parametrize(("given", "meant"), [(0, None), (1, 1), (4, 4), (10**12, 4), (None, None)])
