@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dubio.serving.errors import InvalidRequest, TooManyRows
-from dubio.serving.v1.images import DATA_URL, KEY, ImageCodec
 from dubio.serving.v1.schema import Parameters, PredictRequest
 from dubio.serving.wire.arrays import flatten, to_float32
 from dubio.serving.wire.envelope import limit_samples, name_value, read
+from dubio.serving.wire.images import DATA_URL, KEY, ImageCodec
 
 if TYPE_CHECKING:  # which would bring torch along
     from dubio.models import InputSpec, Samples

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dubio.models import Samples, Work
 from dubio.serving.errors import InvalidRequest
-from dubio.serving.v2.input_tensor import ModelSignature, read_input, read_raw
+from dubio.serving.v2.input_tensor import ModelSignature, read_inputs, read_raw
 from dubio.serving.v2.outputs import OUTPUTS, Output
 from dubio.serving.v2.schema import InferParameters, InferRequest, OutputParameters, RequestOutput
 from dubio.serving.wire.envelope import limit_samples, read
@@ -79,7 +79,7 @@ def decode_request(body: bytes, *, header_length: str | None, model: ModelSignat
     outputs = select_outputs(request.outputs or (), binary=binary, model=model)
     return DecodedRequest(
         id=request.id,
-        inputs=read_input(request.inputs[0], view[size:], model),
+        inputs=read_inputs(request.inputs, view[size:], model, resize=parameters.resize is not False),
         samples=limit_samples(parameters.samples, committee=model.committee),
         timeout=parameters.timeout / 1e6 if parameters.timeout else None,  # clients send 0 for none
         outputs=outputs or default_outputs(binary=binary),

@@ -12,9 +12,9 @@ from pydantic.json_schema import models_json_schema
 from dubio.models.inputs import encoding
 from dubio.serving.service import PredictionService
 from dubio.serving.v1 import schema as v1_schema
-from dubio.serving.v1.images import ImageCodec
 from dubio.serving.v2 import schema as v2_schema
 from dubio.serving.v2.input_tensor import INPUT
+from dubio.serving.wire.images import ImageCodec
 from dubio.serving.wire.schema import Wire
 
 _REFERENCE = "#/components/schemas/{model}"

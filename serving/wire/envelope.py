@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from dubio.serving.errors import InvalidRequest, MalformedJSON
-from dubio.serving.wire.schema import Incoming
+from dubio.serving.wire.schema import SLIP, Incoming
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -93,11 +93,13 @@ def _explain(error: ValidationError, kind: type[Incoming]) -> str:
         return f"Expected the request to have the keys {known}, but {count} things in it are wrong; leave others out."
     details = error.errors(include_url=False)
     # A key that is unknown may be the one that is missing, so it comes first.
-    first = next((each for each in details if each["type"] == "extra_forbidden"), details[0])
+    first = next((each for each in details if each["type"] in ("extra_forbidden", SLIP)), details[0])
     where, field, model = _locate(kind, first["loc"])
     if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])
         return f"Expected no unknown key in {where}, but got `{key[:100]}`; {model.explain_unknown(key)}"
+    if first["type"] == SLIP:
+        return f"Expected no unknown key in {where}, but got `{first['ctx']['key'][:100]}`; {first['ctx']['cure']}"
     if field is None:
         return f"Expected the request to be an object with {known}, but got {name_value(first['input'])}."
     meaning = f"Its meaning: {(field.description or '').split('. ')[0].removesuffix('.')}."

@@ -7,14 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dubio.models import Work
+from dubio.models import InputSpec, Work
 from dubio.serving.errors import InvalidRequest, ServingError
 from dubio.serving.v2.decode import DecodedRequest, SelectedOutput, decode_request, default_outputs, select_outputs
 from dubio.serving.v2.input_tensor import ModelSignature
 from dubio.serving.v2.outputs import OUTPUTS
 from dubio.serving.v2.schema import RequestOutput
 
-MODEL = ModelSignature(name="m", shape=(3,), classes=4, committee=16, max_rows=5)
+SPEC = InputSpec(kind="numbers", shape=(3,), mean=(0.0,) * 3, std=(1.0,) * 3, low=-4.0, high=4.0)
+MODEL = ModelSignature(name="m", input=SPEC, classes=4, committee=16, max_rows=5)
 INPUT = {"name": "input", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}
 ROWS = np.array([[1, 2, 3]], np.float32)
 
@@ -97,7 +98,7 @@ def _read_or_refuse(body: bytes, header: str | None) -> None:
         refusal = str(error)
     else:
         refusal = ""
-        assert decoded.inputs.shape[1:] == MODEL.shape
+        assert decoded.inputs.shape[1:] == SPEC.shape
         assert np.isfinite(decoded.inputs).all()
     assert len(refusal) < 1000
 

@@ -227,8 +227,6 @@ def test_errors_are_the_clients_own(server: Any, bars: np.ndarray) -> None:
          lambda: server.infer("bars", [rows], outputs=[triton.InferRequestedOutput("label")] * 2)),
         ("400 Expected no unknown key in `parameters`, but got `sample`; did you mean",
          lambda: server.infer("bars", [rows], parameters={"sample": 3})),
-        ("400 Expected no unknown key in `parameters`, but got `sequence_id`; it is reserved",
-         lambda: server.infer("bars", [rows], sequence_id=3)),
         ("400 inference input 'input' data-type is 'BYTES', but model 'bars' expects 'FP32'",
          lambda: server.infer("bars", [tensor(np.array([[b"a"]], object), datatype="BYTES")])),
         ("400 inference input 'input' data-type is 'BOOL', but model 'bars' expects 'FP32'",
