@@ -115,8 +115,8 @@ def _respond(
 ) -> Response:
     status, title = problem_type
     request.state.refused = problem_type.slug
-    if request.url.path.startswith("/v2"):
-        # The protocol's clients expect 400 for whatever is wrong with a request's content.
+    if request.url.path.startswith("/v2") or request.url.path.endswith(":predict"):
+        # The clients of these protocols expect 400 for whatever is wrong with a request's content.
         status = HTTPStatus.BAD_REQUEST if status == HTTPStatus.UNPROCESSABLE_ENTITY else status
         return Response(orjson.dumps({"error": detail}), status, headers, "application/json")
     framework = title == HTTPStatus(status).phrase

@@ -19,6 +19,12 @@ if TYPE_CHECKING:  # which would bring torch along
     from dubio.models import InputSpec, Samples
 
 
+# Parsing this much takes about a millisecond.
+_LONG_BYTES = 64 * 1024
+# Texts are divided into words, and rows looked at value by value, which takes longer.
+_LONG_READER_BYTES = 4 * 1024
+
+
 @dataclass(frozen=True)
 class DecodedRequest:
     """A request that passed every check.
@@ -57,9 +63,12 @@ def decode_request(body: bytes, *, spec: InputSpec, committee: int, max_rows: in
     return DecodedRequest(request.id, inputs, images, samples)
 
 
-def may_hold_images(body: bytes) -> bool:
-    """Whether a body may hold image files, which take longer to read than its length tells."""
-    return b'"b64"' in body or b"data:image" in body or b"\\u" in body  # letters may be escaped
+def takes_long(body: bytes, spec: InputSpec) -> bool:
+    """Whether reading a body for a model takes longer than the event loop may be held up."""
+    if len(body) > (_LONG_READER_BYTES if spec.reader else _LONG_BYTES):
+        return True
+    # Image files take longer to read than their length tells; letters may be escaped.
+    return b'"b64"' in body or b"data:image" in body or b"\\u" in body
 
 
 def to_array(

@@ -15,15 +15,10 @@ from dubio.serving.http.request import cancel_on_disconnect, offload_if, read_bo
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
 from dubio.serving.v1 import schema
-from dubio.serving.v1.decode import decode_request, may_hold_images
-from dubio.serving.v1.encode import encode_response
+from dubio.serving.v1.decode import decode_request, takes_long
+from dubio.serving.v1.encode import LONG_ROWS, encode_response
+from dubio.serving.v1.tf_serving import describe_status
 from dubio.serving.wire.schema import describe_content, describe_errors
-
-# Parsing or writing this much takes about a millisecond; more would hold up the event loop.
-_LONG_BYTES = 64 * 1024
-_LONG_ROWS = 32
-# Texts are divided into words, and rows looked at value by value, which takes longer.
-_LONG_READER_BYTES = 4 * 1024
 
 _PROBLEM = {"content": describe_content(schema.Problem, "application/problem+json")}
 _PREDICT_DOCS: dict[str, Any] = {
@@ -56,7 +51,7 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
             body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
             timer.lap()
             decoded = await offload_if(
-                len(body) > (_LONG_READER_BYTES if spec.reader else _LONG_BYTES) or may_hold_images(body),
+                takes_long(body, spec),
                 lambda: decode_request(
                     body, spec=spec, committee=predictor.committee.num_samples, max_rows=settings.max_rows
                 ),
@@ -67,7 +62,7 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
                 prediction = await service.predict(model, decoded.inputs, samples=decoded.samples)
             timer.lap()
             answer = await offload_if(
-                len(decoded.inputs) > _LONG_ROWS,
+                len(decoded.inputs) > LONG_ROWS,
                 lambda: encode_response(prediction, model=model, request_id=decoded.id, images=decoded.images),
             )
             return Response(answer, media_type="application/json")
@@ -80,7 +75,8 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
     async def show_model(request: Request, name: str) -> Response:
         model = service.repository.get(name)
         request.state.model, request.state.version = model.name, model.version
-        return _json({**service.describe(model), "example": encoding.example(model.predictor.input)})
+        card = {**service.describe(model), "example": encoding.example(model.predictor.input)}
+        return _json({**card, **describe_status(service.repository.versions(model.name))})
 
     @router.post("/models/{name}/predict", summary="Predict with a model", **_PREDICT_DOCS)
     async def predict_with(request: Request, name: str) -> Response:

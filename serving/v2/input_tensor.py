@@ -127,6 +127,11 @@ def _is_encoded(tensors: Sequence[RequestInput], table: Table) -> bool:
 
 def _read_files(strings: Sequence[bytes | str | None], tensor: RequestInput, codec: ImageCodec) -> NDArray[np.float32]:
     """The pixels of image files: their bytes, or in JSON their base64."""
+    if None in strings:
+        raise InvalidRequest(
+            f"Expected row {strings.index(None)} of {name_input(tensor)} to be an image file, but it is null; leave "
+            "it out."
+        )
     instances = {row: {KEY: string} if isinstance(string, str) else string for row, string in enumerate(strings)}
     pictures = codec.decode_all(instances, lambda row: f"row {row} of {name_input(tensor)}")
     return np.stack([pictures[row].pixels_CHW for row in range(len(strings))]).astype(np.float32)

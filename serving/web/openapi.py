@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 from dubio.models.inputs import encoding
 from dubio.serving.service import PredictionService
 from dubio.serving.v1 import schema as v1_schema
+from dubio.serving.v1 import tf_serving
 from dubio.serving.v2 import schema as v2_schema
 from dubio.serving.v2.input_tensor import INPUT
 from dubio.serving.wire.images import ImageCodec
@@ -23,6 +24,7 @@ _REFERENCE = "#/components/schemas/{model}"
 _KINDS: tuple[type[Wire], ...] = (
     v1_schema.PredictRequest,
     v1_schema.Problem,
+    tf_serving.TFServingRequest,
     v2_schema.InferRequest,
     v2_schema.InferResponse,
     v2_schema.IndexRequest,
@@ -41,7 +43,7 @@ def describe_api(app: FastAPI, service: PredictionService) -> dict[str, Any]:
         components.pop(unused, None)
     examples, infer_examples = _examples(service)
     for path, operations in document["paths"].items():
-        if path.startswith("/v2"):
+        if path.startswith("/v2") or path.endswith(":predict"):
             for operation in operations.values():
                 # The framework adds it for any parameter; nothing in these paths can be invalid.
                 operation["responses"].pop("422", None)
