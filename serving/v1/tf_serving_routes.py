@@ -54,11 +54,11 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
             return Response(answer, media_type="application/json")
 
     @router.post("/models/{name}:predict", summary="Predict as TensorFlow Serving and KServe V1 do", **_DOCS)
-    async def predict_with(request: Request, name: str) -> Response:
+    async def predict_as_tf_serving(request: Request, name: str) -> Response:
         return await predict(request, name, None)
 
     @router.post("/models/{name}/versions/{version}:predict", summary="The same with a version of a model", **_DOCS)
-    async def predict_with_version(request: Request, name: str, version: str) -> Response:
+    async def predict_as_tf_serving_with_version(request: Request, name: str, version: str) -> Response:
         return await predict(request, name, version)
 
     return router
