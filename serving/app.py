@@ -172,6 +172,7 @@ def create_app(
         predict,
         infer,
         tf_serving,
+        v1_routes.build_cards(service),
         v2_routes.build_health(repository, lifecycle),
         v2_routes.build(service, settings, version=api.version, loads_on_request=on_request),
         repository_routes.build(repository, settings),

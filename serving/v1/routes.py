@@ -18,9 +18,9 @@ from dubio.serving.v1 import schema
 from dubio.serving.v1.decode import decode_request, takes_long
 from dubio.serving.v1.encode import LONG_ROWS, encode_response
 from dubio.serving.v1.tf_serving import describe_status
-from dubio.serving.wire.schema import describe_content, describe_errors
+from dubio.serving.wire.schema import Problem, describe_content, describe_errors
 
-_PROBLEM = {"content": describe_content(schema.Problem, "application/problem+json")}
+_PROBLEM = {"content": describe_content(Problem, "application/problem+json")}
 _PREDICT_DOCS: dict[str, Any] = {
     "response_class": Response,
     "responses": {
@@ -29,18 +29,13 @@ _PREDICT_DOCS: dict[str, Any] = {
     },
     "openapi_extra": {"requestBody": {"required": True, "content": describe_content(schema.PredictRequest)}},
 }
-_CARD_DOCS: dict[str, Any] = {
-    "response_class": Response,
-    "responses": {
-        200: {"description": "Described", "content": {"application/json": {"schema": {"type": "object"}}}},
-        **describe_errors(_PROBLEM, 404),
-        422: {"description": "Not a model's name", **_PROBLEM},
-    },
+_DESCRIBED: dict[int | str, Any] = {
+    200: {"description": "Described", "content": {"application/json": {"schema": {"type": "object"}}}}
 }
 
 
 def build(service: PredictionService, settings: Settings) -> ScopedRouter:
-    """The `/v1` routes around `service`."""
+    """The `/v1` routes that predict."""
     router = ScopedRouter(Scope.INFER, prefix="/v1", tags=["v1"])
 
     async def predict(request: Request, name: str | None) -> Response:
@@ -67,17 +62,6 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
             )
             return Response(answer, media_type="application/json")
 
-    @router.get("/models", summary="What is loaded", **_CARD_DOCS)
-    async def list_models() -> Response:
-        return _json({"models": [service.describe(model) for model in service.repository]})
-
-    @router.get("/models/{name}", summary="One model, with an example instance", **_CARD_DOCS)
-    async def show_model(request: Request, name: str) -> Response:
-        model = service.repository.get(name)
-        request.state.model, request.state.version = model.name, model.version
-        card = {**service.describe(model), "example": encoding.example(model.predictor.input)}
-        return _json({**card, **describe_status(service.repository.versions(model.name))})
-
     @router.post("/models/{name}/predict", summary="Predict with a model", **_PREDICT_DOCS)
     async def predict_with(request: Request, name: str) -> Response:
         return await predict(request, name)
@@ -85,6 +69,29 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
     @router.post("/predict", summary="Predict with the default model", **_PREDICT_DOCS)
     async def predict_with_default(request: Request) -> Response:
         return await predict(request, None)
+
+    return router
+
+
+def build_cards(service: PredictionService) -> ScopedRouter:
+    """The `/v1` routes that describe the models; after all that begin as theirs do."""
+    router = ScopedRouter(Scope.INFER, prefix="/v1", tags=["v1"])
+
+    @router.get("/models", summary="What is loaded", response_class=Response, responses=_DESCRIBED)
+    async def list_models() -> Response:
+        return _json({"models": [service.describe(model) for model in service.repository]})
+
+    @router.get(
+        "/models/{name}",
+        summary="One model, with an example instance",
+        response_class=Response,
+        responses={**_DESCRIBED, **describe_errors(_PROBLEM, 404, 503)},
+    )
+    async def show_model(request: Request, name: str) -> Response:
+        model = service.repository.get(name)
+        request.state.model, request.state.version = model.name, model.version
+        card = {**service.describe(model), "example": encoding.example(model.predictor.input)}
+        return _json({**card, **describe_status(service.repository.versions(model.name))})
 
     return router
 

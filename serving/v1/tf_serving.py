@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, SkipValidation
+from pydantic import ConfigDict, Field, SkipValidation
+from pydantic.config import JsonDict
 
 from dubio.serving.errors import InvalidRequest
 from dubio.serving.v1.decode import DecodedRequest, to_array
@@ -30,8 +31,19 @@ class TFServingParameters(Extensible):
     resize: bool | None = Field(default=None, description="As over `/v1/predict`.")
 
 
+# The schema of a request says that it has one of the two.
+_NULL: JsonDict = {"type": "null"}
+_ROWS: JsonDict = {"required": ["instances"], "properties": {"instances": {"type": "array"}, "inputs": _NULL}}
+_COLUMNS: JsonDict = {
+    "required": ["inputs"],
+    "properties": {"inputs": {"type": ["array", "object"]}, "instances": _NULL},
+}
+
+
 class TFServingRequest(Extensible):
     """Instances to predict, by row or by column."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [_ROWS, _COLUMNS]})
 
     signature_name: SkipValidation[str | None] = Field(
         default=None, description="Accepted for compatibility; models have one signature."
@@ -54,12 +66,6 @@ class TFServingResponse(Wire):
     """One prediction an instance, in the order of the request."""
 
     predictions: list[dict[str, Any]] = Field(description="Each as in the answer of `/v1/predict`.")
-
-
-class TFServingError(Wire):
-    """An error, in TensorFlow Serving's form."""
-
-    error: str
 
 
 def decode_request(body: bytes, *, spec: InputSpec, committee: int, max_rows: int) -> DecodedRequest:

@@ -14,14 +14,14 @@ from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
 from dubio.serving.v1.decode import takes_long
 from dubio.serving.v1.encode import LONG_ROWS, encode_tf_serving
-from dubio.serving.v1.tf_serving import TFServingError, TFServingRequest, TFServingResponse, decode_request
-from dubio.serving.wire.schema import describe_content, describe_errors
+from dubio.serving.v1.tf_serving import TFServingRequest, TFServingResponse, decode_request
+from dubio.serving.wire.schema import ForeignError, describe_content, describe_errors
 
 _DOCS: dict[str, Any] = {
     "response_class": Response,
     "responses": {
         200: {"description": "Predicted", "model": TFServingResponse},
-        **describe_errors({"model": TFServingError}, 400, 404, 408, 413, 415, 503, 504),
+        **describe_errors({"model": ForeignError}, 400, 404, 408, 413, 415, 503, 504),
     },
     "openapi_extra": {"requestBody": {"required": True, "content": describe_content(TFServingRequest)}},
 }

@@ -12,6 +12,15 @@ from pydantic import Field, SkipValidation
 from dubio.serving.wire import schema as wire
 from dubio.serving.wire.schema import Extensible, Incoming, RequestId, SampleCount, Wire
 
+_DATATYPES = (
+    "BOOL",
+    "BYTES",
+    "FP16",
+    "FP32",
+    "FP64",
+    *(f"{kind}{bits}" for kind in ("INT", "UINT") for bits in (8, 16, 32, 64)),
+)
+
 
 class Parameters(Extensible):
     """Base of the protocol's parameters, of which other servers and clients know more."""
@@ -63,16 +72,18 @@ class RequestInput(Extensible):
 
     name: str = Field(description="As the model's metadata say: `input`, or the name of a table's column.")
     shape: list[int] = Field(
+        json_schema_extra={"items": {"type": "integer", "minimum": 1}},
         min_length=1,
         max_length=16,
         description="Rows first, then the model's input shape, as whole numbers; [-1] or [-1, 1] of texts, of image "
         "files and of a table's columns.",
     )
     datatype: str = Field(
+        json_schema_extra={"enum": [*_DATATYPES]},
         description="FP32 of numbers and pixels; others (FP16 in binary only, FP64, INT*, UINT*) are converted. BYTES "
         "of texts, and of PNG, JPEG and WebP files for a model that takes files (in JSON their base64). A column of a "
         "table has any of them, or BOOL. Models of tables and of texts also take the numbers that rows become, as one "
-        "tensor `input`."
+        "tensor `input`.",
     )
     parameters: InputParameters | None = Field(default=None, description="How the input is sent.")
     data: list[Any] | None = Field(
@@ -283,12 +294,6 @@ class UnloadRequest(Incoming):
     parameters: UnloadParameters | None = Field(default=None, description="How to unload.")
 
 
-class OpenInferenceError(Wire):
-    """An error of the Open Inference Protocol."""
-
-    error: str
-
-
 def describe_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI for errors of these statuses."""
-    return wire.describe_errors({"model": OpenInferenceError}, *statuses)
+    return wire.describe_errors({"model": wire.ForeignError}, *statuses)

@@ -85,6 +85,22 @@ class Extensible(Incoming):
         return name and f"did you mean `{name}`?"
 
 
+class Problem(Wire):
+    """An error after RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str = Field(description="What was wrong, the rule, and how to mend it.")
+    request_id: str = Field(description="Also in the X-Request-Id header and in the service's log.")
+
+
+class ForeignError(Wire):
+    """An error as the Open Inference Protocol and TensorFlow Serving have it."""
+
+    error: str = Field(description="What was wrong, the rule, and how to mend it.")
+
+
 def describe_content(kind: type[Wire], media_type: str = "application/json") -> dict[str, Any]:
     """OpenAPI for a body of this kind."""
     return {media_type: {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}}

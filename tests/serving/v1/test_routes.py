@@ -16,7 +16,8 @@ import pytest
 
 from dubio import models
 from dubio.models import Predictor
-from dubio.serving.v1.schema import PredictResponse, Problem
+from dubio.serving.v1.schema import PredictResponse
+from dubio.serving.wire.schema import Problem
 
 PREDICT = "/v1/models/bars/predict"
 BAR = np.zeros((8, 8))
