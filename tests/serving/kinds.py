@@ -42,17 +42,16 @@ def predictions(client: httpx.Client, model: str, instances: list[Any] | None = 
 
 def check_outputs(outputs: dict[str, Any], expected: list[dict[str, Any]]) -> None:
     """The outputs of an infer call, as arrays or lists by name, are those predictions to the last bit."""
-    for name, read in {
-        "probabilities": lambda answer: answer["deterministic"]["probabilities"],
-        "mc_mean": lambda answer: answer["mc"]["mean"],
-        "mc_std": lambda answer: answer["mc"]["std"],
-        "mutual_information": lambda answer: answer["uncertainty"]["mutual_information"],
-        "ood_p_value": lambda answer: answer["ood"]["p_value"],
-        "ood_flag": lambda answer: answer["ood"]["flagged"],
-    }.items():
-        values = np.array([read(answer) for answer in expected])
-        given = np.asarray(outputs[name])
+    for name, kind, read in (
+        ("probabilities", np.float32, lambda answer: answer["deterministic"]["probabilities"]),
+        ("mc_mean", np.float32, lambda answer: answer["mc"]["mean"]),
+        ("mc_std", np.float32, lambda answer: answer["mc"]["std"]),
+        ("mutual_information", np.float32, lambda answer: answer["uncertainty"]["mutual_information"]),
+        ("ood_p_value", np.float64, lambda answer: answer["ood"]["p_value"]),
+        ("ood_flag", np.bool_, lambda answer: answer["ood"]["flagged"]),
+    ):
+        values = np.array([read(answer) for answer in expected], kind)
         # JSON has the fewest digits that read back to the same number.
-        assert np.array_equal(given.reshape(values.shape), values.astype(given.dtype)), name
+        assert np.array_equal(np.asarray(outputs[name], kind).reshape(values.shape), values), name
     labels = [each.decode() if isinstance(each, bytes) else each for each in np.ravel(outputs["label"]).tolist()]
     assert labels == [answer["deterministic"]["label"] for answer in expected]
