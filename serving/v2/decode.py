@@ -15,6 +15,8 @@ from dubio.serving.v2.outputs import OUTPUTS, Output
 from dubio.serving.v2.schema import InferParameters, InferRequest, OutputParameters, RequestOutput
 from dubio.serving.wire.envelope import limit_samples, read
 
+_NO_PARAMETERS, _NO_OUTPUT_PARAMETERS = InferParameters(), OutputParameters()
+
 
 @dataclass(frozen=True)
 class SelectedOutput:
@@ -74,7 +76,7 @@ def decode_request(body: bytes, *, header_length: str | None, model: ModelSignat
     if header_length is not None and size == 0:
         return DecodedRequest(read_raw(view, model), default_outputs(binary=True))
     request = read(view[:size], InferRequest)
-    parameters = request.parameters or InferParameters()
+    parameters = request.parameters or _NO_PARAMETERS
     binary = parameters.binary_data_output or False
     outputs = select_outputs(request.outputs or (), binary=binary, model=model)
     return DecodedRequest(
@@ -115,7 +117,7 @@ def select_outputs(
             )
         if output.name in selected:
             raise InvalidRequest(f"output '{output.name}' already requested; name each output once.")
-        parameters = entry.parameters or OutputParameters()
+        parameters = entry.parameters or _NO_OUTPUT_PARAMETERS
         if parameters.classification and not output.per_class:
             raise InvalidRequest(
                 f"Expected `classification` with an output that has a number for each class, but got it with "

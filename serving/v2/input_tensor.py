@@ -23,6 +23,8 @@ from dubio.serving.wire.images import KEY, ImageCodec
 INPUT = "input"
 # What clients of KServe and MLServer call the only tensor of a request.
 _ALIASES = {INPUT, "input-0", "input-1"}
+# Shapes but for the rows of what has one element for each.
+_ONE_A_ROW: list[tuple[int, ...]] = [(), (1,)]
 
 
 @dataclass(frozen=True)
@@ -77,23 +79,22 @@ def read_inputs(
         names = name_columns(tensors, reader, model.name)
         for tensor in tensors:
             _check_datatype(tensor, model, "FP64", (BYTES, BOOL, *NUMBERS))
-            _check_shape(tensor, model, [(), (1,)])
+            _check_shape(tensor, model, _ONE_A_ROW)
             _check_rows(tensor, tensors[0], model)
         return read_columns(tensors, split_binary(tensors, rest, model.name), names, reader)
-    for tensor in (*tensors[1:], tensors[0]):
-        if tensor.name not in _ALIASES or len(tensors) > 1:
-            raise InvalidRequest(
-                f"unexpected inference {name_input(tensor)} for model {model.name!r}; its only input is '{INPUT}'."
-            )
-    [tensor] = tensors
-    codec = ImageCodec(model.input, resize)
-    if tensor.datatype == BYTES and (isinstance(reader, Tokens) or not codec.unsupported):
-        _check_shape(tensor, model, [(), (1,)])
-        [raw] = split_binary(tensors, rest, model.name)
-        if isinstance(reader, Tokens):
-            texts = read_elements(tensor, raw)
-            return reader.fill(reader.split(texts, lambda row: f"row {row} of {name_input(tensor)}"))
-        return _read_files(read_strings(tensor, raw), tensor, codec)
+    [tensor, *others] = tensors
+    if others or tensor.name not in _ALIASES:
+        raise InvalidRequest(
+            f"unexpected inference {name_input(others[0] if others else tensor)} for model {model.name!r}; its only "
+            f"input is '{INPUT}'."
+        )
+    if tensor.datatype == BYTES and isinstance(reader, Tokens):
+        _check_shape(tensor, model, _ONE_A_ROW)
+        texts = read_elements(tensor, *split_binary(tensors, rest, model.name))
+        return reader.fill(reader.split(texts, lambda row: f"row {row} of {name_input(tensor)}"))
+    if tensor.datatype == BYTES and not (codec := ImageCodec(model.input, resize)).unsupported:
+        _check_shape(tensor, model, _ONE_A_ROW)
+        return _read_files(read_strings(tensor, *split_binary(tensors, rest, model.name)), tensor, codec)
     _check_datatype(tensor, model, BYTES if isinstance(reader, Tokens) else "FP32", tuple(NUMBERS))
     _check_shape(tensor, model, [model.input.shape])
     [raw] = split_binary(tensors, rest, model.name)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable
+from itertools import islice
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
 
 _ERRORS = {
     400: "Not JSON, or not what the protocol takes",
@@ -21,8 +22,6 @@ _ERRORS = {
     504: "Not ready in time",
 }
 
-# The type of pydantic's error for a key that looks like one of ours.
-SLIP = "slip"
 # How much it must: `sample` and `num_samples` look like `samples`, and `model_name` looks like nothing.
 _LIKENESS = 0.75
 # Unknown keys that are compared with ours, which takes a tenth of a millisecond for each; nobody writes more by hand.
@@ -37,6 +36,20 @@ SampleCount = Annotated[
         "nor its flag is likely to change; the answer says how many that were."
     ),
 ]
+
+
+class Slip(NamedTuple):
+    """A key that looks like one of ours.
+
+    Attributes:
+        where: The object that it is in, as a caller would write it; empty for the outermost.
+        key: As it was written.
+        cure: What to do about it.
+    """
+
+    where: str
+    key: str
+    cure: str
 
 
 class Wire(BaseModel):
@@ -66,15 +79,44 @@ class Extensible(Incoming):
 
     model_config = ConfigDict(extra="ignore")
 
-    @model_validator(mode="before")
+    _nested: ClassVar[tuple[str, ...]] = ()
+
     @classmethod
-    def _refuse_slips(cls, given: Any) -> Any:
-        if isinstance(given, dict) and not given.keys() <= cls.model_fields.keys():
-            unknown = [key for key in given if key not in cls.model_fields]
-            for key in unknown[:_MOST_LOOKED_AT]:
-                if cure := cls.explain_slip(key):
-                    raise PydanticCustomError(SLIP, "", {"key": key, "cure": cure})
-        return given
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """Note the fields that hold others of this kind, alone or in a list."""
+        kinds = {name: model_of(field.annotation) for name, field in cls.model_fields.items()}
+        cls._nested = tuple(name for name, kind in kinds.items() if kind and issubclass(kind, Extensible))
+
+    def find_slip(self, given: dict[str, Any]) -> Slip | None:
+        """The first key here or further in that looks like one of ours; None where there is none.
+
+        Args:
+            given: What this was read from.
+        """
+        if len(given) > len(self.__pydantic_fields_set__) and (slip := self.find_slip_among(given)):
+            return slip
+        for name in self._nested:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            several = isinstance(value, list)
+            parts = zip(value, given[name], strict=True) if several else ((value, given[name]),)
+            for place, (part, source) in enumerate(parts):
+                if not part._nested and len(source) == len(part.__pydantic_fields_set__):
+                    continue  # most have nothing more to look at
+                if slip := part.find_slip(source):
+                    where = f"{name}[{place}]" if several else name
+                    return Slip(f"{where}.{slip.where}" if slip.where else where, slip.key, slip.cure)
+        return None
+
+    @classmethod
+    def find_slip_among(cls, keys: Iterable[str]) -> Slip | None:
+        """As `find_slip`, among the keys of one object."""
+        unknown = (key for key in keys if key not in cls.model_fields)
+        for key in islice(unknown, _MOST_LOOKED_AT):
+            if cure := cls.explain_slip(key):
+                return Slip("", key, cure)
+        return None
 
     @classmethod
     def explain_slip(cls, key: str) -> str | None:
@@ -99,6 +141,13 @@ class ForeignError(Wire):
     """An error as the Open Inference Protocol and TensorFlow Serving have it."""
 
     error: str = Field(description="What was wrong, the rule, and how to mend it.")
+
+
+def model_of(annotation: Any) -> type[Incoming] | None:
+    """The type of request in an annotation such as `list[X] | None`; None if there is none."""
+    if isinstance(annotation, type) and issubclass(annotation, Incoming):
+        return annotation
+    return next(filter(None, map(model_of, get_args(annotation))), None)
 
 
 def describe_content(kind: type[Wire], media_type: str = "application/json") -> dict[str, Any]:
