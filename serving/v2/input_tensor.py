@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,8 @@ from dubio.serving.wire.images import KEY, ImageCodec
 INPUT = "input"
 # What clients of KServe and MLServer call the only tensor of a request.
 _ALIASES = {INPUT, "input-0", "input-1"}
-# Shapes but for the rows of what has one element for each.
+# What a column may be sent as, and the shapes but for the rows of what has one element for each.
+_CELLS = (BYTES, BOOL, *NUMBERS)
 _ONE_A_ROW: list[tuple[int, ...]] = [(), (1,)]
 
 
@@ -78,7 +79,7 @@ def read_inputs(
     if isinstance(reader, Table) and not _is_encoded(tensors, reader):
         names = name_columns(tensors, reader, model.name)
         for tensor in tensors:
-            _check_datatype(tensor, model, "FP64", (BYTES, BOOL, *NUMBERS))
+            _check_datatype(tensor, model, "FP64", _CELLS)
             _check_shape(tensor, model, _ONE_A_ROW)
             _check_rows(tensor, tensors[0], model)
         return read_columns(tensors, split_binary(tensors, rest, model.name), names, reader)
@@ -95,7 +96,7 @@ def read_inputs(
     if tensor.datatype == BYTES and not (codec := ImageCodec(model.input, resize)).unsupported:
         _check_shape(tensor, model, _ONE_A_ROW)
         return _read_files(read_strings(tensor, *split_binary(tensors, rest, model.name)), tensor, codec)
-    _check_datatype(tensor, model, BYTES if isinstance(reader, Tokens) else "FP32", tuple(NUMBERS))
+    _check_datatype(tensor, model, BYTES if isinstance(reader, Tokens) else "FP32", NUMBERS)
     _check_shape(tensor, model, [model.input.shape])
     [raw] = split_binary(tensors, rest, model.name)
     if raw is None:
@@ -138,7 +139,7 @@ def _read_files(strings: Sequence[bytes | str | None], tensor: RequestInput, cod
     return np.stack([pictures[row].pixels_CHW for row in range(len(strings))]).astype(np.float32)
 
 
-def _check_datatype(tensor: RequestInput, model: ModelSignature, expected: str, taken: tuple[str, ...]) -> None:
+def _check_datatype(tensor: RequestInput, model: ModelSignature, expected: str, taken: Collection[str]) -> None:
     if tensor.datatype not in taken:
         others = ", ".join(name for name in taken if name != expected)
         raise InvalidRequest(
