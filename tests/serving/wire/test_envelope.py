@@ -139,7 +139,7 @@ def test_requests_for_the_repository() -> None:
     assert read(b'{"ready":true}', IndexRequest).ready
     for value in (b"true", b"false"):
         read(b'{"parameters":{"unload_dependents":' + value + b"}}", UnloadRequest)
-    for body in (b"{}", b'{"parameters":{}}'):
+    for body in (b"{}", b'{"parameters":{}}', b'{"parameters":null}'):
         read(body, LoadRequest)
         read(body, UnloadRequest)
 
