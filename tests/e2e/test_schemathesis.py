@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -45,13 +46,15 @@ def run(url: str, *arguments: str) -> str:
     """What schemathesis says, once it found nothing."""
     command = [Path(sys.executable).with_name("schemathesis"), "--config-file", CONFIG, "run", f"{url}/openapi.json"]
     options = ["--checks", "all", "--seed", "1", "--generation-database", "none", "--no-color", *arguments]
-    done = subprocess.run(
-        [*command, *options],
-        env={**os.environ, "DUBIO_TEST_KEY": KEY},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
+    with tempfile.TemporaryDirectory() as folder:  # where it is run, it leaves a cache
+        done = subprocess.run(
+            [*command, *options],
+            cwd=folder,
+            env={**os.environ, "DUBIO_TEST_KEY": KEY},
+            capture_output=True,
+            text=True,
+            timeout=500,
+        )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
