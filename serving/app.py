@@ -30,6 +30,7 @@ from dubio.serving.telemetry.metrics import Metrics
 from dubio.serving.telemetry.telemetry import Telemetry
 from dubio.serving.telemetry.tracing import Tracing
 from dubio.serving.v1 import routes as v1_routes
+from dubio.serving.v1 import tf_serving_routes
 from dubio.serving.v2 import infer_routes, repository_routes
 from dubio.serving.v2 import routes as v2_routes
 from dubio.serving.web import api_docs, index_page
@@ -166,9 +167,12 @@ def create_app(
     # Not with several workers, of which a request reaches one, and not beside a directory that decides.
     on_request = keys.grants(Scope.ADMIN) and settings.workers == 1 and settings.model_control != "poll"
     predict, infer = v1_routes.build(service, settings), infer_routes.build(service, settings)
+    tf_serving = tf_serving_routes.build(service, settings)
     routers = [  # the calls that carry the traffic are found first
         predict,
         infer,
+        tf_serving,
+        v1_routes.build_cards(service),
         v2_routes.build_health(repository, lifecycle),
         v2_routes.build(service, settings, version=api.version, loads_on_request=on_request),
         repository_routes.build(repository, settings),
@@ -180,7 +184,7 @@ def create_app(
         api.include_router(router)
     problem_details.install(api)
     # What is refused for want of a key is observed, and readable for the pages allowed to ask.
-    asgi: ASGIApp = AuthMiddleware(FastPath(api, [*predict.routes, *infer.routes]), keys, routers)
+    asgi: ASGIApp = AuthMiddleware(FastPath(api, [*predict.routes, *infer.routes, *tf_serving.routes]), keys, routers)
     asgi = Observer(RequestLine(asgi, settings.root_path), telemetry, lifecycle)
     if settings.cors_origins:
         asgi = CORSMiddleware(asgi, allow_origins=settings.cors_origins, **_CORS)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter
 
+from dubio.serving.http import problem_details
 from dubio.serving.http.api_keys import Scope
 
 OPEN: Final = None
@@ -32,13 +33,17 @@ class ScopedRouter(APIRouter):
 
 
 def describe(document: dict[str, Any], routers: Iterable[ScopedRouter]) -> dict[str, Any]:
-    """Add to an OpenAPI `document` which of its operations want a key, so that its page can send one."""
+    """Add to an OpenAPI `document` which of its operations want a key, where it goes, and how one is refused."""
     scopes = {getattr(route, "path", ""): router.required_scope for router in routers for route in router.routes}
-    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
     for path, operations in document["paths"].items():
         needed = scopes.get(path, Scope.ADMIN)
         for operation in operations.values() if needed is not OPEN else ():
-            operation["security"] = [{"key": []}]
+            operation["security"] = [{"bearer": []}, {"header": []}]
+            operation["responses"] |= problem_details.describe(path, 401, 403)
             wanted = f"Needs an API key with the scope {needed}."
             operation["description"] = " ".join(filter(None, [operation.get("description"), wanted]))
     return document

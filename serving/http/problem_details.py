@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import orjson
 from fastapi import FastAPI
@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from dubio.models.errors import InvalidInput, ModelError
 from dubio.serving import errors
+from dubio.serving.wire.schema import ForeignError, Problem, describe_content, describe_errors
 from dubio.uncertainty.errors import UncertaintyError
 
 _log = logging.getLogger("dubio")
@@ -72,6 +73,14 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _answer_framework)
 
 
+def describe(path: str, *statuses: int) -> dict[str, Any]:
+    """OpenAPI for errors of these statuses that a layer before the routes answers at a path."""
+    content = (
+        describe_content(ForeignError) if _is_foreign(path) else describe_content(Problem, "application/problem+json")
+    )
+    return {str(status): value for status, value in describe_errors({"content": content}, *statuses).items()}
+
+
 def internal_error(request: Request, error: Exception) -> Response:
     """Log `error` with its trace and answer 500 without it."""
     request_id = request.state.request_id
@@ -112,13 +121,18 @@ async def _answer_framework(request: Request, raised: Exception) -> Response:
     return _respond(request, problem_type, detail, headers=headers)
 
 
+def _is_foreign(path: str) -> bool:
+    """Whether errors at a path come as `{"error": "..."}`, as the clients of a protocol of others read them."""
+    return path.startswith("/v2") or path.endswith(":predict")
+
+
 def _respond(
     request: Request, problem_type: ProblemType, detail: str, headers: Mapping[str, str] | None = None
 ) -> Response:
     status, title = problem_type
     request.state.refused = problem_type.slug
-    if request.url.path.startswith("/v2"):
-        # The protocol's clients expect 400 for whatever is wrong with a request's content.
+    if _is_foreign(request.url.path):
+        # The clients of these protocols expect 400 for whatever is wrong with a request's content.
         status = HTTPStatus.BAD_REQUEST if status == HTTPStatus.UNPROCESSABLE_ENTITY else status
         return Response(orjson.dumps({"error": detail}), status, headers, "application/json")
     framework = title == HTTPStatus(status).phrase

@@ -10,13 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dubio.serving.errors import InvalidRequest, TooManyRows
-from dubio.serving.v1.images import DATA_URL, KEY, ImageCodec
 from dubio.serving.v1.schema import Parameters, PredictRequest
 from dubio.serving.wire.arrays import flatten, to_float32
 from dubio.serving.wire.envelope import limit_samples, name_value, read
+from dubio.serving.wire.images import DATA_URL, KEY, ImageCodec
 
 if TYPE_CHECKING:  # which would bring torch along
     from dubio.models import InputSpec, Samples
+
+
+# Parsing this much takes about a millisecond.
+_LONG_BYTES = 64 * 1024
+# Texts are divided into words, and rows looked at value by value, which takes longer.
+_LONG_READER_BYTES = 4 * 1024
 
 
 @dataclass(frozen=True)
@@ -57,9 +63,12 @@ def decode_request(body: bytes, *, spec: InputSpec, committee: int, max_rows: in
     return DecodedRequest(request.id, inputs, images, samples)
 
 
-def may_hold_images(body: bytes) -> bool:
-    """Whether a body may hold image files, which take longer to read than its length tells."""
-    return b'"b64"' in body or b"data:image" in body or b"\\u" in body  # letters may be escaped
+def takes_long(body: bytes, spec: InputSpec) -> bool:
+    """Whether reading a body for a model takes longer than the event loop may be held up."""
+    if len(body) > (_LONG_READER_BYTES if spec.reader else _LONG_BYTES):
+        return True
+    # Image files take longer to read than their length tells; letters may be escaped.
+    return b'"b64"' in body or b"data:image" in body or b"\\u" in body
 
 
 def to_array(

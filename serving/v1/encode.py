@@ -11,6 +11,9 @@ import orjson
 from dubio.models import Prediction
 from dubio.serving.repository.repository import ServedModel
 
+# Writing this many takes about a millisecond; more would hold up the event loop.
+LONG_ROWS = 32
+
 
 def encode_response(
     prediction: Prediction,
@@ -32,12 +35,32 @@ def encode_response(
     answer = {
         "id": request_id,
         "model": {"name": model.name, "version": model.version},
-        "predictions": [
-            _row(prediction, row, classes=model.predictor.classes, samples=samples) | {"image": images[row]}
-            for row, samples in enumerate(prediction.mc_samples.tolist())
-        ],
+        "predictions": _rows(prediction, model.predictor.classes, images),
     }
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def encode_tf_serving(
+    prediction: Prediction, *, model: ServedModel, images: Sequence[Mapping[str, int | bool] | None]
+) -> bytes:
+    """The same predictions alone, as TensorFlow Serving and KServe's V1 protocol answer.
+
+    Args:
+        prediction: Of the request's inputs.
+        model: Who answered.
+        images: As `encode_response`.
+    """
+    answer = {"predictions": _rows(prediction, model.predictor.classes, images)}
+    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _rows(
+    prediction: Prediction, classes: tuple[str, ...], images: Sequence[Mapping[str, int | bool] | None]
+) -> list[dict[str, Any]]:
+    return [
+        _row(prediction, row, classes=classes, samples=samples) | {"image": images[row]}
+        for row, samples in enumerate(prediction.mc_samples.tolist())
+    ]
 
 
 def _row(prediction: Prediction, row: int, *, classes: tuple[str, ...], samples: int) -> dict[str, Any]:

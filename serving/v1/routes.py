@@ -15,17 +15,12 @@ from dubio.serving.http.request import cancel_on_disconnect, offload_if, read_bo
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
 from dubio.serving.v1 import schema
-from dubio.serving.v1.decode import decode_request, may_hold_images
-from dubio.serving.v1.encode import encode_response
-from dubio.serving.wire.schema import describe_content, describe_errors
+from dubio.serving.v1.decode import decode_request, takes_long
+from dubio.serving.v1.encode import LONG_ROWS, encode_response
+from dubio.serving.v1.tf_serving import describe_status
+from dubio.serving.wire.schema import Problem, describe_content, describe_errors
 
-# Parsing or writing this much takes about a millisecond; more would hold up the event loop.
-_LONG_BYTES = 64 * 1024
-_LONG_ROWS = 32
-# Texts are divided into words, and rows looked at value by value, which takes longer.
-_LONG_READER_BYTES = 4 * 1024
-
-_PROBLEM = {"content": describe_content(schema.Problem, "application/problem+json")}
+_PROBLEM = {"content": describe_content(Problem, "application/problem+json")}
 _PREDICT_DOCS: dict[str, Any] = {
     "response_class": Response,
     "responses": {
@@ -34,18 +29,13 @@ _PREDICT_DOCS: dict[str, Any] = {
     },
     "openapi_extra": {"requestBody": {"required": True, "content": describe_content(schema.PredictRequest)}},
 }
-_CARD_DOCS: dict[str, Any] = {
-    "response_class": Response,
-    "responses": {
-        200: {"description": "Described", "content": {"application/json": {"schema": {"type": "object"}}}},
-        **describe_errors(_PROBLEM, 404),
-        422: {"description": "Not a model's name", **_PROBLEM},
-    },
+_DESCRIBED: dict[int | str, Any] = {
+    200: {"description": "Described", "content": {"application/json": {"schema": {"type": "object"}}}}
 }
 
 
 def build(service: PredictionService, settings: Settings) -> ScopedRouter:
-    """The `/v1` routes around `service`."""
+    """The `/v1` routes that predict."""
     router = ScopedRouter(Scope.INFER, prefix="/v1", tags=["v1"])
 
     async def predict(request: Request, name: str | None) -> Response:
@@ -56,7 +46,7 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
             body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
             timer.lap()
             decoded = await offload_if(
-                len(body) > (_LONG_READER_BYTES if spec.reader else _LONG_BYTES) or may_hold_images(body),
+                takes_long(body, spec),
                 lambda: decode_request(
                     body, spec=spec, committee=predictor.committee.num_samples, max_rows=settings.max_rows
                 ),
@@ -67,20 +57,10 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
                 prediction = await service.predict(model, decoded.inputs, samples=decoded.samples)
             timer.lap()
             answer = await offload_if(
-                len(decoded.inputs) > _LONG_ROWS,
+                len(decoded.inputs) > LONG_ROWS,
                 lambda: encode_response(prediction, model=model, request_id=decoded.id, images=decoded.images),
             )
             return Response(answer, media_type="application/json")
-
-    @router.get("/models", summary="What is loaded", **_CARD_DOCS)
-    async def list_models() -> Response:
-        return _json({"models": [service.describe(model) for model in service.repository]})
-
-    @router.get("/models/{name}", summary="One model, with an example instance", **_CARD_DOCS)
-    async def show_model(request: Request, name: str) -> Response:
-        model = service.repository.get(name)
-        request.state.model, request.state.version = model.name, model.version
-        return _json({**service.describe(model), "example": encoding.example(model.predictor.input)})
 
     @router.post("/models/{name}/predict", summary="Predict with a model", **_PREDICT_DOCS)
     async def predict_with(request: Request, name: str) -> Response:
@@ -89,6 +69,29 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
     @router.post("/predict", summary="Predict with the default model", **_PREDICT_DOCS)
     async def predict_with_default(request: Request) -> Response:
         return await predict(request, None)
+
+    return router
+
+
+def build_cards(service: PredictionService) -> ScopedRouter:
+    """The `/v1` routes that describe the models; after all that begin as theirs do."""
+    router = ScopedRouter(Scope.INFER, prefix="/v1", tags=["v1"])
+
+    @router.get("/models", summary="What is loaded", response_class=Response, responses=_DESCRIBED)
+    async def list_models() -> Response:
+        return _json({"models": [service.describe(model) for model in service.repository]})
+
+    @router.get(
+        "/models/{name}",
+        summary="One model, with an example instance",
+        response_class=Response,
+        responses={**_DESCRIBED, **describe_errors(_PROBLEM, 404, 503)},
+    )
+    async def show_model(request: Request, name: str) -> Response:
+        model = service.repository.get(name)
+        request.state.model, request.state.version = model.name, model.version
+        card = {**service.describe(model), "example": encoding.example(model.predictor.input)}
+        return _json({**card, **describe_status(service.repository.versions(model.name))})
 
     return router
 

@@ -120,13 +120,3 @@ class PredictResponse(Wire):
     id: str | None
     model: ModelName
     predictions: list[PredictedInstance]
-
-
-class Problem(Wire):
-    """An error after RFC 9457."""
-
-    type: str
-    title: str
-    status: int
-    detail: str = Field(description="What was wrong, the rule, and how to mend it.")
-    request_id: str = Field(description="Also in the X-Request-Id header and in the service's log.")

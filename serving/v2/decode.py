@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from dubio.models import Samples, Work
 from dubio.serving.errors import InvalidRequest
-from dubio.serving.v2.input_tensor import ModelSignature, read_input, read_raw
+from dubio.serving.v2.input_tensor import ModelSignature, read_inputs, read_raw
 from dubio.serving.v2.outputs import OUTPUTS, Output
 from dubio.serving.v2.schema import InferParameters, InferRequest, OutputParameters, RequestOutput
 from dubio.serving.wire.envelope import limit_samples, read
+
+_NO_PARAMETERS, _NO_OUTPUT_PARAMETERS = InferParameters(), OutputParameters()
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,12 @@ def decode_request(body: bytes, *, header_length: str | None, model: ModelSignat
     if header_length is not None and size == 0:
         return DecodedRequest(read_raw(view, model), default_outputs(binary=True))
     request = read(view[:size], InferRequest)
-    parameters = request.parameters or InferParameters()
+    parameters = request.parameters or _NO_PARAMETERS
     binary = parameters.binary_data_output or False
     outputs = select_outputs(request.outputs or (), binary=binary, model=model)
     return DecodedRequest(
         id=request.id,
-        inputs=read_input(request.inputs[0], view[size:], model),
+        inputs=read_inputs(request.inputs, view[size:], model, resize=parameters.resize is not False),
         samples=limit_samples(parameters.samples, committee=model.committee),
         timeout=parameters.timeout / 1e6 if parameters.timeout else None,  # clients send 0 for none
         outputs=outputs or default_outputs(binary=binary),
@@ -88,8 +90,8 @@ def decode_request(body: bytes, *, header_length: str | None, model: ModelSignat
 
 
 def default_outputs(*, binary: bool) -> tuple[SelectedOutput, ...]:
-    """The outputs for those who name none."""
-    return tuple(SelectedOutput(output, binary) for output in OUTPUTS.values() if output.by_default)
+    """The outputs for those who name none: all."""
+    return tuple(SelectedOutput(output, binary) for output in OUTPUTS.values())
 
 
 def select_outputs(
@@ -115,7 +117,7 @@ def select_outputs(
             )
         if output.name in selected:
             raise InvalidRequest(f"output '{output.name}' already requested; name each output once.")
-        parameters = entry.parameters or OutputParameters()
+        parameters = entry.parameters or _NO_OUTPUT_PARAMETERS
         if parameters.classification and not output.per_class:
             raise InvalidRequest(
                 f"Expected `classification` with an output that has a number for each class, but got it with "

@@ -13,8 +13,8 @@ from dubio.models.prediction import NOT_CALIBRATED_FOR_SAMPLES
 from dubio.serving.errors import InvalidRequest, Overloaded
 from dubio.serving.repository.repository import ServedModel
 from dubio.serving.v2.decode import DecodedRequest, SelectedOutput
-from dubio.serving.v2.input_tensor import to_bytes
 from dubio.serving.v2.outputs import Values, classify
+from dubio.serving.v2.tensor_data import to_bytes
 
 
 @dataclass(frozen=True)

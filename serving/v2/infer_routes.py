@@ -7,6 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dubio.models import InputSpec
 from dubio.serving.http.api_keys import Scope
 from dubio.serving.http.auth import ScopedRouter
 from dubio.serving.http.request import cancel_on_disconnect, choose, compress, offload_if, read_body
@@ -23,6 +24,8 @@ from dubio.serving.wire.schema import describe_content
 _LONG_JSON = 64 * 1024
 _LONG_BINARY = 1024 * 1024
 _LONG_ROWS = 256
+# Texts are divided into words, and columns looked at value by value, which takes longer.
+_LONG_READER = 4 * 1024
 # What fits into one packet is sent no faster when it is compressed.
 _WORTH_COMPRESSING = 1024
 
@@ -76,12 +79,12 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
             predictor, header = model.predictor, request.headers.get(_HEADER)
             signature = ModelSignature(
                 name=model.name,
-                shape=predictor.input.shape,
+                input=predictor.input,
                 classes=len(predictor.classes),
                 committee=predictor.committee.num_samples,
                 max_rows=settings.max_rows,
             )
-            long = len(body) > (_LONG_JSON if header is None else _LONG_BINARY)
+            long = _takes_long(body, predictor.input, binary=header is not None)
             decoded = await offload_if(long, lambda: decode_request(body, header_length=header, model=signature))
             request.state.rows = len(decoded.inputs)
             timer.lap()
@@ -104,6 +107,15 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
         return await infer(request, name, version)
 
     return router
+
+
+def _takes_long(body: bytes, spec: InputSpec, *, binary: bool) -> bool:
+    """Whether reading a body takes longer than the event loop may be held up."""
+    if spec.reader is not None:
+        return len(body) > _LONG_READER
+    # Image files take longer to read than their length tells.
+    may_hold_files = spec.kind == "image" and body.find(b"BYTES", 0, _LONG_JSON) >= 0
+    return may_hold_files or len(body) > (_LONG_BINARY if binary else _LONG_JSON)
 
 
 async def _respond(request: Request, answer: EncodedResponse) -> Response:

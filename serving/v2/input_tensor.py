@@ -1,29 +1,31 @@
-"""The input tensor of an infer request: the caller's rows, in JSON or in binary."""
+"""The input of an infer request: the caller's rows, as a tensor of numbers, of texts or image files, or by column."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dubio.models import InputSpec
+from dubio.models.inputs.tabular import NumericColumn, Table
+from dubio.models.inputs.text import Tokens
 from dubio.serving.errors import InvalidRequest, TooManyRows
+from dubio.serving.v2.columns import name_columns, read_columns
+from dubio.serving.v2.elements import read_elements, read_strings
 from dubio.serving.v2.schema import RequestInput
-from dubio.serving.wire.arrays import flatten, to_float32
+from dubio.serving.v2.tensor_data import BOOL, BYTES, NUMBERS, from_bytes, from_json, name_input, split_binary
+from dubio.serving.wire.images import KEY, ImageCodec
 
 INPUT = "input"
-# Everything that can become an input of float32 numbers.
-NUMBERS: dict[str, np.dtype[Any]] = {
-    "FP16": np.dtype("<f2"),
-    "FP32": np.dtype("<f4"),
-    "FP64": np.dtype("<f8"),
-    **{f"INT{bits}": np.dtype(f"<i{bits // 8}") for bits in (8, 16, 32, 64)},
-    **{f"UINT{bits}": np.dtype(f"<u{bits // 8}") for bits in (8, 16, 32, 64)},
-}
-_WHERE = f"input '{INPUT}'"
+# What clients of KServe and MLServer call the only tensor of a request.
+_ALIASES = {INPUT, "input-0", "input-1"}
+# What a column may be sent as, and the shapes but for the rows of what has one element for each.
+_CELLS = (BYTES, BOOL, *NUMBERS)
+_ONE_A_ROW: list[tuple[int, ...]] = [(), (1,)]
 
 
 @dataclass(frozen=True)
@@ -32,116 +34,74 @@ class ModelSignature:
 
     Attributes:
         name: For messages.
-        shape: Of one input.
+        input: What it takes.
         classes: How many there are.
         committee: How many members can answer.
         max_rows: How many one request may carry.
     """
 
     name: str
-    shape: tuple[int, ...]
+    input: InputSpec
     classes: int
     committee: int
     max_rows: int
 
 
-def from_bytes(raw: memoryview, *, datatype: str, shape: Sequence[int]) -> NDArray[np.float32]:
-    """A tensor over the bytes themselves if they are FP32, else converted.
+def list_inputs(spec: InputSpec) -> list[dict[str, Any]]:
+    """The tensors of a request as metadata: one a column of a table, one of texts, or else one of numbers.
 
-    Args:
-        raw: As many bytes as the shape takes.
-        datatype: A key of `NUMBERS`.
-        shape: Rows first.
-
-    Raises:
-        InvalidRequest: A number that is not finite.
+    In all cases the tensor of the numbers that they become is taken, too.
     """
-    return to_float32(np.frombuffer(raw, NUMBERS[datatype]).reshape(shape), where=_WHERE)
+    if spec.columns is not None:
+        kinds = {column.name: "FP64" if isinstance(column, NumericColumn) else BYTES for column in spec.columns}
+        return [{"name": name, "datatype": kind, "shape": [-1, 1]} for name, kind in kinds.items()]
+    if spec.tokenizer is not None:
+        return [{"name": INPUT, "datatype": BYTES, "shape": [-1, 1]}]
+    return [{"name": INPUT, "datatype": "FP32", "shape": [-1, *spec.shape]}]
 
 
-def from_json(data: object, *, datatype: str, shape: Sequence[int]) -> NDArray[np.float32]:
-    """A tensor from lists, nested as its shape says or flat in row-major order.
-
-    Args:
-        data: From JSON.
-        datatype: A key of `NUMBERS`.
-        shape: Rows first, no zeros.
-
-    Raises:
-        InvalidRequest: Another number of elements, ragged, no numbers, or numbers that the datatype does not have.
-    """
-    where = f"`data` of {_WHERE}"
-    if datatype == "FP16":
-        raise InvalidRequest(f"Expected {where} of datatype FP16 in binary, but it is JSON; send FP32 instead.")
-    values = flatten(data, where=where, accepted=list(dict.fromkeys((tuple(shape), (math.prod(shape),)))))
-    kind = NUMBERS[datatype]
-    numbers = np.array(values, dtype=np.float64)
-    if kind.kind in "iu":
-        bounds = np.iinfo(kind)
-        if float in set(map(type, values)) or numbers.min() < bounds.min or numbers.max() > bounds.max:
-            raise InvalidRequest(
-                f"Expected {where} to hold integers in [{bounds.min}, {bounds.max}], as its datatype {datatype} says, "
-                "but it holds other numbers; name the datatype FP32."
-            )
-    return to_float32(numbers.reshape(shape), where=where)
-
-
-def to_bytes(values: NDArray[Any] | Sequence[str]) -> bytes | memoryview:
-    """A tensor's bytes, those of the array itself where it has them; strings become BYTES."""
-    if isinstance(values, np.ndarray):
-        array: NDArray[Any] = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
-        return array.data.cast("B")
-    encoded = [text.encode() for text in values]
-    return b"".join(len(text).to_bytes(4, "little") + text for text in encoded)
-
-
-def read_input(tensor: RequestInput, rest: memoryview, model: ModelSignature) -> NDArray[np.float32]:
+def read_inputs(
+    tensors: Sequence[RequestInput], rest: memoryview, model: ModelSignature, *, resize: bool = True
+) -> NDArray[np.float32]:
     """The rows [B, *shape] of a request.
 
     Args:
-        tensor: The request's input.
+        tensors: The request's inputs, at least one.
         rest: The body behind the JSON.
         model: Whom the request is for.
+        resize: Whether image files of another size may be resized as the training images were.
 
     Raises:
         InvalidRequest, TooManyRows: See the message.
+        InvalidInput: The model's reader of texts, of a table's rows or of image files refuses one.
     """
-    if tensor.name != INPUT:
+    reader = model.input.reader
+    if isinstance(reader, Table) and not _is_encoded(tensors, reader):
+        names = name_columns(tensors, reader, model.name)
+        for tensor in tensors:
+            _check_datatype(tensor, model, "FP64", _CELLS)
+            _check_shape(tensor, model, _ONE_A_ROW)
+            _check_rows(tensor, tensors[0], model)
+        return read_columns(tensors, split_binary(tensors, rest, model.name), names, reader)
+    [tensor, *others] = tensors
+    if others or tensor.name not in _ALIASES:
         raise InvalidRequest(
-            f"unexpected inference input {tensor.name[:100]!r} for model {model.name!r}; its only input is '{INPUT}'."
+            f"unexpected inference {name_input(others[0] if others else tensor)} for model {model.name!r}; its only "
+            f"input is '{INPUT}'."
         )
-    if tensor.datatype not in NUMBERS:
-        raise InvalidRequest(
-            f"inference {_WHERE} data-type is {tensor.datatype[:100]!r}, but model {model.name!r} expects 'FP32'; "
-            f"also taken, and converted: {', '.join(name for name in NUMBERS if name != 'FP32')}."
-        )
-    _check_shape(tensor.shape, model)
-    size = tensor.parameters.binary_data_size if tensor.parameters else None
-    if (size is None) == (tensor.data is None):
-        what = "neither" if size is None else "both"
-        raise InvalidRequest(
-            f"Expected `data` or `parameters.binary_data_size` for {_WHERE}, but it has {what}; send its numbers once."
-        )
-    expected = NUMBERS[tensor.datatype].itemsize * math.prod(tensor.shape)
-    if size not in (None, expected):
-        raise InvalidRequest(
-            f"input byte size mismatch for {_WHERE} for model {model.name!r}. Expected {expected}, got {size}; "
-            f"{tensor.datatype} of shape {tensor.shape} takes {expected} bytes."
-        )
-    surplus = len(rest) - (size or 0)
-    if surplus < 0:
-        raise InvalidRequest(
-            f"Expected {size} bytes of {_WHERE} behind the JSON, but got {len(rest)}; send them all, and how "
-            "many bytes are JSON in the header Inference-Header-Content-Length."
-        )
-    if surplus > 0:
-        raise InvalidRequest(
-            f"unexpected additional input data for model {model.name!r}: {surplus} bytes follow the last input; "
-            "announce them in its binary_data_size, or leave them out."
-        )
-    if size is None:
-        return from_json(tensor.data, datatype=tensor.datatype, shape=tensor.shape)
-    return from_bytes(rest, datatype=tensor.datatype, shape=tensor.shape)
+    if tensor.datatype == BYTES and isinstance(reader, Tokens):
+        _check_shape(tensor, model, _ONE_A_ROW)
+        texts = read_elements(tensor, *split_binary(tensors, rest, model.name))
+        return reader.fill(reader.split(texts, lambda row: f"row {row} of {name_input(tensor)}"))
+    if tensor.datatype == BYTES and not (codec := ImageCodec(model.input, resize)).unsupported:
+        _check_shape(tensor, model, _ONE_A_ROW)
+        return _read_files(read_strings(tensor, *split_binary(tensors, rest, model.name)), tensor, codec)
+    _check_datatype(tensor, model, BYTES if isinstance(reader, Tokens) else "FP32", NUMBERS)
+    _check_shape(tensor, model, [model.input.shape])
+    [raw] = split_binary(tensors, rest, model.name)
+    if raw is None:
+        return from_json(tensor.data, datatype=tensor.datatype, shape=tensor.shape, where=name_input(tensor))
+    return from_bytes(raw, datatype=tensor.datatype, shape=tensor.shape, where=name_input(tensor))
 
 
 def read_raw(body: memoryview, model: ModelSignature) -> NDArray[np.float32]:
@@ -150,24 +110,62 @@ def read_raw(body: memoryview, model: ModelSignature) -> NDArray[np.float32]:
     Raises:
         InvalidRequest: Another number of bytes, or values that are not finite.
     """
-    shape = (1, *model.shape)
+    shape = (1, *model.input.shape)
     expected = NUMBERS["FP32"].itemsize * math.prod(shape)
     if len(body) != expected:
         raise InvalidRequest(
             f"Expected a raw binary request to hold one FP32 input of shape {list(shape)} for model {model.name!r}, "
             f"{expected} bytes, but got {len(body)} bytes; send more rows with their shape in JSON."
         )
-    return from_bytes(body, datatype="FP32", shape=shape)
+    return from_bytes(body, datatype="FP32", shape=shape, where=f"input '{INPUT}'")
 
 
-def _check_shape(shape: list[int], model: ModelSignature) -> None:
-    if tuple(shape[1:]) != model.shape or not shape or shape[0] < 1:
+def _is_encoded(tensors: Sequence[RequestInput], table: Table) -> bool:
+    """Whether a request for a table holds the numbers of its rows in one tensor, rather than columns."""
+    [first, *others] = tensors
+    is_column = first.name in table.columns and len(first.shape) <= 2 and first.shape[1:] in ([], [1])
+    return first.name in _ALIASES and not others and not is_column
+
+
+def _read_files(strings: Sequence[bytes | str | None], tensor: RequestInput, codec: ImageCodec) -> NDArray[np.float32]:
+    """The pixels of image files: their bytes, or in JSON their base64."""
+    if None in strings:
         raise InvalidRequest(
-            f"unexpected shape for {_WHERE} for model {model.name!r}. Expected {[-1, *model.shape]}, got {shape}; the "
+            f"Expected row {strings.index(None)} of {name_input(tensor)} to be an image file, but it is null; leave "
+            "it out."
+        )
+    instances = {row: {KEY: string} if isinstance(string, str) else string for row, string in enumerate(strings)}
+    pictures = codec.decode_all(instances, lambda row: f"row {row} of {name_input(tensor)}")
+    return np.stack([pictures[row].pixels_CHW for row in range(len(strings))]).astype(np.float32)
+
+
+def _check_datatype(tensor: RequestInput, model: ModelSignature, expected: str, taken: Collection[str]) -> None:
+    if tensor.datatype not in taken:
+        others = ", ".join(name for name in taken if name != expected)
+        raise InvalidRequest(
+            f"inference {name_input(tensor)} data-type is {tensor.datatype[:100]!r}, but model {model.name!r} expects "
+            f"'{expected}'; also taken, and converted: {others}."
+        )
+
+
+def _check_shape(tensor: RequestInput, model: ModelSignature, accepted: list[tuple[int, ...]]) -> None:
+    shape = tensor.shape
+    if tuple(shape[1:]) not in accepted or not shape or shape[0] < 1:
+        forms = " or ".join(str([-1, *each]) for each in accepted)
+        raise InvalidRequest(
+            f"unexpected shape for {name_input(tensor)} for model {model.name!r}. Expected {forms}, got {shape}; the "
             "first axis counts the rows, at least 1."
         )
     if shape[0] > model.max_rows:
         raise TooManyRows(
             f"inference request batch-size must be <= {model.max_rows} for {model.name!r}, but got {shape[0]}; "
             "split the rows over several requests."
+        )
+
+
+def _check_rows(tensor: RequestInput, first: RequestInput, model: ModelSignature) -> None:
+    if tensor.shape[0] != first.shape[0]:
+        raise InvalidRequest(
+            f"{name_input(tensor)} batch size {tensor.shape[0]} does not match other inputs for model {model.name!r}: "
+            f"{name_input(first)} has {first.shape[0]} rows; send a value for each row, null where it is missing."
         )

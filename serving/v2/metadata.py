@@ -7,7 +7,7 @@ from typing import Any
 
 from dubio.models import Work
 from dubio.serving.repository.repository import ServedModel
-from dubio.serving.v2.input_tensor import INPUT
+from dubio.serving.v2.input_tensor import list_inputs
 from dubio.serving.v2.outputs import OUTPUTS, Output
 
 SERVER = "dubio"
@@ -29,7 +29,7 @@ def describe_model(model: ServedModel, versions: Sequence[str]) -> dict[str, Any
         "name": model.name,
         "versions": list(versions),
         "platform": PLATFORM,
-        "inputs": [{"name": INPUT, "datatype": "FP32", "shape": [-1, *model.predictor.input.shape]}],
+        "inputs": list_inputs(model.predictor.input),
         "outputs": [
             {"name": output.name, "datatype": output.datatype, "shape": output.shape(-1, classes)}
             for output in _outputs(model)
@@ -45,7 +45,10 @@ def configure(model: ServedModel, max_rows: int) -> dict[str, Any]:
         "platform": PLATFORM,
         "backend": "pytorch",
         "max_batch_size": max_rows,
-        "input": [{"name": INPUT, "data_type": "TYPE_FP32", "dims": list(model.predictor.input.shape)}],
+        "input": [
+            {"name": tensor["name"], "data_type": _type(tensor["datatype"]), "dims": tensor["shape"][1:]}
+            for tensor in list_inputs(model.predictor.input)
+        ],
         "output": [_configure_output(output, classes) for output in _outputs(model)],
         "dynamic_batching": {},
         "parameters": {"samples": {"string_value": str(model.predictor.committee.num_samples)}},
@@ -53,12 +56,16 @@ def configure(model: ServedModel, max_rows: int) -> dict[str, Any]:
 
 
 def _configure_output(output: Output, classes: int) -> dict[str, Any]:
-    datatype = "STRING" if output.datatype == "BYTES" else output.datatype
-    config: dict[str, Any] = {"name": output.name, "data_type": f"TYPE_{datatype}"}
+    config: dict[str, Any] = {"name": output.name, "data_type": _type(output.datatype)}
     if output.per_class:
         return {**config, "dims": [classes]}
     # In a ModelConfig no shape is empty, not even that of one number a row.
     return {**config, "dims": [1], "reshape": {"shape": []}}
+
+
+def _type(datatype: str) -> str:
+    """What a ModelConfig calls a datatype."""
+    return "TYPE_STRING" if datatype == "BYTES" else f"TYPE_{datatype}"
 
 
 def _outputs(model: ServedModel) -> list[Output]:

@@ -24,7 +24,6 @@ class Output:
         per_class: Whether its shape is [-1, C]; else it is [-1].
         work: What must be computed for it.
         read: Takes it from a prediction and the class names; None without a calibration that applies.
-        by_default: Whether it is sent to those who name no outputs.
     """
 
     name: str
@@ -32,7 +31,6 @@ class Output:
     per_class: bool
     work: Work
     read: Callable[[Prediction, Sequence[str]], Values | None]
-    by_default: bool = True
 
     def shape(self, rows: int, classes: int) -> list[int]:
         """Its shape for so many rows; -1 stands for any number."""
@@ -50,7 +48,7 @@ OUTPUTS: dict[str, Output] = {
         Output("probabilities", "FP32", True, Work.DETERMINISTIC, lambda prediction, _: prediction.probabilities),
         Output("mc_mean", "FP32", True, Work.MC, lambda prediction, _: prediction.mc_mean),
         Output("mc_std", "FP32", True, Work.MC, lambda prediction, _: prediction.mc_std),
-        Output("mc_samples", "INT32", False, Work.MC, lambda prediction, _: prediction.mc_samples, by_default=False),
+        Output("mc_samples", "INT32", False, Work.MC, lambda prediction, _: prediction.mc_samples),
         Output("predictive_entropy", "FP32", False, Work.MC, lambda prediction, _: prediction.predictive_entropy),
         Output("expected_entropy", "FP32", False, Work.MC, lambda prediction, _: prediction.expected_entropy),
         Output("mutual_information", "FP32", False, Work.MC, lambda prediction, _: prediction.mutual_information),

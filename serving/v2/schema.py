@@ -10,32 +10,44 @@ from typing import Any, Literal
 from pydantic import Field, SkipValidation
 
 from dubio.serving.wire import schema as wire
-from dubio.serving.wire.schema import Incoming, RequestId, SampleCount, Wire
+from dubio.serving.wire.schema import Extensible, Incoming, RequestId, SampleCount, Wire
 
-_RESERVED = ("sequence_id", "sequence_start", "sequence_end", "headers")
+_DATATYPES = (
+    "BOOL",
+    "BYTES",
+    "FP16",
+    "FP32",
+    "FP64",
+    *(f"{kind}{bits}" for kind in ("INT", "UINT") for bits in (8, 16, 32, 64)),
+)
 
 
-class Parameters(Incoming):
-    """Base of the protocol's parameters, of which other servers know more."""
+class Parameters(Extensible):
+    """Base of the protocol's parameters, of which other servers and clients know more."""
 
     content_type: SkipValidation[str | None] = Field(
-        default=None, description="Accepted for compatibility; the datatype decides."
+        default=None,
+        description="Of an input of BYTES in JSON: `base64`, or `pd_json` for elements that are JSON themselves. "
+        "Others are accepted for compatibility, and the datatype decides.",
     )
 
     @classmethod
-    def explain_unknown(cls, key: str) -> str:
-        """What to do about a key that is none of the fields."""
-        if key.startswith("triton_") or key in _RESERVED:
-            return "it is reserved, and no model here uses it; leave it out."
+    def explain_slip(cls, key: str) -> str | None:
+        """As `Extensible`; where a tensor is to be found or put cannot be left alone either."""
         if key.startswith("shared_memory"):
             return "shared memory is not supported; send the tensor in the body."
-        return super().explain_unknown(key)
+        return super().explain_slip(key)
 
 
 class InferParameters(Parameters):
     """How to predict."""
 
     samples: SampleCount = None
+    resize: bool | None = Field(
+        default=None,
+        description="Whether an image file of another size may be brought to the model's, where the training images "
+        "were, too, as it is if nothing is said; if not, it is refused.",
+    )
     timeout: int | None = Field(
         default=None, ge=0, le=2**63 - 1, description="Microseconds after which the answer is of no use; 504 then."
     )
@@ -55,14 +67,29 @@ class InputParameters(Parameters):
     )
 
 
-class RequestInput(Incoming):
-    """The rows to predict: raw values, which the model normalises itself."""
+class RequestInput(Extensible):
+    """The rows to predict, or one column of them: raw values, which the model normalises itself."""
 
-    name: str = Field(description="`input`, the only one.")
-    shape: list[int] = Field(max_length=16, description="Rows first, then the model's input shape, as whole numbers.")
-    datatype: str = Field(description="FP32; other numbers (FP16 in binary only, FP64, INT*, UINT*) are converted.")
+    name: str = Field(description="As the model's metadata say: `input`, or the name of a table's column.")
+    shape: list[int] = Field(
+        json_schema_extra={"items": {"type": "integer", "minimum": 1}},
+        min_length=1,
+        max_length=16,
+        description="Rows first, then the model's input shape, as whole numbers; [-1] or [-1, 1] of texts, of image "
+        "files and of a table's columns.",
+    )
+    datatype: str = Field(
+        json_schema_extra={"enum": [*_DATATYPES]},
+        description="FP32 of numbers and pixels; others (FP16 in binary only, FP64, INT*, UINT*) are converted. BYTES "
+        "of texts, and of PNG, JPEG and WebP files for a model that takes files (in JSON their base64). A column of a "
+        "table has any of them, or BOOL. Models of tables and of texts also take the numbers that rows become, as one "
+        "tensor `input`.",
+    )
     parameters: InputParameters | None = Field(default=None, description="How the input is sent.")
-    data: list[Any] | None = Field(default=None, description="Nested like the shape, or flat in row-major order.")
+    data: list[Any] | None = Field(
+        default=None,
+        description="Nested like the shape, or flat in row-major order; null is a column's value that is missing.",
+    )
 
 
 class OutputParameters(Parameters):
@@ -76,23 +103,28 @@ class OutputParameters(Parameters):
     )
 
 
-class RequestOutput(Incoming):
+class RequestOutput(Extensible):
     """An output that is asked for; what is not asked for is not computed."""
 
     name: str = Field(description="One of the model's outputs.")
     parameters: OutputParameters | None = Field(default=None, description="How the output is to come.")
 
 
-class InferRequest(Incoming):
+class InferRequest(Extensible):
     """Rows to predict and what to say about them."""
 
     id: RequestId = None
     parameters: InferParameters | None = Field(default=None, description="How to predict.")
     inputs: list[RequestInput] = Field(
-        min_length=1, max_length=1, description="One tensor, `input`: name, shape, datatype and data."
+        min_length=1,
+        max_length=4096,
+        fail_fast=True,
+        description="One tensor, `input`; for a table one of each column: name, shape, datatype and data.",
     )
     outputs: list[RequestOutput] | None = Field(
-        default=None, fail_fast=True, description="All but `mc_samples`, if none is named."
+        default=None,
+        fail_fast=True,
+        description="All, if none is named. Name those that you need: no others are computed and sent.",
     )
 
 
@@ -218,7 +250,7 @@ class StatisticsReport(Wire):
 class IndexRequest(Incoming):
     """Which models to list."""
 
-    ready: bool = Field(default=False, description="Only those that are loaded.")
+    ready: bool | None = Field(default=None, description="Only those that are loaded.")
 
 
 class IndexEntry(Wire):
@@ -262,12 +294,6 @@ class UnloadRequest(Incoming):
     parameters: UnloadParameters | None = Field(default=None, description="How to unload.")
 
 
-class OpenInferenceError(Wire):
-    """An error of the Open Inference Protocol."""
-
-    error: str
-
-
 def describe_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI for errors of these statuses."""
-    return wire.describe_errors({"model": OpenInferenceError}, *statuses)
+    return wire.describe_errors({"model": wire.ForeignError}, *statuses)

@@ -12,17 +12,20 @@ from pydantic.json_schema import models_json_schema
 from dubio.models.inputs import encoding
 from dubio.serving.service import PredictionService
 from dubio.serving.v1 import schema as v1_schema
-from dubio.serving.v1.images import ImageCodec
+from dubio.serving.v1 import tf_serving
 from dubio.serving.v2 import schema as v2_schema
-from dubio.serving.v2.input_tensor import INPUT
-from dubio.serving.wire.schema import Wire
+from dubio.serving.v2.input_tensor import list_inputs
+from dubio.serving.v2.outputs import OUTPUTS
+from dubio.serving.wire.images import ImageCodec
+from dubio.serving.wire.schema import Problem, Wire
 
 _REFERENCE = "#/components/schemas/{model}"
 
 # What FastAPI does not see: it knows the answers by their routes, but request bodies are read by us.
 _KINDS: tuple[type[Wire], ...] = (
     v1_schema.PredictRequest,
-    v1_schema.Problem,
+    Problem,
+    tf_serving.TFServingRequest,
     v2_schema.InferRequest,
     v2_schema.InferResponse,
     v2_schema.IndexRequest,
@@ -41,13 +44,14 @@ def describe_api(app: FastAPI, service: PredictionService) -> dict[str, Any]:
     components |= schemas["$defs"]
     for unused in ("HTTPValidationError", "ValidationError"):  # the framework's, which nothing answers with
         components.pop(unused, None)
+    components["RequestOutput"]["properties"]["name"]["enum"] = list(OUTPUTS)
     examples, infer_examples = _examples(service)
     for path, operations in document["paths"].items():
-        if path.startswith("/v2"):
-            for operation in operations.values():
-                # The framework adds it for any parameter; nothing in these paths can be invalid.
-                operation["responses"].pop("422", None)
-        if path.endswith(("/predict", "/infer")):
+        for operation in operations.values():
+            # The framework adds its own for any parameter; nothing in these paths can be invalid.
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
+        if path.endswith(("predict", "/infer")):
             content = operations["post"]["requestBody"]["content"]["application/json"]
             chosen = infer_examples if path.endswith("/infer") else examples
             if "{name}" not in path:
@@ -70,14 +74,20 @@ def _examples(service: PredictionService) -> tuple[dict[str, Any], dict[str, Any
         if not codec.unsupported:
             files = [codec.encode(instance)]
             predict[f"{model.name}, image file"] = _example(f"The same for {model.name} as a file", instances=files)
-        # Over `/infer` models with a reader take the numbers that a row or a text becomes, which nobody has at hand.
-        if spec.reader is None:
-            data = np.ravel(instance).tolist()
-            tensor = {"name": INPUT, "shape": [1, *spec.shape], "datatype": "FP32", "data": data}
-            outputs = [{"name": "label"}, {"name": "mc_mean"}, {"name": "mutual_information"}]
-            summary = f"One row for {model.name}, and three outputs"
-            infer[model.name] = _example(summary, inputs=[tensor], outputs=outputs)
+        tensors = [
+            tensor | {"shape": [1, *tensor["shape"][1:]], "data": _data(instance, tensor["name"])}
+            for tensor in list_inputs(spec)
+        ]
+        outputs = [{"name": "label"}, {"name": "mc_mean"}, {"name": "mutual_information"}]
+        infer[model.name] = _example(f"One row for {model.name}, and three outputs", inputs=tensors, outputs=outputs)
     return predict, infer
+
+
+def _data(instance: Any, name: str) -> list[Any]:
+    """The data of one input tensor of an instance: of a table's row one column."""
+    if isinstance(instance, dict):
+        return [instance[name]]
+    return [instance] if isinstance(instance, str) else list(np.ravel(instance).tolist())
 
 
 def _example(summary: str, **request: Any) -> dict[str, Any]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from dubio.serving.errors import InvalidRequest, MalformedJSON
-from dubio.serving.wire.schema import Incoming
+from dubio.serving.wire.schema import Extensible, Incoming, Slip, model_of
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -39,9 +39,12 @@ def read(body: bytes | memoryview, kind: type[Request]) -> Request:
     """
     document = loads(body)
     try:
-        return kind.model_validate(document)
+        request = kind.model_validate(document)
     except ValidationError as error:
         raise InvalidRequest(_explain(error, kind)) from error
+    if isinstance(request, Extensible) and (slip := request.find_slip(document)):
+        raise InvalidRequest(_explain_slip(slip))
+    return request
 
 
 def loads(body: bytes | memoryview) -> Any:
@@ -102,12 +105,20 @@ def _explain(error: ValidationError, kind: type[Incoming]) -> str:
         return f"Expected the request to be an object with {known}, but got {name_value(first['input'])}."
     meaning = f"Its meaning: {(field.description or '').split('. ')[0].removesuffix('.')}."
     if first["type"] == "missing":
+        slip = model.find_slip_among(first["input"]) if issubclass(model, Extensible) else None
+        if slip:
+            return _explain_slip(slip._replace(where=where.strip("`").rpartition(".")[0]))
         return f"Expected {where}, but it is missing; send it. {meaning}"
     # Each branch of a union complains for itself.
     rules = dict.fromkeys(_rule(each) for each in details if _locate(kind, each["loc"])[0] == where)
     cure = "mend it" if field.is_required() else "mend it or leave it out"
     rule = " or ".join(rules).replace(" or to be ", " or ")
     return f"Expected {where} {rule}, but got {name_value(first['input'])}; {cure}. {meaning}"
+
+
+def _explain_slip(slip: Slip) -> str:
+    where = f"`{slip.where}`" if slip.where else "the request"
+    return f"Expected no unknown key in {where}, but got `{slip.key[:100]}`; {slip.cure}"
 
 
 def _rule(detail: ErrorDetails) -> str:
@@ -128,16 +139,9 @@ def _locate(kind: type[Incoming], location: tuple[int | str, ...]) -> tuple[str,
             path += f"[{part}]"
             continue
         if field is not None:
-            model = _model_of(field.annotation) or model
+            model = model_of(field.annotation) or model
         if part not in model.model_fields:
             break
         field = model.model_fields[part]
         path += f".{part}" if path else part
     return f"`{path}`" if path else "the request", field, model
-
-
-def _model_of(annotation: Any) -> Any:
-    """The type of request in an annotation such as `list[X] | None`; None if there is none."""
-    if isinstance(annotation, type) and issubclass(annotation, Incoming):
-        return annotation
-    return next(filter(None, map(_model_of, get_args(annotation))), None)

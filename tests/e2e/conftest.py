@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
-from tests.serving.conftest import checkpoint, command, numbers_checkpoint
+from tests.serving.conftest import (
+    checkpoint,
+    command,
+    numbers_checkpoint,
+    pixels_checkpoint,
+    serve,
+    table_checkpoint,
+    text_checkpoint,
+)
 
-__all__ = ["checkpoint", "command", "numbers_checkpoint"]
+__all__ = [
+    "checkpoint",
+    "command",
+    "numbers_checkpoint",
+    "pixels_checkpoint",
+    "serve",
+    "table_checkpoint",
+    "text_checkpoint",
+]

@@ -1,71 +1,86 @@
-"""Requests drawn from the service's own OpenAPI description, right ones and wrong ones: none is a server error."""
+"""schemathesis, with every check that it has, against what the service says of itself in its OpenAPI description."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
-import requests
-import schemathesis
-from hypothesis import HealthCheck, given, settings, strategies
-from schemathesis import APIOperation, Case, GenerationMode
 
-from tests.serving.conftest import Command
-
-pytestmark = pytest.mark.slow
+from dubio.serving.settings import Settings
 
 KEY = "end-to-end-key-0123456789"
-EXAMPLES = 60
-KNOWN = {"name": "row", "version": "1"}
+HEADER = {"X-API-Key": KEY}
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+UNLOAD = "/unload$"
 
 
 @pytest.fixture(scope="module")
-def service(numbers_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server of its own, where every route is open to the key."""
-    root = tmp_path_factory.mktemp("repository")
-    arguments = (str(numbers_checkpoint), "--model-repository", str(root))
-    with Command().started(*arguments, DUBIO_API_KEYS=f"infer,admin,metrics:{KEY}") as running:
-        yield running.url
-        assert "Traceback" not in running.log
-
-
-def cases(operation: APIOperation) -> strategies.SearchStrategy[Case]:
-    """Right and wrong requests."""
-    return operation.as_strategy(GenerationMode.POSITIVE) | operation.as_strategy(GenerationMode.NEGATIVE)
-
-
-def ask(operation: APIOperation, url: str, session: requests.Session) -> set[int]:
-    """Send requests drawn for one operation; the statuses that came back."""
-    statuses = set()
-
-    @settings(
-        max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+def service(
+    serve: Callable,
+    numbers_checkpoint: Path,
+    table_checkpoint: Path,
+    text_checkpoint: Path,
+    pixels_checkpoint: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[str]:
+    """A server with a model of each kind of input, where every route is open to the key."""
+    paths = (numbers_checkpoint, table_checkpoint, text_checkpoint, pixels_checkpoint)
+    given = Settings(
+        models=tuple(map(str, paths)),
+        model_repository=tmp_path_factory.mktemp("repository"),
+        api_keys=f"infer,admin,metrics:{KEY}",  # type: ignore[arg-type]
+        torch_threads=1,
     )
-    @given(case=cases(operation), known=strategies.booleans())
-    def send(case: Case, known: bool) -> None:
-        # Not the drawn ones, with which nobody gets in.
-        for header in ("X-API-Key", "Authorization"):
-            case.headers.pop(header, None)
-        if known and not operation.path.endswith("/unload"):  # the model is needed further
-            case.path_parameters.update({name: KNOWN[name] for name in case.path_parameters if name in KNOWN})
-        answer = case.call(base_url=url, session=session)
-        statuses.add(answer.status_code)
-        assert answer.status_code < 500, f"{case.as_curl_command()}\n{answer.status_code} {answer.text[:500]}"
-
-    send()
-    return statuses
+    with serve(given) as base:
+        yield base
 
 
-def test_no_request_is_a_server_error(service: str) -> None:
-    with requests.Session() as session:
-        session.headers["X-API-Key"] = KEY
-        document = session.get(f"{service}/openapi.json").json()
-        operations = [result.ok() for result in schemathesis.openapi.from_dict(document).get_all_operations()]
-        assert len(operations) == sum(len(methods) for methods in document["paths"].values())
-        statuses = {operation.label: ask(operation, service, session) for operation in operations}
-        good = {"instances": [[1, 2, 3, 4, 5]]}
-        assert session.post(f"{service}/v1/predict", json=good).status_code == 200
-    # Requests came further than to the door: where a body is wanted, some were refused for what was in it.
-    assert statuses["POST /v1/models/{name}/predict"] & {400, 422}
-    assert statuses["POST /v2/models/{name}/infer"] & {400, 422}
+def run(url: str, *arguments: str) -> str:
+    """What schemathesis says, once it found nothing."""
+    command = [Path(sys.executable).with_name("schemathesis"), "--config-file", CONFIG, "run", f"{url}/openapi.json"]
+    options = ["--checks", "all", "--seed", "1", "--generation-database", "none", "--no-color", *arguments]
+    with tempfile.TemporaryDirectory() as folder:  # where it is run, it leaves a cache
+        done = subprocess.run(
+            [*command, *options],
+            cwd=folder,
+            env={**os.environ, "DUBIO_TEST_KEY": KEY},
+            capture_output=True,
+            text=True,
+            timeout=500,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def count_tested(said: str) -> int:
+    """How many operations were tried, of those that were chosen."""
+    [(chosen, all_of_them)] = re.findall(r"Selected: (\d+)/(\d+)", said)
+    [tried] = re.findall(r"Tested: (\d+)", said)
+    assert int(tried) == int(chosen) <= int(all_of_them)
+    return int(tried)
+
+
+def count_operations(url: str) -> int:
+    return sum(len(methods) for methods in httpx.get(f"{url}/openapi.json").json()["paths"].values())
+
+
+def test_each_example_and_each_bound_of_the_calls_that_predict(service: str) -> None:
+    said = run(service, "--phases", "examples,coverage", "--include-path-regex", "predict$|/infer$")
+    assert count_tested(said) == 6
+
+
+@pytest.mark.slow
+def test_every_call_with_requests_right_and_wrong(service: str) -> None:
+    said = run(service, "--phases", "examples,coverage,fuzzing", "-n", "100", "--exclude-path-regex", UNLOAD)
+    assert count_tested(said) == count_operations(service) - 1
+    good = {"instances": [[1, 2, 3, 4, 5]]}
+    assert httpx.post(f"{service}/v1/predict", json=good, headers=HEADER).status_code == 200
+    # Last: once it has found the models, nothing is left to ask.
+    assert count_tested(run(service, "--phases", "coverage,fuzzing", "-n", "20", "--include-path-regex", UNLOAD)) == 1

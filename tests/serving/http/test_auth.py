@@ -228,5 +228,11 @@ def test_without_keys_all_is_open_but_administration_is_off(client: httpx.Client
 def test_the_description_says_which_calls_want_a_key(guarded: httpx.Client, client: httpx.Client) -> None:
     for path, operations in guarded.get("/openapi.json").json()["paths"].items():
         for operation in operations.values():
-            assert ("security" in operation) == (POLICY.get(path, Scope.INFER) is not None), path
+            closed = POLICY.get(path, Scope.INFER) is not None
+            assert operation.get("security") == ([{"bearer": []}, {"header": []}] if closed else None), path
+            assert ({"401", "403"} <= operation["responses"].keys()) == closed, path
+    assert guarded.get("/openapi.json").json()["components"]["securitySchemes"] == {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
     assert "securitySchemes" not in client.get("/openapi.json").json()["components"]

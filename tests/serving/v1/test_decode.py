@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dubio.models import AUTO, InputSpec
 from dubio.serving.errors import InvalidRequest, MalformedJSON, TooManyRows
-from dubio.serving.v1.decode import DecodedRequest, decode_request, may_hold_images, to_array
+from dubio.serving.v1.decode import DecodedRequest, decode_request, takes_long, to_array
 
 
 def spec(*shape: int) -> InputSpec:
@@ -157,10 +157,10 @@ def test_rows_are_bounded() -> None:
 
 def test_bodies_with_files_are_known_from_afar() -> None:
     file = base64.b64encode(b"x").decode()
-    assert may_hold_images(json.dumps({"instances": [{"b64": file}]}).encode())
-    assert may_hold_images(json.dumps({"instances": [f"data:image/png;base64,{file}"]}).encode())
-    assert may_hold_images(rb'{"instances": [{"\u006264": ""}]}')
-    assert not may_hold_images(b'{"instances": [[1, 2, 3]], "id": "r-1"}')
+    assert takes_long(json.dumps({"instances": [{"b64": file}]}).encode(), spec(2))
+    assert takes_long(json.dumps({"instances": [f"data:image/png;base64,{file}"]}).encode(), spec(2))
+    assert takes_long(rb'{"instances": [{"\u006264": ""}]}', spec(2))
+    assert not takes_long(b'{"instances": [[1, 2, 3]], "id": "r-1"}', spec(2))
 
 
 @pytest.mark.parametrize("instance", [[[1, 2, 3], None], 1, None, "text", "data:text/plain;base64,"])

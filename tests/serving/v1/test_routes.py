@@ -16,7 +16,8 @@ import pytest
 
 from dubio import models
 from dubio.models import Predictor
-from dubio.serving.v1.schema import PredictResponse, Problem
+from dubio.serving.v1.schema import PredictResponse
+from dubio.serving.wire.schema import Problem
 
 PREDICT = "/v1/models/bars/predict"
 BAR = np.zeros((8, 8))
@@ -198,6 +199,8 @@ def test_what_is_loaded(client: httpx.Client, predictor: Predictor) -> None:
     assert [model["name"] for model in listed] == ["bars", "row"]
     card = client.get("/v1/models/bars").json()
     example = card.pop("example")
+    assert card.pop("ready") is True
+    assert [status["version"] for status in card.pop("model_version_status")] == ["1"]
     assert card == listed[0]
     expected = {"name": "bars", "version": "1", **json.loads(json.dumps(predictor.describe()))}
     # Measured when a model loads, so that two loads may differ.

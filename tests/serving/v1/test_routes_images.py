@@ -15,7 +15,8 @@ from PIL import Image
 from dubio import models
 from dubio.models import Predictor
 from dubio.serving.settings import Settings
-from dubio.serving.v1.schema import PredictResponse, Problem
+from dubio.serving.v1.schema import PredictResponse
+from dubio.serving.wire.schema import Problem
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dubio.models import Work
+from dubio.models import InputSpec, Work
 from dubio.serving.errors import InvalidRequest, ServingError
 from dubio.serving.v2.decode import DecodedRequest, SelectedOutput, decode_request, default_outputs, select_outputs
 from dubio.serving.v2.input_tensor import ModelSignature
 from dubio.serving.v2.outputs import OUTPUTS
 from dubio.serving.v2.schema import RequestOutput
 
-MODEL = ModelSignature(name="m", shape=(3,), classes=4, committee=16, max_rows=5)
+SPEC = InputSpec(kind="numbers", shape=(3,), mean=(0.0,) * 3, std=(1.0,) * 3, low=-4.0, high=4.0)
+MODEL = ModelSignature(name="m", input=SPEC, classes=4, committee=16, max_rows=5)
 INPUT = {"name": "input", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}
 ROWS = np.array([[1, 2, 3]], np.float32)
 
@@ -27,7 +28,7 @@ def test_everything_is_the_default() -> None:
     decoded = read()
     np.testing.assert_array_equal(decoded.inputs, ROWS)
     assert (decoded.id, decoded.samples, decoded.timeout, decoded.listed) == (None, None, None, False)
-    assert [selected.output.name for selected in decoded.outputs] == [name for name in OUTPUTS if name != "mc_samples"]
+    assert [selected.output.name for selected in decoded.outputs] == list(OUTPUTS)
     assert decoded.work == Work.FLAG
 
 
@@ -97,7 +98,7 @@ def _read_or_refuse(body: bytes, header: str | None) -> None:
         refusal = str(error)
     else:
         refusal = ""
-        assert decoded.inputs.shape[1:] == MODEL.shape
+        assert decoded.inputs.shape[1:] == SPEC.shape
         assert np.isfinite(decoded.inputs).all()
     assert len(refusal) < 1000
 
@@ -123,9 +124,7 @@ def test_none_named_is_none_chosen() -> None:
     assert select() == ()
     for outputs in (None, []):
         assert not read(outputs=outputs).listed
-    assert [selected.output.name for selected in default_outputs(binary=True)] == [
-        name for name in OUTPUTS if name != "mc_samples"
-    ]
+    assert [selected.output.name for selected in default_outputs(binary=True)] == list(OUTPUTS)
 
 
 @pytest.mark.parametrize(("given", "meant"), [(0, None), (1, 1), (4, 4), (10**12, 4), (None, None)])

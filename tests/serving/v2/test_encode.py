@@ -13,7 +13,7 @@ from dubio.serving.v2.decode import DecodedRequest, SelectedOutput, default_outp
 from dubio.serving.v2.encode import encode_response
 from dubio.serving.v2.outputs import OUTPUTS
 
-DEFAULT = [name for name, output in OUTPUTS.items() if output.by_default]
+DEFAULT = list(OUTPUTS)
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ Refused = import_module("tritonclient.utils").InferenceServerException
 
 CLASSES = [f"class-{i}" for i in range(4)]
 NUMBERS = ["probabilities", "mc_mean", "mc_std", "predictive_entropy", "expected_entropy", "mutual_information"]
-EVERYTHING = ["label", *NUMBERS, "ood_p_value", "ood_flag"]
+ANSWERS = ["label", *NUMBERS[:3], "mc_samples", *NUMBERS[3:]]
+EVERYTHING = [*ANSWERS, "ood_p_value", "ood_flag"]
 
 
 @pytest.fixture
@@ -48,6 +49,8 @@ def check(result: Any, expected: Any) -> None:
         assert served.dtype == np.float32
         np.testing.assert_allclose(served, getattr(expected, name), atol=1e-5)
     assert result.as_numpy("mc_std").max() > 0
+    assert result.as_numpy("mc_samples").dtype == np.int32
+    np.testing.assert_array_equal(result.as_numpy("mc_samples"), expected.mc_samples)
     labels = [label.decode() if isinstance(label, bytes) else label for label in result.as_numpy("label")]
     assert labels == [CLASSES[index] for index in expected.label]
     np.testing.assert_allclose(result.as_numpy("ood_p_value"), expected.p_value, atol=1e-9)
@@ -135,6 +138,14 @@ def test_compressed_both_ways(
     check(result, predictor.predict(bars[:40]))
 
 
+def test_without_outputs_all_that_the_metadata_lists_are_answered(server: Any, bars: np.ndarray) -> None:
+    listed = server.get_model_metadata("bars")["outputs"]
+    answered = server.infer("bars", [tensor(bars[:3])]).get_response()["outputs"]
+    assert [(output["name"], output["datatype"], [-1, *output["shape"][1:]]) for output in answered] == [
+        (output["name"], output["datatype"], output["shape"]) for output in listed
+    ]
+
+
 @pytest.mark.parametrize("datatype", ["FP64", "FP16", "INT8", "UINT8", "INT16", "UINT16", "INT32", "INT64", "UINT64"])
 def test_other_numbers_are_converted(server: Any, predictor: Predictor, bars: np.ndarray, datatype: str) -> None:
     kind = import_module("tritonclient.utils").triton_to_np_dtype(datatype)
@@ -158,7 +169,7 @@ def test_samples_are_those_of_the_predictor(server: Any, predictor: Predictor, b
     np.testing.assert_allclose(result.as_numpy("mc_std"), expected.mc_std, atol=1e-5)
     answer = result.get_response()
     assert answer["parameters"] == {"samples": 4, "ood_reason": "not_calibrated_for_these_samples"}
-    assert [output["name"] for output in answer["outputs"]] == ["label", *NUMBERS]
+    assert [output["name"] for output in answer["outputs"]] == ANSWERS
     wanted = [triton.InferRequestedOutput("ood_flag")]
     with pytest.raises(Refused, match="calibration that applies for output 'ood_flag'") as refused:
         server.infer("bars", [tensor(bars[:2])], outputs=wanted, parameters={"samples": 4})
@@ -216,8 +227,6 @@ def test_errors_are_the_clients_own(server: Any, bars: np.ndarray) -> None:
          lambda: server.infer("bars", [rows], outputs=[triton.InferRequestedOutput("label")] * 2)),
         ("400 Expected no unknown key in `parameters`, but got `sample`; did you mean",
          lambda: server.infer("bars", [rows], parameters={"sample": 3})),
-        ("400 Expected no unknown key in `parameters`, but got `sequence_id`; it is reserved",
-         lambda: server.infer("bars", [rows], sequence_id=3)),
         ("400 inference input 'input' data-type is 'BYTES', but model 'bars' expects 'FP32'",
          lambda: server.infer("bars", [tensor(np.array([[b"a"]], object), datatype="BYTES")])),
         ("400 inference input 'input' data-type is 'BOOL', but model 'bars' expects 'FP32'",

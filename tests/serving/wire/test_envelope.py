@@ -10,7 +10,7 @@ from dubio.serving.errors import InvalidRequest, MalformedJSON
 from dubio.serving.v1.schema import PredictRequest
 from dubio.serving.v2.schema import IndexRequest, InferRequest, LoadRequest, UnloadRequest
 from dubio.serving.wire.envelope import limit_samples, name_value, read
-from dubio.serving.wire.schema import Incoming
+from dubio.serving.wire.schema import Extensible, Incoming
 
 TENSOR = {"name": "input", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
 
@@ -88,16 +88,49 @@ def test_what_is_no_json(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("name", "cure"),
     [
-        ("triton_enable", "it is reserved, and no model here uses it; leave it out."),
-        ("sequence_id", "it is reserved"),
-        ("headers", "it is reserved"),
         ("shared_memory_offset", "shared memory is not supported; send the tensor in the body."),
         ("sample", "did you mean `samples`?"),
+        ("num_samples", "did you mean `samples`?"),
+        ("Timeout", "did you mean `timeout`?"),
+        ("timeout_ms", "did you mean `timeout`?"),
     ],
 )
-def test_parameters_of_other_servers_are_known_by_name(name: str, cure: str) -> None:
+def test_what_looks_like_a_parameter_of_ours_is_refused(name: str, cure: str) -> None:
     document = {"inputs": [TENSOR], "parameters": {name: 1}}
     assert f"Expected no unknown key in `parameters`, but got `{name}`; {cure}" in refusal(document, InferRequest)
+
+
+@pytest.mark.parametrize("name", ["triton_enable", "sequence_id", "headers", "model_name", "temperature", "x" * 10**6])
+def test_what_others_add_to_their_format_is_left_alone(name: str) -> None:
+    tensor = {**TENSOR, name: 1, "parameters": {name: {"deep": [1]}}}
+    output = {"name": "label", name: None, "parameters": {name: "x"}}
+    document = {name: 1, "inputs": [tensor], "outputs": [output], "parameters": {name: True, "samples": 3}}
+    request = read(json.dumps(document).encode(), InferRequest)
+    assert request.parameters is not None
+    assert request.parameters.samples == 3
+    assert request.inputs[0].model_dump(exclude_unset=True) == {**TENSOR, "parameters": {}}
+
+
+def test_a_slip_is_told_where_it_is() -> None:
+    for place, document in {
+        "the request": {"inputs": [TENSOR], "output": []},
+        "`inputs[1]`": {"inputs": [TENSOR, {**TENSOR, "dtype": "FP32"}]},
+        "`outputs[0].parameters`": {"inputs": [TENSOR], "outputs": [{"name": "a", "parameters": {"binary_dat": True}}]},
+    }.items():
+        assert f"Expected no unknown key in {place}, but got" in refusal(document, InferRequest)
+
+
+def test_of_a_flood_of_foreign_keys_few_are_looked_at() -> None:
+    looked_at: list[str] = []
+
+    class Watched(Extensible):
+        @classmethod
+        def explain_slip(cls, key: str) -> str | None:
+            looked_at.append(key)
+            return super().explain_slip(key)
+
+    read(json.dumps({f"key_{i}": i for i in range(100_000)}).encode(), Watched)
+    assert 0 < len(looked_at) < 100
 
 
 def test_requests_for_the_repository() -> None:
@@ -106,7 +139,7 @@ def test_requests_for_the_repository() -> None:
     assert read(b'{"ready":true}', IndexRequest).ready
     for value in (b"true", b"false"):
         read(b'{"parameters":{"unload_dependents":' + value + b"}}", UnloadRequest)
-    for body in (b"{}", b'{"parameters":{}}'):
+    for body in (b"{}", b'{"parameters":{}}', b'{"parameters":null}'):
         read(body, LoadRequest)
         read(body, UnloadRequest)
 

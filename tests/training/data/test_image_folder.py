@@ -15,7 +15,7 @@ from dubio.models.inputs.spec import ImageFiles
 from dubio.serving.app import create_app
 from dubio.serving.settings import Settings
 from dubio.serving.v1.decode import decode_request
-from dubio.serving.v1.images import ImageCodec
+from dubio.serving.wire.images import ImageCodec
 from dubio.training import CalibrationSettings, ImageFolder, calibrate
 from dubio.training.data.splits import SPLITS
 from dubio.training.errors import DataUnavailable, DataWarning, InvalidSplit, TrainingError, UnreadableData

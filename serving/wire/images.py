@@ -5,7 +5,7 @@ from __future__ import annotations
 import binascii
 import io
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,10 @@ DATA_URL = "data:image/"
 _LEAST_HIGH = 128
 # Numbers that the images of one request may decode to: 64 MiB as float32. A body of a few kilobytes can hold more.
 _MOST_NUMBERS = 2**24
+
+
+def _instance(index: int) -> str:
+    return f"instances[{index}]"
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,12 @@ class ImageCodec:
         Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG", optimize=True)
         return {KEY: b64encode(file.getvalue()).decode()}
 
-    def decode_all(self, instances: Mapping[int, Any]) -> dict[int, Picture]:
+    def decode_all(self, instances: Mapping[int, Any], where: Callable[[int], str] = _instance) -> dict[int, Picture]:
         """The pictures of a request's image files.
 
         Args:
-            instances: `{"b64": "..."}` or a data URL, by their number in the request.
+            instances: A file's bytes, `{"b64": "..."}` or a data URL, by their number in the request.
+            where: Names one in messages.
 
         Raises:
             TooManyRows: Files whose pixels would take too much memory or time.
@@ -80,21 +85,22 @@ class ImageCodec:
             )
         pictures, pixels = {}, 0
         for index, instance in instances.items():
-            pictures[index] = self._decode(instance, f"instances[{index}]")
+            pictures[index] = self._decode(instance, where(index))
             pixels += pictures[index].height * pictures[index].width
             if pixels > MAX_PIXELS:
                 raise TooManyRows(
                     f"Expected the image files of one request to have at most {MAX_PIXELS} pixels in all, but those up "
-                    f"to instances[{index}] have {pixels}; split them over several requests."
+                    f"to {where(index)} have {pixels}; split them over several requests."
                 )
         return pictures
 
     def _decode(self, instance: Any, where: str) -> Picture:
         if self.unsupported is not None:
             raise InvalidRequest(f"Expected {where} to be numbers, but got an image file; {self.unsupported}.")
+        data = instance if isinstance(instance, bytes) else _read_base64(instance, where)
         channels, height, width = self.spec.shape
         resize = self.resize and self.spec.files is not None and self.spec.files.resize is not None
-        return ImageReader(channels, (height, width), resize).read(_read_base64(instance, where), where)
+        return ImageReader(channels, (height, width), resize).read(data, where)
 
 
 def _read_base64(instance: Any, where: str) -> bytes:
