@@ -64,6 +64,16 @@ class Overloaded(ServingError):
         self.retry_after = retry_after
 
 
+class OutOfMemory(Overloaded):
+    """Not even one instance could be computed in the memory that is left."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "There is not enough memory for a prediction right now; try again in a moment, or ask fewer members.",
+            retry_after=5,
+        )
+
+
 class DeadlineExceeded(ServingError):
     """The answer was not ready in the time that the caller gave it."""
 

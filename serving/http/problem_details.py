@@ -53,6 +53,7 @@ TABLE: Mapping[type[Exception], ProblemType] = {
     errors.UnsupportedEncoding: ProblemType(415, "Unsupported encoding"),
     errors.NotReady: ProblemType(503, "Not ready"),
     errors.Overloaded: ProblemType(503, "Overloaded"),
+    errors.OutOfMemory: ProblemType(503, "Out of memory"),
     errors.Stopping: ProblemType(503, "Stopping"),
     errors.DeadlineExceeded: ProblemType(504, "Deadline exceeded"),
     # Not the caller's doing: what these say may name files of this machine, so it is logged and not sent.
