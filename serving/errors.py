@@ -19,6 +19,10 @@ class TracingUnavailable(ServingError):
     """Traces are wanted but cannot be made."""
 
 
+class UnusableFolder(ServingError):
+    """A folder has no room for what the service must keep in it."""
+
+
 class UnusableDevice(ServingError):
     """A device that torch does not know or cannot reach."""
 

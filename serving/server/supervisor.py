@@ -21,15 +21,18 @@ from multiprocessing import connection, resource_tracker
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
+from dubio.serving.errors import UnusableFolder
 from dubio.serving.lifecycle import ENDED_BY, SIGNALS, end
 from dubio.serving.server import threads, worker
 from dubio.serving.server.acceptor import ConnectionCounts
 from dubio.serving.server.runtime_dir import runtime_dir
 from dubio.serving.settings import Settings
 from dubio.serving.telemetry.gauges import Gauges
+from dubio.serving.telemetry.mmap_store import MmapStore
 
 _log = logging.getLogger("dubio")
 
+REFUSED_BY_SYSTEM = 1
 # A worker that dies is replaced at once; one that keeps dying, ever more slowly.
 _FIRST_BACK_OFF = 0.5
 _LONGEST_BACK_OFF = 30.0
@@ -50,6 +53,8 @@ class WorkerProcess:
     failures: int = 0
     began: float = 0.0
     due: float = 0.0
+    connections: ConnectionCounts | None = None
+    gauges: Gauges | None = None
 
 
 class Supervisor:
@@ -85,6 +90,7 @@ class Supervisor:
             signal.signal(number, self._receive)
         with runtime_dir() as self._folder:
             try:
+                self._allocate()
                 while True:
                     if self._deadline is None:
                         self._start_due()
@@ -94,8 +100,17 @@ class Supervisor:
                         self._look_after(child)
                     if (outcome := self._outcome()) is not None:
                         return outcome
+            except UnusableFolder as error:
+                return REFUSED_BY_SYSTEM, str(error)
             finally:
                 self._kill()
+
+    def _allocate(self) -> None:
+        """Make the files in which the workers count, all of them: later on there may be no room any more."""
+        for child in self._workers:
+            MmapStore(self._folder, child.number)
+            child.connections = ConnectionCounts(self._folder, len(self._workers), child.number)
+            child.gauges = Gauges(self._folder, child.number)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._signals.append(number)
@@ -166,8 +181,9 @@ class Supervisor:
             return
         code = child.process.exitcode
         child.process, child.ready = None, False
-        ConnectionCounts(self._folder, len(self._workers), child.number)  # away until another one takes its place
-        Gauges(self._folder, child.number)  # and with nothing to do
+        if child.connections is not None and child.gauges is not None:
+            child.connections.leave()  # until another one takes its place
+            child.gauges.clear()
         if not self._announced:
             child.error = child.error or f"worker {child.number} died while it started, with exit code {code}."
             return

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -48,10 +47,9 @@ class Metrics(Collector):
         self._lock = Lock()
         self._store = MmapStore(folder, worker)
         self._folder = folder
+        self._store.sign()
         if folder is None:
             ProcessCollector(registry=self.registry)
-        else:
-            (folder / f"{worker}.pid").write_text(str(os.getpid()), encoding="ascii")
 
     def count_request(self, request: RequestRecord) -> None:
         """Count one answered request."""
@@ -109,7 +107,7 @@ class Metrics(Collector):
             yield _histogram(family, series) if family.bounds else _counter(family, series)
         yield from self.gauges.collect()
         if self._folder is not None:
-            yield from _processes(self._folder)
+            yield from _processes(self._store.processes())
 
     def _block(self, family: Family, labels: Labels) -> NDArray[np.float64]:
         block = self._store.own.get((family.name, labels))
@@ -152,13 +150,12 @@ def _histogram(family: Family, series: Iterable[tuple[Labels, NDArray[np.float64
     return metric
 
 
-def _processes(folder: Path) -> Iterable[Metric]:
+def _processes(processes: Mapping[str, int]) -> Iterable[Metric]:
     """Memory, processor time and files of every worker, in Prometheus's names for them."""
     metrics: dict[str, Metric] = {}
-    for path in sorted(folder.glob("*.pid")):
-        pid = int(path.read_text(encoding="ascii") or 0)
+    for worker, pid in processes.items():
         for metric in ProcessCollector(pid=partial(int, pid), registry=None).collect():
             shared = metrics.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
             for sample in metric.samples:
-                shared.add_sample(sample.name, {**sample.labels, "worker": path.stem}, sample.value)
+                shared.add_sample(sample.name, {**sample.labels, "worker": worker}, sample.value)
     return metrics.values()

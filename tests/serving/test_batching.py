@@ -356,6 +356,30 @@ def test_what_waited_its_delay_behind_a_batch_is_sent_when_that_ends(gate):
     assert [count for count, _, _ in gate.calls] == [8, 1, 1]
 
 
+def test_whoever_counts_may_fail_and_the_queue_goes_on(gate):
+    async def main():
+        executor = Executor(threads=1, torch_threads=1)
+        complaints = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context["exception"]))
+
+        def count(record):
+            raise OSError("no space left")
+
+        batcher = Batcher(gate, executor, Budget(100, 10**9), Policy(8), count)
+        gate.open.clear()
+        tasks = [ask(batcher, rows(gate, 1)), ask(batcher, rows(gate, 2), timeout=30), ask(batcher, rows(gate, 8))]
+        await settle()
+        gate.open.set()
+        answers = await asyncio.gather(*tasks)
+        await settle()
+        executor.close()
+        return answers, complaints
+
+    answers, complaints = asyncio.run(main())
+    assert [len(answer.label) for answer in answers] == [1, 2, 8]
+    assert [str(complaint) for complaint in complaints] == ["no space left"] * 3
+
+
 def test_work_that_the_end_of_the_service_overtakes_is_refused(gate):
     async def main():
         executor = Executor(threads=1, torch_threads=1)
