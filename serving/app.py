@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
@@ -24,6 +25,7 @@ from dubio.serving.repository.repository import ModelRepository, ModelSource
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
 from dubio.serving.telemetry.access_log import AccessLog
+from dubio.serving.telemetry.expected_series import ExpectedSeries, RouteAnswers
 from dubio.serving.telemetry.gauges import WAITING_BYTES, WAITING_ROWS
 from dubio.serving.telemetry.metrics import Metrics
 from dubio.serving.telemetry.telemetry import Telemetry
@@ -179,8 +181,20 @@ def create_app(
     for router in routers:
         api.include_router(router)
     problem_details.install(api)
+    predicting = [*predict.routes, *infer.routes]
+    answers = [
+        RouteAnswers(
+            route.path,
+            sorted({"200", "500", *map(str, route.responses), *(("401", "403") if keys.any else ())}),
+            predicts=route in predicting and route.methods == {"POST"},
+        )
+        for router in routers
+        for route in router.routes
+        if isinstance(route, APIRoute)
+    ]
+    metrics.expect(ExpectedSeries(repository.all_versions, answers, problem_details.REASONS))
     # What is refused for want of a key is observed, and readable for the pages allowed to ask.
-    asgi: ASGIApp = AuthMiddleware(FastPath(api, [*predict.routes, *infer.routes]), keys, routers)
+    asgi: ASGIApp = AuthMiddleware(FastPath(api, predicting), keys, routers)
     asgi = Observer(asgi, telemetry, lifecycle)
     if settings.cors_origins:
         asgi = CORSMiddleware(asgi, allow_origins=settings.cors_origins, **_CORS)

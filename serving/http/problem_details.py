@@ -62,6 +62,11 @@ TABLE: Mapping[type[Exception], ProblemType] = {
     UncertaintyError: ProblemType(500, "Internal error"),
     Exception: ProblemType(500, "Internal error"),
 }
+# The framework's own.
+_NO_ROUTE = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
+REASONS = sorted({kind.slug for kind in (*TABLE.values(), *(ProblemType(each, each.phrase) for each in _NO_ROUTE))})
+"""The word for every error, by which it is counted."""
+
 # What routes raise on purpose. The outermost middleware answers the rest, so that it is counted and named too.
 EXPECTED = tuple(kind for kind in TABLE if kind is not Exception)
 

@@ -26,6 +26,7 @@ from dubio.serving.telemetry.mmap_store import Labels, MmapStore
 
 # Above this many values numpy is faster than a loop.
 _FEW = 8
+_NOTHING = np.zeros(1)
 
 
 class Metrics(Collector):
@@ -47,14 +48,19 @@ class Metrics(Collector):
         self._lock = Lock()
         self._store = MmapStore(folder, worker)
         self._folder = folder
+        self._expected: Iterable[tuple[Family, Labels]] = ()
         self._store.sign()
         if folder is None:
             ProcessCollector(registry=self.registry)
 
+    def expect(self, series: Iterable[tuple[Family, Labels]]) -> None:
+        """From now on show these counters, those that count nothing yet at 0; gone through for every scrape."""
+        self._expected = series
+
     def count_request(self, request: RequestRecord) -> None:
         """Count one answered request."""
         # Paths come from the caller and are unbounded; the route that matched is not.
-        route, model, version = request.route or "unmatched", request.model or "", request.version or ""
+        route, model, version = request.route or definitions.UNMATCHED, request.model or "", request.version or ""
         with self._lock:
             self._add(definitions.REQUESTS, (route, model, version, str(request.status)), 1)
             self._observe(definitions.REQUEST_SECONDS, (route, model, version), request.seconds)
@@ -65,6 +71,11 @@ class Metrics(Collector):
         """Count what was refused before it was a request."""
         with self._lock:
             self._add(definitions.REFUSED, ("", "", reason), 1)
+
+    def count_lost_line(self) -> None:
+        """Count a line that the access log could not take."""
+        with self._lock:
+            self._add(definitions.LOST_LINES, (), 1)
 
     def count_batch(self, model: str, version: str, batch: BatchRecord) -> None:
         """Count one batch: its rows, the members that answered each (0 when none was asked), the waits before it."""
@@ -102,6 +113,8 @@ class Metrics(Collector):
         """What `render` writes."""
         with self._lock:
             blocks = self._store.total()
+        for family, labels in self._expected:
+            blocks.setdefault((family.name, labels), _NOTHING)
         for family in definitions.FAMILIES:
             series = ((labels, values) for (metric, labels), values in blocks.items() if metric == family.name)
             yield _histogram(family, series) if family.bounds else _counter(family, series)

@@ -68,8 +68,8 @@ class Telemetry:
     def count_request(self, request: RequestRecord, span: Span | None = None) -> None:
         """A request was answered."""
         self._tell("metrics", self.metrics.count_request, request)
-        if self.access_log is not None:
-            self._tell("access log", self.access_log.write, request)
+        if self.access_log is not None and not self._tell("access log", self.access_log.write, request):
+            self._tell("metrics", self.metrics.count_lost_line)
         if self.tracing is not None and span is not None:
             self._tell("traces", self.tracing.end, span, request)
 
