@@ -52,12 +52,14 @@ class Application:
         asgi: What a server runs; its lifespan loads, checks and warms the models, so it is ready once started.
         api: The framework's part of it, behind the layers.
         repository: The models.
+        service: Their answers.
         metrics: What `/metrics` shows.
     """
 
     asgi: ASGIApp
     api: FastAPI
     repository: ModelRepository
+    service: PredictionService
     metrics: Metrics
 
     def lifespan(self) -> AbstractAsyncContextManager[Any]:
@@ -127,7 +129,17 @@ def create_app(
         control=settings.model_control,
     )
     policy = Policy(settings.max_batch_rows, settings.batch_delay_seconds, settings.overload_samples)
-    service = PredictionService(repository, executor, telemetry, budget, policy, settings.timeout_seconds)
+    stalled_seconds = settings.stalled_seconds or settings.timeout_seconds
+    service = PredictionService(
+        repository,
+        executor,
+        telemetry,
+        budget,
+        policy,
+        timeout=settings.timeout_seconds,
+        stalled_seconds=stalled_seconds,
+        hung_seconds=settings.hung_seconds or 5 * stalled_seconds,
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -171,7 +183,7 @@ def create_app(
     routers = [  # the calls that carry the traffic are found first
         predict,
         infer,
-        v2_routes.build_health(repository, lifecycle),
+        v2_routes.build_health(service, lifecycle),
         v2_routes.build(service, settings, version=api.version, loads_on_request=on_request),
         repository_routes.build(repository, settings),
         metrics_route.build(metrics),
@@ -198,7 +210,7 @@ def create_app(
     asgi = Observer(asgi, telemetry, lifecycle)
     if settings.cors_origins:
         asgi = CORSMiddleware(asgi, allow_origins=settings.cors_origins, **_CORS)
-    return Application(asgi, api, repository, metrics)
+    return Application(asgi, api, repository, service, metrics)
 
 
 def _version() -> str:

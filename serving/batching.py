@@ -12,11 +12,11 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -44,10 +44,22 @@ class Executor:
         # Left to itself torch would count the machine's processors, not those that this process may use.
         torch.set_num_threads(torch_threads or len(os.sched_getaffinity(0)))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="dubio-predict")
+        self._begun: dict[Future[Any], float] = {}
 
     def submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """`work()`, off the event loop; the future belongs to the loop that is running."""
-        return asyncio.get_running_loop().run_in_executor(self._pool, work)
+        future = self._pool.submit(work)
+        self._begun[future] = time.monotonic()
+        future.add_done_callback(self._forget)
+        return asyncio.wrap_future(future)
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long what was submitted first, and is not done yet, has taken so far."""
+        return time.monotonic() - min(list(self._begun.values()), default=time.monotonic())
+
+    def _forget(self, future: Future[Any]) -> None:
+        self._begun.pop(future)
 
     def close(self) -> None:
         """Wait for what is running, drop what has not begun."""
@@ -161,7 +173,7 @@ class Lane:
     """Jobs of one kind: deterministic ones never wait behind the members."""
 
     jobs: deque[Job] = field(default_factory=deque)
-    busy: bool = False
+    began: float | None = None  # when its batch did, if there is one
     timer: asyncio.TimerHandle | None = None
 
 
@@ -211,7 +223,7 @@ class Batcher:
         job = Job(inputs, samples, work, asyncio.get_running_loop().create_future())
         lane = self._lanes[work != Work.DETERMINISTIC]
         lane.jobs.append(job)
-        if not lane.busy:
+        if lane.began is None:
             self._arrange(lane)
         if timeout is None:
             return await job.answer
@@ -223,6 +235,12 @@ class Batcher:
                 f"Expected the answer within {timeout:g} s, but it was not ready; send fewer rows, ask fewer members, "
                 "or allow more time."
             ) from error
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the batch that began first has taken so far."""
+        now = time.monotonic()
+        return max(now - (now if lane.began is None else lane.began) for lane in self._lanes.values())
 
     def _arrange(self, lane: Lane) -> None:
         """Dispatch now, or when the first job has waited for the policy's delay or enough others have come."""
@@ -240,8 +258,7 @@ class Batcher:
         batch = self._next_batch(lane)
         if not batch:
             return
-        lane.busy = True
-        began = time.monotonic()
+        lane.began = began = time.monotonic()
         samples = self._samples(batch[0])
         done = self.executor.submit(partial(_predict, self.predictor, batch, samples))
         done.add_done_callback(partial(self._finish, lane, batch, began))
@@ -274,7 +291,7 @@ class Batcher:
 
     def _finish(self, lane: Lane, batch: list[Job], began: float, done: asyncio.Future[Answers]) -> None:
         seconds = time.monotonic() - began
-        lane.busy = False
+        lane.began = None
         rows = sum(len(job.inputs) for job in batch)
         self._seconds_per_row = 0.8 * self._seconds_per_row + 0.2 * seconds / rows
         for job in batch:

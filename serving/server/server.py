@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import sys
 from collections.abc import Callable, Generator
@@ -23,6 +24,8 @@ from dubio.serving.server.sockets import accept_waiting
 from dubio.serving.settings import Settings
 from dubio.serving.telemetry.gauges import IN_FLIGHT
 from dubio.uncertainty.errors import UncertaintyError
+
+_log = logging.getLogger("dubio")
 
 # Of the grace period, for putting things away once the last request is answered or cut off.
 _TIDYING_SECONDS = 1
@@ -146,7 +149,15 @@ def run(
         server.listening = listening
         gauges = application.metrics.gauges
         gauges.register(IN_FLIGHT, lambda: len(server.server_state.tasks))
-        server.ticked = gauges.update
+
+        def ticked() -> None:
+            gauges.update()
+            if application.service.hung and not lifecycle.stopping:
+                # A probe would ask any of the workers. This one ends after `grace_seconds`, the others go on.
+                _log.error("A batch has been computed for too long, so this worker ends; another one takes its place.")
+                lifecycle.stop()
+
+        server.ticked = ticked
 
         async def serve() -> None:
             async with application.lifespan():

@@ -36,17 +36,20 @@ def find_model(request: Request, repository: ModelRepository, name: str, version
     return model
 
 
-def build_health(repository: ModelRepository, lifecycle: Lifecycle) -> ScopedRouter:
+def build_health(service: PredictionService, lifecycle: Lifecycle) -> ScopedRouter:
     """The `/v2/health` routes, which probes ask without a key.
 
     Args:
-        repository: Whether models are loaded.
+        service: Whether models are loaded, and answer.
         lifecycle: Whether the process is stopping.
     """
+    repository = service.repository
     router = ScopedRouter(OPEN, prefix="/v2/health", tags=["v2"])
 
-    @router.get("/live", summary="Is the process alive?")
+    @router.get("/live", summary="Is the process alive?", responses=schema.describe_errors(503))
     async def live() -> dict[str, bool]:
+        if service.hung:
+            raise NotReady(f"A batch has been computed for more than {service.hung_seconds:g} s; restart the process.")
         return {"live": True}
 
     @router.get("/ready", summary="May requests be sent here?", responses=schema.describe_errors(503))
@@ -55,6 +58,7 @@ def build_health(repository: ModelRepository, lifecycle: Lifecycle) -> ScopedRou
             raise NotReady("The service is stopping; ask another one.")
         if not repository.ready:
             raise NotReady(repository.unready_reason)
+        service.require_progress()
         return {"ready": True}
 
     return router
@@ -103,8 +107,12 @@ def build(service: PredictionService, settings: Settings, *, version: str, loads
     def describe(model: ServedModel, version: str | None) -> dict[str, Any]:
         return describe_model(model, repository.versions(model.name))
 
+    def is_ready(model: ServedModel, version: str | None) -> dict[str, Any]:
+        service.require_progress(model)
+        return {"name": model.name, "ready": True}
+
     add("", "A model's tensors", schema.ModelMetadata, describe)
-    add("/ready", "May this model be asked?", schema.ModelReady, lambda model, _: {"name": model.name, "ready": True})
+    add("/ready", "May this model be asked?", schema.ModelReady, is_ready)
     add("/config", "A model's configuration", schema.ModelConfig, lambda model, _: configure(model, settings.max_rows))
     add("/stats", "What a model did", schema.StatisticsReport, count)
     return router
