@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from dubio.serving.batching import Budget, Executor, Policy
+from dubio.serving.errors import ServingError
 from dubio.serving.http import auth, problem_details
 from dubio.serving.http.api_keys import ApiKeys, Scope
 from dubio.serving.http.middleware import AuthMiddleware, FastPath, Observer
@@ -37,6 +39,7 @@ from dubio.serving.web import api_docs, index_page
 from dubio.serving.web import metrics as metrics_route
 from dubio.serving.web.openapi import describe_api
 
+_log = logging.getLogger("dubio")
 _DESCRIPTION = """
 Every answer comes twice from one checkpoint: the deterministic prediction, and the mean and standard
 deviation of a committee of dropout samples. Every instance that does not look like the training data is
@@ -54,6 +57,7 @@ class Application:
         repository: The models.
         service: Their answers.
         metrics: What `/metrics` shows.
+        reload: Reads the keys' file and the models again; what cannot be used stays as it was, and the log says why.
     """
 
     asgi: ASGIApp
@@ -61,6 +65,7 @@ class Application:
     repository: ModelRepository
     service: PredictionService
     metrics: Metrics
+    reload: Callable[[], Coroutine[Any, Any, None]]
 
     def lifespan(self) -> AbstractAsyncContextManager[Any]:
         """Loads the models when entered, and puts everything away when left.
@@ -106,10 +111,14 @@ def create_app(
         TracingUnavailable: Traces are wanted but their libraries are not installed.
     """
     lifecycle = lifecycle or Lifecycle()
-    keys = ApiKeys.read(
-        path=settings.api_keys_file,
-        environment=settings.api_keys.get_secret_value() if settings.api_keys else None,
-    )
+
+    def read_keys() -> ApiKeys:
+        return ApiKeys.read(
+            path=settings.api_keys_file,
+            environment=settings.api_keys.get_secret_value() if settings.api_keys else None,
+        )
+
+    keys = read_keys()
     metrics = Metrics(metrics_folder, worker)
     telemetry = Telemetry(
         metrics,
@@ -177,14 +186,25 @@ def create_app(
         document = describe_api(api, service)
         return auth.describe(document, routers) if keys.any else document
 
-    # Not with several workers, of which a request reaches one, and not beside a directory that decides.
-    on_request = keys.grants(Scope.ADMIN) and settings.workers == 1 and settings.model_control != "poll"
+    async def reload() -> None:
+        _log.info("Reading keys and models again.")
+        try:
+            keys.replace(read_keys())
+        except ServingError as error:
+            _log.error("The keys stay as they were: %s", error)
+        await repository.reload()
+        _log.info("Reloaded; serving %s.", ", ".join(model.name for model in repository) or "no model")
+
+    def loads_on_request() -> bool:
+        # Not with several workers, of which a request reaches one, and not beside a directory that decides.
+        return keys.grants(Scope.ADMIN) and settings.workers == 1 and settings.model_control != "poll"
+
     predict, infer = v1_routes.build(service, settings), infer_routes.build(service, settings)
     routers = [  # the calls that carry the traffic are found first
         predict,
         infer,
         v2_routes.build_health(service, lifecycle),
-        v2_routes.build(service, settings, version=api.version, loads_on_request=on_request),
+        v2_routes.build(service, settings, version=api.version, loads_on_request=loads_on_request),
         repository_routes.build(repository, settings),
         metrics_route.build(metrics),
         index_page.build(),
@@ -210,7 +230,7 @@ def create_app(
     asgi = Observer(asgi, telemetry, lifecycle)
     if settings.cors_origins:
         asgi = CORSMiddleware(asgi, allow_origins=settings.cors_origins, **_CORS)
-    return Application(asgi, api, repository, service, metrics)
+    return Application(asgi, api, repository, service, metrics, reload)
 
 
 def _version() -> str:

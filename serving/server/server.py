@@ -138,11 +138,18 @@ def run(
         )
 
         def listening() -> None:
-            lifecycle.serving(close, drain=settings.drain_seconds, grace=settings.grace_seconds)
+            lifecycle.serving(close, reload, drain=settings.drain_seconds, grace=settings.grace_seconds)
             started([model.name for model in application.repository])
 
         def close() -> None:
             server.should_exit = True
+
+        reloads: set[asyncio.Task[None]] = set()
+
+        def reload() -> None:
+            task = asyncio.get_running_loop().create_task(application.reload())
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
 
         counts = None if folder is None else ConnectionCounts(folder, settings.workers, worker)
         server = _Server(config, bound, counts)

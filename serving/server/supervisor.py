@@ -22,7 +22,7 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 
 from dubio.serving.errors import UnusableFolder
-from dubio.serving.lifecycle import ENDED_BY, SIGNALS, end
+from dubio.serving.lifecycle import ENDED_BY, HANDLED, SIGNALS, Terminal, end
 from dubio.serving.server import threads, worker
 from dubio.serving.server.acceptor import ConnectionCounts
 from dubio.serving.server.runtime_dir import runtime_dir
@@ -76,6 +76,7 @@ class Supervisor:
         self._context = multiprocessing.get_context("spawn")
         self._announced = False
         self._signals: list[int] = []
+        self._hung_up = False
         self._deadline: float | None = None
         self._wake, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
@@ -86,7 +87,8 @@ class Supervisor:
         Returns:
             The exit code, and what to tell the operator if the service could not start.
         """
-        for number in SIGNALS:
+        self._terminal = Terminal()
+        for number in HANDLED:
             signal.signal(number, self._receive)
         with runtime_dir() as self._folder:
             try:
@@ -113,7 +115,10 @@ class Supervisor:
             child.gauges = Gauges(self._folder, child.number)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self._signals.append(number)
+        if number in SIGNALS:
+            self._signals.append(number)
+        else:
+            self._hung_up = True
         os.write(self._waker, b"!")
 
     def _obey(self) -> None:
@@ -121,17 +126,25 @@ class Supervisor:
             self._kill()
             shutil.rmtree(self._folder)
             end(ENDED_BY + self._signals[-1], "Ended by a second signal; requests in flight are lost.")
-        if self._signals and self._deadline is None:
+        hung_up, self._hung_up = self._hung_up, False
+        if self._deadline is not None:
+            return
+        if self._signals or (hung_up and self._terminal.gone):
             _log.info("Stopping %d workers.", len(self._workers))
             self._stop()
+        elif hung_up:
+            self._send(worker.RELOAD)
 
     def _stop(self) -> None:
         self._deadline = time.monotonic() + self._settings.grace_seconds + _PATIENCE_SECONDS
         self._bound.close()  # or clients would wait at a door behind which no worker is left
+        self._send(worker.STOP)
+
+    def _send(self, message: bytes) -> None:
         for child in self._workers:
             if child.pipe is not None:
                 try:
-                    child.pipe.send_bytes(b"stop")
+                    child.pipe.send_bytes(message)
                 except OSError:  # it has just died
                     continue
 
@@ -150,11 +163,11 @@ class Supervisor:
                 # It gets no signal until it says that it can obey one. The tracker, which would be started now, would
                 # let signals through.
                 resource_tracker.ensure_running()
-                signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+                signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
                 try:
                     child.process.start()
                 finally:
-                    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+                    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
                 theirs.close()
 
     def _wait(self) -> None:

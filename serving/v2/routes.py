@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -64,14 +65,16 @@ def build_health(service: PredictionService, lifecycle: Lifecycle) -> ScopedRout
     return router
 
 
-def build(service: PredictionService, settings: Settings, *, version: str, loads_on_request: bool) -> ScopedRouter:
+def build(
+    service: PredictionService, settings: Settings, *, version: str, loads_on_request: Callable[[], bool]
+) -> ScopedRouter:
     """The other `/v2` routes but for those of predictions and of administrators.
 
     Args:
         service: Answers.
         settings: Of the operator.
         version: Of the service.
-        loads_on_request: Whether models are loaded when an administrator asks.
+        loads_on_request: Tells whether models are loaded when an administrator asks.
     """
     router = ScopedRouter(Scope.INFER, prefix="/v2", tags=["v2"])
     repository, telemetry = service.repository, service.telemetry
@@ -80,7 +83,7 @@ def build(service: PredictionService, settings: Settings, *, version: str, loads
     @router.get("/", include_in_schema=False)
     @router.get("", summary="What answers, and what it can do", **_docs(schema.ServerMetadata))
     async def show_server() -> Response:
-        return _json(describe_server(version, loads_on_request=loads_on_request))
+        return _json(describe_server(version, loads_on_request=loads_on_request()))
 
     # Before the models' own routes, so that it is not taken for a model.
     @router.get("/models/stats", summary="What all models did", **_docs(schema.StatisticsReport))
