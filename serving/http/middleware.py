@@ -148,7 +148,7 @@ class AuthMiddleware:
 
     def __init__(self, app: ASGIApp, keys: ApiKeys, routers: Sequence[ScopedRouter]) -> None:
         self._app = app
-        self._keys = keys
+        self._keys, self._any_key = keys, keys.any  # which does not change with the keys
         self._routes = [(route, router.required_scope) for router in routers for route in router.routes]
         # What is below them is off for everybody without such a key, a route or not.
         self._admin_prefixes = tuple(router.prefix for router in routers if router.required_scope is KeyScope.ADMIN)
@@ -170,7 +170,7 @@ class AuthMiddleware:
                 "Administration is off: it needs an API key with the scope admin, and the service was given none; "
                 "start it with one in DUBIO_API_KEYS_FILE."
             )
-        if not self._keys.any:
+        if not self._any_key:
             return
         needed = self._needed(scope)
         if needed is OPEN:
