@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, Final, Generic, Literal, Protocol, TypeVar
@@ -141,6 +141,21 @@ class Prediction:
         """The prediction of some of the inputs."""
         prediction: Prediction = _slice(self, start, stop)
         return prediction
+
+    @staticmethod
+    def join(parts: Sequence[Prediction]) -> Prediction:
+        """The prediction of the inputs of several, which were asked for the same."""
+        prediction: Prediction = _join(parts)
+        return prediction
+
+
+def _join(values: Sequence[Any]) -> Any:
+    first = values[0]
+    if isinstance(first, Prediction | MonteCarlo | Flags):
+        return type(first)(**{name: _join([getattr(each, name) for each in values]) for name in vars(first)})
+    if isinstance(first, np.ndarray):
+        return np.concatenate(values)
+    return [each for value in values for each in value] if isinstance(first, list) else first
 
 
 def _slice(value: Any, start: int, stop: int) -> Any:

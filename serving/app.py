@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -12,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from dubio.serving.batching import Budget, Executor, Policy
+from dubio.serving.errors import ServingError
 from dubio.serving.http import auth, problem_details
 from dubio.serving.http.api_keys import ApiKeys, Scope
 from dubio.serving.http.middleware import AuthMiddleware, FastPath, Observer, RequestLine
@@ -25,6 +28,7 @@ from dubio.serving.repository.repository import ModelRepository, ModelSource
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
 from dubio.serving.telemetry.access_log import AccessLog
+from dubio.serving.telemetry.expected_series import ExpectedSeries, RouteAnswers
 from dubio.serving.telemetry.gauges import WAITING_BYTES, WAITING_ROWS
 from dubio.serving.telemetry.metrics import Metrics
 from dubio.serving.telemetry.telemetry import Telemetry
@@ -37,6 +41,7 @@ from dubio.serving.web import api_docs, index_page
 from dubio.serving.web import metrics as metrics_route
 from dubio.serving.web.openapi import describe_api
 
+_log = logging.getLogger("dubio")
 _DESCRIPTION = """
 Every answer comes twice from one checkpoint: the deterministic prediction, and the mean and standard
 deviation of a committee of dropout samples. Every instance that does not look like the training data is
@@ -52,13 +57,17 @@ class Application:
         asgi: What a server runs; its lifespan loads, checks and warms the models, so it is ready once started.
         api: The framework's part of it, behind the layers.
         repository: The models.
+        service: Their answers.
         metrics: What `/metrics` shows.
+        reload: Reads the keys' file and the models again; what cannot be used stays as it was, and the log says why.
     """
 
     asgi: ASGIApp
     api: FastAPI
     repository: ModelRepository
+    service: PredictionService
     metrics: Metrics
+    reload: Callable[[], Coroutine[Any, Any, None]]
 
     def lifespan(self) -> AbstractAsyncContextManager[Any]:
         """Loads the models when entered, and puts everything away when left.
@@ -104,10 +113,14 @@ def create_app(
         TracingUnavailable: Traces are wanted but their libraries are not installed.
     """
     lifecycle = lifecycle or Lifecycle()
-    keys = ApiKeys.read(
-        path=settings.api_keys_file,
-        environment=None if settings.api_keys is None else settings.api_keys.get_secret_value(),
-    )
+
+    def read_keys() -> ApiKeys:
+        return ApiKeys.read(
+            path=settings.api_keys_file,
+            environment=None if settings.api_keys is None else settings.api_keys.get_secret_value(),
+        )
+
+    keys = read_keys()
     metrics = Metrics(metrics_folder, worker)
     telemetry = Telemetry(
         metrics,
@@ -127,7 +140,17 @@ def create_app(
         control=settings.model_control,
     )
     policy = Policy(settings.max_batch_rows, settings.batch_delay_seconds, settings.overload_samples)
-    service = PredictionService(repository, executor, telemetry, budget, policy, settings.timeout_seconds)
+    stalled_seconds = settings.stalled_seconds or settings.timeout_seconds
+    service = PredictionService(
+        repository,
+        executor,
+        telemetry,
+        budget,
+        policy,
+        timeout=settings.timeout_seconds,
+        stalled_seconds=stalled_seconds,
+        hung_seconds=settings.hung_seconds or 5 * stalled_seconds,
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -164,8 +187,19 @@ def create_app(
         document = describe_api(api, service)
         return auth.describe(document, routers) if keys.any else document
 
-    # Not with several workers, of which a request reaches one, and not beside a directory that decides.
-    on_request = keys.grants(Scope.ADMIN) and settings.workers == 1 and settings.model_control != "poll"
+    async def reload() -> None:
+        _log.info("Reading keys and models again.")
+        try:
+            keys.replace(read_keys())
+        except ServingError as error:
+            _log.error("The keys stay as they were: %s", error)
+        await repository.reload()
+        _log.info("Reloaded; serving %s.", ", ".join(model.name for model in repository) or "no model")
+
+    def loads_on_request() -> bool:
+        # Not with several workers, of which a request reaches one, and not beside a directory that decides.
+        return keys.grants(Scope.ADMIN) and settings.workers == 1 and settings.model_control != "poll"
+
     predict, infer = v1_routes.build(service, settings), infer_routes.build(service, settings)
     tf_serving = tf_serving_routes.build(service, settings)
     routers = [  # the calls that carry the traffic are found first
@@ -173,8 +207,8 @@ def create_app(
         infer,
         tf_serving,
         v1_routes.build_cards(service),
-        v2_routes.build_health(repository, lifecycle),
-        v2_routes.build(service, settings, version=api.version, loads_on_request=on_request),
+        v2_routes.build_health(service, lifecycle),
+        v2_routes.build(service, settings, version=api.version, loads_on_request=loads_on_request),
         repository_routes.build(repository, settings),
         metrics_route.build(metrics),
         index_page.build(),
@@ -183,12 +217,24 @@ def create_app(
     for router in routers:
         api.include_router(router)
     problem_details.install(api)
+    predicting = [*predict.routes, *infer.routes, *tf_serving.routes]
+    answers = [
+        RouteAnswers(
+            route.path,
+            sorted({"200", "500", *map(str, route.responses), *(("401", "403") if keys.any else ())}),
+            predicts=route in predicting and route.methods == {"POST"},
+        )
+        for router in routers
+        for route in router.routes
+        if isinstance(route, APIRoute)
+    ]
+    metrics.expect(ExpectedSeries(repository.all_versions, answers, problem_details.REASONS))
     # What is refused for want of a key is observed, and readable for the pages allowed to ask.
-    asgi: ASGIApp = AuthMiddleware(FastPath(api, [*predict.routes, *infer.routes, *tf_serving.routes]), keys, routers)
+    asgi: ASGIApp = AuthMiddleware(FastPath(api, predicting), keys, routers)
     asgi = Observer(RequestLine(asgi, settings.root_path), telemetry, lifecycle)
     if settings.cors_origins:
         asgi = CORSMiddleware(asgi, allow_origins=settings.cors_origins, **_CORS)
-    return Application(asgi, api, repository, metrics)
+    return Application(asgi, api, repository, service, metrics, reload)
 
 
 def _version() -> str:

@@ -7,24 +7,29 @@ the next one. Nothing polls. Everything here runs on the event loop; only the pr
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from dubio.models import AUTO, Ensemble, Prediction, Predictor, Samples, Work
-from dubio.serving.errors import DeadlineExceeded, Overloaded, Stopping
+from dubio.serving.errors import DeadlineExceeded, OutOfMemory, Overloaded, Stopping
 
 T = TypeVar("T")
+
+_log = logging.getLogger("dubio")
+# The words of torch's allocator for the processor, of C++, and of the libraries of a GPU.
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "std::bad_alloc", "out of memory", "_STATUS_ALLOC_FAILED")
 
 
 class Executor:
@@ -39,10 +44,22 @@ class Executor:
         # Left to itself torch would count the machine's processors, not those that this process may use.
         torch.set_num_threads(torch_threads or len(os.sched_getaffinity(0)))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="dubio-predict")
+        self._begun: dict[Future[Any], float] = {}
 
     def submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """`work()`, off the event loop; the future belongs to the loop that is running."""
-        return asyncio.get_running_loop().run_in_executor(self._pool, work)
+        future = self._pool.submit(work)
+        self._begun[future] = time.monotonic()
+        future.add_done_callback(self._forget)
+        return asyncio.wrap_future(future)
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long what was submitted first, and is not done yet, has taken so far."""
+        return time.monotonic() - min(list(self._begun.values()), default=time.monotonic())
+
+    def _forget(self, future: Future[Any]) -> None:
+        self._begun.pop(future)
 
     def close(self) -> None:
         """Wait for what is running, drop what has not begun."""
@@ -156,7 +173,7 @@ class Lane:
     """Jobs of one kind: deterministic ones never wait behind the members."""
 
     jobs: deque[Job] = field(default_factory=deque)
-    busy: bool = False
+    began: float | None = None  # when its batch did, if there is one
     timer: asyncio.TimerHandle | None = None
 
 
@@ -206,7 +223,7 @@ class Batcher:
         job = Job(inputs, samples, work, asyncio.get_running_loop().create_future())
         lane = self._lanes[work != Work.DETERMINISTIC]
         lane.jobs.append(job)
-        if not lane.busy:
+        if lane.began is None:
             self._arrange(lane)
         if timeout is None:
             return await job.answer
@@ -218,6 +235,12 @@ class Batcher:
                 f"Expected the answer within {timeout:g} s, but it was not ready; send fewer rows, ask fewer members, "
                 "or allow more time."
             ) from error
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the batch that began first has taken so far."""
+        now = time.monotonic()
+        return max(now - (now if lane.began is None else lane.began) for lane in self._lanes.values())
 
     def _arrange(self, lane: Lane) -> None:
         """Dispatch now, or when the first job has waited for the policy's delay or enough others have come."""
@@ -235,8 +258,7 @@ class Batcher:
         batch = self._next_batch(lane)
         if not batch:
             return
-        lane.busy = True
-        began = time.monotonic()
+        lane.began = began = time.monotonic()
         samples = self._samples(batch[0])
         done = self.executor.submit(partial(_predict, self.predictor, batch, samples))
         done.add_done_callback(partial(self._finish, lane, batch, began))
@@ -269,14 +291,15 @@ class Batcher:
 
     def _finish(self, lane: Lane, batch: list[Job], began: float, done: asyncio.Future[Answers]) -> None:
         seconds = time.monotonic() - began
-        lane.busy = False
+        lane.began = None
         rows = sum(len(job.inputs) for job in batch)
         self._seconds_per_row = 0.8 * self._seconds_per_row + 0.2 * seconds / rows
         for job in batch:
             self.budget.give_back(job.inputs)
         answers: Answers = [Stopping("The service is stopping; ask another one.")] * len(batch)
         if not done.cancelled():
-            answers = done.result()
+            error = done.exception()
+            answers = [error] * len(batch) if isinstance(error, Exception) else done.result()
         for job, answer in zip(batch, answers, strict=True):
             if job.answer.done():
                 continue
@@ -284,6 +307,8 @@ class Batcher:
                 job.answer.set_result(answer)
             else:
                 job.answer.set_exception(answer)
+        if lane.jobs:
+            self._arrange(lane)
         self.listener(
             BatchRecord(
                 rows=rows,
@@ -295,8 +320,6 @@ class Batcher:
                 contexts=[job.context for job in batch],
             )
         )
-        if lane.jobs:
-            self._arrange(lane)
 
 
 def _members(answers: Answers) -> int | NDArray[np.int64]:
@@ -309,24 +332,66 @@ def _members(answers: Answers) -> int | NDArray[np.int64]:
 
 
 def _predict(predictor: Predictor | Ensemble, batch: list[Job], samples: Samples) -> Answers:
-    """One prediction for all; where the batch is refused, one for each, so that a bad request harms no other."""
+    """One prediction for all; where it fails, one for each, so that a bad request harms no other.
+
+    What does not fit into memory is halved instead. Where not even a row fits, nothing else is tried.
+    """
+    answer = _attempt(predictor, [job.inputs for job in batch], samples, batch[0].work)
+    if isinstance(answer, Prediction):
+        answers: Answers = []
+        start = 0
+        for job in batch:
+            answers.append(answer.rows(start, start + len(job.inputs)))
+            start += len(job.inputs)
+        return answers
     if len(batch) == 1:
-        return [_predict_one(predictor, batch[0], samples)]
-    inputs = np.concatenate([job.inputs for job in batch])
-    try:
-        prediction = predictor.predict(inputs, samples=samples, work=batch[0].work)
-    except Exception:  # whoever is to blame is told below, the others get their answers
-        return [_predict_one(predictor, job, samples) for job in batch]
-    answers: Answers = []
-    start = 0
-    for job in batch:
-        answers.append(prediction.rows(start, start + len(job.inputs)))
-        start += len(job.inputs)
-    return answers
+        alone = batch[0]
+        return [_halve(predictor, alone.inputs, samples, alone.work) if isinstance(answer, OutOfMemory) else answer]
+    too_large = isinstance(answer, OutOfMemory)
+    del answer  # with the arrays that its frames hold
+    if not too_large:
+        return [answer for job in batch for answer in _predict(predictor, [job], samples)]
+    half = len(batch) // 2
+    first = _predict(predictor, batch[:half], samples)
+    if all(isinstance(answer, OutOfMemory) for answer in first):
+        return first + [OutOfMemory() for _ in batch[half:]]
+    return first + _predict(predictor, batch[half:], samples)
 
 
-def _predict_one(predictor: Predictor | Ensemble, job: Job, samples: Samples) -> Prediction | Exception:
+def _halve(
+    predictor: Predictor | Ensemble, inputs: NDArray[np.float32], samples: Samples, work: Work
+) -> Prediction | Exception:
+    """Predict a request that does not fit into memory in two halves, and these likewise, down to a row."""
+    if len(inputs) < 2:
+        return OutOfMemory()
+    parts: list[Prediction] = []
+    for half in np.array_split(inputs, 2):
+        part = _attempt(predictor, [half], samples, work)
+        if isinstance(part, OutOfMemory):
+            part = _halve(predictor, half, samples, work)
+        if not isinstance(part, Prediction):
+            return part
+        parts.append(part)
+    return Prediction.join(parts)
+
+
+def _attempt(
+    predictor: Predictor | Ensemble, inputs: list[NDArray[np.float32]], samples: Samples, work: Work
+) -> Prediction | Exception:
+    """A prediction, or why there is none."""
     try:
-        return predictor.predict(job.inputs, samples=samples, work=job.work)
-    except Exception as error:  # handed to the one request that caused it
-        return error
+        return predictor.predict(inputs[0] if len(inputs) == 1 else np.concatenate(inputs), samples=samples, work=work)
+    except Exception as error:  # handed to whoever caused it
+        if not _is_out_of_memory(error):
+            return error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    # Only out here are the arrays of what failed gone: an exception that is being handled keeps them.
+    _log.warning("No memory to predict %d rows at once: %s", sum(map(len, inputs)), reason)
+    return OutOfMemory()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory of the processor or of a device was used up; only some of torch's allocators say so by type."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)

@@ -45,7 +45,8 @@ then:
 Every option can be set in the environment: DUBIO_PORT=9000, DUBIO_MODELS=a=x.ckpt,b=y.ckpt; DUBIO_API_KEYS only
 there. The command line wins. docs/operations.md describes how to run the service.
 
-signals: SIGTERM or Ctrl-C lets requests in flight finish; a second one ends the service at once.
+signals: SIGTERM or Ctrl-C lets requests in flight finish; a second one ends the service at once. SIGHUP reads the keys'
+file and the models again.
 
 exit codes: 0 stopped by SIGTERM or Ctrl-C; 1 the system refused (port in use, no temporary folder), or requests in
 flight did not finish in time; 2 a wrong argument, setting or checkpoint; 130 or 143 ended by a second signal.

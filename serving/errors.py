@@ -19,6 +19,10 @@ class TracingUnavailable(ServingError):
     """Traces are wanted but cannot be made."""
 
 
+class UnusableFolder(ServingError):
+    """A folder has no room for what the service must keep in it."""
+
+
 class UnusableDevice(ServingError):
     """A device that torch does not know or cannot reach."""
 
@@ -62,6 +66,16 @@ class Overloaded(ServingError):
     def __init__(self, message: str, *, retry_after: int) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class OutOfMemory(Overloaded):
+    """Not even one instance could be computed in the memory that is left."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "There is not enough memory for a prediction right now; try again in a moment, or ask fewer members.",
+            retry_after=5,
+        )
 
 
 class DeadlineExceeded(ServingError):

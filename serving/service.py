@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dubio.models import Prediction, Samples, Work
 from dubio.serving.batching import Batcher, Budget, Executor, Policy
+from dubio.serving.errors import NotReady
 from dubio.serving.repository.registry import ServedModel
 from dubio.serving.repository.repository import ModelRepository
 from dubio.serving.telemetry.telemetry import Telemetry
@@ -27,6 +28,8 @@ class PredictionService:
         budget: What may wait.
         policy: How to batch.
         timeout: Seconds that a request waits at most.
+        stalled_seconds: How long a batch may take until its model is not ready.
+        hung_seconds: How long until the process is taken for one that will never recover.
     """
 
     repository: ModelRepository
@@ -35,6 +38,8 @@ class PredictionService:
     budget: Budget
     policy: Policy
     timeout: float
+    stalled_seconds: float
+    hung_seconds: float
 
     def __post_init__(self) -> None:
         # A version that was swapped out goes with the last request that uses it, and its batcher with it.
@@ -71,6 +76,28 @@ class PredictionService:
         prediction = await batcher.submit(inputs, samples=samples, work=work, timeout=seconds)
         self.telemetry.count_prediction(model, prediction)
         return prediction
+
+    def require_progress(self, model: ServedModel | None = None) -> None:
+        """Check that what was begun comes to an end.
+
+        Args:
+            model: Whose batches are meant; None for those of all, and of versions that are gone.
+
+        Raises:
+            NotReady: A batch takes too long.
+        """
+        if model is None:
+            seconds, what = self.executor.busy_seconds, "A batch"
+        else:
+            batcher = self._batchers.get(model)
+            seconds, what = 0.0 if batcher is None else batcher.busy_seconds, f"A batch of model {model.name!r}"
+        if seconds > self.stalled_seconds:
+            raise NotReady(f"{what} has been computed for {seconds:.0f} s and is not done; ask another service.")
+
+    @property
+    def hung(self) -> bool:
+        """Whether a batch takes so long that only a new process will help."""
+        return self.executor.busy_seconds > self.hung_seconds
 
     def describe(self, model: ServedModel) -> dict[str, Any]:
         """What is known about a model, as plain data."""

@@ -138,6 +138,14 @@ class Settings(BaseSettings):
     timeout_seconds: float = Field(default=60.0, gt=0)
     """How long a request may wait for its answer, unless it asks for less; then 504."""
 
+    stalled_seconds: float | None = Field(default=None, gt=0)
+    """How long a batch may be computed before its model, and with it the service, is not ready.
+    Unset: `timeout_seconds`, after which nobody waits for it any more."""
+
+    hung_seconds: float | None = Field(default=None, gt=0)
+    """How long a batch may be computed before `/v2/health/live` answers 503, so that the process is started anew.
+    One of several workers is replaced then. Unset: five times `stalled_seconds`."""
+
     grace_seconds: int = Field(default=30, ge=0)
     """After SIGTERM, how long until the service has ended, requests in flight included."""
 
@@ -238,6 +246,13 @@ class Settings(BaseSettings):
         if workers > 1 and info.data.get("model_control") == "explicit":
             raise ValueError("with model_control explicit it must be 1, because a request reaches one worker only")
         return workers
+
+    @field_validator("hung_seconds")
+    @classmethod
+    def _stalled_before_hung(cls, seconds: float | None, info: ValidationInfo) -> float | None:
+        if seconds is not None and (stalled := info.data.get("stalled_seconds")) is not None and seconds < stalled:
+            raise ValueError(f"it comes after stalled_seconds, which is {stalled:g}")
+        return seconds
 
     @field_validator("drain_seconds")
     @classmethod

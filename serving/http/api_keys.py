@@ -59,6 +59,10 @@ class ApiKeys:
             entries += [(f"DUBIO_API_KEYS, entry {i}", text) for i, text in enumerate(environment.split(), 1)]
         return cls(_checked(entries))
 
+    def replace(self, other: ApiKeys) -> None:
+        """Accept the keys of `other` from now on, and no others."""
+        self._secret, self._scopes = other._secret, other._scopes
+
     @property
     def any(self) -> bool:
         """Whether there is a key at all; without one, access is open to all but administrators."""

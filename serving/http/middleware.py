@@ -190,11 +190,10 @@ class AuthMiddleware:
 
     def __init__(self, app: ASGIApp, keys: ApiKeys, routers: Sequence[ScopedRouter]) -> None:
         self._app = app
-        self._keys, self._any_key = keys, keys.any
+        self._keys, self._any_key = keys, keys.any  # which does not change with the keys
         self._routes = [(route, router.required_scope) for router in routers for route in router.routes]
         # What is below them is off for everybody without such a key, a route or not.
         self._admin_prefixes = tuple(router.prefix for router in routers if router.required_scope is KeyScope.ADMIN)
-        self._administration = keys.grants(KeyScope.ADMIN)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -208,7 +207,7 @@ class AuthMiddleware:
         await self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
-        if scope["path"].startswith(self._admin_prefixes) and not self._administration:
+        if scope["path"].startswith(self._admin_prefixes) and not self._keys.grants(KeyScope.ADMIN):
             raise Forbidden(
                 "Administration is off: it needs an API key with the scope admin, and the service was given none; "
                 "start it with one in DUBIO_API_KEYS_FILE."

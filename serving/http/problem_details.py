@@ -54,6 +54,7 @@ TABLE: Mapping[type[Exception], ProblemType] = {
     errors.UnsupportedEncoding: ProblemType(415, "Unsupported encoding"),
     errors.NotReady: ProblemType(503, "Not ready"),
     errors.Overloaded: ProblemType(503, "Overloaded"),
+    errors.OutOfMemory: ProblemType(503, "Out of memory"),
     errors.Stopping: ProblemType(503, "Stopping"),
     errors.DeadlineExceeded: ProblemType(504, "Deadline exceeded"),
     # Not the caller's doing: what these say may name files of this machine, so it is logged and not sent.
@@ -62,6 +63,11 @@ TABLE: Mapping[type[Exception], ProblemType] = {
     UncertaintyError: ProblemType(500, "Internal error"),
     Exception: ProblemType(500, "Internal error"),
 }
+# The framework's own.
+_NO_ROUTE = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
+REASONS = sorted({kind.slug for kind in (*TABLE.values(), *(ProblemType(each, each.phrase) for each in _NO_ROUTE))})
+"""The word for every error, by which it is counted."""
+
 # What routes raise on purpose. The outermost middleware answers the rest, so that it is counted and named too.
 EXPECTED = tuple(kind for kind in TABLE if kind is not Exception)
 

@@ -157,6 +157,18 @@ class Reconciler:
             if source.stamp() is None and not told:
                 yield f"Model {source.name} version {source.version} waits: a checkpoint of it cannot be opened."
 
+    def reload(self) -> None:
+        """Load and unload now what changed on disk; with `control` explicit, of the models that are served."""
+        if self.control != "explicit":
+            self.look()
+            self.look()  # which need not wait for a third: whoever asks for it has put everything in place
+            return
+        for name in list(self.registry.served):
+            try:
+                self.load(name)
+            except (LoadFailed, UnknownModel) as error:
+                _log.warning("%s", error)
+
     def _unchanged(self, key: Key, stamp: Stamp | None) -> bool:
         """Tell whether the last look found the same; remember it for the next one otherwise."""
         if key in self._seen and self._seen[key] == stamp:

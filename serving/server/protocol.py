@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from dubio.serving.telemetry.definitions import ProtocolReason
+
 # More than any client sends; each costs a hundred times what its shortest form takes on the wire.
 _MOST_FIELDS = 1000
 # Requests behind the one that is being answered.
@@ -45,7 +47,7 @@ class _Refusal(NamedTuple):
     """Why a connection is closed, for its client and for the metrics."""
 
     status: HTTPStatus
-    reason: str
+    reason: ProtocolReason
     detail: str
 
 
@@ -54,17 +56,17 @@ _NOTHING, _HEAD, _BODY = range(3)
 
 _NO_HTTP = _Refusal(
     HTTPStatus.BAD_REQUEST,
-    "malformed_http",
+    ProtocolReason.MALFORMED_HTTP,
     "Expected an HTTP/1.1 request, but got something else; use an HTTP client.",
 )
 _TOO_MANY_FIELDS = _Refusal(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    "head_too_large",
+    ProtocolReason.HEAD_TOO_LARGE,
     f"Expected at most {_MOST_FIELDS} header fields, but got more; send fewer.",
 )
 _TOO_MANY_WAITING = _Refusal(
     HTTPStatus.TOO_MANY_REQUESTS,
-    "too_many_pipelined",
+    ProtocolReason.TOO_MANY_PIPELINED,
     f"Expected at most {_MOST_WAITING} requests to wait on a connection for the answer to another, but got more; "
     "open more connections.",
 )
@@ -188,7 +190,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(
                 _Refusal(
                     HTTPStatus.REQUEST_TIMEOUT,
-                    "head_too_slow",
+                    ProtocolReason.HEAD_TOO_SLOW,
                     f"Expected the request's head within {self._limits.head_seconds:g} s, but it is not complete; send "
                     "it at once.",
                 )
@@ -223,7 +225,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _too_large(self) -> _Refusal:
         return _Refusal(
             HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-            "head_too_large",
+            ProtocolReason.HEAD_TOO_LARGE,
             f"Expected a request's head of at most {self._limits.head_bytes} bytes, but got more; send fewer or "
             "shorter header fields.",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import sys
 from collections.abc import Callable, Generator
@@ -23,6 +24,8 @@ from dubio.serving.server.sockets import accept_waiting, as_peers
 from dubio.serving.settings import Settings
 from dubio.serving.telemetry.gauges import IN_FLIGHT
 from dubio.uncertainty.errors import UncertaintyError
+
+_log = logging.getLogger("dubio")
 
 # Of the grace period, for putting things away once the last request is answered or cut off.
 _TIDYING_SECONDS = 1
@@ -138,18 +141,33 @@ def run(
         )
 
         def listening() -> None:
-            lifecycle.serving(close, drain=settings.drain_seconds, grace=settings.grace_seconds)
+            lifecycle.serving(close, reload, drain=settings.drain_seconds, grace=settings.grace_seconds)
             started([model.name for model in application.repository])
 
         def close() -> None:
             server.should_exit = True
+
+        reloads: set[asyncio.Task[None]] = set()
+
+        def reload() -> None:
+            task = asyncio.get_running_loop().create_task(application.reload())
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
 
         counts = None if folder is None else ConnectionCounts(folder, settings.workers, worker)
         server = _Server(config, bound, counts)
         server.listening = listening
         gauges = application.metrics.gauges
         gauges.register(IN_FLIGHT, lambda: len(server.server_state.tasks))
-        server.ticked = gauges.update
+
+        def ticked() -> None:
+            gauges.update()
+            if application.service.hung and not lifecycle.stopping:
+                # A probe would ask any of the workers. This one ends after `grace_seconds`, the others go on.
+                _log.error("A batch has been computed for too long, so this worker ends; another one takes its place.")
+                lifecycle.stop()
+
+        server.ticked = ticked
 
         async def serve() -> None:
             async with application.lifespan():

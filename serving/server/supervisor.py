@@ -21,15 +21,18 @@ from multiprocessing import connection, resource_tracker
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
-from dubio.serving.lifecycle import ENDED_BY, SIGNALS, end
+from dubio.serving.errors import UnusableFolder
+from dubio.serving.lifecycle import ENDED_BY, HANDLED, SIGNALS, Terminal, end
 from dubio.serving.server import threads, worker
 from dubio.serving.server.acceptor import ConnectionCounts
 from dubio.serving.server.runtime_dir import runtime_dir
 from dubio.serving.settings import Settings
 from dubio.serving.telemetry.gauges import Gauges
+from dubio.serving.telemetry.mmap_store import MmapStore
 
 _log = logging.getLogger("dubio")
 
+REFUSED_BY_SYSTEM = 1
 # A worker that dies is replaced at once; one that keeps dying, ever more slowly.
 _FIRST_BACK_OFF = 0.5
 _LONGEST_BACK_OFF = 30.0
@@ -50,6 +53,8 @@ class WorkerProcess:
     failures: int = 0
     began: float = 0.0
     due: float = 0.0
+    connections: ConnectionCounts | None = None
+    gauges: Gauges | None = None
 
 
 class Supervisor:
@@ -71,6 +76,7 @@ class Supervisor:
         self._context = multiprocessing.get_context("spawn")
         self._announced = False
         self._signals: list[int] = []
+        self._hung_up = False
         self._deadline: float | None = None
         self._wake, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
@@ -81,10 +87,12 @@ class Supervisor:
         Returns:
             The exit code, and what to tell the operator if the service could not start.
         """
-        for number in SIGNALS:
+        self._terminal = Terminal()
+        for number in HANDLED:
             signal.signal(number, self._receive)
         with runtime_dir() as self._folder:
             try:
+                self._allocate()
                 while True:
                     if self._deadline is None:
                         self._start_due()
@@ -94,11 +102,23 @@ class Supervisor:
                         self._look_after(child)
                     if (outcome := self._outcome()) is not None:
                         return outcome
+            except UnusableFolder as error:
+                return REFUSED_BY_SYSTEM, str(error)
             finally:
                 self._kill()
 
+    def _allocate(self) -> None:
+        """Make the files in which the workers count, all of them: later on there may be no room any more."""
+        for child in self._workers:
+            MmapStore(self._folder, child.number)
+            child.connections = ConnectionCounts(self._folder, len(self._workers), child.number)
+            child.gauges = Gauges(self._folder, child.number)
+
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self._signals.append(number)
+        if number in SIGNALS:
+            self._signals.append(number)
+        else:
+            self._hung_up = True
         os.write(self._waker, b"!")
 
     def _obey(self) -> None:
@@ -106,17 +126,25 @@ class Supervisor:
             self._kill()
             shutil.rmtree(self._folder)
             end(ENDED_BY + self._signals[-1], "Ended by a second signal; requests in flight are lost.")
-        if self._signals and self._deadline is None:
+        hung_up, self._hung_up = self._hung_up, False
+        if self._deadline is not None:
+            return
+        if self._signals or (hung_up and self._terminal.gone):
             _log.info("Stopping %d workers.", len(self._workers))
             self._stop()
+        elif hung_up:
+            self._send(worker.RELOAD)
 
     def _stop(self) -> None:
         self._deadline = time.monotonic() + self._settings.grace_seconds + _PATIENCE_SECONDS
         self._bound.close()  # or clients would wait at a door behind which no worker is left
+        self._send(worker.STOP)
+
+    def _send(self, message: bytes) -> None:
         for child in self._workers:
             if child.pipe is not None:
                 try:
-                    child.pipe.send_bytes(b"stop")
+                    child.pipe.send_bytes(message)
                 except OSError:  # it has just died
                     continue
 
@@ -135,11 +163,11 @@ class Supervisor:
                 # It gets no signal until it says that it can obey one. The tracker, which would be started now, would
                 # let signals through.
                 resource_tracker.ensure_running()
-                signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+                signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
                 try:
                     child.process.start()
                 finally:
-                    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+                    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
                 theirs.close()
 
     def _wait(self) -> None:
@@ -166,8 +194,9 @@ class Supervisor:
             return
         code = child.process.exitcode
         child.process, child.ready = None, False
-        ConnectionCounts(self._folder, len(self._workers), child.number)  # away until another one takes its place
-        Gauges(self._folder, child.number)  # and with nothing to do
+        if child.connections is not None and child.gauges is not None:
+            child.connections.leave()  # until another one takes its place
+            child.gauges.clear()
         if not self._announced:
             child.error = child.error or f"worker {child.number} died while it started, with exit code {code}."
             return

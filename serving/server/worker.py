@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
 from socket import socket
 
-from dubio.serving.lifecycle import SIGNALS, Lifecycle, end
+from dubio.serving.lifecycle import HANDLED, Lifecycle, end, tell
 from dubio.serving.server.runtime_dir import hold
 from dubio.serving.settings import Settings
 from dubio.serving.telemetry.log import configure_log
 
 CANNOT_START = 2
+STOP, RELOAD = b"stop", b"reload"
 
 
 def main(number: int, settings: Settings, bound: socket, pipe: Connection, folder: Path) -> None:
@@ -32,8 +32,9 @@ def main(number: int, settings: Settings, bound: socket, pipe: Connection, folde
     # Ctrl-C reaches every process of a terminal, and service managers may signal all of a service: neither must look
     # like a second signal, so only the supervisor, which counts them, ends a worker at once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: lifecycle.stop())
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
     hold(folder)
     threading.Thread(target=_listen, args=(pipe, lifecycle), daemon=True).start()
 
@@ -54,7 +55,8 @@ def main(number: int, settings: Settings, bound: socket, pipe: Connection, folde
 def _listen(pipe: Connection, lifecycle: Lifecycle) -> None:
     """Wait for the supervisor to say stop or to vanish, which closes the pipe."""
     try:
-        pipe.recv_bytes()
+        while pipe.recv_bytes() == RELOAD:
+            lifecycle.reload()
     except (EOFError, OSError):
-        os.write(2, b"dubio-serve: the supervisor is gone; stopping.\n")
+        tell("the supervisor is gone; stopping.")
     lifecycle.stop()

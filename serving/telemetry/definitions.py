@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 # In nats. A committee over C classes can disagree by ln C at most: 2.3 for ten classes.
@@ -11,6 +12,8 @@ _CHANCES = (0.001, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.2, 0.3, 0.
 _POWERS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 
 _MODEL = ("model", "version")
+UNMATCHED = "unmatched"
+"""The label `route` of what matched none."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,20 @@ P_VALUE = Family("dubio_p_value", "Conformal p-value, per instance.", _MODEL, _C
 QUEUE_SECONDS = Family("dubio_queue_seconds", "Wait of a request for its batch to begin.", _MODEL, _SECONDS)
 COMPUTE_SECONDS = Family("dubio_compute_seconds", "Time a batch was computed.", _MODEL, _SECONDS)
 BATCH_ROWS = Family("dubio_batch_rows", "Instances in a batch.", _MODEL, _POWERS)
+LOST_LINES = Family("dubio_access_log_lines_lost", "Lines of the access log that were lost.", ())
 MEMBERS = Family(
     "dubio_members", "Committee members that answered an instance; 0 if none was asked.", _MODEL, (0.0, *_POWERS)
 )
+
+
+class ProtocolReason(StrEnum):
+    """Why something was refused before it was a request."""
+
+    MALFORMED_HTTP = "malformed_http"
+    HEAD_TOO_LARGE = "head_too_large"
+    HEAD_TOO_SLOW = "head_too_slow"
+    TOO_MANY_PIPELINED = "too_many_pipelined"
+
 
 FAMILIES = (
     REQUESTS,
@@ -53,4 +67,5 @@ FAMILIES = (
     COMPUTE_SECONDS,
     BATCH_ROWS,
     MEMBERS,
+    LOST_LINES,
 )

@@ -48,8 +48,12 @@ class Gauges:
         memory = mmap.mmap(-1, size) if folder is None else map_file(folder / "gauges", size)
         self._board = np.frombuffer(memory).reshape(_MOST_WORKERS, len(GAUGES))
         self._own = self._board[worker]
-        self._own[:] = 0  # nothing is under way in a worker that is new, or gone
         self._measures: dict[Gauge, Callable[[], float]] = {}
+        self.clear()
+
+    def clear(self) -> None:
+        """Nothing is under way in a worker that is new, or gone."""
+        self._own[:] = 0
 
     def register(self, gauge: Gauge, measure: Callable[[], float]) -> None:
         """From now on `measure` says how much there is in this process."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -27,6 +26,7 @@ from dubio.serving.telemetry.mmap_store import Labels, MmapStore
 
 # Above this many values numpy is faster than a loop.
 _FEW = 8
+_NOTHING = np.zeros(1)
 
 
 class Metrics(Collector):
@@ -48,15 +48,19 @@ class Metrics(Collector):
         self._lock = Lock()
         self._store = MmapStore(folder, worker)
         self._folder = folder
+        self._expected: Iterable[tuple[Family, Labels]] = ()
+        self._store.sign()
         if folder is None:
             ProcessCollector(registry=self.registry)
-        else:
-            (folder / f"{worker}.pid").write_text(str(os.getpid()), encoding="ascii")
+
+    def expect(self, series: Iterable[tuple[Family, Labels]]) -> None:
+        """From now on show these counters, those that count nothing yet at 0; gone through for every scrape."""
+        self._expected = series
 
     def count_request(self, request: RequestRecord) -> None:
         """Count one answered request."""
         # Paths come from the caller and are unbounded; the route that matched is not.
-        route, model, version = request.route or "unmatched", request.model or "", request.version or ""
+        route, model, version = request.route or definitions.UNMATCHED, request.model or "", request.version or ""
         with self._lock:
             self._add(definitions.REQUESTS, (route, model, version, str(request.status)), 1)
             self._observe(definitions.REQUEST_SECONDS, (route, model, version), request.seconds)
@@ -67,6 +71,11 @@ class Metrics(Collector):
         """Count what was refused before it was a request."""
         with self._lock:
             self._add(definitions.REFUSED, ("", "", reason), 1)
+
+    def count_lost_line(self) -> None:
+        """Count a line that the access log could not take."""
+        with self._lock:
+            self._add(definitions.LOST_LINES, (), 1)
 
     def count_batch(self, model: str, version: str, batch: BatchRecord) -> None:
         """Count one batch: its rows, the members that answered each (0 when none was asked), the waits before it."""
@@ -104,12 +113,14 @@ class Metrics(Collector):
         """What `render` writes."""
         with self._lock:
             blocks = self._store.total()
+        for family, labels in self._expected:
+            blocks.setdefault((family.name, labels), _NOTHING)
         for family in definitions.FAMILIES:
             series = ((labels, values) for (metric, labels), values in blocks.items() if metric == family.name)
             yield _histogram(family, series) if family.bounds else _counter(family, series)
         yield from self.gauges.collect()
         if self._folder is not None:
-            yield from _processes(self._folder)
+            yield from _processes(self._store.processes())
 
     def _block(self, family: Family, labels: Labels) -> NDArray[np.float64]:
         block = self._store.own.get((family.name, labels))
@@ -152,13 +163,12 @@ def _histogram(family: Family, series: Iterable[tuple[Labels, NDArray[np.float64
     return metric
 
 
-def _processes(folder: Path) -> Iterable[Metric]:
+def _processes(processes: Mapping[str, int]) -> Iterable[Metric]:
     """Memory, processor time and files of every worker, in Prometheus's names for them."""
     metrics: dict[str, Metric] = {}
-    for path in sorted(folder.glob("*.pid")):
-        pid = int(path.read_text(encoding="ascii") or 0)
+    for worker, pid in processes.items():
         for metric in ProcessCollector(pid=partial(int, pid), registry=None).collect():
             shared = metrics.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
             for sample in metric.samples:
-                shared.add_sample(sample.name, {**sample.labels, "worker": path.stem}, sample.value)
+                shared.add_sample(sample.name, {**sample.labels, "worker": worker}, sample.value)
     return metrics.values()

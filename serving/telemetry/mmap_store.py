@@ -1,13 +1,15 @@
 """Numbers that only ever grow, kept so that several processes can be added up at any moment.
 
-Each process owns one file: an array of float64 that it alone writes, mapped into memory, and beside it an index that
-says what stands where. Whoever is asked for the metrics reads all of them. A file outlives its process, and the process
-that takes its place goes on counting in it, so that no counter ever falls.
+Each process owns one file, mapped into memory: how much of it is used, an index that says which series stands where,
+and the numbers. It alone writes it, and whoever is asked for the metrics reads all of them. All of it is allocated at
+the start, so that counting needs nothing later: a disk that is full meanwhile ends no process and fails no request. A
+file outlives its process, and the process that takes its place goes on counting in it, so that no counter ever falls.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import mmap
 import os
 from collections import Counter
@@ -17,11 +19,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-# 2 MiB of float64, of which the system only provides what is touched. Metrics bound their own series well below it.
-_NUMBERS = 1 << 18
-_SIZE = 8 * _NUMBERS
-# Far more than a service has models; a service that is reloaded for months meets new versions all the time, though.
-_MOST_SERIES = 500
+from dubio.serving.errors import UnusableFolder
+
+_log = logging.getLogger("dubio")
+
+# The process, and the bytes of the index that are used.
+_HEADER = 2
+# Of the series that metrics may have, with labels of a usual length.
+_INDEX_BYTES = 1 << 20
+NUMBERS = 1 << 16
+"""As many float64 as all metrics may have together."""
+_FIRST_NUMBER = 8 * _HEADER + _INDEX_BYTES
+_SIZE = _FIRST_NUMBER + 8 * NUMBERS
+MOST_SERIES = 500
+"""Far more than a service has models; a service that is reloaded for months meets new versions all the time, though."""
+
+_SUFFIX = ".metrics"
 
 Labels = tuple[str, ...]
 # A line of the index: metric, labels, size.
@@ -40,24 +53,27 @@ class MmapStore:
 
     Attributes:
         own: The blocks of this process, by metric and labels.
+
+    Raises:
+        UnusableFolder: The folder has no room.
     """
 
-    def __init__(self, folder: Path | None = None, worker: int = 0, most_series: int = _MOST_SERIES) -> None:
+    def __init__(self, folder: Path | None = None, worker: int = 0, most_series: int = MOST_SERIES) -> None:
         self._folder = folder
+        self._file = f"{worker}{_SUFFIX}"
         self._most_series = most_series
-        self._index: Path | None = None
-        self._used = 0
-        self.own: Blocks = {}
-        if folder is None:
-            self._memory = mmap.mmap(-1, _SIZE)
-        else:
-            numbers = folder / f"{worker}.numbers"
-            self._memory = map_file(numbers, _SIZE)
-            self._index = numbers.with_suffix(".index")
-            self._used = _mend(self._index)
-            self.own = _blocks(_entries(self._index), np.frombuffer(self._memory))
-        self._array = np.frombuffer(self._memory)
+        memory = mmap.mmap(-1, _SIZE) if folder is None else map_file(folder / self._file, _SIZE)
+        self._header = np.frombuffer(memory, np.int64, _HEADER)
+        self._index = memoryview(memory)[8 * _HEADER : _FIRST_NUMBER]
+        self._array = np.frombuffer(memory, offset=_FIRST_NUMBER)
+        entries = _entries(bytes(self._index[: self._header[1]]))
+        self.own: Blocks = _blocks(entries, self._array)
+        self._used = sum(size for _, _, size in entries)
         self._series = Counter(metric for metric, _ in self.own)
+
+    def sign(self) -> None:
+        """Say that this process is the one that counts here."""
+        self._header[0] = os.getpid()
 
     def block(self, metric: str, labels: Labels, size: int) -> NDArray[np.float64]:
         """The block of a series, of `size` numbers; all zero when it is new."""
@@ -66,35 +82,65 @@ class MmapStore:
             labels = ("other",) * len(labels)
             block = self.own.get((metric, labels))
         if block is None:
-            block = self.own[metric, labels] = self._array[self._used : self._used + size]
-            self._used += size
+            block = self.own[metric, labels] = self._register(metric, labels, size)
             self._series[metric] += 1
-            if self._index is not None:
-                with self._index.open("a", encoding="utf-8") as index:
-                    index.write(json.dumps([metric, labels, size]) + "\n")
         return block
+
+    def _register(self, metric: str, labels: Labels, size: int) -> NDArray[np.float64]:
+        entry = json.dumps([metric, labels, size]).encode() + b"\n"
+        begin, first = int(self._header[1]), self._used
+        if begin + len(entry) > _INDEX_BYTES or first + size > NUMBERS:
+            _log.warning("The labels of all metrics are too long: %s%s is shown by this worker only.", metric, labels)
+            return np.zeros(size)
+        self._index[begin : begin + len(entry)] = entry
+        self._header[1] += len(entry)  # last, so that nobody reads, and no process inherits, half an entry
+        self._used += size
+        return self._array[first : first + size]
 
     def total(self) -> Blocks:
         """Every series, added up over all processes."""
-        if self._folder is None:
-            return {series: values.copy() for series, values in self.own.items()}
-        sums: Blocks = {}
-        for index in sorted(self._folder.glob("*.index")):
-            entries = _entries(index)
-            array = np.fromfile(index.with_suffix(".numbers"), count=sum(size for _, _, size in entries))
-            for series, values in _blocks(entries, array).items():
-                sums[series] = sums[series] + values if series in sums else values
+        sums: Blocks = {series: values.copy() for series, values in self.own.items()}
+        for path in self._files():
+            if path.name != self._file:
+                for series, values in _read(path).items():
+                    sums[series] = sums[series] + values if series in sums else values
         return sums
+
+    def processes(self) -> dict[str, int]:
+        """The number of each process that counts here, by that of its worker."""
+        return {path.stem: int(np.fromfile(path, np.int64, 1)[0]) for path in self._files()}
+
+    def _files(self) -> list[Path]:
+        return [] if self._folder is None else sorted(self._folder.glob(f"*{_SUFFIX}"))
 
 
 def map_file(path: Path, size: int) -> mmap.mmap:
-    """The first `size` bytes of a file, shared with every process that maps it; zeros where there were none."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    """The first `size` bytes of a file, shared with every process that maps it; zeros where there were none.
+
+    Raises:
+        UnusableFolder: The folder has no room for them.
+    """
     try:
-        os.ftruncate(descriptor, size)
-        return mmap.mmap(descriptor, size)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            # Without room for it on the disk, a page that is written for the first time would end the process.
+            os.posix_fallocate(descriptor, 0, size)
+            return mmap.mmap(descriptor, size)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise UnusableFolder(
+            f"Expected room for {size} bytes in {path.parent}, where the workers count together, but: "
+            f"{error.strerror}; make room, or set TMPDIR to a folder that has it."
+        ) from error
+
+
+def _read(path: Path) -> Blocks:
+    with path.open("rb") as file:
+        _, used = np.fromfile(file, np.int64, _HEADER).tolist()
+        entries = _entries(file.read(used))
+        file.seek(_FIRST_NUMBER)
+        return _blocks(entries, np.fromfile(file, count=sum(size for _, _, size in entries)))
 
 
 def _blocks(entries: list[Entry], array: NDArray[np.float64]) -> Blocks:
@@ -105,18 +151,5 @@ def _blocks(entries: list[Entry], array: NDArray[np.float64]) -> Blocks:
     }
 
 
-def _entries(index: Path) -> list[Entry]:
-    lines = index.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]  # the last one may be on its way
-
-
-def _mend(index: Path) -> int:
-    """Make `index` end with a whole line, which a process that was killed may not have written.
-
-    Returns:
-        How many numbers it knows.
-    """
-    index.touch(mode=0o600)
-    content = index.read_bytes()
-    os.truncate(index, content.rfind(b"\n") + 1)
-    return sum(size for _, _, size in _entries(index))
+def _entries(index: bytes) -> list[Entry]:
+    return [json.loads(line) for line in index.splitlines()]

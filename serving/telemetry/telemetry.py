@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
 from dubio.models import Prediction
@@ -21,6 +22,9 @@ from dubio.serving.telemetry.tracing import Tracing
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
+T = TypeVar("T")
+
+_log = logging.getLogger("dubio")
 _NO_SPAN: AbstractContextManager[None] = nullcontext()
 
 
@@ -40,6 +44,7 @@ class Telemetry:
 
     def __post_init__(self) -> None:
         self._lock = Lock()
+        self._broken: set[str] = set()
         # The statistics of a version go when the version does.
         self._statistics: WeakKeyDictionary[ServedModel, Statistics] = WeakKeyDictionary()
 
@@ -56,29 +61,41 @@ class Telemetry:
 
     def span(self, method: str, headers: Iterable[tuple[bytes, bytes]]) -> AbstractContextManager[Span | None]:
         """To be entered around a request; gives its span, or None without traces."""
-        return _NO_SPAN if self.tracing is None else self.tracing.request(method, headers)
+        if self.tracing is None:
+            return _NO_SPAN
+        return self._tell("traces", self.tracing.request, method, headers) or _NO_SPAN
 
     def count_request(self, request: RequestRecord, span: Span | None = None) -> None:
         """A request was answered."""
-        self.metrics.count_request(request)
-        if self.access_log is not None:
-            self.access_log.write(request)
+        self._tell("metrics", self.metrics.count_request, request)
+        if self.access_log is not None and not self._tell("access log", self.access_log.write, request):
+            self._tell("metrics", self.metrics.count_lost_line)
         if self.tracing is not None and span is not None:
-            self.tracing.describe(span, request)
+            self._tell("traces", self.tracing.end, span, request)
 
     def count_prediction(self, model: ServedModel, prediction: Prediction) -> None:
         """The rows of one request were predicted."""
-        self.metrics.count_prediction(model.name, model.version, prediction)
+        self._tell("metrics", self.metrics.count_prediction, model.name, model.version, prediction)
 
     def batch_listener(self, model: ServedModel) -> Callable[[BatchRecord], None]:
         """What is to be told of every batch of this model; it does not keep the model alive."""
         return partial(self._count_batch, self.statistics(model))
 
     def _count_batch(self, statistics: Statistics, batch: BatchRecord) -> None:
-        statistics.count_batch(batch)
-        self.metrics.count_batch(statistics.name, statistics.version, batch)
+        self._tell("statistics", statistics.count_batch, batch)
+        self._tell("metrics", self.metrics.count_batch, statistics.name, statistics.version, batch)
         if self.tracing is not None:
-            self.tracing.show_batch(batch)
+            self._tell("traces", self.tracing.show_batch, batch)
+
+    def _tell(self, book: str, note: Callable[..., T], *event: object) -> T | None:
+        """Note an event in a book. Whatever goes wrong with that fails no request, and is said once."""
+        try:
+            return note(*event)
+        except Exception:
+            if book not in self._broken:
+                self._broken.add(book)
+                _log.exception("Cannot write to the %s; requests are answered all the same.", book)
+            return None
 
     def close(self) -> None:
         """Send and write what waits, for a moment."""

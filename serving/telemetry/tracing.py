@@ -54,8 +54,11 @@ class Tracing:
         return cls(provider)
 
     def request(self, method: str, headers: Iterable[tuple[bytes, bytes]]) -> AbstractContextManager[Span]:
-        """The span of one request, within the caller's trace if `headers` name one; current while it is entered."""
-        from opentelemetry.trace import SpanKind
+        """The span of one request, within the caller's trace if `headers` name one; current while it is entered.
+
+        It goes on until `end`.
+        """
+        from opentelemetry.trace import SpanKind, use_span
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         carrier = {
@@ -63,11 +66,10 @@ class Tracing:
             for name, value in headers
             if name in (b"traceparent", b"tracestate")
         }
-        return self._tracer.start_as_current_span(
-            method, context=TraceContextTextMapPropagator().extract(carrier), kind=SpanKind.SERVER
-        )
+        context = TraceContextTextMapPropagator().extract(carrier)
+        return use_span(self._tracer.start_span(method, context=context, kind=SpanKind.SERVER))
 
-    def describe(self, span: Span, request: RequestRecord) -> None:
+    def end(self, span: Span, request: RequestRecord) -> None:
         """Say on its span what a request was: OpenTelemetry's own names for what HTTP has, and ours for the rest."""
         from opentelemetry.trace import StatusCode
 
@@ -85,6 +87,7 @@ class Tracing:
         span.update_name(f"{request.method} {request.route}" if request.route else request.method)
         if request.status >= _SERVER_ERROR:
             span.set_status(StatusCode.ERROR)
+        span.end()
 
     def show_batch(self, batch: BatchRecord) -> None:
         """Within each request of a batch that has just ended: how long it waited, and how long it was computed."""

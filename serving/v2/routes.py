@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -36,17 +37,20 @@ def find_model(request: Request, repository: ModelRepository, name: str, version
     return model
 
 
-def build_health(repository: ModelRepository, lifecycle: Lifecycle) -> ScopedRouter:
+def build_health(service: PredictionService, lifecycle: Lifecycle) -> ScopedRouter:
     """The `/v2/health` routes, which probes ask without a key.
 
     Args:
-        repository: Whether models are loaded.
+        service: Whether models are loaded, and answer.
         lifecycle: Whether the process is stopping.
     """
+    repository = service.repository
     router = ScopedRouter(OPEN, prefix="/v2/health", tags=["v2"])
 
-    @router.get("/live", summary="Is the process alive?")
+    @router.get("/live", summary="Is the process alive?", responses=schema.describe_errors(503))
     async def live() -> dict[str, bool]:
+        if service.hung:
+            raise NotReady(f"A batch has been computed for more than {service.hung_seconds:g} s; restart the process.")
         return {"live": True}
 
     @router.get("/ready", summary="May requests be sent here?", responses=schema.describe_errors(503))
@@ -55,19 +59,22 @@ def build_health(repository: ModelRepository, lifecycle: Lifecycle) -> ScopedRou
             raise NotReady("The service is stopping; ask another one.")
         if not repository.ready:
             raise NotReady(repository.unready_reason)
+        service.require_progress()
         return {"ready": True}
 
     return router
 
 
-def build(service: PredictionService, settings: Settings, *, version: str, loads_on_request: bool) -> ScopedRouter:
+def build(
+    service: PredictionService, settings: Settings, *, version: str, loads_on_request: Callable[[], bool]
+) -> ScopedRouter:
     """The other `/v2` routes but for those of predictions and of administrators.
 
     Args:
         service: Answers.
         settings: Of the operator.
         version: Of the service.
-        loads_on_request: Whether models are loaded when an administrator asks.
+        loads_on_request: Tells whether models are loaded when an administrator asks.
     """
     router = ScopedRouter(Scope.INFER, prefix="/v2", tags=["v2"])
     repository, telemetry = service.repository, service.telemetry
@@ -76,7 +83,7 @@ def build(service: PredictionService, settings: Settings, *, version: str, loads
     @router.get("/", include_in_schema=False)
     @router.get("", summary="What answers, and what it can do", **_docs(schema.ServerMetadata))
     async def show_server() -> Response:
-        return _json(describe_server(version, loads_on_request=loads_on_request))
+        return _json(describe_server(version, loads_on_request=loads_on_request()))
 
     # Before the models' own routes, so that it is not taken for a model.
     @router.get("/models/stats", summary="What all models did", **_docs(schema.StatisticsReport))
@@ -103,8 +110,12 @@ def build(service: PredictionService, settings: Settings, *, version: str, loads
     def describe(model: ServedModel, version: str | None) -> dict[str, Any]:
         return describe_model(model, repository.versions(model.name))
 
+    def is_ready(model: ServedModel, version: str | None) -> dict[str, Any]:
+        service.require_progress(model)
+        return {"name": model.name, "ready": True}
+
     add("", "A model's tensors", schema.ModelMetadata, describe)
-    add("/ready", "May this model be asked?", schema.ModelReady, lambda model, _: {"name": model.name, "ready": True})
+    add("/ready", "May this model be asked?", schema.ModelReady, is_ready)
     add("/config", "A model's configuration", schema.ModelConfig, lambda model, _: configure(model, settings.max_rows))
     add("/stats", "What a model did", schema.StatisticsReport, count)
     return router

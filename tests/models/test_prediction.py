@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dubio.models import Ensemble, Predictor, Work
+from dubio.models import Ensemble, Prediction, Predictor, Work
 from dubio.models.errors import InvalidInput
 from dubio.models.prediction import NOT_CALIBRATED, NOT_CALIBRATED_FOR_SAMPLES, OUT_OF_RANGE
 
@@ -55,6 +55,14 @@ def test_the_members_that_answered_are_known_for_every_row_and_every_part(traine
     assert np.array_equal(prediction.mc_samples, np.broadcast_to(prediction.samples, len(rows)))
     parts = [prediction.rows(start, start + 2) for start in range(0, len(rows), 2)]
     assert np.array_equal(np.concatenate([part.mc_samples for part in parts]), prediction.mc_samples)
+
+
+@pytest.mark.parametrize("work", Work)
+@pytest.mark.parametrize("samples", [None, 5, "auto"])
+def test_joined_parts_are_the_prediction_again(trained: Predictor, rows: Any, samples: Any, work: Work):
+    prediction = trained.predict(rows, samples=samples, work=work)
+    joined = Prediction.join([prediction.rows(0, 1), prediction.rows(1, 4), prediction.rows(4, len(rows))])
+    np.testing.assert_equal(dataclasses.asdict(joined), dataclasses.asdict(prediction))
 
 
 @pytest.fixture(params=["predictor", "ensemble"])

@@ -110,7 +110,7 @@ def test_a_signal_while_models_load_is_a_clean_end(
 def test_stopping_happens_once_however_often_it_is_asked_for() -> None:
     async def run() -> tuple[int, bool]:
         lifecycle, closed = Lifecycle(), []
-        lifecycle.serving(lambda: closed.append(True), drain=0, grace=60)
+        lifecycle.serving(lambda: closed.append(True), lambda: None, drain=0, grace=60)
         threads = [threading.Thread(target=lifecycle.stop) for _ in range(5)]
         for thread in threads:
             thread.start()

@@ -17,7 +17,7 @@ from dubio.serving.telemetry.telemetry import Telemetry
 def test_from_checkpoint_to_a_counted_prediction(checkpoint: Path, predictor: Predictor, bars: np.ndarray) -> None:
     telemetry, executor = Telemetry(), Executor(threads=1, torch_threads=1)
     repository = ModelRepository([ModelSource("bars", checkpoint)], device="cpu", trusted=())
-    service = PredictionService(repository, executor, telemetry, Budget(1000, 10**9), Policy(64), 60.0)
+    service = PredictionService(repository, executor, telemetry, Budget(1000, 10**9), Policy(64), 60.0, 60.0, 300.0)
 
     async def run() -> None:
         await executor.submit(repository.load)

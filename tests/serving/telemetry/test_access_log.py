@@ -3,7 +3,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import resource
+import signal
 import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
 
 from dubio.serving.telemetry.access_log import AccessLog, RequestRecord
 
@@ -105,11 +115,96 @@ def test_lines_that_were_lost_are_counted_in_the_next() -> None:
     assert len(lines) + sum(line.get("lines_lost", 0) for line in lines) == written
 
 
-def test_a_closed_pipe_ends_the_log_and_nothing_else() -> None:
+def test_a_full_disk_ends_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    """What is written to /dev/full meets what a full disk says; then a pipe takes its place."""
+    caplog.set_level("INFO")
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    log = AccessLog(descriptor, most_waiting=3, retry_seconds=0.01)
+    log.write(RECORD._replace(request_id="first"))
+    while "No space left on device" not in caplog.text:
+        time.sleep(0.01)
+    written = [log.write(RECORD._replace(request_id=f"r-{number}")) for number in range(10)]
+    time.sleep(0.1)  # in which it is tried again
+    assert sum(written) == 3
+    reader, writer = os.pipe()
+    os.dup2(writer, descriptor)
+    os.close(writer)
+    with os.fdopen(reader) as file:
+        waiting = (line for line in file if line != "\n")
+        assert [json.loads(next(waiting))["request_id"] for _ in range(4)] == ["first", "r-0", "r-1", "r-2"]
+        log.write(RECORD._replace(request_id="last"))
+        log.write(RECORD)
+        log.close()
+        os.close(descriptor)
+        lines = [json.loads(line) for line in waiting]
+    assert [(line["request_id"], line.get("lines_lost")) for line in lines] == [("last", 7), ("r-1", None)]
+    assert caplog.text.count("Cannot write the access log") == 1
+    assert caplog.text.count("can be written again") == 1
+
+
+def test_a_log_that_cannot_be_written_ends_with_the_service(caplog: pytest.LogCaptureFixture) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    log = AccessLog(writer)
+    log = AccessLog(writer, retry_seconds=1000)
     log.write(RECORD)
+    while "Broken pipe" not in caplog.text:
+        time.sleep(0.01)
     log.write(RECORD)
     log.close()
     os.close(writer)
+    assert not is_writing()
+    assert "at least 2" in caplog.text
+
+
+def test_a_pipe_that_somebody_made_non_blocking_is_waited_for() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    log = AccessLog(writer)
+    for number in range(1000):  # more than the pipe holds
+        log.write(RECORD._replace(request_id=f"r-{number}"))
+    time.sleep(0.1)
+    with os.fdopen(reader) as file:
+        for number in range(1000):
+            assert json.loads(next(file))["request_id"] == f"r-{number}"
+    log.close()
+    os.close(writer)
+
+
+def test_lines_that_a_full_disk_cut_short_are_written_again(command: Any, numbers_checkpoint: Path) -> None:
+    """A limit on the size of files is what a process has of its own of a disk's size."""
+    with command.started(str(numbers_checkpoint), "--access-log") as service:
+        url, process = service.url, psutil.Process(service.process.pid)
+
+        def ask(name: str) -> None:
+            assert httpx.get(f"{url}/v1/models", headers={"X-Request-Id": name}).status_code == 200
+
+        def wait_for(names: list[str]) -> None:
+            while not all(f'"{name}"' in service.output for name in names):
+                time.sleep(0.02)
+
+        before = [f"before-{number}" for number in range(20)]  # so that its own log has room
+        for name in before:
+            ask(name)
+        wait_for(before)
+        # The process writes to its standard output at this position only, so that half a line is left there.
+        process.rlimit(resource.RLIMIT_FSIZE, (len(service.output) + 100, resource.RLIM_INFINITY))
+        during = [f"during-{number}" for number in range(5)]
+        for name in during:
+            ask(name)
+        service.wait_for("Cannot write the access log, so its lines wait: File too large.")
+        assert httpx.get(f"{url}/v2/health/ready").status_code == 200
+        assert "dubio_access_log_lines_lost_total 0.0" in httpx.get(f"{url}/metrics").text
+        process.rlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        ask("after")
+        wait_for(["after"])
+        assert service.finish(signal.SIGTERM) == 0
+        assert "can be written again" in service.log
+        lines = service.output.splitlines()
+    names, broken = [], 0
+    for line in lines:
+        try:
+            names.append(json.loads(line)["request_id"])
+        except ValueError:
+            broken += 1
+    assert [name for name in names if not re.fullmatch("[0-9a-f]{32}", name)] == [*before, *during, "after"]
+    assert broken == 1

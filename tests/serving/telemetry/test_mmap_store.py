@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from dubio.serving.telemetry.mmap_store import MmapStore
+from dubio.serving.errors import UnusableFolder
+from dubio.serving.telemetry.definitions import FAMILIES
+from dubio.serving.telemetry.mmap_store import MOST_SERIES, NUMBERS, MmapStore, map_file
 
 ROOT = Path(__file__).parents[3]
 
@@ -56,15 +59,51 @@ def test_a_worker_that_takes_a_dead_ones_place_counts_on(tmp_path: Path) -> None
     assert totals(second) == {("a", ("x",)): [3.0], ("h", ()): [0.0, 1.0], ("new", ()): [7.0]}
 
 
-def test_a_line_that_a_killed_worker_left_half_written_is_dropped(tmp_path: Path) -> None:
+def test_an_entry_that_a_killed_worker_left_half_written_is_dropped(tmp_path: Path) -> None:
     first = MmapStore(tmp_path, 0)
     first.block("a", ("x",), 1)[0] += 2
-    with (tmp_path / "0.index").open("a") as index:
-        index.write('["b", ["half')
+    path = tmp_path / "0.metrics"
+    content = path.read_bytes()
+    [entry] = [line for line in content.split(b"\n") if b'"a"' in line]
+    end = content.index(entry) + len(entry) + 1
+    path.write_bytes(content[:end] + b'["b", ["half' + content[end + 12 :])
     assert totals(MmapStore(tmp_path, 1)) == {("a", ("x",)): [2.0]}
     second = MmapStore(tmp_path, 0)
     second.block("b", ("y",), 1)[0] += 1
-    assert totals(second) == {("a", ("x",)): [2.0], ("b", ("y",)): [1.0]}
+    assert totals(second) == totals(MmapStore(tmp_path, 1)) == {("a", ("x",)): [2.0], ("b", ("y",)): [1.0]}
+
+
+def test_files_are_allocated_as_a_whole_and_grow_no_more(tmp_path: Path) -> None:
+    def blocks() -> dict[str, int]:
+        return {path.name: path.stat().st_blocks for path in tmp_path.iterdir()}
+
+    map_file(tmp_path / "mapped", 100_000)
+    store = MmapStore(tmp_path, 0)
+    before = blocks()
+    assert all(512 * count >= (tmp_path / name).stat().st_size > 0 for name, count in before.items())
+    for number in range(600):
+        store.block("a", (str(number),), 17)[:] += 1
+    assert blocks() == before
+
+
+def test_a_folder_without_room_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnusableFolder, match=f"room for .* bytes in {tmp_path}/gone.*No such file.*TMPDIR"):
+        map_file(tmp_path / "gone" / "numbers", 10)
+
+
+def test_there_is_room_for_as_many_series_as_every_metric_may_have() -> None:
+    sizes = [len(family.bounds) + 2 if family.bounds else 1 for family in FAMILIES]
+    assert sum(sizes) * (MOST_SERIES + 1) <= NUMBERS
+
+
+def test_labels_beyond_all_measure_fail_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    store = MmapStore(most_series=2000)
+    for number in range(1100):
+        store.block("a", (f"{number}" + "x" * 1000,), 1)[0] += 1
+    assert len(store.total()) == 1100
+    assert "too long" in caplog.text
+    store.block("b", ("y",), 1)[0] += 1
+    assert totals(store)["b", ("y",)] == [1.0]
 
 
 COUNT = """

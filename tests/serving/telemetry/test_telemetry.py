@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
 import weakref
 from collections.abc import Callable
+from contextvars import copy_context
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from dubio.models import Predictor
+from dubio.models import Prediction, Predictor
 from dubio.serving.batching import BatchRecord
 from dubio.serving.repository.registry import ServedModel
 from dubio.serving.telemetry.access_log import AccessLog, RequestRecord
@@ -65,6 +69,57 @@ def test_batches_and_predictions_are_counted_for_their_version(predictor: Predic
     assert sample("dubio_batch_rows_sum", {"model": "m", "version": "1"}) == 5
     assert sample("dubio_rows_total", {"model": "m", "version": "1"}) == len(bars)
     assert sample("dubio_rows_total", {"model": "m", "version": "2"}) is None
+
+
+class BrokenProcessor(SpanProcessor):
+    """One of an operator's own, with a bug."""
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        if span.name == "DELETE":
+            raise RuntimeError("no start")
+
+    def on_end(self, span: Any) -> None:
+        raise RuntimeError("no end")
+
+
+class BrokenMetrics(Metrics):
+    """Cannot count."""
+
+    def count_request(self, request: RequestRecord) -> None:
+        raise OSError(errno.ENOSPC, "no count")
+
+    def count_batch(self, model: str, version: str, batch: BatchRecord) -> None:
+        raise OSError(errno.ENOSPC, "no count")
+
+    def count_prediction(self, model: str, version: str, prediction: Prediction) -> None:
+        raise OSError(errno.ENOSPC, "no count")
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_a_book_that_is_broken_fails_no_request_and_no_other_book_and_is_named_once(
+    method: str, predictor: Predictor, bars: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(BrokenProcessor())
+    reader, writer = os.pipe()
+    telemetry = Telemetry(BrokenMetrics(), Tracing(provider), AccessLog(writer))
+    model = ServedModel("m", "3", predictor)
+    for _ in range(3):
+        with telemetry.span(method, []) as span:
+            telemetry.batch_listener(model)(replace(BATCH, contexts=[copy_context()]))
+            telemetry.count_prediction(model, predictor.predict(bars))
+            telemetry.count_request(REQUEST._replace(path="/\udc00"), span)  # which is not even text
+            telemetry.count_request(REQUEST, span)
+    telemetry.close()
+    os.close(writer)
+    with os.fdopen(reader) as file:
+        assert [json.loads(line)["rows"] for line in file] == [2, 2, 2]
+    assert telemetry.statistics(model).report()["inference_count"] == 15
+    said = [record.getMessage() for record in caplog.records if "Cannot write to the" in record.getMessage()]
+    assert sorted(said) == [
+        f"Cannot write to the {book}; requests are answered all the same."
+        for book in ("access log", "metrics", "traces")
+    ]
 
 
 def test_what_counts_for_a_version_keeps_it_not_alive_and_goes_with_it(predictor: Predictor) -> None:

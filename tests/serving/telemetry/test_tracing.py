@@ -115,8 +115,8 @@ os.environ["OTEL_SERVICE_NAME"] = "my-own-name"
 from dubio.serving.telemetry.tracing import Tracing
 
 tracing = Tracing.over_http()
-with tracing.request("GET", []):
-    pass
+with tracing.request("GET", []) as span:
+    span.end()
 tracing.close()
 [(path, body)] = received
 assert path == "/v1/traces" and b"my-own-name" in body and b"GET" in body, received

@@ -64,6 +64,7 @@ def test_what_is_asked_of_a_model_is_counted_for_its_version(
                 httpx.get(f"{base}/v2/models/bars{version}{leaf}")
         lines = httpx.get(f"{base}/metrics").text.splitlines()
     counted = [line for line in lines if line.startswith("dubio_requests_total") and "/v2/models" in line]
+    counted = [line for line in counted if not line.endswith(" 0.0")]
     assert len(counted) == 8
     assert all('model="bars"' in line and ',version="1"' in line for line in counted)
 

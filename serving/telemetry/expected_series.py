@@ -1,0 +1,63 @@
+"""Series that are shown before anything was counted: a rate needs a first value, or it misses what comes first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+from dubio.models.prediction import OUT_OF_RANGE
+from dubio.serving.repository.registry import ServedModel
+from dubio.serving.telemetry import definitions
+from dubio.serving.telemetry.definitions import UNMATCHED, Family, ProtocolReason
+from dubio.serving.telemetry.mmap_store import Labels
+from dubio.uncertainty.detection.scores import UNCERTAIN, UNFAMILIAR
+
+_NO_MODEL = ("", "")
+
+
+@dataclass(frozen=True)
+class RouteAnswers:
+    """What a route may answer.
+
+    Attributes:
+        route: Its pattern.
+        statuses: Of its answers.
+        predicts: Whether it asks a model.
+    """
+
+    route: str
+    statuses: Collection[str]
+    predicts: bool
+
+
+@dataclass(frozen=True)
+class ExpectedSeries:
+    """The counters that there may be, with their labels, as far as they are known.
+
+    Attributes:
+        models: Gives those that are loaded.
+        answers: Of the routes.
+        reasons: Why a request gets an error.
+    """
+
+    models: Callable[[], Iterable[ServedModel]]
+    answers: Collection[RouteAnswers]
+    reasons: Collection[str]
+
+    def __iter__(self) -> Iterator[tuple[Family, Labels]]:
+        """Go through them; those of a model are there from when it is loaded."""
+        yield definitions.LOST_LINES, ()
+        for refusal in ProtocolReason:
+            yield definitions.REFUSED, (*_NO_MODEL, refusal)
+        models = [(model.name, model.version) for model in self.models()]
+        for labels in (_NO_MODEL, *models):
+            for reason in self.reasons:
+                yield definitions.REFUSED, (*labels, reason)
+        for answers in (RouteAnswers(UNMATCHED, ["404"], predicts=False), *self.answers):
+            for labels in (_NO_MODEL, *(models if answers.predicts else ())):
+                for status in answers.statuses:
+                    yield definitions.REQUESTS, (answers.route, *labels, status)
+        for labels in models:
+            yield definitions.ROWS, labels
+            for reason in (UNFAMILIAR, UNCERTAIN, OUT_OF_RANGE):
+                yield definitions.FLAGGED, (*labels, reason)
