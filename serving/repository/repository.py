@@ -99,7 +99,7 @@ class ModelRepository:
 
     async def reload(self) -> None:
         """Load and unload now what changed on disk; what cannot be loaded stays as it is."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._reconciler.reload)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._change, self._reconciler.reload)
 
     async def look(self) -> None:
         """Load and unload what changed on disk since the last look, and has not changed between the two."""
