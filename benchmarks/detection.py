@@ -23,9 +23,9 @@ from torch import Tensor
 
 from dubio.models import Predictor, load
 from dubio.training import Digits, FashionMNIST
-from dubio.training.data import idx
 from dubio.training.data.module import TensorDataModule
 from dubio.training.data.ood import inverted, photograph_patches, uniform_noise
+from dubio.training.readers import idx
 from dubio.uncertainty import Calibration, Detector, Outputs
 
 DATA: dict[str, type[TensorDataModule]] = {"digits": Digits, "fashion_mnist": FashionMNIST}

@@ -30,6 +30,7 @@ from dubio.uncertainty.detection.adaptive import STAGES
 from dubio.uncertainty.detection.detector import DEFAULT_SCORES
 from dubio.uncertainty.detection.mahalanobis import MAX_INPUT_WIDTH
 from dubio.uncertainty.detection.rounding import Rounding, distinct
+from dubio.uncertainty.precision import without_tf32
 
 BATCH = 250
 # Select rows that are evaluated once more in small batches, as requests come, and the sizes of those.
@@ -98,6 +99,7 @@ class CalibrationSettings:
         return NEIGHBOUR if rows >= NEIGHBOUR else max(1, rows // (2 * classes))
 
 
+@without_tf32()
 def calibrate(
     network: nn.Module,
     network_spec: NetworkSpec,

@@ -9,9 +9,9 @@ from dataclasses import replace
 from rich.console import Console
 from rich.table import Table
 
-from dubio.training.data.division import MEASURED
 from dubio.training.data.module import FractionDataModule, TensorDataModule
-from dubio.training.data.splits import SPLITS, SplitFractions
+from dubio.training.splits.division import MEASURED
+from dubio.training.splits.random_splits import SPLITS, SplitFractions
 from dubio.uncertainty.detection.conformal import level, rows_needed, smallest_alpha
 from dubio.uncertainty.errors import CalibrationSetTooSmall
 

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from dubio.models import NetworkSpec, registry, save
 from dubio.training import calibration, evaluation
 from dubio.training.calibration import CalibrationSettings
-from dubio.training.data.dataset import Examples
 from dubio.training.data.module import TensorDataModule
-from dubio.training.data.splits import IntArray, SplitName
 from dubio.training.errors import TrainingError
+from dubio.training.splits.dataset import Examples
+from dubio.training.splits.random_splits import IntArray, SplitName
 from dubio.uncertainty.detection.mahalanobis import MAX_INPUT_WIDTH
 
 # Rows of a split that show whatever more of them would show; of the training rows there are more.

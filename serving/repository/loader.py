@@ -16,6 +16,7 @@ from dubio.serving.repository.registry import ServedModel
 from dubio.serving.repository.selftest import check
 from dubio.serving.repository.snapshot import private_copy
 from dubio.serving.repository.source import ModelSource
+from dubio.uncertainty.precision import refuse_tf32
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Loader:
     strategy: str | None = None
 
     def try_device(self) -> None:
-        """Put a tensor on the device.
+        """Put a tensor on the device, which is to multiply in the precision that the flags were calibrated in.
 
         Raises:
             UnusableDevice: Torch cannot, or no network runs there.
@@ -42,6 +43,7 @@ class Loader:
             usable(self.device)
         except models.errors.UnusableDevice as error:
             raise UnusableDevice(str(error)) from error
+        refuse_tf32()
 
     def load(self, source: ModelSource) -> ServedModel:
         """Load, check and warm up one version of a model.

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.serving.conftest import Command
+from tests.serving.command import Command
 
 pytestmark = pytest.mark.slow
 

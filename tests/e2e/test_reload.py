@@ -21,7 +21,8 @@ import torch
 
 from dubio import models
 from dubio.models import MLP, InputSpec, NetworkSpec, Prediction, Predictor
-from tests.serving.conftest import HIGH, SIDE, Command, draw_bars, write_checkpoint
+from tests.serving.command import Command
+from tests.serving.conftest import HIGH, SIDE, draw_bars, write_checkpoint
 
 pytestmark = pytest.mark.slow
 

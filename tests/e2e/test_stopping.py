@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.serving.callers import BODY, HEADERS, Callers
-from tests.serving.conftest import Command
+from tests.serving.command import Command
 
 pytestmark = pytest.mark.slow
 

@@ -66,7 +66,7 @@ class Hungry:
 
 @pytest.fixture(scope="module")
 def hungry(numbers_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hungry]:
-    from tests.serving.conftest import Command
+    from tests.serving.command import Command
 
     folder = tmp_path_factory.mktemp("hungry")
     (folder / "hungry_networks.py").write_text(HUNGRY)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from dubio import models
-from tests.serving.conftest import ROOT, Command
+from tests.serving.command import ROOT, Command
 from tests.serving.test_lifecycle import ask, wait_at
 
 OLD, NEW, ADMIN = ("old-key-0123456789", "new-key-0123456789", "admin-key-0123456789")

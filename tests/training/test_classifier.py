@@ -19,10 +19,10 @@ from dubio.models import MLP, ConvNet
 from dubio.models.inputs import encoding
 from dubio.training import Classifier, Digits, WarmupCosine
 from dubio.training.classifier import check_fit
-from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.module import TensorDataModule
-from dubio.training.data.splits import SPLITS
 from dubio.training.errors import NetworkMismatch, TrainingError
+from dubio.training.splits.dataset import Dataset, Examples
+from dubio.training.splits.random_splits import SPLITS
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers", "ignore:The number of training batches", "ignore:Checkpoint directory"

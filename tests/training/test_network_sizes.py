@@ -11,7 +11,7 @@ from torch import nn
 from dubio.models import InputSpec, RecurrentNet, TransformerNet, load
 from dubio.training import Digits, network_sizes
 from dubio.training.cli.main import main
-from dubio.training.data.dataset import Dataset
+from dubio.training.splits.dataset import Dataset
 
 # Everything that the data decide is left out.
 NETWORKS = {

@@ -9,8 +9,8 @@ import pytest
 from scipy.stats import beta
 
 from dubio.training import promise
-from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.module import FractionDataModule, TensorDataModule
+from dubio.training.splits.dataset import Dataset, Examples
 from dubio.uncertainty.errors import CalibrationSetTooSmall
 
 

@@ -8,10 +8,10 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 
 from dubio.training import weighting
-from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.module import TensorDataModule
-from dubio.training.data.splits import SPLITS
 from dubio.training.errors import TrainingError
+from dubio.training.splits.dataset import Dataset, Examples
+from dubio.training.splits.random_splits import SPLITS
 
 LABELS = np.repeat([0, 1, 2], [60, 30, 10])
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 from scipy.special import softmax
 from torch import nn
 
-from dubio.uncertainty.precision import single
+from dubio.uncertainty.precision import single, without_tf32
 from tests.quick import quick_committee
 
 
@@ -42,3 +44,19 @@ def test_moments_are_those_of_the_members_logits_and_no_coarser(dtype):
     np.testing.assert_allclose(moments.mean.numpy(), probs_KBC.mean(0), atol=1e-6)
     np.testing.assert_allclose(moments.std.numpy(), probs_KBC.std(0), atol=1e-6)
     assert len(moments.std[:, 0].unique()) > 195
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_tf32_is_refused_for_a_while(fails):
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        with contextlib.suppress(ZeroDivisionError), without_tf32():
+            assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == ("highest", False)
+            if fails:
+                _ = 1 / 0
+        assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == ("high", True)
+    finally:
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions

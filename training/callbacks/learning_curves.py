@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dubio.models.inputs import encoding
 from dubio.training.classifier import eval_mode
 from dubio.training.data.module import TensorDataModule
-from dubio.training.data.splits import SplitName
+from dubio.training.splits.random_splits import SplitName
 from dubio.uncertainty.precision import single
 
 BATCH = 500

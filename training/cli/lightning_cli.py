@@ -37,9 +37,9 @@ from dubio.training.cli.configs import ConfigFile
 from dubio.training.cli.messages import DESCRIPTION, PREDICT, explain, note
 from dubio.training.cli.parser import HelpFormatter, Parser, run_name
 from dubio.training.cli.settings import CONFIG, DEFAULTS, OPTIONS
-from dubio.training.data.division import Purpose
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
+from dubio.training.splits.division import Purpose
 from dubio.training.trainer import Trainer, check, is_own
 
 

@@ -11,10 +11,10 @@ from dubio.models import Predictor, registry
 from dubio.training import calibration, evaluation, report
 from dubio.training.calibration import CalibrationSettings
 from dubio.training.cli.messages import note, warn
-from dubio.training.data import duplicates
 from dubio.training.data.file_module import FileDataModule
 from dubio.training.data.module import TensorDataModule
 from dubio.training.evaluation import Evaluation
+from dubio.training.splits import duplicates
 
 
 def say_caveats(data: TensorDataModule, settings: CalibrationSettings) -> None:

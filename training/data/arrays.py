@@ -10,10 +10,10 @@ import numpy.typing as npt
 import polars as pl
 
 from dubio.training.data import identifiers
-from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.file_module import FileDataModule
-from dubio.training.data.precision import is_lost
 from dubio.training.errors import TrainingError, UnreadableData
+from dubio.training.readers.precision import is_lost
+from dubio.training.splits.dataset import Dataset, Examples
 
 CHANNELS = 4  # the most that an image usually has
 

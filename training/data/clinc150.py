@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from dubio.models.inputs.text import Tokens
-from dubio.training.data import options, tokenizer
-from dubio.training.data.dataset import Dataset, Examples
+from dubio.training import options
 from dubio.training.data.mnist import fetch
 from dubio.training.data.module import TensorDataModule
-from dubio.training.data.splits import SplitName, split
-from dubio.training.data.tokenizer import Kind
 from dubio.training.errors import DataUnavailable, UnreadableData
+from dubio.training.readers import tokenizer
+from dubio.training.readers.tokenizer import Kind
+from dubio.training.splits.dataset import Dataset, Examples
+from dubio.training.splits.random_splits import SplitName, split
 
 # SHA-256 of the file as its authors published it.
 CHECKSUM = "36923c3705a59e08fe9c3883d8bc2dd966ef93e22cb78ac41171782a698d56e0"

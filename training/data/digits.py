@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from sklearn.datasets import load_digits
 
-from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.module import FractionDataModule
+from dubio.training.splits.dataset import Dataset, Examples
 
 
 class Digits(FractionDataModule):

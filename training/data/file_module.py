@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dubio.training.data import options
-from dubio.training.data.dataset import Scale, number_rows
-from dubio.training.data.grouped_splits import split_by_time, split_groups
-from dubio.training.data.look_alikes import refuse_look_alikes
+from dubio.training import options
 from dubio.training.data.module import FractionDataModule, Parts
-from dubio.training.data.splits import SPLITS, IntArray, SplitName
 from dubio.training.errors import NO_QUANTITIES, DataUnavailable, InvalidSplit, TrainingError, UnreadableData
+from dubio.training.readers.look_alikes import refuse_look_alikes
+from dubio.training.splits.dataset import Scale, number_rows
+from dubio.training.splits.grouped_splits import split_by_time, split_groups
+from dubio.training.splits.random_splits import SPLITS, IntArray, SplitName
 
 
 class FileDataModule(FractionDataModule, ABC):

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 import polars as pl
 
-from dubio.training.data.options import typed, typed_list
+from dubio.training.options import typed, typed_list
 
 # Fewer numbers may be in order, or different, by chance.
 _LEAST = 15

@@ -15,12 +15,13 @@ from rich.progress import track
 from dubio.models.errors import InvalidInput
 from dubio.models.inputs.image import ImageReader, Picture
 from dubio.models.inputs.spec import ImageFiles
-from dubio.training.data import image_files, options
-from dubio.training.data.dataset import Dataset, Examples
+from dubio.training import options
 from dubio.training.data.file_module import FileDataModule
-from dubio.training.data.image_files import ImageFile
-from dubio.training.data.splits import SPLITS, IntArray, SplitName, split
 from dubio.training.errors import DataUnavailable, DataWarning, TrainingError, UnreadableData
+from dubio.training.readers import image_files
+from dubio.training.readers.image_files import ImageFile
+from dubio.training.splits.dataset import Dataset, Examples
+from dubio.training.splits.random_splits import SPLITS, IntArray, SplitName, split
 
 
 class ImageFolder(FileDataModule):

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pooch
 
-from dubio.training.data import idx, options
-from dubio.training.data.dataset import Dataset, Examples
+from dubio.training import options
 from dubio.training.data.module import TensorDataModule
-from dubio.training.data.splits import SplitName, split
 from dubio.training.errors import DataUnavailable, TrainingError, UnreadableData
+from dubio.training.readers import idx
+from dubio.training.splits.dataset import Dataset, Examples
+from dubio.training.splits.random_splits import SplitName, split
 
 
 class MNISTFiles(TensorDataModule):

@@ -17,11 +17,11 @@ from dubio.models import InputSpec
 from dubio.models.checkpoint.data_record import DataRecord, Division
 from dubio.models.inputs import encoding
 from dubio.models.inputs.text import TokenizerSpec
-from dubio.training.data import duplicates as duplicate_rows
-from dubio.training.data.dataset import Dataset, Examples
-from dubio.training.data.division import DIVIDING, MEASURED, Purpose, as_trained, describe_division, same_division
-from dubio.training.data.splits import IntArray, SplitFractions, SplitName, split
 from dubio.training.errors import TrainingError, UnreadableData
+from dubio.training.splits import duplicates as duplicate_rows
+from dubio.training.splits.dataset import Dataset, Examples
+from dubio.training.splits.division import DIVIDING, MEASURED, Purpose, as_trained, describe_division, same_division
+from dubio.training.splits.random_splits import IntArray, SplitFractions, SplitName, split
 
 Sampling = Literal["shuffled", "balanced"]
 Duplicates = Literal["keep", "drop"]
@@ -297,7 +297,7 @@ class FractionDataModule(TensorDataModule, ABC):
         sampling: Whether an epoch shows each training row once (`shuffled`), or draws as many from all classes equally
             often (`balanced`).
         duplicates: Whether rows of which a split before theirs has an exact duplicate stay (`keep`) or not (`drop`).
-        fractions: See `dubio.training.data.splits.SplitFractions`.
+        fractions: See `dubio.training.splits.random_splits.SplitFractions`.
     """
 
     def __init__(

@@ -7,9 +7,9 @@ from typing import Any, Literal
 import numpy as np
 from sklearn import datasets
 
-from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.module import FractionDataModule
 from dubio.training.errors import TrainingError
+from dubio.training.splits.dataset import Dataset, Examples
 
 Kind = Literal["blobs", "moons", "rings", "hypercube"]
 

@@ -15,15 +15,17 @@ from dubio.models.inputs import tabular
 from dubio.models.inputs.names import category, look, tidy
 from dubio.models.inputs.tabular import MAX_COLUMNS
 from dubio.models.spec import MAX_STRING
-from dubio.training.data import identifiers, options, table_column
-from dubio.training.data.csv_reader import MISSING, TableFile
-from dubio.training.data.dataset import Dataset, Examples, fit_input, roles
+from dubio.training import options
+from dubio.training.data import identifiers
 from dubio.training.data.file_module import FileDataModule
-from dubio.training.data.look_alikes import refuse_look_alikes
-from dubio.training.data.number_format import NumberFormat
-from dubio.training.data.splits import SPLITS, IntArray
-from dubio.training.data.timestamps import rank_times
 from dubio.training.errors import NO_QUANTITIES, InvalidSplit, TrainingError, UnreadableData
+from dubio.training.readers import table_column
+from dubio.training.readers.csv_reader import MISSING, TableFile
+from dubio.training.readers.look_alikes import refuse_look_alikes
+from dubio.training.readers.number_format import NumberFormat
+from dubio.training.splits.dataset import Dataset, Examples, fit_input, roles
+from dubio.training.splits.random_splits import SPLITS, IntArray
+from dubio.training.splits.timestamps import rank_times
 
 
 class Table(FileDataModule):

@@ -14,15 +14,15 @@ import numpy.typing as npt
 from dubio.models.errors import InvalidInput, did_you_mean
 from dubio.models.inputs.names import tidy
 from dubio.models.inputs.text import UNKNOWN, Tokens
-from dubio.training.data import tokenizer
-from dubio.training.data.csv_reader import read_rows
-from dubio.training.data.dataset import Dataset, Examples, roles
 from dubio.training.data.file_module import FileDataModule
-from dubio.training.data.look_alikes import refuse_look_alikes
-from dubio.training.data.splits import IntArray, SplitName
-from dubio.training.data.timestamps import rank_times
-from dubio.training.data.tokenizer import Kind
 from dubio.training.errors import NO_QUANTITIES, DataWarning, UnreadableData
+from dubio.training.readers import tokenizer
+from dubio.training.readers.csv_reader import read_rows
+from dubio.training.readers.look_alikes import refuse_look_alikes
+from dubio.training.readers.tokenizer import Kind
+from dubio.training.splits.dataset import Dataset, Examples, roles
+from dubio.training.splits.random_splits import IntArray, SplitName
+from dubio.training.splits.timestamps import rank_times
 
 
 class Text(FileDataModule):

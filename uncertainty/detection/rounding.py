@@ -12,6 +12,7 @@ from torch import Tensor
 from dubio.uncertainty.detection.ecdf import Ranks
 from dubio.uncertainty.detection.outputs import Outputs
 from dubio.uncertainty.detection.scores import Score
+from dubio.uncertainty.precision import single
 
 # What single precision may make of a score on any processor, by any strategy and in any batch: 512 steps of its number
 # format, of the score itself and of how the select scores spread.
@@ -106,7 +107,7 @@ def spread_out(scores_N: Tensor) -> Tensor:
 def distinct(inputs_BF: Tensor) -> Tensor:
     """The indices of rows that differ from all rows before them, ascending."""
     first: dict[bytes, int] = {}
-    for index, row in enumerate(inputs_BF.cpu().numpy()):
+    for index, row in enumerate(single(inputs_BF).cpu().numpy()):
         first.setdefault(row.tobytes(), index)
     return torch.tensor(list(first.values()), dtype=torch.int64, device=inputs_BF.device)
 

@@ -5,8 +5,8 @@ import pytest
 from sklearn.datasets import load_digits
 
 from dubio.training import Digits
-from dubio.training.data.splits import SPLITS
 from dubio.training.errors import InvalidSplit
+from dubio.training.splits.random_splits import SPLITS
 from dubio.uncertainty.detection import conformal
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.file_module import FileDataModule
-from dubio.training.data.splits import SPLITS
 from dubio.training.errors import DataUnavailable, InvalidSplit, TrainingError, UnreadableData
+from dubio.training.splits.dataset import Dataset, Examples
+from dubio.training.splits.random_splits import SPLITS
 
 
 class Memory(FileDataModule):

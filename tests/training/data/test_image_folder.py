@@ -17,8 +17,8 @@ from dubio.serving.settings import Settings
 from dubio.serving.v1.decode import decode_request
 from dubio.serving.wire.images import ImageCodec
 from dubio.training import CalibrationSettings, ImageFolder, calibrate
-from dubio.training.data.splits import SPLITS
 from dubio.training.errors import DataUnavailable, DataWarning, InvalidSplit, TrainingError, UnreadableData
+from dubio.training.splits.random_splits import SPLITS
 from tests.pictures import encode, oriented, png
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (120, 6, 5, 3), dtype=np.uint8)

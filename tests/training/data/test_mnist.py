@@ -14,8 +14,8 @@ import pytest
 
 from dubio.training import MNIST, FashionMNIST
 from dubio.training.data.mnist import MNISTFiles
-from dubio.training.data.splits import SPLITS
 from dubio.training.errors import DataUnavailable, TrainingError, UnreadableData
+from dubio.training.splits.random_splits import SPLITS
 
 
 @pytest.mark.parametrize("kind", [MNIST, FashionMNIST])

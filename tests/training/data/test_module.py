@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from dubio.models.inputs import encoding
-from dubio.training.data.dataset import Dataset, Examples
 from dubio.training.data.module import BatchedTensorDataset, TensorDataModule
 from dubio.training.errors import TrainingError
+from dubio.training.splits.dataset import Dataset, Examples
 
 NAMES = ("train", "validation", "select", "calibration", "test")
 

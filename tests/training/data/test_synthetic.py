@@ -5,8 +5,8 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from dubio.training import Synthetic
-from dubio.training.data.splits import SPLITS
 from dubio.training.errors import TrainingError
+from dubio.training.splits.random_splits import SPLITS
 
 
 @pytest.mark.parametrize(

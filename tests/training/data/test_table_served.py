@@ -14,7 +14,7 @@ import torch
 from dubio.models import MLP, NetworkSpec, Predictor
 from dubio.serving.v1.decode import decode_request
 from dubio.training import Table
-from dubio.training.data.splits import SPLITS
+from dubio.training.splits.random_splits import SPLITS
 
 ROWS = 120
 NUMBERS = [round(0.25 * row + 1200 * (row % 2), 2) for row in range(ROWS)]

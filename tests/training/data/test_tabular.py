@@ -16,8 +16,8 @@ from sklearn.preprocessing import OneHotEncoder
 from dubio.models import load
 from dubio.training import Table
 from dubio.training.cli.main import main
-from dubio.training.data.splits import SPLITS, SplitName
 from dubio.training.errors import DataUnavailable, TrainingError, UnreadableData
+from dubio.training.splits.random_splits import SPLITS, SplitName
 
 ROWS = 600
 

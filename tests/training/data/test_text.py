@@ -12,8 +12,8 @@ import torch
 
 from dubio.models import NetworkSpec, TextCNN, load, save
 from dubio.training import CalibrationSettings, Text, calibrate
-from dubio.training.data.splits import SPLITS
 from dubio.training.errors import DataUnavailable, InvalidSplit, TrainingError, UnreadableData
+from dubio.training.splits.random_splits import SPLITS
 from tests.quick import quick_committee
 
 # The texts have a number each, which no other has.

@@ -110,6 +110,7 @@ def test_a_kind_of_row_that_ties_with_the_threshold_is_not_flagged_however_it_is
 def test_equal_rows_are_found_by_the_first():
     rows = torch.tensor([[1.0, 2.0], [0.0, 2.0], [1.0, 2.0], [1.0, 3.0], [0.0, 2.0]])
     assert distinct(rows).tolist() == [0, 1, 3]
+    assert distinct(rows.bfloat16()).tolist() == [0, 1, 3]
     assert distinct(rows[:0]).tolist() == []
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dubio.training.data.dataset import Dataset, Examples, fit_input
 from dubio.training.errors import TrainingError
+from dubio.training.splits.dataset import Dataset, Examples, fit_input
 
 IMAGES = np.arange(5 * 2 * 3 * 4).reshape(5, 2, 3, 4).astype(np.uint8)
 

@@ -4,8 +4,8 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from dubio.training.data.timestamps import rank_times
 from dubio.training.errors import UnreadableData
+from dubio.training.splits.timestamps import rank_times
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dubio.training.data.splits import SplitName
 from dubio.training.errors import UnreadableData
+from dubio.training.splits.random_splits import SplitName
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp")
 # Images that are not read; what is called otherwise is no image.

@@ -5,8 +5,8 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from dubio.training.data.splits import SPLITS, SplitFractions, split
 from dubio.training.errors import InvalidSplit
+from dubio.training.splits.random_splits import SPLITS, SplitFractions, split
 
 FRACTIONS = {"train": 0.5, "validation": 0.1, "select": 0.1, "calibration": 0.15, "test": 0.15}
 LABELS = np.repeat(np.arange(4), [400, 200, 100, 60])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dubio.training.data.precision import is_lost
+from dubio.training.readers.precision import is_lost
 
 RANDOM = np.random.default_rng(0)
 MINUTE = RANDOM.integers(0, 60_000, 400)

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dubio.models.checkpoint.data_record import Division
-from dubio.training.data.dataset import Dataset, Examples
-from dubio.training.data.division import digests
-from dubio.training.data.splits import SPLITS, IntArray, SplitName
 from dubio.training.errors import InvalidSplit
+from dubio.training.splits.dataset import Dataset, Examples
+from dubio.training.splits.division import digests
+from dubio.training.splits.random_splits import SPLITS, IntArray, SplitName
 
 BoolArray = npt.NDArray[np.bool_]
 

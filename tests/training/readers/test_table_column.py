@@ -5,8 +5,8 @@ import polars as pl
 import pytest
 
 from dubio.models.inputs.tabular import MAX_CATEGORIES, CategoricalColumn, NumericColumn
-from dubio.training.data import table_column
 from dubio.training.errors import UnreadableData
+from dubio.training.readers import table_column
 
 
 def learn(values: pl.Series, categorical: bool = False, rows: int | None = None) -> NumericColumn | CategoricalColumn:

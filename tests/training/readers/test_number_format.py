@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 
 from dubio.models.inputs import numbers as plain_numbers
-from dubio.training.data.number_format import NumberFormat
 from dubio.training.errors import TrainingError
+from dubio.training.readers.number_format import NumberFormat
 
 PLAIN = NumberFormat()
 

@@ -5,7 +5,7 @@ import shlex
 import pytest
 from jsonargparse import ArgumentParser
 
-from dubio.training.data.options import named, typed, typed_list
+from dubio.training.options import named, typed, typed_list
 
 
 def given(cure: str) -> list[str]:

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dubio.models import InputSpec
-from dubio.training.data.splits import IntArray, SplitName
 from dubio.training.errors import TrainingError
+from dubio.training.splits.random_splits import IntArray, SplitName
 
 # One number for all channels or columns, or one for each.
 Scale = float | Sequence[float]

@@ -8,9 +8,9 @@ import polars as pl
 from dubio.models.inputs.names import category
 from dubio.models.inputs.tabular import MAX_CATEGORIES, CategoricalColumn, NumericColumn
 from dubio.models.spec import MAX_STRING
-from dubio.training.data.precision import is_lost
-from dubio.training.data.splits import IntArray
 from dubio.training.errors import UnreadableData
+from dubio.training.readers.precision import is_lost
+from dubio.training.splits.random_splits import IntArray
 
 
 def learn(values: pl.Series, rows: IntArray, categorical: bool) -> NumericColumn | CategoricalColumn:

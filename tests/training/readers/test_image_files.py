@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dubio.training.data.image_files import find
 from dubio.training.errors import UnreadableData
+from dubio.training.readers.image_files import find
 
 
 def lay(home: Path, *names: str) -> Path:

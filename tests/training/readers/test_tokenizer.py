@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from dubio.models.inputs.text import SPECIAL, Tokens
-from dubio.training.data import tokenizer
 from dubio.training.errors import TrainingError
+from dubio.training.readers import tokenizer
 
 TEXTS = ["book a flight", "book a table", "Book a Flight to Bern!", "what is a table"]
 

@@ -8,9 +8,9 @@ from datetime import date, datetime
 
 import numpy as np
 
-from dubio.training.data.options import typed
-from dubio.training.data.splits import IntArray
 from dubio.training.errors import UnreadableData
+from dubio.training.options import typed
+from dubio.training.splits.random_splits import IntArray
 
 
 def rank_times(values: Sequence[object], column: str, at: Callable[[int], str]) -> IntArray:

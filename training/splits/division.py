@@ -23,9 +23,9 @@ import numpy.typing as npt
 import torch
 
 from dubio.models.checkpoint.data_record import DataRecord, Division
-from dubio.training.data.dataset import Dataset, Examples
-from dubio.training.data.splits import SPLITS, IntArray, SplitName
 from dubio.training.errors import DataWarning, InvalidSplit
+from dubio.training.splits.dataset import Dataset, Examples
+from dubio.training.splits.random_splits import SPLITS, IntArray, SplitName
 
 Purpose = Literal["validate", "test", "calibrate", "predict"]
 

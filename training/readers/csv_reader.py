@@ -12,11 +12,11 @@ import numpy as np
 import polars as pl
 
 from dubio.models.inputs.names import tidy
-from dubio.training.data import timestamps
-from dubio.training.data.look_alikes import refuse_look_alikes
-from dubio.training.data.number_format import NumberFormat
-from dubio.training.data.options import typed_list
 from dubio.training.errors import UnreadableData
+from dubio.training.options import typed_list
+from dubio.training.readers.look_alikes import refuse_look_alikes
+from dubio.training.readers.number_format import NumberFormat
+from dubio.training.splits import timestamps
 
 # What stands for a missing value, beside nothing and NaN among numbers.
 MISSING = ("NA", "N/A", "<NA>", "NaN", "nan", "NAN", "null", "NULL", "None", "?")

@@ -7,9 +7,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from dubio.training.data.grouped_splits import split_by_time, split_groups
-from dubio.training.data.splits import SPLITS, SplitFractions
 from dubio.training.errors import InvalidSplit
+from dubio.training.splits.grouped_splits import split_by_time, split_groups
+from dubio.training.splits.random_splits import SPLITS, SplitFractions
 
 NAMES = ("well", "ill")
 FRACTIONS = SplitFractions()

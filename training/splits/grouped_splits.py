@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from dubio.training.data.splits import IntArray, SplitName
 from dubio.training.errors import InvalidSplit
+from dubio.training.splits.random_splits import IntArray, SplitName
 
 
 def split_groups(

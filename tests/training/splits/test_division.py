@@ -13,11 +13,11 @@ import torch
 from scipy.stats import fisher_exact
 
 from dubio.training import Arrays, Digits, Synthetic, Table, Text
-from dubio.training.data.dataset import Dataset, Examples
-from dubio.training.data.division import _tail, digests, same_division, splits_of
 from dubio.training.data.module import FractionDataModule, TensorDataModule
-from dubio.training.data.splits import SPLITS
 from dubio.training.errors import DataWarning, InvalidSplit, TrainingError, UnreadableData
+from dubio.training.splits.dataset import Dataset, Examples
+from dubio.training.splits.division import _tail, digests, same_division, splits_of
+from dubio.training.splits.random_splits import SPLITS
 
 
 def write(path: Path, rows: Sequence[Sequence[object]], header: str = "a,b,label") -> str:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from dubio.training import Digits
-from dubio.training.data import duplicates
-from dubio.training.data.dataset import Dataset, Examples
-from dubio.training.data.division import digests
 from dubio.training.data.module import TensorDataModule
-from dubio.training.data.splits import SPLITS
 from dubio.training.errors import InvalidSplit
+from dubio.training.splits import duplicates
+from dubio.training.splits.dataset import Dataset, Examples
+from dubio.training.splits.division import digests
+from dubio.training.splits.random_splits import SPLITS
 
 
 class Repeating(TensorDataModule):

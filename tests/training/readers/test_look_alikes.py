@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from dubio.training.data.look_alikes import refuse_look_alikes
 from dubio.training.errors import UnreadableData
+from dubio.training.readers.look_alikes import refuse_look_alikes
 
 
 @pytest.mark.parametrize(

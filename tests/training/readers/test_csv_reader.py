@@ -6,10 +6,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from dubio.training.data.csv_reader import MISSING, TableFile
-from dubio.training.data.number_format import NumberFormat
-from dubio.training.data.timestamps import rank_times
 from dubio.training.errors import UnreadableData
+from dubio.training.readers.csv_reader import MISSING, TableFile
+from dubio.training.readers.number_format import NumberFormat
+from dubio.training.splits.timestamps import rank_times
 
 
 def written(folder: Path, text: str) -> Path:
