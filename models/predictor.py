@@ -18,9 +18,8 @@ from dubio.models.spec import NetworkSpec, Provenance, Temperature
 from dubio.uncertainty import AdaptiveSampling, Calibration, Committee, Detector, DeterministicPass, FeatureTap, Outputs
 from dubio.uncertainty.detection.conformal import JointCalibration
 from dubio.uncertainty.detection.detector import Verdict
-from dubio.uncertainty.detection.measures import softmax
+from dubio.uncertainty.detection.measures import single, softmax
 from dubio.uncertainty.errors import NotFitted
-from dubio.uncertainty.precision import single
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from dubio.uncertainty.execution.autotune import autotune
 from dubio.uncertainty.execution.fallback import Fallbacks
 from dubio.uncertainty.execution.flops import work_before_first_site
 from dubio.uncertainty.magnitude import magnitude
-from dubio.uncertainty.precision import single
 from dubio.uncertainty.report import Report
 
 MAX_SAMPLES = 4096
@@ -198,7 +197,8 @@ class Committee:
             The softmax of each member's logits, averaged over all K members, ``[B, C]``; and its standard deviation
             over them with divisor K (``correction=0``), ``[B, C]``; both in single precision at least.
         """
-        probs_KBC = single(self(x)).softmax(-1)
+        logits_KBC = self(x)
+        probs_KBC = logits_KBC.to(torch.promote_types(logits_KBC.dtype, torch.float32)).softmax(-1)
         mean_BC = probs_KBC.mean(0)
         return Moments(mean_BC, (probs_KBC - mean_BC).square().mean(0).sqrt())  # `std` warns of an empty batch
 

@@ -1,4 +1,4 @@
-"""The precision that uncertainty is measured in: single at least, whatever the network computes in."""
+"""The precision that GPUs multiply in: TF32 is refused where a promise is made or kept."""
 
 from __future__ import annotations
 
@@ -6,15 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
-
-
-def single(x: Tensor) -> Tensor:
-    """Give numbers in single precision; those in double stay as they are.
-
-    Half precision holds about three digits, so that measures of different inputs would round to the same number.
-    """
-    return x if x.dtype in {torch.float32, torch.float64} else x.float()
 
 
 def refuse_tf32() -> None:

@@ -10,7 +10,8 @@ import torch
 from scipy.special import softmax
 from torch import nn
 
-from dubio.uncertainty.precision import single, without_tf32
+from dubio.uncertainty.detection.measures import single
+from dubio.uncertainty.precision import without_tf32
 from tests.quick import quick_committee
 
 

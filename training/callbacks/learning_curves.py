@@ -13,7 +13,7 @@ from dubio.models.inputs import encoding
 from dubio.training.classifier import eval_mode
 from dubio.training.data.module import TensorDataModule
 from dubio.training.splits.random_splits import SplitName
-from dubio.uncertainty.precision import single
+from dubio.uncertainty.detection.measures import single
 
 BATCH = 500
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dubio.uncertainty.precision import single
-
 
 @dataclass(frozen=True)
 class Summary:
@@ -35,6 +33,14 @@ class Summary:
     predictive_entropy_B: Tensor
     expected_entropy_B: Tensor
     mutual_information_B: Tensor
+
+
+def single(x: Tensor) -> Tensor:
+    """Give numbers in single precision; those in double stay as they are.
+
+    Half precision holds about three digits, so that measures of different inputs would round to the same number.
+    """
+    return x if x.dtype in {torch.float32, torch.float64} else x.float()
 
 
 def softmax(logits_KBC: Tensor) -> Tensor:

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dubio.uncertainty.detection.measures import Summary, summarise
+from dubio.uncertainty.detection.measures import Summary, single, summarise
 from dubio.uncertainty.errors import NoFeatures
-from dubio.uncertainty.precision import single
 
 
 @dataclass(frozen=True)

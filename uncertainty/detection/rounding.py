@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from dubio.uncertainty.detection.ecdf import Ranks
+from dubio.uncertainty.detection.measures import single
 from dubio.uncertainty.detection.outputs import Outputs
 from dubio.uncertainty.detection.scores import Score
-from dubio.uncertainty.precision import single
 
 # What single precision may make of a score on any processor, by any strategy and in any batch: 512 steps of its number
 # format, of the score itself and of how the select scores spread.

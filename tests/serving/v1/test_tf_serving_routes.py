@@ -129,7 +129,7 @@ def test_a_models_description_says_that_it_is_ready(kinds: httpx.Client) -> None
 def test_it_is_counted_as_any_prediction(kinds: httpx.Client) -> None:
     def served() -> float:
         lines = kinds.get("/metrics").text.splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith("dubio_epistemic_nats_count"))
+        return sum(float(line.split()[-1]) for line in lines if line.startswith("dubio_mutual_information_nats_count"))
 
     before = served()
     ask(kinds, "text", instances=TEXTS)
