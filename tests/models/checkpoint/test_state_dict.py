@@ -145,7 +145,7 @@ def test_a_tensor_that_claims_more_than_the_file_has_is_refused(tmp_path: Path):
         name: torch.zeros((), dtype=each.dtype).expand(each.shape) for name, each in wide.state_dict().items()
     }
     torch.save(four_bytes, tmp_path / "weights.pt")
-    with pytest.raises(UnreadableCheckpoint, match=r"claim \d+ bytes, but the file has"):
+    with pytest.raises(UnreadableCheckpoint, match=r"claims \d+ bytes, but the file has 4"):
         find(tmp_path / "weights.pt", read_content(tmp_path / "weights.pt"), wide)
 
 
