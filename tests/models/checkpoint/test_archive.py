@@ -160,6 +160,7 @@ def _first(data: bytes, signature: bytes, at: int, new: bytes) -> bytes:
         (lambda data: _first(data, b"PK\x01\x02", 8, b"\x01"), "its directory is damaged"),  # encrypted
         (lambda data: _first(data, b"PK\x01\x02", 30, b"\x04"), "its directory is damaged|disagree|cut short|folders"),
         (lambda data: _first(data, b"PK\x01\x02", 20, b"\xff" * 8), "damaged"),  # large, and does not say how large
+        (lambda data: _first(data, b"PK\x01\x02", 20, b"\0\0\0\x01" * 2), "is cut short"),
         (lambda data: _first(data, b"PK\x01\x02", 42, b"\x01"), "disagree"),
         (lambda data: _first(data, b"PK\x03\x04", 30, b"X"), "disagree"),
         (lambda data: _first(data, b"PK\x03\x04", 14, b"\x01"), "disagree"),

@@ -89,3 +89,22 @@ def test_a_model_that_cannot_read_its_own_example_is_refused() -> None:
     spec = NetworkSpec(class_path="dubio.models.TextCNN", init_args={})
     with pytest.raises(SelfTestFailed, match=r"'blank' failed its self-test: it does not take its own example"):
         check("blank", Predictor.build(network, spec, inputs, ("a", "b"), num_samples=4))
+
+
+def test_batches_that_would_take_gigabytes_are_not_tried() -> None:
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop = nn.Dropout(0.5)
+            self.head = nn.Linear(8, 3)
+            self.rows: list[int] = []
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.rows.append(len(x))
+            return self.head(self.drop(x)) + x.new_zeros((len(x), 2**24))[:, :1]  # 64 MiB a row
+
+    predictor = built(Wide())
+    predictor.network.rows.clear()
+    check("wide", predictor)
+    assert 8 in predictor.network.rows
+    assert max(predictor.network.rows) < 32
