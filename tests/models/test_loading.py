@@ -13,9 +13,9 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dubio.models import MLP, ConvNet, InputSpec, NetworkSpec, Predictor, Provenance, RecurrentNet, ResNet, load, save
+from dubio.models import MLP, ConvNet, InputSpec, NetworkSpec, Predictor, Provenance, RecurrentNet, load, save
 from dubio.models.checkpoint.schema import KEY
 from dubio.models.checkpoint.state_dict import sha256
 from dubio.models.errors import ModelError, UnreadableCheckpoint
@@ -252,12 +252,18 @@ def test_huge_images_are_refused_and_take_no_memory():
     assert psutil.Process().memory_info().rss - before < 50 * 2**20
 
 
-def test_images_whose_results_are_small_one_by_one_and_large_together_are_refused():
-    with torch.device("meta"):
-        outline = ResNet(in_channels=1).eval()
-    check_cost(outline, _image(1, 1024), _committee(2))
+def test_results_that_are_small_one_by_one_and_large_together_are_refused():
+    class Dense(nn.Module):
+        def __init__(self, layers: int) -> None:
+            super().__init__()
+            self.layers, self.drop = layers, nn.Dropout(0.5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return sum(tuple(self.drop(x + layer) for layer in range(self.layers)))
+
+    check_cost(Dense(layers=3).eval(), _image(1, 4096), _committee(2))  # 64 MiB each
     with pytest.raises(ModelError, match=r"one input takes more than 1073741824 bytes at a time"):
-        check_cost(outline, _image(1, 1448), _committee(2))
+        check_cost(Dense(layers=20).eval(), _image(1, 4096), _committee(2))
 
 
 def test_a_pass_of_millions_of_steps_is_refused(monkeypatch: pytest.MonkeyPatch):

@@ -27,6 +27,7 @@ from dubio.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from dubio.training.callbacks.epoch_lines import EpochLines
 from dubio.training.callbacks.monitored_metrics import MonitoredMetrics
 from dubio.training.callbacks.resumption import Resumption
+from dubio.training.checkpoint_files import CheckpointFiles
 from dubio.training.classifier import Classifier
 from dubio.training.cli import interruption, monitor, resume
 from dubio.training.cli.configs import ConfigFile
@@ -181,6 +182,7 @@ class CLI(LightningCLI):
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(self.run_folder / "checkpoints")
+        trainer.strategy.checkpoint_io = CheckpointFiles.of(trainer)
         return trainer
 
     @property

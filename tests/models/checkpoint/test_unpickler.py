@@ -170,7 +170,7 @@ LAUGHS = b"(]q\x00(" + b"N" * 10 + b"e\x85" + b"".join(
 
 COUNTED = b"(" + COUNTER + b"q\x00}(" + b"".join(b"J" + struct.pack("<i", key) + b"K\x01" for key in range(5000)) + b"u"
 MANY = {
-    "hashes": (b"}(" + _alike(100_000) + b"u.", "names or numbers of 32 bits"),
+    "hashes": (b"}" + _alike(2)[:-1] + b"Ns}(" + _alike(100_000) + b"u.", "names or numbers of 32 bits"),
     "lists": (b"](" + b"]" * 2**22 + b"e.", "more than {MAX_CONTAINERS} lists"),
     "tuples": (b"](" + b"N\x85" * 2**20 + b"e.", "more than {MAX_CONTAINERS} lists"),
     "steps": (b"](" + b"N" * 2**22 + b"e.", "more than {MAX_STEPS} steps"),
