@@ -88,7 +88,6 @@ def test_other_dropout_rates_are_another_committee(edit: Edit):
         ("scores_N", lambda scores: scores.unsqueeze(0), "with 1 axes"),
         ("scores_N", lambda scores: scores.tolist(), "float32 or float64 tensor"),
         ("scores_N", lambda scores: scores.to(torch.complex64), "float32 or float64 tensor"),
-        ("scores_N", lambda scores: scores[:1].expand(2**40), "claim more bytes"),
         ("level", lambda level: level * 2, "`level` to be"),
         ("level", lambda level: math.nan, "calibration.level` to be a number, but got NaN"),
         ("level", lambda level: 1, "of type float"),
