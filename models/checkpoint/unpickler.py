@@ -23,7 +23,7 @@ MAX_STEPS = 2**21  # of a description: twice the values that metadata may have
 MAX_VALUES = 2**21  # in all, shared ones counted every time
 MAX_CONTAINERS = 2**18  # lists, dicts and tuples; a tensor has six of its own
 MAX_TENSORS = 2**15
-MAX_DEPTH = 64
+MAX_DEPTH = 200
 MAX_AXES = 16
 MAX_KEY = 2**31  # of a dict, where it is no string: larger numbers can be made to share a hash
 
@@ -83,7 +83,7 @@ class _Unpickler:
         self._stack: list[Any] = []
         self._frames: list[list[Any]] = []  # below each mark
         self._memo: dict[int, Any] = {}
-        self._unfinished: set[int] = set()  # ids of what may still be filled, all of which is in the stack
+        self._unfinished: set[int] = set()  # ids of what may still be filled: nothing holds it yet, not even itself
         self._extents: dict[int, tuple[int, int]] = {}  # how many values each container has, and how deep
         self._storages: dict[str, torch.UntypedStorage] = {}
         self._containers, self._tensors, self._copied = MAX_CONTAINERS, MAX_TENSORS, MAX_VALUES
@@ -175,10 +175,7 @@ class _Unpickler:
         self._memo[key] = self._stack[-1]
 
     def _recall(self, key: int) -> None:
-        value = self._memo[key]
-        if id(value) in self._unfinished:
-            raise Refused("a list or a dict holds itself")
-        self._push(value)
+        self._push(self._memo[key])
 
     def _new(self, container: Any) -> Any:
         """A list or a dict to be filled."""
@@ -208,6 +205,8 @@ class _Unpickler:
         """Counts what a container is given, and finishes it."""
         count, depth = self._extents[id(container)]
         for value in values:
+            if value is container:
+                raise Refused("a list or a dict holds itself")
             if type(value) in _CONTAINERS:
                 self._unfinished.discard(id(value))
                 own, deep = self._extents[id(value)]
