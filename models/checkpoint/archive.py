@@ -27,7 +27,10 @@ MAX_DIRECTORY = 16 * 2**20
 
 _LOCAL = struct.Struct("<4s5H3I2H")
 _ENTRY = struct.Struct("<4s6H3I5H2I")
-_DESCRIPTOR = struct.Struct("<4s3I"), struct.Struct("<4sI2Q")  # behind an entry's bytes; the second for large ones
+_DESCRIPTOR = (
+    struct.Struct("<4s3I"),
+    struct.Struct("<4sI2Q"),
+)  # behind an entry's bytes; the second where 64 bits are needed
 _END = struct.Struct("<4s4H2IH")
 _END64 = struct.Struct("<4sQ2H2I4Q")
 _LOCATOR = struct.Struct("<4sIQI")
@@ -217,7 +220,7 @@ def _place(descriptor: int, entries: list[_Entry], end: int) -> dict[str, tuple[
         start = at + len(head) + extra
         at = start + entry.size
         if described:
-            layout = _DESCRIPTOR[entry.size >= _LARGE]
+            layout = _DESCRIPTOR[max(entry.size, entry.header) >= _LARGE]
             if _read(descriptor, at, layout.size) != layout.pack(b"PK\x07\x08", entry.crc, entry.size, entry.size):
                 raise ValueError(f"its directory and its entry {entry.name[:40]!a} disagree")
             at += layout.size
