@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from dubio.models import registry
+from dubio.models.budget import Budget
 from dubio.models.checkpoint import data_record, file
 from dubio.models.checkpoint.data_record import Division
 from dubio.models.checkpoint.file import Checkpoint
@@ -31,6 +32,8 @@ from dubio.uncertainty.errors import NotFitted
 
 MAX_BANK = 2**28  # numbers in the masks of all members: 1 GiB in float32
 MAX_ROW = 2**28  # bytes of the largest intermediate result for one input: 256 MiB
+MAX_LIVE = 2**30  # of all that are in use at a time
+MAX_OPERATIONS = 2**18  # of one pass: a recurrent network takes some for each step of an input
 
 
 def load(
@@ -179,7 +182,8 @@ def _committee_spec(predictor: Predictor) -> CommitteeSpec:
 
 
 def check_cost(outline: nn.Module, input_spec: InputSpec, committee: CommitteeSpec) -> None:
-    """Refuse what would fill the memory although the file is small: huge images, or many masks of many units.
+    """Refuse what would fill the memory, or take for ever, although the file is small: huge images, many time steps, or
+    many masks of many units.
 
     Args:
         outline: The network in eval mode on the meta device, where a pass computes shapes alone.
@@ -190,9 +194,12 @@ def check_cost(outline: nn.Module, input_spec: InputSpec, committee: CommitteeSp
         ModelError: If an intermediate result or the masks would be too large.
         RuntimeError: If the network does not take such inputs.
     """
+    blank = encoding.blank(input_spec, device="meta")
+    with torch.inference_mode(), Budget("one input", MAX_OPERATIONS, MAX_LIVE):
+        outline(blank)
     recorder = SiteRecorder(outline)
     with torch.inference_mode(), recorder:
-        outline(encoding.blank(input_spec, device="meta"))
+        outline(blank)
     if recorder.largest_output > MAX_ROW:
         raise ModelError(
             f"one input would take {recorder.largest_output} bytes in the network; at most {MAX_ROW} are allowed."

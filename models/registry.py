@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dubio.models.budget import Budget
 from dubio.models.errors import ModelError
 from dubio.models.networks.convnet import ConvNet
 from dubio.models.networks.dropconnect import DropConnectMLP
@@ -26,6 +29,10 @@ NETWORKS: dict[str, type[nn.Module]] = {
     f"dubio.models.{network.__name__}": network
     for network in (MLP, ConvNet, ResNet, RecurrentNet, TransformerNet, DropConnectMLP, TextCNN, TimmNet)
 }
+
+MAX_TENSORS = 2**13  # of a network; the largest of timm have some thousands
+MAX_OPERATIONS = 64  # that build a network, for each of its tensors; they take about five
+MAX_EXTRA = 2**28  # bytes of what a network computes when it is built, such as positions: a file does not hold them
 
 
 def class_path(network_class: type[nn.Module]) -> str:
@@ -53,7 +60,7 @@ def outline(spec: NetworkSpec, weights: Mapping[str, Tensor], trusted: Sequence[
     network_class = _resolve(spec.class_path, trusted)
     try:
         _check_arguments(network_class, spec)
-        with torch.device("meta"):
+        with torch.device("meta"), _bounded(network_class, weights):
             network = network_class(**spec.init_args)
     except ModelError:
         raise
@@ -61,7 +68,27 @@ def outline(spec: NetworkSpec, weights: Mapping[str, Tensor], trusted: Sequence[
         raise ModelError(f"`network.init_args` do not build {spec.class_path}: {error}") from error
     _set_precision(network, weights)
     _check_tensors(network, weights)
+    extra = {name: buffer for name, buffer in network.named_buffers() if name not in weights}
+    size = sum(buffer.numel() * buffer.element_size() for buffer in extra.values())
+    if network_class in NETWORKS.values() and size > MAX_EXTRA:
+        raise ModelError(
+            f"{list(extra)[:3]} would take {size} bytes that the file does not hold; at most {MAX_EXTRA} are allowed."
+        )
     return network.eval()
+
+
+def _bounded(network_class: type[nn.Module], weights: Mapping[str, Tensor]) -> AbstractContextManager[object]:
+    """Ends the building of a network that becomes larger than the file: a few bytes say that it has 10^8 layers.
+
+    Raises:
+        ModelError: If there are too many weights to begin with.
+    """
+    if network_class not in NETWORKS.values():
+        return nullcontext()  # code that the operator trusts sets its own bounds
+    if len(weights) > MAX_TENSORS:
+        raise ModelError(f"the weights are {len(weights)} tensors; at most {MAX_TENSORS} are allowed.")
+    step = f"building {class_path(network_class)} with these arguments, which need more weights than the file has,"
+    return Budget(step, MAX_OPERATIONS * (len(weights) + 16), sys.maxsize)
 
 
 def build(spec: NetworkSpec, weights: Mapping[str, Tensor], trusted: Sequence[str] = ()) -> nn.Module:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationEr
 MAX_LIST = 256
 MAX_DEPTH = 4
 MAX_STRING = 256
+MAX_SITES = 2**12
 
 Name = Annotated[str, Field(min_length=1, max_length=MAX_STRING)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -101,7 +102,7 @@ class CommitteeSpec(StrictModel):
 
     num_samples: Annotated[int, Field(ge=2, le=4096)]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
-    sites: Annotated[list[SiteSpec], Field(min_length=1)]
+    sites: Annotated[list[SiteSpec], Field(min_length=1, max_length=MAX_SITES)]
     fingerprint: Sha256
     mc_sites: Annotated[list[Name], Field(min_length=1, max_length=MAX_LIST)] | None = None
     mc_rates: Annotated[dict[Name, Rate], Field(min_length=1, max_length=MAX_LIST)] | None = None

@@ -136,6 +136,7 @@ def create_app(
         device=settings.device,
         trusted=settings.trusted,
         strategy=settings.strategy,
+        max_bytes=settings.max_model_bytes,
         root=settings.model_repository,
         control=settings.model_control,
     )

@@ -57,6 +57,10 @@ class Settings(BaseSettings):
     an administrator's request. `poll`: also whenever files change, by themselves. `explicit`: from the directory,
     nothing but what an administrator requests."""
 
+    max_model_bytes: int = Field(default=4 * 1024 * 1024 * 1024, ge=1024)
+    """Largest checkpoint file, in bytes; a larger one is refused before it is read. A load takes up to three times as
+    much memory as the file has."""
+
     poll_seconds: float = Field(default=5.0, ge=0.1)
     """How often to look for changes with `model_control` `poll`.
     A file is loaded once two looks in a row found it unchanged."""

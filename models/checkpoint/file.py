@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from dubio.models.checkpoint import pickle_scan, sanitize
+from dubio.models.checkpoint import archive, sanitize, unpickler
 from dubio.models.checkpoint.data_record import KEY as DATA_KEY
 from dubio.models.checkpoint.data_record import DataRecord
 from dubio.models.checkpoint.schema import KEY, Metadata
@@ -57,22 +57,22 @@ def read(path: str | Path) -> Checkpoint:
 
 
 def read_content(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of plain types and tensors, mapped into memory, on the CPU.
+    """Read a checkpoint of plain types and tensors, on the CPU.
 
     Raises:
-        UnreadableCheckpoint: If the file is missing or damaged, or unpickling it would run code.
+        UnreadableCheckpoint: If the file is missing or damaged, or holds anything else.
     """
     try:
-        pickle_scan.check(path)
-        content = torch.load(path, weights_only=True, mmap=True, map_location="cpu")
+        with archive.opened(path) as opened:
+            content = unpickler.load(opened)
     except FileNotFoundError as error:
         raise UnreadableCheckpoint(path, "no such file; train one with `dubio-train fit`.") from error
     except UnreadableCheckpoint:
         raise
-    except Exception as error:  # torch raises a dozen types on damaged or hostile files; all mean the same here
+    except unpickler.Refused as error:
+        raise UnreadableCheckpoint(path, f"{error}") from error
+    except Exception as error:  # a dozen types on damaged or hostile files; all mean the same here
         cause = str(error).strip().split("\n")[0][:200] or type(error).__name__
-        if cause.startswith("Weights only load failed"):
-            cause = "torch's safe reader refuses it."  # torch goes on to advise a reader that is not safe
         raise UnreadableCheckpoint(
             path, f"is not a checkpoint of plain data and tensors, or it is damaged: {cause}"
         ) from error

@@ -20,8 +20,7 @@ MAX_LENGTH = 256  # characters of a string or a key
 class Sanitizer:
     """Copies nested dicts, lists, strings, numbers and tensors, and refuses everything else.
 
-    The copy shares nothing with the file, which is mapped into memory and may be written over while the copy is in
-    use, and nothing with itself: a few bytes can otherwise describe a list of a billion references.
+    The copy shares nothing with itself: a few bytes can otherwise describe a list of a billion references.
 
     Args:
         max_bytes: What all tensors together may take, the size of the file.

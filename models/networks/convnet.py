@@ -83,8 +83,8 @@ def _each(name: str, given: T | Sequence[T], blocks: int) -> list[T]:
 
 def _block(incoming: int, width: int, depth: int, norm: bool, rate: float) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for channels in [incoming, *[width] * (depth - 1)]:
+    for at in range(depth):
         # Where BatchNorm follows, a bias of the convolution would be subtracted again.
-        layers.append(nn.Conv2d(channels, width, 3, padding=1, bias=not norm))
+        layers.append(nn.Conv2d(width if at else incoming, width, 3, padding=1, bias=not norm))
         layers += [nn.BatchNorm2d(width), nn.ReLU()] if norm else [nn.ReLU()]
     return nn.Sequential(*layers, nn.MaxPool2d(2), nn.Dropout2d(rate))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain, repeat
 from typing import cast
 
 import torch
@@ -66,7 +67,7 @@ class RecurrentNet(nn.Module):
                 RecurrentLayer(both if layer else features, width, cell, backward, rate, recurrent_rate)
                 for backward in directions
             )
-            for layer, rate in enumerate([input_rate] + [output_rate] * (layers - 1))
+            for layer, rate in zip(range(layers), chain([input_rate], repeat(output_rate)), strict=False)
         )
         self.head = nn.Linear(both, num_classes)
 

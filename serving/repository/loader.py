@@ -27,11 +27,13 @@ class Loader:
         device: Where models run, as torch names it.
         trusted: Module prefixes of networks that a checkpoint may name.
         strategy: How members are run; None to measure it.
+        max_bytes: Of a checkpoint.
     """
 
     device: str
     trusted: Sequence[str]
     strategy: str | None = None
+    max_bytes: int = 2**32
 
     def try_device(self) -> None:
         """Put a tensor on the device, which is to multiply in the precision that the flags were calibrated in.
@@ -68,7 +70,7 @@ class Loader:
         return ServedModel(source.name, source.version, predictor)
 
     def _read(self, path: Path, root: Path | None) -> Predictor:
-        with private_copy(path, root) as copy:
+        with private_copy(path, root, self.max_bytes) as copy:
             try:
                 return models.load(copy, device=self.device, trusted=self.trusted, strategy=self.strategy)
             except UnreadableCheckpoint as error:  # names the copy, which nobody knows

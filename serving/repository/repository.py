@@ -37,6 +37,7 @@ class ModelRepository:
         root: Path | None = None,
         control: Control = "none",
         strategy: str | None = None,
+        max_bytes: int = 2**32,
     ) -> None:
         """Load nothing yet.
 
@@ -47,6 +48,7 @@ class ModelRepository:
             root: Directory of further models, if there is one.
             control: When models are loaded from it; see `Settings.model_control`.
             strategy: How members are run; None to measure it.
+            max_bytes: Of a checkpoint.
 
         Raises:
             InvalidModelSource: Two sources share a name, or the root is no directory.
@@ -61,7 +63,7 @@ class ModelRepository:
                 )
             self._named[source.name] = source
         self._registry = Registry(tuple(self._named))
-        loader = Loader(device=device, trusted=trusted, strategy=strategy)
+        loader = Loader(device=device, trusted=trusted, strategy=strategy, max_bytes=max_bytes)
         self._reconciler = Reconciler(self._named, root, control, loader, self._registry)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dubio-load")
         self._started = False

@@ -19,20 +19,25 @@ _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY
 
 
 @contextmanager
-def private_copy(path: Path, root: Path | None) -> Iterator[Path]:
+def private_copy(path: Path, root: Path | None, max_bytes: int) -> Iterator[Path]:
     """Copy a file, for as long as the context lasts.
-
-    Checkpoints are mapped into memory to be read; a mapped file that is cut short ends the process.
 
     Args:
         path: Path of the file.
         root: Folder that the path must not lead out of, whatever links there are in it; None if it may lead anywhere.
+        max_bytes: Largest file that is copied.
 
     Raises:
-        UnreadableCheckpoint: There is no such file, it leads out of the root, is not a plain file, or changes.
+        UnreadableCheckpoint: There is no such file, it leads out of the root, is not a plain file, is too large, or
+            changes.
     """
     with _open(path, root) as source, _anonymous() as (copy, name):
         before = os.fstat(source.fileno())
+        if before.st_size > max_bytes:
+            raise UnreadableCheckpoint(
+                path,
+                f"has {before.st_size} bytes, but `max_model_bytes` is {max_bytes}; raise it if you know the file.",
+            )
         shutil.copyfileobj(source, copy, _CHUNK)
         copy.flush()
         after = os.fstat(source.fileno())

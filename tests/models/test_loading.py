@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dubio.models import MLP, ConvNet, InputSpec, NetworkSpec, Predictor, Provenance, RecurrentNet, load, save
 from dubio.models.checkpoint.schema import KEY
@@ -253,6 +253,29 @@ def test_huge_images_are_refused_and_take_no_memory():
     with torch.device("meta"):
         outline = ConvNet(image_size=4096, widths=(256,) * 12, rates=(0.2,) * 12, dense=1).eval()
     before = psutil.Process().memory_info().rss
-    with pytest.raises(ModelError, match=r"one input would take \d+ bytes"):
+    with pytest.raises(ModelError, match=r"one input (would take|takes more than) \d+ bytes"):
         check_cost(outline, _image(1, 4096), _committee(2))
     assert psutil.Process().memory_info().rss - before < 50 * 2**20
+
+
+def test_results_that_are_small_one_by_one_and_large_together_are_refused():
+    class Dense(nn.Module):
+        def __init__(self, layers: int) -> None:
+            super().__init__()
+            self.layers, self.drop = layers, nn.Dropout(0.5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return sum(tuple(self.drop(x + layer) for layer in range(self.layers)))
+
+    check_cost(Dense(layers=3).eval(), _image(1, 4096), _committee(2))  # 64 MiB each
+    with pytest.raises(ModelError, match=r"one input takes more than 1073741824 bytes at a time"):
+        check_cost(Dense(layers=20).eval(), _image(1, 4096), _committee(2))
+
+
+def test_a_pass_of_millions_of_steps_is_refused(monkeypatch: pytest.MonkeyPatch):
+    with torch.device("meta"):
+        outline = RecurrentNet(features=1, width=1, layers=2).eval()
+    tall = InputSpec(kind="image", shape=(1, 2**24, 1), mean=(0.0,), std=(1.0,), low=0.0, high=1.0)
+    monkeypatch.setattr("dubio.models.loading.MAX_OPERATIONS", 2**12)  # as large as it is, it takes seconds
+    with pytest.raises(ModelError, match=r"one input takes more than 4096 operations"):
+        check_cost(outline, tall, _committee(2))

@@ -88,7 +88,6 @@ def test_other_dropout_rates_are_another_committee(edit: Edit):
         ("scores_N", lambda scores: scores.unsqueeze(0), "with 1 axes"),
         ("scores_N", lambda scores: scores.tolist(), "float32 or float64 tensor"),
         ("scores_N", lambda scores: scores.to(torch.complex64), "float32 or float64 tensor"),
-        ("scores_N", lambda scores: scores[:1].expand(2**40), "claim more bytes"),
         ("level", lambda level: level * 2, "`level` to be"),
         ("level", lambda level: math.nan, "calibration.level` to be a number, but got NaN"),
         ("level", lambda level: 1, "of type float"),
@@ -153,7 +152,6 @@ def test_a_stage_without_its_ranks_is_refused(ranks: object, edit: Edit):
         ("neighbours", "bank_NF", lambda bank: bank.int()),
         ("neighbours", "bank_NF", lambda bank: bank.float()),
         ("neighbours", "bank_NF", lambda bank: bank * math.inf),
-        ("neighbours", "bank_NF", lambda bank: torch.zeros(1, 1).expand(2**30, 2**30)),
         ("relative_mahalanobis", "mean_F", lambda mean: mean[:-1]),
         ("relative_mahalanobis", "class_means_CF", lambda means: means.T),
         ("relative_mahalanobis", "class_whitening_FF", lambda whitening: whitening[:-1]),
@@ -234,7 +232,7 @@ def test_lists_that_share_their_items_do_not_keep_the_loader_busy(edit: Edit):
     value: list[Any] = [1.0] * 256
     for _ in range(3):
         value = [value] * 256
-    with pytest.raises(UnreadableCheckpoint, match="values, at most"):
+    with pytest.raises(UnreadableCheckpoint, match="there are more than 2097152 values"):
         load(edit(lambda content: content[KEY]["network"]["init_args"].update(rates=value)))
 
 
@@ -327,7 +325,6 @@ def _leaf() -> st.SearchStrategy[Any]:
         "\x1b[31m",
         "a" * 300,
         1j,
-        {1, 2},
         (),
         [],
         {},
@@ -335,7 +332,6 @@ def _leaf() -> st.SearchStrategy[Any]:
         {"class_path": "os.system"},
         [[[[[[[[[[[[[[]]]]]]]]]]]]]],
         torch.zeros(0),
-        torch.zeros(1).expand(2**40),
         torch.zeros(3, dtype=torch.complex64),
         torch.zeros(3, dtype=torch.bool),
         torch.zeros(2, 2, dtype=torch.float16),

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torch import nn
 
-from dubio.models import MLP, ConvNet, NetworkSpec, registry
+from dubio.models import MLP, ConvNet, NetworkSpec, TransformerNet, registry
 from dubio.models.errors import ModelError
 from dubio.models.registry import NETWORKS
 from dubio.uncertainty import Committee, FeatureTap
@@ -234,3 +235,38 @@ def test_the_last_who_uses_a_network_takes_it_along(name: str, wanted: str | Non
         assert [each() for each in held if each() is not None] == []
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("name", "init_args"),
+    [
+        ("TransformerNet", {"layers": 150_000_000, "width": 4, "heads": 1, "feedforward": 4}),
+        ("RecurrentNet", {"layers": 150_000_000, "width": 1}),
+        ("RecurrentNet", {"layers": 2**62, "width": 1, "bidirectional": True}),
+        ("ResNet", {"widths": [1, 1], "blocks": 150_000_000}),
+        ("ConvNet", {"widths": [1], "rates": [0.1], "depths": 150_000_000}),
+        ("ConvNet", {"widths": [1], "rates": [0.1], "depths": [2**62], "norm": False}),
+    ],
+)
+def test_sizes_are_compared_with_the_weights_before_anything_is_looped_over(name: str, init_args: dict[str, Any]):
+    weights = MLP(in_features=4, widths=[4], num_classes=2, rates=[0.5]).state_dict()
+    before = psutil.Process().memory_info().rss
+    with pytest.raises(ModelError, match=r"need more weights than the file has, takes more than"):
+        registry.outline(NetworkSpec(class_path=f"dubio.models.{name}", init_args=init_args), weights)
+    assert psutil.Process().memory_info().rss - before < 50 * 2**20
+
+
+def test_what_a_network_computes_beside_its_weights_is_bounded():
+    spec = NetworkSpec(class_path="dubio.models.TransformerNet", init_args={"positions": "sinusoidal", "layers": 1})
+    weights = TransformerNet(positions="sinusoidal", layers=1).state_dict()
+    registry.outline(spec, weights)
+    larger = NetworkSpec(class_path=spec.class_path, init_args={**spec.init_args, "length": 2**20})
+    with pytest.raises(ModelError, match=r"position'\] would take 536870912 bytes that the file does not hold"):
+        registry.outline(larger, weights)
+
+
+def test_a_network_of_more_tensors_than_any_has_is_refused():
+    spec = NetworkSpec(class_path="dubio.models.MLP", init_args={})
+    weights = {str(number): torch.zeros(1) for number in range(registry.MAX_TENSORS + 1)}
+    with pytest.raises(ModelError, match="8193 tensors; at most 8192 are allowed"):
+        registry.outline(spec, weights)

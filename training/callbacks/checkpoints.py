@@ -10,6 +10,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from dubio.models.checkpoint.file import read_content
+from dubio.training.checkpoint_files import is_plain
 from dubio.training.errors import TrainingError
 
 
@@ -61,10 +62,11 @@ class BestCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Forgets a best epoch whose file has been replaced since, by another run: its weights are gone."""
-        path = Path(state_dict["best_model_path"])
-        held = read_content(path).get("callbacks", {}).get(self.state_key, {}) if path.is_file() else {}
-        if held.get("best_model_score") == state_dict["best_model_score"]:
-            super().load_state_dict(state_dict)
+        path = state_dict["best_model_path"]
+        if path and is_plain(path):
+            held = read_content(path).get("callbacks", {}).get(self.state_key, {})
+            if held.get("best_model_score") == state_dict["best_model_score"]:
+                super().load_state_dict(state_dict)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuses a training that ends before the first step that is kept; only now its steps are known.

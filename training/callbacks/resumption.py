@@ -13,6 +13,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, Timer, WeightAveraging
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from dubio.training.checkpoint_files import keep_to_folders
 from dubio.training.errors import TrainingError
 
 SETTINGS = ("optimizer", "scheduler", "scheduler_interval")
@@ -38,6 +39,7 @@ class Resumption(Callback):
             TrainingError: If the state in the checkpoint does not belong to what is asked for now.
         """
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        keep_to_folders(callbacks, checkpoint.get("callbacks", {}))
         if "averaging_state" in checkpoint and not any(isinstance(each, WeightAveraging) for each in callbacks):
             raise TrainingError(
                 "Expected the callback that averages weights, with which the checkpoint was trained, but there is none "

@@ -22,6 +22,7 @@ from dubio.training import evaluation, network_sizes, predictions
 from dubio.training.calibration import CalibrationSettings
 from dubio.training.callbacks.averaged_weights import AveragedWeights
 from dubio.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from dubio.training.checkpoint_files import CheckpointFiles
 from dubio.training.classifier import Classifier
 from dubio.training.cli import (
     bare_names,
@@ -185,6 +186,7 @@ class CLI(LightningCLI):
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(self.run_folder / "checkpoints")
+        trainer.strategy.checkpoint_io = CheckpointFiles.of(trainer)
         return trainer
 
     @property

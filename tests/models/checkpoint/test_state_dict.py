@@ -145,7 +145,19 @@ def test_a_tensor_that_claims_more_than_the_file_has_is_refused(tmp_path: Path):
         name: torch.zeros((), dtype=each.dtype).expand(each.shape) for name, each in wide.state_dict().items()
     }
     torch.save(four_bytes, tmp_path / "weights.pt")
-    with pytest.raises(UnreadableCheckpoint, match=r"claim \d+ bytes, but the file has"):
+    with pytest.raises(UnreadableCheckpoint, match=r"claims \d+ bytes, but the file has 4"):
+        find(tmp_path / "weights.pt", read_content(tmp_path / "weights.pt"), wide)
+
+
+def test_tensors_that_share_their_bytes_and_claim_more_than_the_file_has_are_refused(tmp_path: Path):
+    wide = Net(width=500)
+    bytes_ = torch.zeros(2000)
+    state = {
+        name: bytes_[: each.numel()].view(each.shape) if each.is_floating_point() else each
+        for name, each in wide.state_dict().items()
+    }
+    torch.save(state, tmp_path / "weights.pt")
+    with pytest.raises(UnreadableCheckpoint, match=r"the tensors claim \d+ bytes, but the file has"):
         find(tmp_path / "weights.pt", read_content(tmp_path / "weights.pt"), wide)
 
 

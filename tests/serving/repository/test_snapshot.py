@@ -34,7 +34,7 @@ def test_a_checkpoint_loads_from_its_copy_while_the_file_is_cut_short(
     path = tmp_path / "model.ckpt"
     path.write_bytes(checkpoint.read_bytes())
     before = descriptors()
-    with private_copy(path, None) as copy:
+    with private_copy(path, None, 2**20) as copy:
         path.write_bytes(b"")
         loaded = models.load(copy)
     assert descriptors() == before
@@ -54,7 +54,7 @@ def test_a_file_that_grows_meanwhile_is_not_whole(tmp_path: Path, monkeypatch: p
             writer.write(b"more")
 
     monkeypatch.setattr(snapshot.shutil, "copyfileobj", slowly)
-    with pytest.raises(UnreadableCheckpoint, match="still being written"), private_copy(path, None):
+    with pytest.raises(UnreadableCheckpoint, match="still being written"), private_copy(path, None, 2**22):
         pass
 
 
@@ -65,10 +65,10 @@ def test_links_may_lead_about_in_the_root_but_not_out_of_it(tmp_path: Path) -> N
     for file in (root / "..data" / "model.ckpt", outside / "1" / "model.ckpt", tmp_path / "root2.ckpt"):
         file.write_bytes(b"content")
     (root / "m" / "1" / "model.ckpt").symlink_to("../../..data/model.ckpt")
-    with private_copy(root / "m" / "1" / "model.ckpt", root) as copy:
+    with private_copy(root / "m" / "1" / "model.ckpt", root, 2**20) as copy:
         assert copy.read_bytes() == b"content"
     (tmp_path / "link").symlink_to(root)  # the root itself may be one
-    with private_copy(tmp_path / "link" / "m" / "1" / "model.ckpt", tmp_path / "link"):
+    with private_copy(tmp_path / "link" / "m" / "1" / "model.ckpt", tmp_path / "link", 2**20):
         pass
 
     (root / "m" / "file.ckpt").symlink_to(outside / "1" / "model.ckpt")
@@ -79,10 +79,13 @@ def test_links_may_lead_about_in_the_root_but_not_out_of_it(tmp_path: Path) -> N
     for path in ("m/file.ckpt", "m/2/model.ckpt", "out/1/model.ckpt", "m/sibling.ckpt", "m/../../root2.ckpt"):
         with (
             pytest.raises(UnreadableCheckpoint, match="leads out of the model repository"),
-            private_copy(root / path, root),
+            private_copy(root / path, root, 2**20),
         ):
             pass
-    with pytest.raises(UnreadableCheckpoint, match="cannot be opened"), private_copy(root / "m/circle.ckpt", root):
+    with (
+        pytest.raises(UnreadableCheckpoint, match="cannot be opened"),
+        private_copy(root / "m/circle.ckpt", root, 2**20),
+    ):
         pass
 
 
@@ -155,5 +158,11 @@ def test_what_is_no_plain_file_is_refused_at_once_and_leaves_nothing_open(tmp_pa
 
 
 def refuse(path: Path, complaint: str) -> None:
-    with pytest.raises(UnreadableCheckpoint, match=complaint), private_copy(path, None):
+    with pytest.raises(UnreadableCheckpoint, match=complaint), private_copy(path, None, 2**20):
         pass
+
+
+def test_a_file_larger_than_allowed_is_refused_before_it_is_copied(tmp_path: Path) -> None:
+    with (tmp_path / "sparse.ckpt").open("wb") as sparse:
+        sparse.truncate(2**40)
+    refuse(tmp_path / "sparse.ckpt", "has 1099511627776 bytes, but `max_model_bytes` is 1048576; raise it")
