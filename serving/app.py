@@ -17,8 +17,10 @@ from starlette.types import ASGIApp
 
 from dubio.serving.batching import Budget, Executor, Policy
 from dubio.serving.http import auth, problem_details
+from dubio.serving.http.allowed_hosts import AllowedHosts
 from dubio.serving.http.api_keys import ApiKeys, Scope
 from dubio.serving.http.middleware import AuthMiddleware, FastPath, Observer, RequestLine
+from dubio.serving.http.same_origin import SameOriginMiddleware
 from dubio.serving.lifecycle import Lifecycle
 from dubio.serving.repository import heap
 from dubio.serving.repository.repository import ModelRepository, ModelSource
@@ -179,8 +181,9 @@ def create_app(
     for router in routers:
         api.include_router(router)
     problem_details.install(api)
-    # What is refused for want of a key is observed, and readable for the pages allowed to ask.
+    # What is refused by the layers here is observed, and readable for the pages allowed to ask.
     asgi: ASGIApp = AuthMiddleware(FastPath(api, [*predict.routes, *infer.routes]), keys, routers)
+    asgi = SameOriginMiddleware(asgi, AllowedHosts(settings.allowed_hosts, settings.host), settings.cors_origins)
     asgi = Observer(RequestLine(asgi, settings.root_path), telemetry, lifecycle)
     if settings.cors_origins:
         asgi = CORSMiddleware(asgi, allow_origins=settings.cors_origins, **_CORS)

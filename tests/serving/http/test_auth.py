@@ -78,7 +78,7 @@ def ask(app: ASGIApp, path: str, owner: Scope | None, method: str = "GET") -> in
         await app(scope, receive, send)
 
     async def run() -> int:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(named), base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(named), base_url="http://localhost") as client:
             return (await client.request(method, path, headers=HEADERS[owner])).status_code
 
     return asyncio.run(run())
