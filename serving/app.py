@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +23,7 @@ from dubio.serving.http.middleware import AuthMiddleware, FastPath, Observer, Re
 from dubio.serving.http.same_origin import SameOriginMiddleware
 from dubio.serving.lifecycle import Lifecycle
 from dubio.serving.repository import heap
+from dubio.serving.repository.registry import ServedModel
 from dubio.serving.repository.repository import ModelRepository, ModelSource
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
@@ -36,6 +37,7 @@ from dubio.serving.v2 import infer_routes, repository_routes
 from dubio.serving.v2 import routes as v2_routes
 from dubio.serving.web import api_docs, index_page
 from dubio.serving.web import metrics as metrics_route
+from dubio.serving.web.description import Description
 from dubio.serving.web.openapi import describe_api
 
 _DESCRIPTION = """
@@ -161,8 +163,8 @@ def create_app(
         redoc_url=None,
     )
 
-    def describe() -> dict[str, Any]:
-        document = describe_api(api, service)
+    def describe(models: Sequence[ServedModel]) -> dict[str, Any]:
+        document = describe_api(api, models)
         return auth.describe(document, routers) if keys.any else document
 
     # Not with several workers, of which a request reaches one, and not beside a directory that decides.
@@ -176,7 +178,7 @@ def create_app(
         repository_routes.build(repository, settings),
         metrics_route.build(metrics),
         index_page.build(),
-        api_docs.build(describe),
+        api_docs.build(Description(describe, repository)),
     ]
     for router in routers:
         api.include_router(router)

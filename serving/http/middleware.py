@@ -30,6 +30,8 @@ _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}\Z")
 _CLIENT_LEFT = 499
 # What uvloop says of a connection that broke in this very round of the loop.
 _CLOSED = "handler is closed"
+# What needs no key while there is none.
+_EVERYBODY: Final = frozenset({KeyScope.INFER, KeyScope.METRICS})
 _UNLISTED: Final = "unlisted"
 # An IPv6 address with a zone; a trusted proxy may name its client by anything.
 _LONGEST_CLIENT = 64
@@ -180,7 +182,7 @@ class FastPath:
 
 
 class AuthMiddleware:
-    """Lets a request pass, or answers 401 or 403.
+    """Lets a request pass, or answers 401 or 403. Routes find in `request.state.scopes` what their caller may do.
 
     Args:
         app: Behind it.
@@ -213,12 +215,14 @@ class AuthMiddleware:
                 "Administration is off: it needs an API key with the scope admin, and the service was given none; "
                 "start it with one in DUBIO_API_KEYS_FILE."
             )
+        state = scope.setdefault("state", {})
         if not self._any_key:
+            state["scopes"] = _EVERYBODY
             return
-        needed = self._needed(scope)
+        needed, presented = self._needed(scope), _presented(scope)
         if needed is OPEN:
+            state["scopes"] = self._keys.scopes(presented or b"") or frozenset()
             return
-        presented = _presented(scope)
         if presented is None:
             raise Unauthorized(
                 "Expected an API key, but the request has none; send the header `Authorization: Bearer <key>` or "
@@ -235,6 +239,7 @@ class AuthMiddleware:
                 f"Expected an API key with the scope {needed}, but this one has {', '.join(sorted(granted))} only; "
                 "use another key."
             )
+        state["scopes"] = granted
 
     def _needed(self, scope: Scope) -> KeyScope | Literal["unlisted"] | None:
         """The scope of the route that the framework will choose."""

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
 
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
 
+from dubio.serving.http.api_keys import Scope
 from dubio.serving.http.auth import OPEN, ScopedRouter
+from dubio.serving.web.description import Description
 
 _TITLE = "Dubio"
 # Addresses are relative: a proxy may publish the service under a path of its own.
 _DESCRIPTION = "openapi.json"
 # Browsers ask for an icon otherwise, and the framework's pages for one from elsewhere.
 _NO_ICON = "data:,"
+# What it says depends on the key.
+_PRIVATE = {"Cache-Control": "private, no-cache", "Vary": "Authorization, X-API-Key"}
 _FILES = {
     "static/swagger-ui-bundle.js": "text/javascript",
     "static/swagger-ui.css": "text/css",
@@ -24,8 +28,8 @@ _FILES = {
 }
 
 
-def build(describe: Callable[[], dict[str, Any]]) -> ScopedRouter:
-    """The routes of the description that `describe` gives, and of its pages."""
+def build(api: Description) -> ScopedRouter:
+    """The routes of the description, and of its pages; it has examples for whoever may predict."""
     router = ScopedRouter(OPEN, include_in_schema=False)
 
     @router.get("/docs")
@@ -49,8 +53,9 @@ def build(describe: Callable[[], dict[str, Any]]) -> ScopedRouter:
         )
 
     @router.get(f"/{_DESCRIPTION}")
-    async def description() -> Response:
-        return JSONResponse(describe())
+    async def description(request: Request) -> Response:
+        content = await api.read(examples=Scope.INFER in request.state.scopes)
+        return Response(content, media_type="application/json", headers=_PRIVATE)
 
     for path, media_type in _FILES.items():
         with as_file(files("fastapi_offline").joinpath("static", path.rsplit("/", 1)[1])) as file:
