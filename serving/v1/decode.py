@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dubio.serving.errors import InvalidRequest, TooManyRows
+from dubio.serving.v1.effort import Effort
 from dubio.serving.v1.images import DATA_URL, KEY, ImageCodec
 from dubio.serving.v1.schema import Parameters, PredictRequest
 from dubio.serving.wire.arrays import flatten, to_float32
@@ -36,7 +37,9 @@ class DecodedRequest:
     samples: Samples
 
 
-def decode_request(body: bytes, *, spec: InputSpec, committee: int, max_rows: int) -> DecodedRequest:
+def decode_request(
+    body: bytes, *, spec: InputSpec, committee: int, max_rows: int, effort: Effort | None = None
+) -> DecodedRequest:
     """Read a predict request.
 
     Args:
@@ -44,16 +47,18 @@ def decode_request(body: bytes, *, spec: InputSpec, committee: int, max_rows: in
         spec: What the model takes.
         committee: Members of the model.
         max_rows: How many instances are allowed.
+        effort: What reading may take.
 
     Raises:
         MalformedJSON: The body is no JSON.
         InvalidRequest, TooManyRows: It is JSON but breaks a rule; the message names field, rule, value and cure.
         InvalidInput: The model's reader of texts, of a table's rows or of image files refuses an instance.
+        DeadlineExceeded: It takes too long.
     """
     request = read(body, PredictRequest)
     parameters = request.parameters or Parameters()
     samples = limit_samples(parameters.samples, committee=committee)
-    inputs, images = to_array(request.instances, spec=spec, max_rows=max_rows, resize=parameters.resize)
+    inputs, images = to_array(request.instances, spec=spec, max_rows=max_rows, resize=parameters.resize, effort=effort)
     return DecodedRequest(request.id, inputs, images, samples)
 
 
@@ -63,7 +68,7 @@ def may_hold_images(body: bytes) -> bool:
 
 
 def to_array(
-    instances: list[Any], *, spec: InputSpec, max_rows: int, resize: bool = True
+    instances: list[Any], *, spec: InputSpec, max_rows: int, resize: bool = True, effort: Effort | None = None
 ) -> tuple[NDArray[np.float32], list[dict[str, int | bool] | None]]:
     """Read instances; those of numbers may leave out a leading channel axis of 1, or be flat in row-major order.
 
@@ -72,6 +77,7 @@ def to_array(
         spec: What the model takes: numbers, image files, or else what its reader reads.
         max_rows: How many are allowed.
         resize: Whether image files of another size may be resized as the training images were.
+        effort: What reading may take; None for one of its own.
 
     Returns:
         An array [B, *shape] of finite numbers, and what was read of each image file.
@@ -87,7 +93,7 @@ def to_array(
             "split them over several requests."
         )
     if spec.reader is not None:
-        return spec.reader.read(instances), [None] * len(instances)
+        return spec.reader.read(instances, (effort or Effort()).spend), [None] * len(instances)
     codec, accepted = ImageCodec(spec, resize), _accepted(spec.shape)
     files = {i: instance for i, instance in enumerate(instances) if _is_file(instance)}
     pictures = codec.decode_all(files) if files else {}

@@ -8,6 +8,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dubio.models import InputSpec
 from dubio.models.inputs import encoding
 from dubio.serving.http.api_keys import Scope
 from dubio.serving.http.auth import ScopedRouter
@@ -15,7 +16,8 @@ from dubio.serving.http.request import cancel_on_disconnect, offload_if, read_bo
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
 from dubio.serving.v1 import schema
-from dubio.serving.v1.decode import decode_request, may_hold_images
+from dubio.serving.v1.decode import DecodedRequest, decode_request, may_hold_images
+from dubio.serving.v1.effort import Effort, Readers
 from dubio.serving.v1.encode import encode_response
 from dubio.serving.wire.schema import describe_content, describe_errors
 
@@ -24,6 +26,8 @@ _LONG_BYTES = 64 * 1024
 _LONG_ROWS = 32
 # Texts are divided into words, and rows looked at value by value, which takes longer.
 _LONG_READER_BYTES = 4 * 1024
+# A character of three bytes may become eighteen when a text is brought into its normal form.
+_LONG_FOREIGN_BYTES = 1024
 
 _PROBLEM = {"content": describe_content(schema.Problem, "application/problem+json")}
 _PREDICT_DOCS: dict[str, Any] = {
@@ -47,6 +51,7 @@ _CARD_DOCS: dict[str, Any] = {
 def build(service: PredictionService, settings: Settings) -> ScopedRouter:
     """The `/v1` routes around `service`."""
     router = ScopedRouter(Scope.INFER, prefix="/v1", tags=["v1"])
+    readers = Readers(settings.prediction_threads)
 
     async def predict(request: Request, name: str | None) -> Response:
         model = service.repository.get(name)
@@ -55,16 +60,24 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
         with service.telemetry.timer(model) as timer:
             body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
             timer.lap()
-            decoded = await offload_if(
-                len(body) > (_LONG_READER_BYTES if spec.reader else _LONG_BYTES) or may_hold_images(body),
-                lambda: decode_request(
-                    body, spec=spec, committee=predictor.committee.num_samples, max_rows=settings.max_rows
-                ),
-            )
+            effort = Effort(settings.timeout_seconds)
+
+            def decode() -> DecodedRequest:
+                return decode_request(
+                    body,
+                    spec=spec,
+                    committee=predictor.committee.num_samples,
+                    max_rows=settings.max_rows,
+                    effort=effort,
+                )
+
+            long = _is_long(body, spec)
+            decoded = await readers.run(decode, effort) if long else decode()
             request.state.rows = len(decoded.inputs)
             timer.lap()
             async with cancel_on_disconnect(request):
-                prediction = await service.predict(model, decoded.inputs, samples=decoded.samples)
+                left = max(0.0, round(effort.seconds, 2)) if long else None  # of all the time there was
+                prediction = await service.predict(model, decoded.inputs, samples=decoded.samples, timeout=left)
             timer.lap()
             answer = await offload_if(
                 len(decoded.inputs) > _LONG_ROWS,
@@ -91,6 +104,13 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
         return await predict(request, None)
 
     return router
+
+
+def _is_long(body: bytes, spec: InputSpec) -> bool:
+    """Whether reading a body would hold up the event loop."""
+    readers_most = _LONG_READER_BYTES if body.isascii() else _LONG_FOREIGN_BYTES
+    most = _LONG_BYTES if spec.reader is None else readers_most
+    return len(body) > most or may_hold_images(body)
 
 
 def _json(document: dict[str, Any]) -> Response:
