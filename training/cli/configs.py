@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from rich.table import Table
 from dubio.models.errors import did_you_mean
 from dubio.training.cli import commands
 from dubio.training.errors import TrainingError
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(://|::)")
 
 FOLDER = Path(__file__).parents[2] / "configs"
 
@@ -44,6 +47,11 @@ class ConfigFile(ActionConfigFile):
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Apply a configuration; a file of that name, with or without `.yaml`, is preferred to one of Dubio's."""
         file = next((path for path in (Path(values), Path(f"{values}.yaml")) if path.is_file()), None)
+        if file is None and _ADDRESS.match(values):
+            raise TrainingError(
+                f"Expected `--config` to be a file on this machine, but got {values!r}; download it, read it "
+                "(what it names is run), and give the file."
+            )
         if file is None and ":" not in values:
             file = bundled(values)
         self.apply_config(parser, cfg, self.dest, str(file or values))
