@@ -138,3 +138,14 @@ def test_a_page_whose_name_was_pointed_here_reads_nothing(numbers_checkpoint: Pa
             page = process.stdout.read()
         assert "Misdirected request" in page
         assert "committee" not in page
+
+
+@pytest.mark.parametrize("path", ["docs", "redoc"])
+def test_the_pages_of_the_api_are_drawn_by_the_scripts_they_may_run(
+    numbers_checkpoint: Path, tmp_path: Path, path: str
+) -> None:
+    with Command().started(str(numbers_checkpoint)) as service:
+        with browser(tmp_path, f"{service.url}/{path}", "--dump-dom", "--virtual-time-budget=10000") as process:
+            assert process.stdout is not None
+            drawn = process.stdout.read()
+        assert "Predict with the default model" in drawn
