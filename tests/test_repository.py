@@ -126,7 +126,21 @@ def test_each_service_is_hardened(name: str):
     assert service["user"] == "10001:10001"
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
-    assert "/tmp" in service["tmpfs"]
+    assert [mount.partition(":")[0] for mount in service["tmpfs"]] == ["/tmp"]
+    assert "size=" in service["tmpfs"][0]
+    assert service["mem_limit"] == service["memswap_limit"]  # or it would swap
+    assert service["pids_limit"] > 0
+
+
+def test_keys_come_as_a_secret_that_no_image_or_commit_holds():
+    added = yaml.safe_load(_text("docker/keys.yml"))
+    for name in ("serve", "serve-gpu"):
+        (secret,) = added["services"][name]["secrets"]
+        assert added["services"][name]["environment"] == {"DUBIO_API_KEYS_FILE": f"/run/secrets/{secret}"}
+        assert added["secrets"][secret] == {"file": "./keys.txt"}
+        assert SERVICES[name].get("profiles") == added["services"][name].get("profiles")
+    assert "keys.txt" in _text(".gitignore").split()
+    assert "keys.txt" in _text(".dockerignore").split() or "*" in _text(".dockerignore").split()
 
 
 @pytest.mark.parametrize(("train", "serve"), [("train", "serve"), ("train-gpu", "serve-gpu")])

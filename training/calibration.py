@@ -59,6 +59,8 @@ class CalibrationSettings:
         scores: What makes an input strange; the strangest of them counts. By default mutual_information, neighbours,
             relative_mahalanobis and, but for texts and inputs of more than 4096 numbers, input_mahalanobis.
         k: Which nearest neighbour the score `neighbours` measures the distance to.
+        bank: At most so many training rows stand in the checkpoint with their features, which `neighbours` compares
+            inputs with; they are drawn by a seed. To keep none, leave `neighbours` out of `scores`.
         mc_sites: Which dropout sites the committee samples, by module name, pattern (`head.*`) or kind; all by default.
         mc_rates: Rates of the committee's dropout by module name, pattern or kind; by default those of the training.
         tune_rates: Factors on all of these rates to try on the validation split; the likeliest is kept.
@@ -71,6 +73,7 @@ class CalibrationSettings:
     seed: int = 0
     scores: tuple[ScoreName, ...] | None = None
     k: int = 50
+    bank: int = 5000
     mc_sites: tuple[str, ...] | None = None
     mc_rates: dict[str, float] | None = None
     tune_rates: tuple[float, ...] | None = None
@@ -81,6 +84,11 @@ class CalibrationSettings:
         if self.scores is not None and (not self.scores or len(set(self.scores)) < len(self.scores)):
             raise TrainingError(
                 f"Expected `calibration.scores` to be at least one name, and none twice, but got {list(self.scores)}."
+            )
+        if self.bank < self.k:
+            raise TrainingError(
+                f"Expected `calibration.bank` to be at least `calibration.k`, which is {self.k}, but got {self.bank}; "
+                "to keep no training row, leave neighbours out of `calibration.scores`."
             )
         if any(low >= high for low, high in pairwise((1, *self.stages))):
             raise TrainingError(
@@ -152,7 +160,7 @@ def calibrate(
         names = settings.scores or default_scores(data.input)
         if len(train_x):
             train = DeterministicPass.cat([predictor.deterministic(batch) for batch in batches(train_x)])
-            detector = Detector.fit(train, train_labels, select, names=names, k=settings.k)
+            detector = Detector.fit(train, train_labels, select, names=names, k=settings.k, bank_size=settings.bank)
         else:
             detector = _refit(fitted, select, settings)
         bounds = {"alpha": settings.alpha, "delta": settings.delta}
