@@ -60,7 +60,7 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
         with service.telemetry.timer(model) as timer:
             body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
             timer.lap()
-            effort = Effort(settings.timeout_seconds)
+            effort = Effort(settings.timeout_seconds) if _is_long(body, spec) else None
 
             def decode() -> DecodedRequest:
                 return decode_request(
@@ -71,12 +71,11 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
                     effort=effort,
                 )
 
-            long = _is_long(body, spec)
-            decoded = await readers.run(decode, effort) if long else decode()
+            decoded = decode() if effort is None else await readers.run(decode, effort)
             request.state.rows = len(decoded.inputs)
             timer.lap()
             async with cancel_on_disconnect(request):
-                left = max(0.0, round(effort.seconds, 2)) if long else None  # of all the time there was
+                left = None if effort is None else max(0.0, round(effort.seconds, 2))  # of all the time there was
                 prediction = await service.predict(model, decoded.inputs, samples=decoded.samples, timeout=left)
             timer.lap()
             answer = await offload_if(
