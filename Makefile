@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full lint format bench docs mutants clean
+.PHONY: help demo test test-full lint format bench docs mutants audit clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ docs: $(STAMP)  ## Build the documentation into site/, and check every link, pat
 
 mutants: $(STAMP)  ## Change the code in small ways and see whether tests fail; SAMPLE=100 and FILES="..." choose
 	$(BIN)/python tests/mutants.py $(if $(SAMPLE),--sample $(SAMPLE)) $(FILES)
+
+audit: $(STAMP)  ## List what is installed in build/sbom.json, and look for known vulnerabilities (needs the network)
+	PYTHON=$(PYTHON) .ci/audit
 
 clean:  ## Remove caches and build outputs; runs/ and .venv stay
 	rm -rf build dist site .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -152,6 +152,7 @@ class Ensemble(Model[list[DeterministicPass]]):
             },
             "temperature": None,
             "calibration": self._describe_calibration(),
+            "training_rows_kept": sum(part["training_rows_kept"] for part in parts),
             "auto": self._describe_auto(),
             "not_calibrated": self.hint,
             "provenance": {"data": ", ".join(sorted(data))} if data else None,

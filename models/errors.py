@@ -15,6 +15,13 @@ from difflib import get_close_matches
 from pathlib import Path
 
 
+def printable(text: str) -> str:
+    """The text with everything but letters, signs, blanks and line ends escaped: a terminal obeys some characters."""
+    return "".join(
+        each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode() for each in text
+    )
+
+
 class ModelError(ValueError):
     """Base class of everything this package raises on purpose."""
 
@@ -23,9 +30,9 @@ class UnreadableCheckpoint(ModelError):
     """A checkpoint that cannot be loaded, or is refused; the message names the file, the field and the rule."""
 
     def __init__(self, path: str | Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
         self.path = str(path)
-        self.reason = reason
+        self.reason = printable(reason)  # which may repeat names of the file
+        super().__init__(f"{printable(self.path)}: {self.reason}")
 
 
 class NotEnoughMemory(ModelError):

@@ -18,6 +18,7 @@ from dubio.models.spec import NetworkSpec, Provenance, Temperature
 from dubio.uncertainty import AdaptiveSampling, Calibration, Committee, Detector, DeterministicPass, FeatureTap, Outputs
 from dubio.uncertainty.detection.conformal import JointCalibration
 from dubio.uncertainty.detection.detector import Verdict
+from dubio.uncertainty.detection.knn import NearestNeighbours
 from dubio.uncertainty.detection.measures import single, softmax
 from dubio.uncertainty.errors import NotFitted
 
@@ -204,9 +205,16 @@ class Predictor(Model[DeterministicPass]):
             },
             "temperature": self.temperature.model_dump(mode="json"),
             "calibration": self._describe_calibration(),
+            "training_rows_kept": self._training_rows_kept,
             "auto": self.stopping.describe() if self.stopping else None,
             "provenance": self.provenance.model_dump(mode="json") if self.provenance else None,
         }
+
+    @property
+    def _training_rows_kept(self) -> int:
+        """How many training rows the checkpoint holds the features of; who has it can tell who was among them."""
+        scores = self.detector.scores if self.detector else ()
+        return sum(len(score.bank_NF) for score in scores if isinstance(score, NearestNeighbours))
 
     def _describe_calibration(self) -> dict[str, Any] | None:
         if self.detector is None or self.detector.calibration is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -20,10 +20,12 @@ from starlette.types import ASGIApp
 from dubio.serving.batching import Budget, Executor, Policy
 from dubio.serving.errors import ServingError
 from dubio.serving.http import auth, problem_details
+from dubio.serving.http.allowed_hosts import AllowedHosts
 from dubio.serving.http.api_keys import ApiKeys, Scope
-from dubio.serving.http.middleware import AuthMiddleware, FastPath, Observer, RequestLine
+from dubio.serving.http.middleware import AuthMiddleware, FastPath, Observer, RequestLine, SameOriginMiddleware
 from dubio.serving.lifecycle import Lifecycle
 from dubio.serving.repository import heap
+from dubio.serving.repository.registry import ServedModel
 from dubio.serving.repository.repository import ModelRepository, ModelSource
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
@@ -39,6 +41,7 @@ from dubio.serving.v2 import infer_routes, repository_routes
 from dubio.serving.v2 import routes as v2_routes
 from dubio.serving.web import api_docs, index_page
 from dubio.serving.web import metrics as metrics_route
+from dubio.serving.web.description import Description
 from dubio.serving.web.openapi import describe_api
 
 _log = logging.getLogger("dubio")
@@ -184,8 +187,8 @@ def create_app(
         redoc_url=None,
     )
 
-    def describe() -> dict[str, Any]:
-        document = describe_api(api, service)
+    def describe(models: Sequence[ServedModel]) -> dict[str, Any]:
+        document = describe_api(api, models)
         return auth.describe(document, routers) if keys.any else document
 
     async def reload() -> None:
@@ -213,7 +216,7 @@ def create_app(
         repository_routes.build(repository, settings),
         metrics_route.build(metrics),
         index_page.build(),
-        api_docs.build(describe),
+        api_docs.build(Description(describe, repository)),
     ]
     for router in routers:
         api.include_router(router)
@@ -230,8 +233,9 @@ def create_app(
         if isinstance(route, APIRoute)
     ]
     metrics.expect(ExpectedSeries(repository.all_versions, answers, problem_details.REASONS))
-    # What is refused for want of a key is observed, and readable for the pages allowed to ask.
+    # What is refused by the layers here is observed, and readable for the pages allowed to ask.
     asgi: ASGIApp = AuthMiddleware(FastPath(api, predicting), keys, routers)
+    asgi = SameOriginMiddleware(asgi, AllowedHosts(settings.allowed_hosts, settings.host), settings.cors_origins)
     asgi = Observer(RequestLine(asgi, settings.root_path), telemetry, lifecycle)
     if settings.cors_origins:
         asgi = CORSMiddleware(asgi, allow_origins=settings.cors_origins, **_CORS)

@@ -190,7 +190,7 @@ def parse(argv: Sequence[str]) -> Settings:
         cli_hide_none_type=True,
         cli_implicit_flags="toggle",
         cli_kebab_case=True,
-        cli_shortcuts={"cors-origins": "cors-origin"},
+        cli_shortcuts={"cors-origins": "cors-origin", "allowed-hosts": "allowed-host"},
         add_argument_method=add_option,
         parse_args_method=keep_commas,
     )

@@ -55,6 +55,14 @@ class Forbidden(ServingError):
     """The caller's API key does not reach this far."""
 
 
+class Misdirected(ServingError):
+    """The request names a host that is none of this service's names."""
+
+
+class CrossOrigin(ServingError):
+    """A page of another origin asks, which may not."""
+
+
 class Overloaded(ServingError):
     """The queues are full.
 
@@ -108,3 +116,7 @@ class BodyTooSlow(ServingError):
 
 class UnsupportedEncoding(ServingError):
     """The body is compressed in a way that is not read."""
+
+
+class UnsupportedContentType(ServingError):
+    """The body is said to be what no client of this service sends."""

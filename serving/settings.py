@@ -19,6 +19,7 @@ from pydantic_settings import (
 from dubio.serving.environment import KEYS, PREFIX, Environment, variable
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+\Z")
+_HOST = re.compile(r"(\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?)\Z")
 _ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+\Z")
 # A prefix that begins like a path of the service's own could not be told from it.
 OWN_PATHS = frozenset({"v1", "v2", "static", "docs", "redoc", "openapi.json", "metrics"})
@@ -165,6 +166,11 @@ class Settings(BaseSettings):
     """More API keys, in the file's form but separated by white space. The file is safer: other programs can
     often see an environment."""
 
+    allowed_hosts: _Names = ()
+    """Name by which clients or a reverse proxy reach this service, such as `dubio.example.org`, `*.example.org`, or
+    `*` for any; repeatable. Addresses, localhost and what `host` names need not be. In DUBIO_ALLOWED_HOSTS, commas
+    separate them."""
+
     cors_origins: _Names = ()
     """Web origin whose pages may call this service from a browser, such as `https://app.example.org`, or `*`;
     repeatable. In DUBIO_CORS_ORIGINS, commas separate them."""
@@ -191,7 +197,7 @@ class Settings(BaseSettings):
         """What is given goes before the environment; there is nothing else."""
         return init_settings, Environment(settings_cls)
 
-    @field_validator("models", "trusted", "trusted_proxies", "cors_origins", mode="before")
+    @field_validator("models", "trusted", "trusted_proxies", "allowed_hosts", "cors_origins", mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         if isinstance(value, str):
@@ -235,6 +241,14 @@ class Settings(BaseSettings):
                     f"{error}; write an address or a network, such as 10.0.0.0/8, of the proxies in front"
                 ) from error
         return proxies
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _refuse_what_is_no_host(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not _HOST.match(host):
+                raise ValueError(f"{host!r} is no host name: write it without scheme, port and path, or *")
+        return hosts
 
     @field_validator("cors_origins")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -126,7 +127,21 @@ def test_each_service_is_hardened(name: str):
     assert service["user"] == "10001:10001"
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
-    assert "/tmp" in service["tmpfs"]
+    assert [mount.partition(":")[0] for mount in service["tmpfs"]] == ["/tmp"]
+    assert "size=" in service["tmpfs"][0]
+    assert service["mem_limit"] == service["memswap_limit"]  # or it would swap
+    assert service["pids_limit"] > 0
+
+
+def test_keys_come_as_a_secret_that_no_image_or_commit_holds():
+    added = yaml.safe_load(_text("docker/keys.yml"))
+    for name in ("serve", "serve-gpu"):
+        (secret,) = added["services"][name]["secrets"]
+        assert added["services"][name]["environment"] == {"DUBIO_API_KEYS_FILE": f"/run/secrets/{secret}"}
+        assert added["secrets"][secret] == {"file": "./keys.txt"}
+        assert SERVICES[name].get("profiles") == added["services"][name].get("profiles")
+    assert "keys.txt" in _text(".gitignore").split()
+    assert "keys.txt" in _text(".dockerignore").split() or "*" in _text(".dockerignore").split()
 
 
 @pytest.mark.parametrize(("train", "serve"), [("train", "serve"), ("train-gpu", "serve-gpu")])
@@ -164,6 +179,31 @@ def test_only_the_gpu_profile_asks_for_a_gpu():
 def test_ci_runs_what_a_contributor_runs():
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
     assert _text(".ci/run").rstrip().endswith("\nmake lint\nmake docs\nmake test")
+
+
+GOOD = {"name": "a", "version": "1", "vulns": []}
+UNKNOWN = {"name": "b", "skip_reason": "Dependency not found"}
+BAD = {
+    "name": "c",
+    "version": "2",
+    "vulns": [{"id": "CVE-1", "fix_versions": ["2.1"], "aliases": [], "description": ""}],
+}
+
+
+@pytest.mark.parametrize(
+    ("packages", "code", "said"),
+    [
+        ([GOOD, UNKNOWN], 0, "audit: 1 of 2 packages looked up, 0 with known vulnerabilities"),
+        ([UNKNOWN], 0, "audit: skipped: none of 1 packages could be looked up from here"),
+        ([GOOD, BAD], 1, "audit: c 2: CVE-1, mended in 2.1"),
+    ],
+)
+def test_the_audit_says_what_it_could_look_up(tmp_path: Path, packages: list[dict], code: int, said: str):
+    (tmp_path / "audit.json").write_text(json.dumps({"dependencies": packages, "fixes": []}))
+    script = [sys.executable, ROOT / ".ci" / "audit_summary.py", tmp_path / "audit.json"]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (code, said)
+    assert os.access(ROOT / ".ci" / "audit", os.X_OK)
 
 
 def test_make_test_fails_where_too_little_is_covered():

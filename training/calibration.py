@@ -62,6 +62,8 @@ class CalibrationSettings:
             relative_mahalanobis and, but for texts and inputs of more than 4096 numbers, input_mahalanobis.
         k: Which nearest neighbour the score `neighbours` measures the distance to; by default the 50th, or with fewer
             training rows the one in the middle of a class of average size.
+        bank: At most so many training rows stand in the checkpoint with their features, which `neighbours` compares
+            inputs with; they are drawn by a seed. To keep none, leave `neighbours` out of `scores`.
         mc_sites: Which dropout sites the committee samples, by module name, pattern (`head.*`) or kind; all by default.
         mc_rates: Rates of the committee's dropout by module name, pattern or kind; by default those of the training.
         tune_rates: Factors on all of these rates to try on the validation split; the likeliest is kept.
@@ -74,6 +76,7 @@ class CalibrationSettings:
     seed: int = 0
     scores: tuple[ScoreName, ...] | None = None
     k: int | None = None
+    bank: int = 5000
     mc_sites: tuple[str, ...] | None = None
     mc_rates: dict[str, float] | None = None
     tune_rates: tuple[float, ...] | None = None
@@ -84,6 +87,12 @@ class CalibrationSettings:
         if self.scores is not None and (not self.scores or len(set(self.scores)) < len(self.scores)):
             raise TrainingError(
                 f"Expected `calibration.scores` to be at least one name, and none twice, but got {list(self.scores)}."
+            )
+        least = NEIGHBOUR if self.k is None else self.k
+        if self.bank < least:
+            raise TrainingError(
+                f"Expected `calibration.bank` to be at least `calibration.k`, which is {least}, but got {self.bank}; "
+                "to keep no training row, leave neighbours out of `calibration.scores`."
             )
         if any(low >= high for low, high in pairwise((1, *self.stages))):
             raise TrainingError(
@@ -163,9 +172,8 @@ def calibrate(
         names = scores_of(data, settings)
         if len(train_x):
             train = DeterministicPass.cat([predictor.deterministic(batch) for batch in batches(train_x)])
-            detector = Detector.fit(
-                train, train_labels, select, names=names, k=settings.neighbour(len(train_x), len(data.classes))
-            )
+            neighbour = settings.neighbour(len(train_x), len(data.classes))
+            detector = Detector.fit(train, train_labels, select, names=names, k=neighbour, bank_size=settings.bank)
         else:
             detector = _refit(fitted, select, settings)
         bounds = {"alpha": settings.alpha, "delta": settings.delta}

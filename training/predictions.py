@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ if TYPE_CHECKING:  # it takes a quarter of a second to import, and a fit predict
 
 SUFFIXES = (".csv", ".parquet", ".jsonl")
 FIELDS = ("row", "split", "deterministic", "mc", "uncertainty", "ood")  # how the columns of an answer begin
+_FORMULA = r"^[=+\-@\t\r\n]"
+_NUMBER = r"^[+-]?[0-9]+([.,][0-9]+)*([eE][+-]?[0-9]+)?$"
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,23 @@ def write(frame: pl.DataFrame, path: Path) -> None:
     """Write a table, as the suffix of the file says."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".csv":
-        frame.write_csv(path)
+        _without_formulas(frame).write_csv(path)
     elif path.suffix == ".parquet":
         frame.write_parquet(path)
     else:
         frame.write_ndjson(path)
+
+
+def _without_formulas(frame: pl.DataFrame) -> pl.DataFrame:
+    """The table with a quote in front of every text and name that a spreadsheet would compute.
+
+    Source:
+        OWASP, CSV Injection.
+    """
+    texts = pl.col(pl.String)
+    formula = texts.str.contains(_FORMULA) & ~texts.str.contains(_NUMBER)
+    safe = frame.with_columns(pl.when(formula).then("'" + texts).otherwise(texts).name.keep())
+    return safe.rename({name: f"'{name}" for name in frame.columns if re.match(_FORMULA, name)})
 
 
 def _table(answer: Prediction, classes: tuple[str, ...]) -> pl.DataFrame:

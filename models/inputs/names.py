@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import Literal
 
 # A whole number as other programs write it: 3, +3, and 3.0 where a column had holes.
 _WHOLE = re.compile(r"[+-]?\d+(\.0+)?", re.ASCII)
@@ -11,11 +12,15 @@ _INVISIBLE = {"Cc", "Cf"}  # control and format characters, such as the zero-wid
 _SELECTORS = range(0xFE00, 0xFE10)  # which choose the form of the character before
 
 
+# Marks on one character: more than any language puts there (Unicode's Stream-Safe Text Format, UAX #15).
+_MARKS = 30
+
+
 def tidy(text: str) -> str:
     """The text without blanks and invisible characters around it, in Unicode's form NFC."""
     if text.isascii():
         return text.strip()
-    text = unicodedata.normalize("NFC", text)
+    text = _normalize("NFC", text)
     visible = [index for index, character in enumerate(text) if not (character.isspace() or _is_invisible(character))]
     return text[visible[0] : visible[-1] + 1] if visible else ""
 
@@ -45,8 +50,18 @@ def category(value: object) -> str | None:
 def look(name: str) -> str:
     """What a reader sees of a name: names that look the same, but for capitals and kinds of blanks, give the same."""
     if not name.isascii():
-        name = unicodedata.normalize("NFKC", "".join(each for each in name if not _is_invisible(each)))
+        name = _normalize("NFKC", "".join(each for each in name if not _is_invisible(each)))
     return " ".join(name.casefold().split())
+
+
+def _normalize(form: Literal["NFC", "NFKC"], text: str) -> str:
+    """The text in a form of Unicode's, or as it is if it piles up marks: Python takes the square of their number."""
+    marks = 0
+    for character in text:
+        marks = marks + 1 if unicodedata.combining(character) else 0
+        if marks > _MARKS:
+            return text
+    return unicodedata.normalize(form, text)
 
 
 def _is_invisible(character: str) -> bool:

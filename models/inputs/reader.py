@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,8 +13,12 @@ from torch import Tensor
 class Reader(Protocol):
     """Reads what a user has: `dubio.models.inputs.tabular.Table` or `dubio.models.inputs.text.Tokens`."""
 
-    def read(self, instances: Sequence[Any]) -> NDArray[np.float32]:
+    def read(self, instances: Sequence[Any], spend: Callable[[int], None] = ...) -> NDArray[np.float32]:
         """Raw inputs ``[N, *shape]``.
+
+        Args:
+            instances: What the user has.
+            spend: Called ahead of work that may be long, with how many units it has; may raise to end it.
 
         Raises:
             InvalidInput: If an instance is not what the model takes.

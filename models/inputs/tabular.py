@@ -201,14 +201,19 @@ class Table:
         """Names of a row's numbers, in their order."""
         return [feature for column in self.columns.values() for feature in column.features]
 
-    def read(self, instances: Sequence[Any]) -> NDArray[np.float32]:
+    def read(self, instances: Sequence[Any], spend: Callable[[int], None] = lambda units: None) -> NDArray[np.float32]:
         """Numbers ``[N, F]`` of rows.
+
+        Args:
+            instances: The rows.
+            spend: As the protocol says; a unit is a value.
 
         Raises:
             InvalidInput: If a row is no mapping, lacks a column, has one that is unknown, or a value does not fit.
         """
         instances = [self._tidied(instance) for instance in instances]
         for index, instance in enumerate(instances):
+            spend(len(self.columns))
             self._check(instance, f"instances[{index}]")
         values = {name: [instance[name] for instance in instances] for name in self.columns}
         return self.encode(values, lambda row, name: f"instances[{row}][{name[:100]!r}]")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -29,6 +30,12 @@ MAX_LENGTH = 4096
 # Characters of a text: far more than the longest sequence of tokens needs.
 MAX_CHARACTERS = 2**16
 
+# Characters of a text that are read, once it is in form NFKC: so many for each token that is wanted, and a few more.
+# Words of common languages have four to eight; in form NFKC one character may become eighteen.
+_READ_PER_TOKEN = 16
+_READ_MORE = 1024
+_BLANKS = " \t\r\n"
+
 # A character, with its marks, of the scripts that put no blanks between words.
 _NO_BLANKS = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}][\p{M}\u30fc]*"
 
@@ -41,6 +48,8 @@ class TokenizerSpec(StrictModel):
     A text is brought into Unicode's form NFKC, if so wanted into lower case, and divided into words and signs; each is
     looked up as a whole (``word``), or put together from the parts that the vocabulary has (``bpe``, Sennrich 2016). To
     ``word`` each character is one in scripts that put no blanks between words, such as Chinese, Japanese and Thai.
+    Of a text the first 16 x length + 1024 characters in form NFKC are read, which hold more tokens than are wanted
+    unless it is made of endless words or blanks.
 
     Attributes:
         kind: ``word`` or ``bpe``.
@@ -70,6 +79,10 @@ class TokenizerSpec(StrictModel):
         return self
 
 
+def _spend_freely(units: int) -> None:
+    pass
+
+
 def _instance(row: int) -> str:
     return f"instances[{row}]"
 
@@ -84,27 +97,39 @@ class Tokens:
     def __init__(self, spec: TokenizerSpec) -> None:
         self.spec = spec
 
-    def read(self, instances: Sequence[Any]) -> NDArray[np.float32]:
+    def read(self, instances: Sequence[Any], spend: Callable[[int], None] = _spend_freely) -> NDArray[np.float32]:
         """Tokens ``[N, L]`` of texts, filled up with 0.
+
+        Args:
+            instances: The texts.
+            spend: As the protocol says; a unit is a character in form NFKC.
 
         Raises:
             InvalidInput: If an instance is no text, or has no words.
         """
-        return self.fill(self.split(instances))
+        return self.fill(self.split(instances, spend=spend))
 
-    def split(self, instances: Sequence[Any], where: Callable[[int], str] = _instance) -> list[list[int]]:
-        """All tokens of texts, however many.
+    def split(
+        self,
+        instances: Sequence[Any],
+        where: Callable[[int], str] = _instance,
+        spend: Callable[[int], None] = _spend_freely,
+    ) -> list[list[int]]:
+        """The tokens of texts, also more than are wanted.
 
         Args:
             instances: The texts.
             where: Names one in messages.
+            spend: As `read`.
 
         Raises:
             InvalidInput: As `read`.
         """
         tokens = []
         for row, instance in enumerate(instances):
-            tokens.append(self._tokenizer.encode(_text(instance, where(row))).ids)
+            text, characters = _beginning(_text(instance, where(row)), self._most)
+            spend(characters)
+            tokens.append(self._tokenizer.encode(text).ids)
             if not tokens[-1]:
                 raise InvalidInput(f"Expected {where(row)} to hold words, but got {instance[:40]!r}.")
         return tokens
@@ -129,6 +154,10 @@ class Tokens:
             raw: Tokens ``[B, L]``.
         """
         return torch.isin(raw, torch.tensor([PADDING, UNKNOWN], dtype=raw.dtype)).all(1)
+
+    @property
+    def _most(self) -> int:
+        return _READ_PER_TOKEN * self.spec.length + _READ_MORE
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
@@ -159,6 +188,18 @@ def blank(model: Any, lowercase: bool, characters: bool = False) -> Tokenizer:
     apart = [pre_tokenizers.Split(Regex(_NO_BLANKS), "isolated")] if characters else []
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*apart, words])
     return tokenizer
+
+
+def _beginning(text: str, most: int) -> tuple[str, int]:
+    """The first characters of a text that are at most so many in form NFKC, and how many they are then."""
+    text = text.lstrip(_BLANKS)[:most]
+    if text.isascii():
+        return text, len(text)
+    # One by one: Python takes the square of their number for marks that are piled up.
+    grown = {character: len(normalize("NFKC", character)) for character in set(text)}
+    lengths = np.cumsum([grown[character] for character in text])
+    kept = int(np.searchsorted(lengths, most, side="right"))
+    return text[:kept], int(lengths[kept - 1]) if kept else 0
 
 
 def _text(instance: object, where: str) -> str:

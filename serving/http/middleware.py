@@ -1,13 +1,15 @@
-"""The layers around the framework: the first observes every request, the next asks for keys, the last shortens some."""
+"""The layers around the framework: the first observes every request, the next refuse those of other origins and without
+a key, the last shortens some."""
 
 from __future__ import annotations
 
 import re
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
@@ -15,8 +17,9 @@ from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dubio.serving.errors import Forbidden, Unauthorized
+from dubio.serving.errors import CrossOrigin, Forbidden, Misdirected, Unauthorized, UnsupportedContentType
 from dubio.serving.http import problem_details
+from dubio.serving.http.allowed_hosts import EVERY, AllowedHosts
 from dubio.serving.http.api_keys import ApiKeys
 from dubio.serving.http.api_keys import Scope as KeyScope
 from dubio.serving.http.auth import OPEN, ScopedRouter
@@ -30,9 +33,17 @@ _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}\Z")
 _CLIENT_LEFT = 499
 # What uvloop says of a connection that broke in this very round of the loop.
 _CLOSED = "handler is closed"
+# What needs no key while there is none.
+_EVERYBODY: Final = frozenset({KeyScope.INFER, KeyScope.METRICS})
 _UNLISTED: Final = "unlisted"
 # An IPv6 address with a zone; a trusted proxy may name its client by anything.
 _LONGEST_CLIENT = 64
+# Probes name the address or whatever their operator likes, and learn nothing that a page could use.
+_HEALTH = "/v2/health/"
+# Neither changes anything.
+_SAFE = ("GET", "OPTIONS")
+# A browser asks before it sends these to another origin; plain text and forms it sends unasked.
+_CONTENT_TYPES = ("application/json", "application/octet-stream")
 
 
 @dataclass
@@ -147,6 +158,76 @@ class RequestLine:
         return path == self._root or path.startswith(f"{self._root}/")
 
 
+class SameOriginMiddleware:
+    """Refuses what a page of another origin has a visitor's browser send, with 421, 403 or 415.
+
+    A service on this machine or in its network is out of a stranger's reach, but not out of that of a stranger's page.
+    What a browser says of a request by itself, no script can change; other clients say nothing of the kind.
+
+    Args:
+        app: Behind it.
+        hosts: The names of the service.
+        origins: Those whose pages may call it, `*` for all.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: AllowedHosts, origins: Collection[str]) -> None:
+        self._app = app
+        self._hosts, self._origins = hosts, frozenset(origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not scope["path"].startswith(_HEALTH):
+            try:
+                self._check(scope)
+            except (Misdirected, CrossOrigin, UnsupportedContentType) as error:
+                await problem_details.answer(Request(scope), error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        headers: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            headers[name] = value
+            if name == b"host" and value and not self._hosts.allow(value.decode("latin-1")):
+                raise Misdirected(
+                    f"Expected a request to a name of this service, but its Host is {value[:100].decode('latin-1')!r}; "
+                    "ask its address or localhost, or start it with this name as --allowed-host."
+                )
+        self._check_origin(scope["method"], headers)
+        if scope["method"] not in _SAFE and (given := headers.get(b"content-type")):
+            kind = given.partition(b";")[0].strip().lower().decode("latin-1")
+            if kind and kind not in _CONTENT_TYPES and not (kind.startswith("application/") and kind.endswith("+json")):
+                raise UnsupportedContentType(
+                    f"Expected a body of application/json or application/octet-stream, but its Content-Type is "
+                    f"{kind[:100]!r}; send the header `Content-Type: application/json`."
+                )
+
+    def _check_origin(self, method: str, headers: Mapping[bytes, bytes]) -> None:
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        if origin and (EVERY in self._origins or origin in self._origins):
+            return
+        site = headers.get(b"sec-fetch-site")
+        if site is None:  # no browser, an old one, or one that trusts no address without TLS
+            foreign = bool(origin) and method not in _SAFE and not self._is_own(origin, headers)
+        else:
+            foreign = site not in (b"same-origin", b"none") and not _follows_link(method, headers)
+        if foreign:
+            raise CrossOrigin(
+                f"Expected a page of this service or of an origin that may call it, but this request comes from "
+                f"{origin[:100] or 'a page of another origin'!r}; start the service with that origin as --cors-origin."
+            )
+
+    def _is_own(self, origin: str, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a page of the service itself asks; a proxy may have put another Host in place of its name."""
+        address = urlsplit(origin).netloc
+        return address.encode("latin-1") == headers.get(b"host") or self._hosts.is_named(address)
+
+
+def _follows_link(method: str, headers: Mapping[bytes, bytes]) -> bool:
+    """Whether somebody follows a link from another page, which cannot read what it leads to."""
+    how = headers.get(b"sec-fetch-mode"), headers.get(b"sec-fetch-dest")
+    return method == "GET" and how == (b"navigate", b"document")
+
+
 class FastPath:
     """The innermost layer: calls the endpoints of some routes itself, ahead of the framework.
 
@@ -180,7 +261,7 @@ class FastPath:
 
 
 class AuthMiddleware:
-    """Lets a request pass, or answers 401 or 403.
+    """Lets a request pass, or answers 401 or 403. Routes find in `request.state.scopes` what their caller may do.
 
     Args:
         app: Behind it.
@@ -212,12 +293,14 @@ class AuthMiddleware:
                 "Administration is off: it needs an API key with the scope admin, and the service was given none; "
                 "start it with one in DUBIO_API_KEYS_FILE."
             )
+        state = scope.setdefault("state", {})
         if not self._any_key:
+            state["scopes"] = _EVERYBODY
             return
-        needed = self._needed(scope)
+        needed, presented = self._needed(scope), _presented(scope)
         if needed is OPEN:
+            state["scopes"] = self._keys.scopes(presented or b"") or frozenset()
             return
-        presented = _presented(scope)
         if presented is None:
             raise Unauthorized(
                 "Expected an API key, but the request has none; send the header `Authorization: Bearer <key>` or "
@@ -234,6 +317,7 @@ class AuthMiddleware:
                 f"Expected an API key with the scope {needed}, but this one has {', '.join(sorted(granted))} only; "
                 "use another key."
             )
+        state["scopes"] = granted
 
     def _needed(self, scope: Scope) -> KeyScope | Literal["unlisted"] | None:
         """The scope of the route that the framework will choose."""

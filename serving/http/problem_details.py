@@ -35,7 +35,7 @@ class ProblemType(NamedTuple):
     @property
     def slug(self) -> str:
         """The title as a word, for metrics and logs; as bounded as the table."""
-        return self.title.lower().replace(" ", "_")
+        return self.title.lower().replace(" ", "_").replace("-", "_")
 
 
 # An error is looked up by its class, then by its base classes in order.
@@ -48,10 +48,13 @@ TABLE: Mapping[type[Exception], ProblemType] = {
     errors.ControlRefused: ProblemType(409, "Control refused"),
     errors.Unauthorized: ProblemType(401, "Unauthorized"),
     errors.Forbidden: ProblemType(403, "Forbidden"),
+    errors.Misdirected: ProblemType(421, "Misdirected request"),
+    errors.CrossOrigin: ProblemType(403, "Cross-origin request"),
     errors.TooManyRows: ProblemType(413, "Too many rows"),
     errors.BodyTooLarge: ProblemType(413, "Body too large"),
     errors.BodyTooSlow: ProblemType(408, "Body too slow"),
     errors.UnsupportedEncoding: ProblemType(415, "Unsupported encoding"),
+    errors.UnsupportedContentType: ProblemType(415, "Unsupported content type"),
     errors.NotReady: ProblemType(503, "Not ready"),
     errors.Overloaded: ProblemType(503, "Overloaded"),
     errors.OutOfMemory: ProblemType(503, "Out of memory"),

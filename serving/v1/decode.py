@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dubio.serving.errors import InvalidRequest, TooManyRows
 from dubio.serving.v1.schema import Parameters, PredictRequest
 from dubio.serving.wire.arrays import flatten, to_float32
+from dubio.serving.wire.effort import Effort
 from dubio.serving.wire.envelope import limit_samples, name_value, read
 from dubio.serving.wire.images import DATA_URL, KEY, ImageCodec
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:  # which would bring torch along
 _LONG_BYTES = 64 * 1024
 # Texts are divided into words, and rows looked at value by value, which takes longer.
 _LONG_READER_BYTES = 4 * 1024
+# A character of three bytes may become eighteen when a text is brought into its normal form.
+_LONG_FOREIGN_BYTES = 1024
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,9 @@ class DecodedRequest:
     samples: Samples
 
 
-def decode_request(body: bytes, *, spec: InputSpec, committee: int, max_rows: int) -> DecodedRequest:
+def decode_request(
+    body: bytes, *, spec: InputSpec, committee: int, max_rows: int, effort: Effort | None = None
+) -> DecodedRequest:
     """Read a predict request.
 
     Args:
@@ -50,29 +55,32 @@ def decode_request(body: bytes, *, spec: InputSpec, committee: int, max_rows: in
         spec: What the model takes.
         committee: Members of the model.
         max_rows: How many instances are allowed.
+        effort: What reading may take.
 
     Raises:
         MalformedJSON: The body is no JSON.
         InvalidRequest, TooManyRows: It is JSON but breaks a rule; the message names field, rule, value and cure.
         InvalidInput: The model's reader of texts, of a table's rows or of image files refuses an instance.
+        DeadlineExceeded: It takes too long.
     """
     request = read(body, PredictRequest)
     parameters = request.parameters or Parameters()
     samples = limit_samples(parameters.samples, committee=committee)
-    inputs, images = to_array(request.instances, spec=spec, max_rows=max_rows, resize=parameters.resize)
+    inputs, images = to_array(request.instances, spec=spec, max_rows=max_rows, resize=parameters.resize, effort=effort)
     return DecodedRequest(request.id, inputs, images, samples)
 
 
 def takes_long(body: bytes, spec: InputSpec) -> bool:
     """Whether reading a body for a model takes longer than the event loop may be held up."""
-    if len(body) > (_LONG_READER_BYTES if spec.reader else _LONG_BYTES):
+    readers_most = _LONG_READER_BYTES if body.isascii() else _LONG_FOREIGN_BYTES
+    if len(body) > (_LONG_BYTES if spec.reader is None else readers_most):
         return True
     # Image files take longer to read than their length tells; letters may be escaped.
     return b'"b64"' in body or b"data:image" in body or b"\\u" in body
 
 
 def to_array(
-    instances: list[Any], *, spec: InputSpec, max_rows: int, resize: bool = True
+    instances: list[Any], *, spec: InputSpec, max_rows: int, resize: bool = True, effort: Effort | None = None
 ) -> tuple[NDArray[np.float32], list[dict[str, int | bool] | None]]:
     """Read instances; those of numbers may leave out a leading channel axis of 1, or be flat in row-major order.
 
@@ -81,6 +89,7 @@ def to_array(
         spec: What the model takes: numbers, image files, or else what its reader reads.
         max_rows: How many are allowed.
         resize: Whether image files of another size may be resized as the training images were.
+        effort: What reading may take; None for one of its own.
 
     Returns:
         An array [B, *shape] of finite numbers, and what was read of each image file.
@@ -96,7 +105,7 @@ def to_array(
             "split them over several requests."
         )
     if spec.reader is not None:
-        return spec.reader.read(instances), [None] * len(instances)
+        return spec.reader.read(instances, (effort or Effort()).spend), [None] * len(instances)
     codec, accepted = ImageCodec(spec, resize), _accepted(spec.shape)
     files = {i: instance for i, instance in enumerate(instances) if _is_file(instance)}
     pictures = codec.decode_all(files) if files else {}

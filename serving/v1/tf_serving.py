@@ -13,6 +13,7 @@ from pydantic.config import JsonDict
 
 from dubio.serving.errors import InvalidRequest
 from dubio.serving.v1.decode import DecodedRequest, to_array
+from dubio.serving.wire.effort import Effort
 from dubio.serving.wire.envelope import limit_samples, name_value, read
 from dubio.serving.wire.images import KEY
 from dubio.serving.wire.schema import Extensible, SampleCount, Wire
@@ -68,7 +69,9 @@ class TFServingResponse(Wire):
     predictions: list[dict[str, Any]] = Field(description="Each as in the answer of `/v1/predict`.")
 
 
-def decode_request(body: bytes, *, spec: InputSpec, committee: int, max_rows: int) -> DecodedRequest:
+def decode_request(
+    body: bytes, *, spec: InputSpec, committee: int, max_rows: int, effort: Effort | None = None
+) -> DecodedRequest:
     """Read a predict request.
 
     Args:
@@ -76,15 +79,18 @@ def decode_request(body: bytes, *, spec: InputSpec, committee: int, max_rows: in
         spec: What the model takes.
         committee: Members of the model.
         max_rows: How many instances are allowed.
+        effort: What reading may take.
 
     Raises:
-        MalformedJSON, InvalidRequest, TooManyRows, InvalidInput: As `dubio.serving.v1.decode.decode_request`.
+        MalformedJSON, InvalidRequest, TooManyRows, InvalidInput, DeadlineExceeded: As
+            `dubio.serving.v1.decode.decode_request`.
     """
     request = read(body, TFServingRequest)
     parameters = request.parameters or TFServingParameters()
     samples = limit_samples(parameters.samples, committee=committee)
     instances = _instances(request, is_table=spec.columns is not None)
-    inputs, images = to_array(instances, spec=spec, max_rows=max_rows, resize=parameters.resize is not False)
+    resize = parameters.resize is not False
+    inputs, images = to_array(instances, spec=spec, max_rows=max_rows, resize=resize, effort=effort)
     return DecodedRequest(None, inputs, images, samples)
 
 

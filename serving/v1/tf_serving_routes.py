@@ -12,9 +12,10 @@ from dubio.serving.http.auth import ScopedRouter
 from dubio.serving.http.request import cancel_on_disconnect, offload_if, read_body
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
-from dubio.serving.v1.decode import takes_long
+from dubio.serving.v1.decode import DecodedRequest, takes_long
 from dubio.serving.v1.encode import LONG_ROWS, encode_tf_serving
 from dubio.serving.v1.tf_serving import TFServingRequest, TFServingResponse, decode_request
+from dubio.serving.wire.effort import Effort, Readers
 from dubio.serving.wire.schema import ForeignError, describe_content, describe_errors
 
 _DOCS: dict[str, Any] = {
@@ -30,6 +31,7 @@ _DOCS: dict[str, Any] = {
 def build(service: PredictionService, settings: Settings) -> ScopedRouter:
     """The `:predict` routes around `service`."""
     router = ScopedRouter(Scope.INFER, prefix="/v1", tags=["v1"])
+    readers = Readers(settings.prediction_threads)
 
     async def predict(request: Request, name: str, version: str | None) -> Response:
         model = service.repository.get(name, version)
@@ -38,14 +40,17 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
         with service.telemetry.timer(model) as timer:
             body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
             timer.lap()
-            decoded = await offload_if(
-                takes_long(body, spec),
-                lambda: decode_request(body, spec=spec, committee=committee, max_rows=settings.max_rows),
-            )
+            effort = Effort(settings.timeout_seconds) if takes_long(body, spec) else None
+
+            def decode() -> DecodedRequest:
+                return decode_request(body, spec=spec, committee=committee, max_rows=settings.max_rows, effort=effort)
+
+            decoded = decode() if effort is None else await readers.run(decode, effort)
             request.state.rows = len(decoded.inputs)
             timer.lap()
             async with cancel_on_disconnect(request):
-                prediction = await service.predict(model, decoded.inputs, samples=decoded.samples)
+                left = None if effort is None else max(0.0, round(effort.seconds, 2))  # of all the time there was
+                prediction = await service.predict(model, decoded.inputs, samples=decoded.samples, timeout=left)
             timer.lap()
             answer = await offload_if(
                 len(decoded.inputs) > LONG_ROWS,

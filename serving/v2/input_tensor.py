@@ -18,6 +18,7 @@ from dubio.serving.v2.columns import name_columns, read_columns
 from dubio.serving.v2.elements import read_elements, read_strings
 from dubio.serving.v2.schema import RequestInput
 from dubio.serving.v2.tensor_data import BOOL, BYTES, NUMBERS, from_bytes, from_json, name_input, split_binary
+from dubio.serving.wire.effort import Effort
 from dubio.serving.wire.images import KEY, ImageCodec
 
 INPUT = "input"
@@ -92,7 +93,7 @@ def read_inputs(
     if tensor.datatype == BYTES and isinstance(reader, Tokens):
         _check_shape(tensor, model, _ONE_A_ROW)
         texts = read_elements(tensor, *split_binary(tensors, rest, model.name))
-        return reader.fill(reader.split(texts, lambda row: f"row {row} of {name_input(tensor)}"))
+        return reader.fill(reader.split(texts, lambda row: f"row {row} of {name_input(tensor)}", Effort().spend))
     if tensor.datatype == BYTES and not (codec := ImageCodec(model.input, resize)).unsupported:
         _check_shape(tensor, model, _ONE_A_ROW)
         return _read_files(read_strings(tensor, *split_binary(tensors, rest, model.name)), tensor, codec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from dubio.models.inputs import encoding
-from dubio.serving.service import PredictionService
+from dubio.serving.repository.registry import ServedModel
 from dubio.serving.v1 import schema as v1_schema
 from dubio.serving.v1 import tf_serving
 from dubio.serving.v2 import schema as v2_schema
@@ -34,8 +35,8 @@ _KINDS: tuple[type[Wire], ...] = (
 )
 
 
-def describe_api(app: FastAPI, service: PredictionService) -> dict[str, Any]:
-    """OpenAPI for `app`, built anew on each call because the examples follow the loaded models."""
+def describe_api(app: FastAPI, models: Sequence[ServedModel]) -> dict[str, Any]:
+    """OpenAPI for `app`, with examples for `models`."""
     document = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes, servers=app.servers
     )
@@ -45,7 +46,7 @@ def describe_api(app: FastAPI, service: PredictionService) -> dict[str, Any]:
     for unused in ("HTTPValidationError", "ValidationError"):  # the framework's, which nothing answers with
         components.pop(unused, None)
     components["RequestOutput"]["properties"]["name"]["enum"] = list(OUTPUTS)
-    examples, infer_examples = _examples(service)
+    examples, infer_examples = _examples(models)
     for path, operations in document["paths"].items():
         for operation in operations.values():
             # The framework adds its own for any parameter; nothing in these paths can be invalid.
@@ -61,10 +62,10 @@ def describe_api(app: FastAPI, service: PredictionService) -> dict[str, Any]:
     return document
 
 
-def _examples(service: PredictionService) -> tuple[dict[str, Any], dict[str, Any]]:
+def _examples(models: Sequence[ServedModel]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Requests to `/predict` and to `/infer`, by name."""
     predict, infer = {}, {}
-    for model in service.repository:
+    for model in models:
         spec = model.predictor.input
         instance = encoding.example(spec)
         if instance is None:

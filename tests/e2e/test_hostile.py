@@ -58,7 +58,7 @@ class Server:
 def request(path: str, body: object = b"", headers: dict[str, str] | None = None, length: int | None = None) -> bytes:
     """A POST request; a body that is not bytes is sent as JSON."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    lines = {"Host": "x", "X-API-Key": KEY, "Content-Length": str(len(content) if length is None else length)}
+    lines = {"Host": "localhost", "X-API-Key": KEY, "Content-Length": str(len(content) if length is None else length)}
     lines |= {"Content-Type": "application/json", **(headers or {})}
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
     return f"POST {path} HTTP/1.1\r\n{head}Connection: close\r\n\r\n".encode() + content
@@ -263,7 +263,7 @@ def large_heads(server: Server) -> list[int | None]:
 
 def slow_heads(server: Server) -> list[int | None]:
     """Most send a part and no more, one goes on byte by byte; a good request does not wait for them."""
-    head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nX-Long: "
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nX-Long: "
     with ExitStack() as stack:
         connections = [stack.enter_context(server.connect()) for _ in range(20)]
         for index, connection in enumerate(connections):
@@ -358,7 +358,7 @@ def test_refusals_are_counted(server: Server) -> None:
     assert server.post("/v1/predict", {"instances": []}) == 422
     with server.connect() as connection:
         connection.sendall(
-            f"GET /metrics HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nConnection: close\r\n\r\n".encode()
+            f"GET /metrics HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {KEY}\r\nConnection: close\r\n\r\n".encode()
         )
         text = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
     for reason in ("invalid_request", "malformed_http"):

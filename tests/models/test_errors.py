@@ -30,3 +30,9 @@ def test_likeness_is_the_callers_to_demand():
 def test_a_name_of_a_megabyte_costs_no_more_than_a_long_one():
     # What lies beyond the hundredth letter is not looked at.
     assert nearest("a" * 100 + "b" * 1_000_000, ["a" * 100]) == "a" * 100
+
+
+def test_no_message_commands_the_terminal_that_shows_it():
+    error = UnreadableCheckpoint("a\x1b[2J.ckpt", "has `\x1b]0;owned\x07`,\r\u202eand `Zürich`.")
+    assert str(error) == "a\\x1b[2J.ckpt: has `\\x1b]0;owned\\x07`,\\r\\u202eand `Zürich`."
+    assert error.reason == "has `\\x1b]0;owned\\x07`,\\r\\u202eand `Zürich`."

@@ -328,6 +328,7 @@ def test_the_description_is_plain_data(trained: Predictor, uncalibrated: Predict
     assert description["committee"]["sites"][0] == {"name": "body.3", "kind": "dropout", "p": 0.5, "shape": [24]}
     assert description["calibration"]["n"] == 150
     assert description["calibration"]["promise"].startswith("at most 10.0% of in-distribution inputs are flagged")
+    assert description["training_rows_kept"] > 0
     assert description["provenance"]["data"] == "blobs"
     assert (uncalibrated.describe()["calibration"], uncalibrated.describe()["provenance"]) == (None, None)
 

@@ -184,6 +184,7 @@ def test_help_does_without_torch() -> None:
         (["--workers=2", "a=lr,5/model.ckpt"], {"models": ("a=lr,5/model.ckpt",), "workers": 2}),
         (["--model-repository", "models", "--model-control", "poll"], {"model_repository": Path("models")}),
         (["--trusted", "acme", "--trusted", "net"], {"trusted": ("acme", "net")}),
+        (["--allowed-host", "a.example", "--allowed-hosts", "*"], {"allowed_hosts": ("a.example", "*")}),
         (["--cors-origin", "http://a", "--cors-origins", "*"], {"cors_origins": ("http://a", "*")}),
         (["--access-log", "--tracing", "--strategy", "chain"], {"access_log": True, "tracing": True}),
         (["--torch-threads", "3", "--batch-delay-seconds", ".5"], {"torch_threads": 3, "batch_delay_seconds": 0.5}),

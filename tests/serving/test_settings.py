@@ -58,6 +58,17 @@ def test_keys_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "some-secret" not in repr(settings) + str(settings) + settings.model_dump_json()
 
 
+@pytest.mark.parametrize("host", ["*", "dubio", "dubio.example.org", "*.example.org", "dubio.ns.svc.cluster.local."])
+def test_these_are_hosts(host: str) -> None:
+    assert Settings(allowed_hosts=host).allowed_hosts == (host,)
+
+
+@pytest.mark.parametrize("host", ["http://a.example", "a.example:80", "a.example/x", "a*", "*.*.a", "a b", "."])
+def test_these_are_no_hosts(host: str) -> None:
+    with pytest.raises(ValidationError, match="is no host name"):
+        Settings(allowed_hosts=(host,))
+
+
 @pytest.mark.parametrize("origin", ["*", "https://app.example.org", "http://localhost:3000", "capacitor://localhost"])
 def test_origins_are_taken_as_browsers_send_them(origin: str) -> None:
     assert Settings(cors_origins=origin).cors_origins == (origin,)

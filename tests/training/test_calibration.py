@@ -16,6 +16,7 @@ from dubio.training.errors import TrainingError
 from dubio.uncertainty import AdaptiveSampling, Detector
 from dubio.uncertainty.detection import conformal
 from dubio.uncertainty.detection.detector import DEFAULT_SCORES, SCORES
+from dubio.uncertainty.detection.serialization import dump_detector
 from dubio.uncertainty.errors import CalibrationSetTooSmall
 
 QUICK = CalibrationSettings(num_samples=8)
@@ -188,3 +189,19 @@ def test_every_setting_reaches_what_is_fitted_and_each_split_what_it_is_for(trai
 def test_stages_that_do_not_rise_are_refused(stages: tuple[int, ...]):
     with pytest.raises(TrainingError, match=r"`calibration\.stages`.*rising"):
         CalibrationSettings(stages=stages)
+
+
+@pytest.mark.parametrize(("scores", "kept"), [(None, 60), (("energy",), 0)])
+def test_a_checkpoint_keeps_as_many_training_rows_as_it_may_and_says_so(
+    trained: nn.Module, digits: Digits, scores: tuple[ScoreName, ...] | None, kept: int
+):
+    fewer = CalibrationSettings(num_samples=4, scores=scores, bank=60)
+    predictor = calibrate(trained, spec(), digits, fewer, measure_seconds=0.1)
+    assert predictor.describe()["training_rows_kept"] == kept
+    parts = {part["name"]: part["fitted"] or {} for part in dump_detector(predictor.detector)["parts"]}
+    assert [len(fitted["bank_NF"]) for fitted in parts.values() if "bank_NF" in fitted] == ([kept] if kept else [])
+
+
+def test_fewer_rows_than_neighbours_are_refused():
+    with pytest.raises(TrainingError, match=r"at least `calibration\.k`, which is 50, but got 49"):
+        CalibrationSettings(bank=49)

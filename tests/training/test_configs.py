@@ -187,7 +187,7 @@ def _is_served(path: Path, predictor: Predictor) -> None:
         instance = reader.example()
         raw = reader.read([instance])
     expected = predictor.predict(raw)
-    with TestClient(create_app(Settings(models=(str(path),), torch_threads=1)).asgi) as client:
+    with TestClient(create_app(Settings(models=(str(path),), torch_threads=1)).asgi, "http://localhost") as client:
         answer = client.post("/v1/predict", json={"instances": [instance]})
     assert answer.status_code == 200, answer.text
     (served,) = answer.json()["predictions"]

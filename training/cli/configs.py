@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from rich.table import Table
 from dubio.models.errors import did_you_mean
 from dubio.training.cli import commands
 from dubio.training.errors import TrainingError
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(://|::)")
 
 FOLDER = Path(__file__).parents[2] / "configs"
 
@@ -43,11 +46,16 @@ def find(given: str) -> Path | None:
     """The file of a configuration, with or without `.yaml`, which is preferred to one of Dubio's; None for settings.
 
     Raises:
-        TrainingError: There is none of that name.
+        TrainingError: There is none of that name, or it is an address.
     """
     for path in (Path(given), Path(f"{given}.yaml")):
         if os.path.isfile(path):  # of settings, too long for a name, pathlib asks the system
             return path
+    if _ADDRESS.match(given):
+        raise TrainingError(
+            f"Expected `--config` to be a file on this machine, but got {given!r:.200}; download it, read it (what it "
+            "names is run), and give the file."
+        )
     return None if ":" in given else bundled(given)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
+from dubio.models.errors import printable
 from dubio.training.cli import commands, quick
 from dubio.training.cli.messages import COMMANDS, FLAG, INTERRUPTED, TRACEBACK, format_warning, one_line
 
@@ -54,7 +55,7 @@ def main(args: list[str] | None = None) -> None:
         if traced:
             raise
         for note in getattr(error, "__notes__", ()):
-            print(note, file=sys.stderr)
+            print(printable(note), file=sys.stderr)
         print(f"dubio-train: error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
 

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Collection, Iterable, Sequence
 from pkgutil import resolve_name
 
-from dubio.models.errors import did_you_mean, nearest
+from dubio.models.errors import did_you_mean, nearest, printable
 from dubio.training.cli import values
 from dubio.training.errors import DataWarning
 
@@ -83,17 +83,17 @@ def one_line(error: BaseException) -> str:
     """The message of an error on one line, without what jsonargparse pads its messages with."""
     lines = [line.strip() for line in str(error).splitlines()]
     facts = " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(_PADDING))
-    return _TYPE.sub(r"`\1`", _LOOKUP.sub("", facts)) or type(error).__name__
+    return printable(_TYPE.sub(r"`\1`", _LOOKUP.sub("", facts))) or type(error).__name__
 
 
 def warn(message: str) -> None:
     """Say on one line of stderr what a user should know, though the work goes on."""
-    print(f"dubio-train: warning: {message}", file=sys.stderr)
+    print(f"dubio-train: warning: {printable(message)}", file=sys.stderr)
 
 
 def note(message: str) -> None:
     """Say on one line of stderr what was done that a user may not expect."""
-    print(f"dubio-train: note: {message}", file=sys.stderr)
+    print(f"dubio-train: note: {printable(message)}", file=sys.stderr)
 
 
 def explain(error: BaseException, settings: Collection[str]) -> str:
@@ -134,7 +134,7 @@ def format_warning(
 ) -> str:
     """A warning as it is printed, in place of `warnings.formatwarning`: one about a user's data in one line."""
     if issubclass(category, DataWarning):
-        return f"dubio-train: warning: {message}\n"
+        return f"dubio-train: warning: {printable(str(message))}\n"
     return _FORMAT_WARNING(message, category, filename, lineno, line)
 
 

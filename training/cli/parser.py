@@ -8,12 +8,15 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import DefaultHelpFormatter, Namespace
+from jsonargparse import DefaultHelpFormatter, Namespace, set_parsing_settings
 from pytorch_lightning.cli import LightningArgumentParser
 
 from dubio.training.cli import loggers
 from dubio.training.cli.messages import COMMANDS, PREDICT
 from dubio.training.cli.settings import VERBS
+
+# Lightning has configurations fetched from wherever one is said to be, and what a configuration names is run.
+set_parsing_settings(config_read_mode_urls_enabled=False, config_read_mode_fsspec_enabled=False)
 
 
 class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):

@@ -90,6 +90,7 @@ class Detector:
         select: Outputs,
         names: Sequence[str] = DEFAULT_SCORES,
         k: int = 50,
+        bank_size: int = 5000,
     ) -> Detector:
         """Fit every score on the training split and its ranks on the select split.
 
@@ -99,6 +100,7 @@ class Detector:
             select: Held-out rows that are used neither for training nor for calibration.
             names: Which scores take part.
             k: Of the nearest-neighbour score.
+            bank_size: Of the nearest-neighbour score: at most so many training rows are kept.
 
         Raises:
             UncertaintyError: If a score name is unknown, repeated or missing, or inputs are too wide for their
@@ -110,7 +112,13 @@ class Detector:
             raise UncertaintyError(
                 f"Expected `scores` to be different names out of {list(SCORES)}, but got {list(names)}."
             )
-        return cls.ranked([SCORES[name].fit(train, train_labels_N, k) for name in names], select)
+        scores = [
+            NearestNeighbours.fit(train, train_labels_N, k, bank_size)
+            if name == NearestNeighbours.name
+            else SCORES[name].fit(train, train_labels_N, k)
+            for name in names
+        ]
+        return cls.ranked(scores, select)
 
     @classmethod
     def ranked(cls, scores: Sequence[Score], select: Outputs) -> Detector:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import unicodedata
+from collections.abc import Callable
 
 import pytest
 
@@ -50,3 +52,12 @@ def test_names_that_differ_look_different():
     names = ["a", "b", "a b", "ab", "1", "10", "Z\u00fcrich", "Zurich", "\u6e29", "\u5bd2"]
     assert len({look(name) for name in names}) == len(names)
     assert tidy("\u200b x y\u3000") == "x y"
+
+
+@pytest.mark.parametrize("read", [tidy, look], ids=["tidy", "look"])
+def test_piled_up_marks_take_no_more_than_other_characters(read: Callable[[str], str]) -> None:
+    """Python sorts them in quadratic time: these would take two hours, in which nothing else could run."""
+    piled = "a" + "\u0301\u0316" * 2**20
+    assert read(piled) == piled
+    marks = "\u0316\u0301" * 15
+    assert read(f" e{marks} ") == unicodedata.normalize("NFC", f"e{marks}")

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from dubio.models.errors import InvalidInput
-from dubio.models.inputs.text import MAX_CHARACTERS, TokenizerSpec, Tokens
+from dubio.models.inputs.text import MAX_CHARACTERS, TokenizerSpec, Tokens, _beginning
 
 WORDS = ["[PAD]", "[UNK]", "the", "cat", "sat", ",", "file", "]"]
 PARTS = ["[PAD]", "[UNK]", "l", "o", "w", "e", "r", "lo", "low", "er"]
@@ -162,3 +162,55 @@ def test_odd_texts_become_tokens_of_the_vocabulary(spec: TokenizerSpec, text: st
 def test_a_tokenizer_that_contradicts_itself_or_brings_a_pattern_is_refused(changes: dict[str, object], message: str):
     with pytest.raises(ValidationError, match=message):
         words(**changes)
+
+
+def whole(spec: TokenizerSpec, text: str) -> list[int]:
+    """The first tokens of all of the text."""
+    ids = Tokens(spec)._tokenizer.encode(text).ids[: spec.length]
+    return ids + [0] * (spec.length - len(ids))
+
+
+@pytest.mark.parametrize("spec", [words(length=50), parts(length=50)], ids=["word", "bpe"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The cat sat, " * 5000,
+        "ﬁle,file 字字ー字 Über low lower " * 2000,
+        "字" * 60000,
+        "\n\n    cat\t" * 5000,
+        "\ufdfa" * 60000,
+        "e\u0301\u0316 " * 10000,
+        "wollow " * 90,
+        " \n" * 20000 + "the cat",
+    ],
+)
+def test_the_beginning_of_a_long_text_is_read_as_all_of_it_would_be(spec: TokenizerSpec, text: str):
+    assert Tokens(spec).read([text]).tolist() == [whole(spec, text)]
+
+
+PILED = "a" + "\u0301\u0316" * 30000
+
+
+@pytest.mark.parametrize("text", ["\ufdfa" * 2**16, "a" * 2**16, " " * 30000 + "a" * 2**15, PILED])
+def test_no_more_is_read_than_the_tokens_wanted_may_need(text: str):
+    spent: list[int] = []
+    Tokens(words(length=6)).read([text, "cat"], spent.append)
+    assert 1000 < spent[0] <= 6 * 16 + 1024
+    assert spent[1] == 3
+
+
+def test_a_text_that_grows_is_cut_where_it_is_read_in_full():
+    kept, characters = _beginning("ab\ufdfa" + "\ufdfa" * 9, 40)
+    assert (kept, characters) == ("ab\ufdfa\ufdfa", 38)
+    assert characters == len(unicodedata.normalize("NFKC", kept))
+
+
+def test_what_it_costs_can_be_refused_before_it_is_read():
+    class TooMuch(Exception):
+        pass
+
+    def refuse(units: int) -> None:
+        raise TooMuch
+
+    with pytest.raises(TooMuch):
+        Tokens(words()).read(["cat"], refuse)

@@ -78,7 +78,7 @@ def ask(app: ASGIApp, path: str, owner: Scope | None, method: str = "GET") -> in
         await app(scope, receive, send)
 
     async def run() -> int:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(named), base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(named), base_url="http://localhost") as client:
             return (await client.request(method, path, headers=HEADERS[owner])).status_code
 
     return asyncio.run(run())
@@ -236,3 +236,10 @@ def test_the_description_says_which_calls_want_a_key(guarded: httpx.Client, clie
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     }
     assert "securitySchemes" not in client.get("/openapi.json").json()["components"]
+
+
+def test_the_description_names_models_to_whoever_may_predict_only(guarded: httpx.Client, client: httpx.Client) -> None:
+    for owner, headers in [*HEADERS.items(), (None, {"X-API-Key": "nobody-knows-this-key"})]:
+        text = guarded.get("/openapi.json", headers=headers).text
+        assert ('"row"' in text) == ('"examples":' in text) == (owner is Scope.INFER), owner
+    assert '"row"' in client.get("/openapi.json").text

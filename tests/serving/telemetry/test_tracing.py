@@ -33,7 +33,7 @@ def traced(exporter: InMemorySpanExporter, settings: Any, numbers_checkpoint: Pa
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     application = create_app(settings(models=(str(numbers_checkpoint),)), tracing=Tracing(provider))
-    with TestClient(application.asgi) as client:
+    with TestClient(application.asgi, "http://localhost") as client:
         yield client
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -193,3 +195,23 @@ def test_the_examples_of_the_api_are_answered(client: httpx.Client) -> None:
     assert set(body["examples"]) == {"table", "text"}
     for name, example in body["examples"].items():
         assert client.post(f"/v1/models/{name}/predict", json=example["value"]).status_code == 200
+
+
+def test_texts_that_grow_are_not_read_to_their_end(client: httpx.Client) -> None:
+    """Half a kilobyte on the wire, and more than two million characters in the form that is read."""
+    body = gzip.compress(json.dumps({"instances": ["\ufdfa" * 2**16] * 2}, ensure_ascii=False).encode(), 9)
+    assert len(body) < 1000
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    long = client.post("/v1/models/text/predict", content=body, headers=headers)
+    short = client.post("/v1/models/text/predict", json={"instances": ["\ufdfa" * 10] * 2})
+    assert long.status_code == short.status_code == 200
+    assert long.json()["predictions"] == short.json()["predictions"]
+
+
+@pytest.mark.parametrize("place", [{"city": "MARKS"}, {"MARKS": 1}, {"age": "MARKS"}])
+def test_piled_up_marks_are_no_work(client: httpx.Client, place: dict[str, Any]) -> None:
+    marks = "a" + "\u0301\u0316" * 60_000
+    row = {key.replace("MARKS", marks): marks if value == "MARKS" else value for key, value in {**ROW, **place}.items()}
+    answer = client.post("/v1/models/table/predict", json={"instances": [row]})
+    assert answer.status_code == (200 if "city" in place else 422)
+    assert len(answer.content) < 5000

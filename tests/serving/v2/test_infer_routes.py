@@ -185,9 +185,9 @@ def test_a_raw_body_is_one_row_and_all_outputs_in_binary(client: httpx.Client, p
         assert "raw binary request" in error(client.post(INFER, content=wrong, headers={LENGTH: "0"}), 400)
 
 
-def test_nothing_depends_on_the_content_type(client: httpx.Client) -> None:
+def test_what_is_read_does_not_depend_on_the_content_type(client: httpx.Client) -> None:
     body, headers = framed(BINARY, RAW)
-    for kind in ("application/json", "application/octet-stream", "text/html", "multipart/form-data", ""):
+    for kind in ("application/json", "application/octet-stream", ""):
         assert client.post(INFER, content=body, headers={**headers, "Content-Type": kind}).status_code == 200
         assert client.post(INFER, content=json.dumps(GOOD), headers={"Content-Type": kind}).status_code == 200
 

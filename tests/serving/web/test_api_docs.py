@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 
 import httpx
@@ -19,3 +21,15 @@ def test_the_page_and_all_it_needs_come_from_here(client: httpx.Client, path: st
         if address != "data:,":
             assert client.get(f"/{address}").status_code == 200
     assert "//" not in page.text.replace("https://cdn.redoc.ly", "") or not re.search(r"https?://", page.text)
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+def test_only_scripts_of_its_own_run_there(client: httpx.Client, path: str) -> None:
+    page = client.get(path)
+    rules = dict(rule.strip().split(" ", 1) for rule in page.headers["content-security-policy"].split(";"))
+    assert rules["default-src"] == rules["frame-ancestors"] == rules["base-uri"] == "'none'"
+    assert rules["connect-src"] == "'self'"
+    inline = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in inline]
+    assert rules["script-src"].split() == ["'self'", *(f"'sha256-{digest}'" for digest in digests)]
+    assert not re.search(r"\son[a-z]+=", page.text)

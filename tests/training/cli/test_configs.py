@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -135,3 +137,44 @@ def test_a_name_that_is_none_is_told_with_the_nearest(capsys, command: str, name
     assert fails(capsys, command, "--config", name) == (
         f"Expected a file, or the name of a configuration that Dubio has, but got {name!r}; {hint}"
     )
+
+
+class Asked(ThreadingHTTPServer):
+    """A web server that counts who asks it for a configuration."""
+
+    count = 0
+
+    class Handler(BaseHTTPRequestHandler):
+        """Gives one to everybody."""
+
+        def do_GET(self) -> None:
+            """Answer, and count."""
+            Asked.count += 1
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write((ROOT / "configs" / "digits_mlp.yaml").read_bytes())
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:PORT/a.yaml", "local://FOLDER/a.yaml", "simplecache::FOLDER/a.yaml"]
+)
+def test_a_configuration_is_never_fetched(capsys: pytest.CaptureFixture[str], folder: Path, address: str) -> None:
+    """What it names is run, so whoever can answer for that address could run code."""
+    (folder / "a.yaml").write_text((ROOT / "configs" / "digits_mlp.yaml").read_text())
+    with Asked(("127.0.0.1", 0), Asked.Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        address = address.replace("PORT", str(server.server_port)).replace("FOLDER", str(folder))
+        said = fails(capsys, "fit", "--config", address)
+        (folder / "b.yaml").write_text(f"data: {address}\n")
+        fails(capsys, "fit", "--config", "b.yaml")
+        fails(capsys, "fit", "--config", "digits_mlp", "--trainer", address)
+        server.shutdown()
+        thread.join()
+    assert f"Expected `--config` to be a file on this machine, but got '{address}'" in said
+    assert Asked.count == 0

@@ -132,7 +132,8 @@ def test_a_checkpoint_from_elsewhere_is_served(
     assert (answer.label == load_digits().target[:50]).mean() > 0.9
 
     with TestClient(
-        create_app(Settings(models=("runs/mine/model.ckpt",), trusted=("outside_nets",), torch_threads=1)).asgi
+        create_app(Settings(models=("runs/mine/model.ckpt",), trusted=("outside_nets",), torch_threads=1)).asgi,
+        "http://localhost",
     ) as client:
         served = client.post("/v1/predict", json={"instances": raw[:1].tolist()}).json()
     assert served["predictions"][0]["deterministic"]["probabilities"] == pytest.approx(expected[0].tolist(), abs=1e-5)
@@ -197,10 +198,12 @@ def test_a_class_from_outside_trains_and_is_served_only_where_it_is_trusted(trai
     assert type(load(path, trusted=["outside_nets"]).network).__name__ == "Net"
     with (
         pytest.raises(ModelError, match="outside_nets"),
-        TestClient(create_app(Settings(models=(path,), torch_threads=1)).asgi),
+        TestClient(create_app(Settings(models=(path,), torch_threads=1)).asgi, "http://localhost"),
     ):
         pass
-    with TestClient(create_app(Settings(models=(path,), trusted=("outside_nets",), torch_threads=1)).asgi) as client:
+    with TestClient(
+        create_app(Settings(models=(path,), trusted=("outside_nets",), torch_threads=1)).asgi, "http://localhost"
+    ) as client:
         assert client.post("/v1/predict", json={"instances": np.zeros((1, 1, 8, 8)).tolist()}).status_code == 200
 
 

@@ -79,7 +79,9 @@ def test_the_service_resizes_a_file_as_training_did_and_gives_the_same_answer(tm
     read = {image.tobytes() for name in SPLITS for image in data.splits[name].x}
     assert all(image.astype(np.uint8).tobytes() in read for image in inputs)
     expected = trained.predict(inputs)
-    with TestClient(create_app(Settings(models=(f"pets={tmp_path}/model.ckpt",), torch_threads=1)).asgi) as client:
+    with TestClient(
+        create_app(Settings(models=(f"pets={tmp_path}/model.ckpt",), torch_threads=1)).asgi, "http://localhost"
+    ) as client:
         answer = client.post("/v1/predict", json=sent).json()["predictions"]
         refused = client.post("/v1/predict", json={**sent, "parameters": {"resize": False}})
         card = client.get("/v1/models/pets").json()
