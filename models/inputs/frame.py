@@ -17,7 +17,7 @@ from dubio.models.inputs.tabular import Column, NumericColumn, Table
 
 
 def rows(x: Any, reader: Reader | None = None) -> Any:
-    """A frame, a single row or a single text as a list; anything else as it is.
+    """A frame, a single row, a column of texts or a single text as a list; anything else as it is.
 
     A cell of a frame that is missing, which pandas may write as NaN, becomes None, as a table's reader takes it. A
     column of numbers becomes one of texts as soon as one of its cells has a word for a missing value; its texts are
@@ -32,18 +32,33 @@ def rows(x: Any, reader: Reader | None = None) -> Any:
     """
     if isinstance(x, Mapping | str):
         return [x]
-    if hasattr(x, "to_dicts"):  # polars
-        found = x.to_dicts()
-    elif hasattr(x, "notna") and hasattr(x, "to_dict"):  # pandas, whose NA compares with nothing
-        found = x.astype(object).where(x.notna(), None).to_dict("records")
-    else:
-        return x
+    if hasattr(x, "collect") and not hasattr(x, "to_dicts"):  # a query of polars
+        x = x.collect()
+    found = _records(x, isinstance(reader, Table))
+    if found is None:
+        return x.tolist() if isinstance(x, np.ndarray) and x.dtype.kind in "OU" else x
+    if found and not isinstance(found[0], Mapping):
+        return found
+    if not isinstance(reader, Table) and found and len(found[0]) == 1:  # one column: of texts
+        return [cell for row in found for cell in row.values()]
     table = reader if isinstance(reader, Table) else Table(())
     columns = {name: table.columns.get(tidy(str(name))) for name in found[0]} if found else {}
     return [
         {name: _cell(cell, columns[name], table, row) for name, cell in cells.items()}
         for row, cells in enumerate(found)
     ]
+
+
+def _records(x: Any, is_table: bool) -> list[Any] | None:
+    """The rows of a frame by column, or the values of one of its columns; None for what is neither."""
+    if hasattr(x, "to_dicts"):  # polars
+        return list(x.to_dicts())
+    if hasattr(x, "notna") and hasattr(x, "to_dict"):  # pandas, whose NA compares with nothing
+        held = x.astype(object).where(x.notna(), None)
+        if x.ndim == 2:
+            return list(held.to_dict("records"))
+        return [held.to_dict()] if is_table else list(held.tolist())  # a row of a frame, or a column
+    return list(x.to_list()) if hasattr(x, "to_list") else None  # a column of polars
 
 
 def _cell(cell: Any, column: Column | None, table: Table, row: int) -> Any:

@@ -325,6 +325,7 @@ class AuthMiddleware:
         for route, needed in self._routes:
             match, _ = route.matches(scope)
             if match is Match.FULL:
+                scope["route"] = route  # by which the request is counted, also if it is refused
                 return needed
             if match is Match.PARTIAL and partial == _UNLISTED:  # the path of a route, but not its method
                 partial = needed

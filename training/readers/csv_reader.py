@@ -13,7 +13,7 @@ import polars as pl
 
 from dubio.models.inputs.names import tidy
 from dubio.training.errors import UnreadableData
-from dubio.training.options import typed_list
+from dubio.training.options import typed, typed_list
 from dubio.training.readers.look_alikes import refuse_look_alikes
 from dubio.training.readers.number_format import NumberFormat
 from dubio.training.splits import timestamps
@@ -213,6 +213,7 @@ def read_rows(path: Path, separator: str | None = None) -> Iterator[tuple[int, l
                     continue
                 if header is None:
                     header = row
+                    _refuse_another_separator(path, header, separator)
                     _check_header(path, header)
                 elif len(row) != len(header):
                     raise UnreadableData(
@@ -241,6 +242,15 @@ def _read(path: Path, separator: str | None) -> tuple[pl.DataFrame, list[int]]:
         columns = zip(*(row for _, row in chunk), strict=True)
         chunks.append(pl.DataFrame(dict(zip(header, columns, strict=True)), schema=schema))
     return pl.concat(chunks, rechunk=True), lines
+
+
+def _refuse_another_separator(path: Path, header: Sequence[str], separator: str) -> None:
+    others = [each for each in (";", "\t", ",", "|") if each != separator and each in header[0]]
+    if len(header) == 1 and others:
+        raise UnreadableData(
+            f"{path}: expected names of columns with {separator!r} between them, but got one name that holds "
+            f"{others[0]!r}: {header[0][:60]!r}; set {typed('separator', others[0])}."
+        )
 
 
 def _check_header(path: Path, header: Sequence[str]) -> None:

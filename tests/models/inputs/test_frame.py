@@ -13,6 +13,7 @@ from dubio.models import InputSpec
 from dubio.models.errors import InvalidInput
 from dubio.models.inputs import encoding
 from dubio.models.inputs.tabular import CategoricalColumn, NumericColumn, Table, width
+from dubio.models.inputs.text import SPECIAL, TokenizerSpec
 
 COLUMNS = [
     NumericColumn(name="age", kind="numeric", fill=40.0, missing=True, low=0.0, high=99.0),
@@ -48,6 +49,31 @@ def test_a_frame_of_pandas_is_its_rows():
 
 def test_a_single_row_is_a_batch_of_one():
     torch.testing.assert_close(encoding.check(SPEC, ROWS[0]), EXPECTED[:1])
+
+
+def test_a_row_of_a_frame_of_pandas_is_a_batch_of_one():
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(ROWS)
+    for row in range(3):
+        torch.testing.assert_close(encoding.check(SPEC, frame.iloc[row]), EXPECTED[row : row + 1])
+
+
+def test_a_query_of_polars_is_what_it_gives():
+    torch.testing.assert_close(encoding.check(SPEC, pl.DataFrame(ROWS).lazy()), EXPECTED)
+
+
+def test_texts_are_taken_in_whatever_column_they_stand():
+    pd = pytest.importorskip("pandas")
+    words = TokenizerSpec(
+        kind="word", vocabulary=[*SPECIAL, "where", "parcel", "my"], merges=[], lowercase=True, length=4
+    )
+    spec = InputSpec(kind="text", shape=(4,), mean=(0.0,), std=(1.0,), low=0.0, high=4.0, tokenizer=words)
+    texts = ["where my parcel", "my parcel"]
+    expected = encoding.check(spec, texts)
+    frame = {"question": texts}
+    given = (np.array(texts), np.array(texts, dtype=object), pl.Series(texts), pl.DataFrame(frame), pd.Series(texts))
+    for each in (*given, pd.DataFrame(frame), pd.DataFrame(frame)["question"]):
+        torch.testing.assert_close(encoding.check(spec, each), expected)
 
 
 def test_columns_are_held_to_as_in_a_list_of_rows():

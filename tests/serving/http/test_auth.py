@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Send
@@ -199,6 +201,18 @@ def test_a_refused_request_is_not_worked_on(guarded: httpx.Client) -> None:
     with httpx.Client(base_url=guarded.base_url, timeout=5) as client:
         answer = client.post("/v1/predict", content=b"{", headers={"X-API-Key": "nobody-knows-this-key"})
     assert answer.status_code == 401
+
+
+def test_what_is_refused_is_counted_under_its_route(guarded: httpx.Client) -> None:
+    for path in ("/v1/predict", "/v1/models/row/predict", "/v1/models/row/predict", "/v1/nowhere"):
+        assert guarded.post(path, json={}, headers={"X-API-Key": "nobody-knows-this-key"}).status_code == 401
+    text = guarded.get("/metrics", headers=HEADERS[Scope.METRICS]).text
+    counted: Counter[str] = Counter()
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == "dubio_requests_total" and sample.labels["status"] == "401":
+                counted[sample.labels["route"]] += int(sample.value)
+    assert +counted == {"/v1/predict": 1, "/v1/models/{name}/predict": 2, "unmatched": 1}
 
 
 def test_browsers_of_listed_origins_may_ask_and_read_refusals(guarded: httpx.Client) -> None:

@@ -59,6 +59,13 @@ def test_blanks_around_values_and_invisible_characters_are_no_part_of_them(tmp_p
     assert file.frame.rows() == [(1, "red", "x, y"), (2, "blue", "z")]
 
 
+@pytest.mark.parametrize("text", ["a;b;c\n1;2;3\n", "a;b;c\n1;2,5;3\n"])
+def test_a_file_with_another_separator_is_told_which(tmp_path: Path, text: str):
+    with pytest.raises(UnreadableData, match=r"one name that holds ';': 'a;b;c'; set `--data.separator ';'`"):
+        TableFile(written(tmp_path, text), ",")
+    assert TableFile(written(tmp_path, text), ";").frame.width == 3
+
+
 def test_blank_lines_are_left_out_wherever_they_are(tmp_path: Path):
     file = TableFile(written(tmp_path, "\na,b\n1,2\n\n3,4\n   \n5,6\n\n\n"))
     assert file.frame.rows() == [(1, 2), (3, 4), (5, 6)]
