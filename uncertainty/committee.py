@@ -52,10 +52,11 @@ class Committee:
             256 MiB on a CPU and a sixteenth of a GPU's memory.
         sites: Names, patterns such as ``head.*``, or kinds of the sites to sample; all by default.
         rates: Rates by name, pattern or kind that override those the network was trained with.
-        strategy: One of `dubio.uncertainty.execution.autotune.NAMES` for batches of every size; by default the
-            fastest for each size is found by measuring.
+        strategy: One of `dubio.uncertainty.execution.choice.NAMES` for batches of every size, or what `strategy` of
+            another committee said, such as ``chain up to 16 rows, thinned``; by default the fastest for each size is
+            found by measuring.
         measure_seconds: What finding the strategies may take, roughly: tracing at most half, measuring what is left.
-            What has not been measured by then is decided by rule.
+            Sizes that have not been measured by then keep the choice of the last that was.
 
     Raises:
         NoDropoutFound: No site was found, or the members' answers do not vary.
@@ -115,8 +116,7 @@ class Committee:
         fallbacks = Fallbacks()
         end = time.perf_counter() + measure_seconds
         with torch.inference_mode():
-            available = strategies.build(self.plan, self._banks, self._row, budget, measure_seconds / 2, fallbacks)
-            runs = available.strategies
+            runs = strategies.build(self.plan, self._banks, self._row, budget, measure_seconds / 2, fallbacks)
             if self._row.is_cuda:
                 max_rows = cuda_graph.CAPTURED_BYTES // (self.plan.row_bytes * num_samples)
                 graphs = cuda_graph.cuda_graphs()
@@ -130,7 +130,6 @@ class Committee:
                 num_samples,
                 strategy,
                 max(0.0, end - time.perf_counter()),
-                available.thinned_from,
                 self._dropped,
             )
             self._refuse_constant(self._row)
@@ -145,7 +144,7 @@ class Committee:
 
     @property
     def strategy(self) -> str:
-        """How members are run, by the size of the batch; see `dubio.uncertainty.execution.strategies`."""
+        """How members are run, by the size of the batch; as `strategy` of a committee it is pinned."""
         return str(self._autotuner)
 
     def audit(self) -> Report:

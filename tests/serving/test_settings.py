@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from typing import get_args
-
 import pytest
 from pydantic import ValidationError
 
 from dubio.serving.settings import SECTIONS, Settings, describe_unknown
-from dubio.uncertainty.execution.autotune import NAMES
+from dubio.uncertainty.execution.choice import NAMES
 
 
 def test_the_environment_sets_and_arguments_win(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,5 +75,9 @@ def test_a_variable_that_is_no_setting_is_told_with_the_nearest() -> None:
     assert describe_unknown({"DUBIO_SERVICE_HOST": "10.0.0.1"}) == ["DUBIO_SERVICE_HOST is no setting and is ignored"]
 
 
-def test_the_strategies_are_those_of_a_committee() -> None:
-    assert get_args(get_args(Settings.model_fields["strategy"].annotation)[0]) == NAMES
+def test_a_strategy_is_one_of_a_committee_or_one_for_each_size_of_batch() -> None:
+    for strategy in (*NAMES, "chain up to 16 rows, thinned"):
+        assert Settings(strategy=strategy).strategy == strategy
+    for strategy in ("fastest", "chain up to 16 rows", "chain, thinned", ""):
+        with pytest.raises(ValueError, match=r"expected one of chain, .* but got '"):
+            Settings(strategy=strategy)
