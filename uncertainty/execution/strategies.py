@@ -100,7 +100,7 @@ def build(
         banks: Scaled masks, ``[K, *site.shape]`` a site.
         row: An input, ``[1, ...]``.
         budget: Bytes that intermediate results may take, and the members' own weights again (of these at most 256 MiB).
-        seconds: What tracing may take, roughly.
+        seconds: What tracing, or finding the kernels of a chain, may take, roughly.
         fallbacks: Are told why each other strategy was dropped.
     """
     numbers = cached(budget // LIVE_COPIES // plan.dtype.itemsize, row.device)
@@ -121,7 +121,7 @@ def build(
         return strategies
     if row.device.type == "cpu" and (reason := kernels.missing_onednn(banks[0])):
         fallbacks.drop("oneDNN kernels", reason)
-    chained = _chains(plan, banks, x, budget, next(iter(strategies.values())), fallbacks)
+    chained = _chains(plan, banks, x, budget, seconds, next(iter(strategies.values())), fallbacks)
     if chained:
         fallbacks.drop("traced", "the network is a chain, which runs without Python's overhead already")
         return chained | strategies
@@ -142,6 +142,7 @@ def _chains(
     banks: Sequence[Tensor],
     x: Tensor,
     budget: int,
+    seconds: float,
     other: Strategy,
     fallbacks: Fallbacks,
 ) -> dict[str, Strategy] | None:
@@ -158,7 +159,7 @@ def _chains(
         require_agreement(batched(x, members), expected)
         strategies: dict[str, Strategy] = {"chain": _for_shape(x.shape[1:], batched, other)}
         with fallbacks.attempt("thinned"):
-            thin = thinned.thin(shared, recorded, banks, weights_budget // plan.dtype.itemsize, numbers)
+            thin = thinned.thin(shared, recorded, banks, weights_budget // plan.dtype.itemsize, numbers, seconds)
             require_agreement(thin(x, members), expected)
             strategies["thinned"] = _for_shape(x.shape[1:], thin, other)
         return strategies
