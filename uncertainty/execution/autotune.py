@@ -24,12 +24,16 @@ BATCHES = (1, 2, 4, 8, 16, 17, 32, 64, 65, 128)
 # How much faster than the preferred strategy another must be, and how many seconds it must save.
 MIN_SPEEDUP = 1.2
 MIN_SAVED = 1e-4
-# How many times as slow as the fastest a strategy must be to leave the race, unless it catches up from size to size;
-# and to leave it in any case.
+# How many times as slow as the fastest a strategy is that may leave the race: where there is no time for all, or from
+# so many rows on where it no longer catches up. (With few rows `thinned` reads much memory for little arithmetic.)
 BEHIND = 3.0
-FAR_BEHIND = 10.0
-# Turns of a size that count, after one that warms up.
+BEHIND_ROWS = 8
+# And that must leave it, where it is so at two sizes.
+FAR_BEHIND = 30.0
+# Turns of a size that count, after one that warms up; with more than one row that counts, too, where it takes so many
+# seconds that warming up is little beside them.
 ROUNDS = 5
+LONG = 0.02
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def autotune(
 ) -> Autotuner:
     """Choose by measuring.
 
-    A size is measured where what its two first turns should take, by those of the size before, is left of the time; so
+    A size is measured where what its first turns should take, by those of the size before, is left of the time; so
     measuring takes little more than that, and nothing where there is none. A size that is not measured keeps the choice
     of the one before.
 
@@ -111,8 +115,10 @@ def autotune(
     behind: dict[str, float] = {}  # how many times as slow as the fastest each was there
     measured: list[Measured] = []
     for index, batch in enumerate(BATCHES):
-        expected = 2 * sum(last.values()) * batch / max(1, rows)
-        times: dict[str, float] = {}
+        scale, times = batch / max(1, rows), dict[str, float]()
+        if end - clock() <= _expected(last, scale):
+            last = {name: each for name, each in last.items() if name == preferred or behind.get(name, 0) < BEHIND}
+        expected = _expected(last, scale)
         if len(last) == 1:
             reason = "the others were far behind"
         elif end - clock() <= expected:
@@ -121,6 +127,7 @@ def autotune(
             x = torch.cat([row, noise_like(row.expand(batch - 1, *row.shape[1:]))])
             share = clock() + (end - clock()) / (len(BATCHES) - index)
             times = _measure({name: strategies[name] for name in last}, x, slice(0, num_samples), share, clock)
+            behind = behind or dict.fromkeys(times, 0.0)  # one size alone lets nobody leave
             fastest = min(times, key=times.__getitem__)
             reason = "the fastest" if fastest == preferred else f"{fastest} is not clearly faster"
             if times[preferred] >= max(MIN_SPEEDUP * times[fastest], times[fastest] + MIN_SAVED):
@@ -129,11 +136,18 @@ def autotune(
             stays = {
                 name
                 for name, ratio in ratios.items()
-                if name == preferred or ratio < BEHIND or (ratio < FAR_BEHIND and ratio < behind.get(name, FAR_BEHIND))
+                if name == preferred
+                or ratio < BEHIND
+                or (min(ratio, behind[name]) < FAR_BEHIND and (batch < BEHIND_ROWS or ratio < behind[name]))
             }
             last, behind, rows = {name: times[name] for name in order if name in stays}, ratios, batch
         measured.append(Measured(batch, preferred, times, reason))
     return _kept(Choice.of([each.name for each in measured], BATCHES), strategies, tuple(measured))
+
+
+def _expected(last: Mapping[str, float], scale: float) -> float:
+    """Seconds of the turns that a size needs at least, where a call takes so many times as long as at the last."""
+    return sum(scale * each if scale * each > LONG else 2 * scale * each for each in last.values())
 
 
 def _kept(choice: Choice, strategies: Mapping[str, Strategy], measured: tuple[Measured, ...] = ()) -> Autotuner:
@@ -172,8 +186,9 @@ def _measure(
             strategy(x, members)
             if x.is_cuda:
                 torch.cuda.synchronize(x.device)
-            if turn:
-                times[name] = min(times[name], clock() - start)
-        if turn and clock() > end:
+            taken = clock() - start
+            if turn or (taken > LONG and len(x) > 1):
+                times[name] = min(times[name], taken)
+        if max(times.values()) < float("inf") and clock() > end:
             break
     return times

@@ -18,7 +18,10 @@ from torch import Tensor
 # Rows that weights are ordered for, as is tried first.
 TYPICAL_ROWS = 32
 # Numbers of rows that are tried: the most telling first, then so many that padding costs an eighth at most.
-TRIED_ROWS = (1, 8, 64, 128, 16, 4, 2, 3, 5, 6, 7, *range(9, 16), *range(18, 32, 2), *range(36, 64, 4), 80, 96, 112)
+TRIED_ROWS = (
+    *(1, 8, 64, 128, 16, 4, 256, 2, 3, 5, 6, 7),
+    *(*range(9, 16), *range(18, 32, 2), *range(36, 64, 4), *range(80, 128, 16), *range(144, 256, 16)),
+)
 _ONES, _ZEROS = [1, 1], [0, 0]
 
 
