@@ -119,7 +119,7 @@ class Committee:
             runs = strategies.build(self.plan, self._banks, self._row, budget, measure_seconds / 2, fallbacks)
             if self._row.is_cuda:
                 max_rows = cuda_graph.CAPTURED_BYTES // (self.plan.row_bytes * num_samples)
-                graphs = cuda_graph.cuda_graphs()
+                graphs = cuda_graph.cuda_graphs(self._row.device)
                 runs = cuda_graph.capture_all(runs, self._row, num_samples, max_rows, graphs, fallbacks)
             self._dropped = tuple(fallbacks.dropped)
             self._autotuner = autotune(

@@ -30,10 +30,11 @@ BEHIND = 3.0
 BEHIND_ROWS = 8
 # And that must leave it, where it is so at two sizes.
 FAR_BEHIND = 30.0
-# Turns of a size that count, after one that warms up; with more than one row that counts, too, where it takes so many
-# seconds that warming up is little beside them.
+# Turns of a size that count, after one that warms up.
 ROUNDS = 5
+# Where the strategies take so many seconds a call, only sizes so many times as large as the last are measured.
 LONG = 0.02
+STRIDE = 4
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def autotune(
 ) -> Autotuner:
     """Choose by measuring.
 
-    A size is measured where what its first turns should take, by those of the size before, is left of the time; so
+    A size is measured where what its two first turns should take, by those of the size before, is left of the time; so
     measuring takes little more than that, and nothing where there is none. A size that is not measured keeps the choice
     of the one before.
 
@@ -115,12 +116,14 @@ def autotune(
     behind: dict[str, float] = {}  # how many times as slow as the fastest each was there
     measured: list[Measured] = []
     for index, batch in enumerate(BATCHES):
-        scale, times = batch / max(1, rows), dict[str, float]()
-        if end - clock() <= _expected(last, scale):
+        scale, times = 2 * batch / max(1, rows), dict[str, float]()
+        if end - clock() <= scale * sum(last.values()):
             last = {name: each for name, each in last.items() if name == preferred or behind.get(name, 0) < BEHIND}
-        expected = _expected(last, scale)
+        expected = scale * sum(last.values())
         if len(last) == 1:
             reason = "the others were far behind"
+        elif min(last.values()) > LONG and batch < STRIDE * rows:
+            reason = f"not measured, as calls take long and {rows} rows were"
         elif end - clock() <= expected:
             reason = f"not measured, which would take {expected:.2g} s of {max(0.0, end - clock()):.2g} s left"
         else:
@@ -143,11 +146,6 @@ def autotune(
             last, behind, rows = {name: times[name] for name in order if name in stays}, ratios, batch
         measured.append(Measured(batch, preferred, times, reason))
     return _kept(Choice.of([each.name for each in measured], BATCHES), strategies, tuple(measured))
-
-
-def _expected(last: Mapping[str, float], scale: float) -> float:
-    """Seconds of the turns that a size needs at least, where a call takes so many times as long as at the last."""
-    return sum(scale * each if scale * each > LONG else 2 * scale * each for each in last.values())
 
 
 def _kept(choice: Choice, strategies: Mapping[str, Strategy], measured: tuple[Measured, ...] = ()) -> Autotuner:
@@ -186,9 +184,8 @@ def _measure(
             strategy(x, members)
             if x.is_cuda:
                 torch.cuda.synchronize(x.device)
-            taken = clock() - start
-            if turn or (taken > LONG and len(x) > 1):
-                times[name] = min(times[name], taken)
-        if max(times.values()) < float("inf") and clock() > end:
+            if turn:
+                times[name] = min(times[name], clock() - start)
+        if turn and clock() > end:
             break
     return times

@@ -117,6 +117,12 @@ def test_what_is_behind_but_catches_up_stays_in_the_race():
     assert str(chosen) == "chain up to 17 rows, thinned"
 
 
+def test_where_calls_take_long_few_sizes_are_measured_so_that_larger_ones_are_reached():
+    timed = Timed({"vmap": 0.05, "fold": 0.06}, {"vmap": 0.002, "fold": 0.001})
+    timed.choose(100.0)
+    assert timed.sizes("fold") == {1, 4, 16, 64}
+
+
 def test_the_last_in_the_race_is_not_measured_further():
     timed = Timed({"vmap": 0.5, "fold": 0.001})
     chosen = timed.choose(20.0)
