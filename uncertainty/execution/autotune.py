@@ -26,7 +26,7 @@ MIN_SPEEDUP = 1.2
 MIN_SAVED = 1e-4
 # How many times as slow as the fastest a strategy is that may leave the race: where there is no time for all, or from
 # so many rows on where it no longer catches up. (With few rows `thinned` reads much memory for little arithmetic.)
-BEHIND = 3.0
+BEHIND = 4.0
 BEHIND_ROWS = 8
 # And that must leave it, where it is so at two sizes.
 FAR_BEHIND = 30.0

@@ -20,7 +20,7 @@ TYPICAL_ROWS = 32
 # Numbers of rows that are tried: the most telling first, then so many that padding costs an eighth at most.
 TRIED_ROWS = (
     *(1, 8, 64, 128, 16, 4, 256, 2, 3, 5, 6, 7),
-    *(*range(9, 16), *range(18, 32, 2), *range(36, 64, 4), *range(80, 128, 16), *range(144, 256, 16)),
+    *(*range(9, 16), *range(18, 32, 2), *range(36, 64, 4), *range(72, 128, 8), *range(144, 256, 16)),
 )
 _ONES, _ZEROS = [1, 1], [0, 0]
 

@@ -105,7 +105,7 @@ def test_what_is_behind_leaves_where_there_is_no_time_for_all():
 
 
 def test_what_is_behind_with_many_rows_and_does_not_catch_up_leaves():
-    timed = Timed({"vmap": 0.0, "fold": 0.0, "traced": 0.0}, {"vmap": 0.0004, "fold": 0.0001, "traced": 0.0001})
+    timed = Timed({"vmap": 0.0, "fold": 0.0, "traced": 0.0}, {"vmap": 0.0005, "fold": 0.0001, "traced": 0.0001})
     timed.choose(60.0)
     assert timed.sizes("vmap") == {1, 2, 4, 8}
 
