@@ -95,9 +95,10 @@ class Settings(BaseSettings):
     device: str = "cpu"
     """Where the networks run, as torch names it: `cpu`, `cuda`, `cuda:1`."""
 
-    strategy: Literal["chain", "thinned", "traced", "vmap", "fold", "loop"] | None = None
-    """How the members of every model are run, for batches of every size. Unset: the fastest way for each size, found by
-    measuring when a model loads. A model that cannot be run in this way is not loaded."""
+    strategy: str | None = None
+    """How the members of every model are run: `chain`, `thinned`, `traced`, `vmap`, `fold` or `loop`, or what a model's
+    card says, such as `chain up to 16 rows, thinned`. Unset: the fastest way for each size of batch, found by measuring
+    when a model loads. A model that cannot be run in this way is not loaded."""
 
     prediction_threads: int = Field(default=2, ge=1, le=64)
     """How many predictions run at the same time. Two keep a small request from waiting behind a large one."""
@@ -257,6 +258,13 @@ class Settings(BaseSettings):
             if origin != "*" and not _ORIGIN.match(origin):
                 raise ValueError(f"{origin!r} is no origin: write scheme://host[:port] without a path, or *")
         return origins
+
+    @field_validator("strategy")
+    @classmethod
+    def _refuse_what_is_no_strategy(cls, strategy: str | None) -> str | None:
+        from dubio.uncertainty.execution.choice import Choice  # loads torch, which the other settings do without
+
+        return None if strategy is None else str(Choice.parse(strategy))
 
     @field_validator("workers")
     @classmethod

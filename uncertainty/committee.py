@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -51,10 +50,12 @@ class Committee:
             256 MiB on a CPU and a sixteenth of a GPU's memory.
         sites: Names, patterns such as ``head.*``, or kinds of the sites to sample; all by default.
         rates: Rates by name, pattern or kind that override those the network was trained with.
-        strategy: One of `dubio.uncertainty.execution.autotune.NAMES` for batches of every size; by default the
-            fastest for each size is found by measuring.
-        measure_seconds: What finding the strategies may take, roughly: tracing at most half, measuring what is left.
-            What has not been measured by then is decided by rule.
+        strategy: One of `dubio.uncertainty.execution.choice.NAMES` for batches of every size, or what `strategy` of
+            another committee said, such as ``chain up to 16 rows, thinned``; by default the fastest for each size is
+            found by measuring.
+        measure_seconds: What measuring the strategies may take, roughly; tracing, or finding the kernels of a chain,
+            may take half of it before, and checking that they agree comes on top. Sizes that have not been measured by
+            then keep the choice of the last that was.
 
     Raises:
         NoDropoutFound: No site was found, or the members' answers do not vary.
@@ -111,25 +112,21 @@ class Committee:
         ]
         self._row = example_input[:1].clone()
         budget = strategies.default_budget(example_input.device) if memory_budget is None else memory_budget
+        self._settle_threads()
         fallbacks = Fallbacks()
-        end = time.perf_counter() + measure_seconds
         with torch.inference_mode():
-            available = strategies.build(self.plan, self._banks, self._row, budget, measure_seconds / 2, fallbacks)
-            runs = available.strategies
+            runs = strategies.build(self.plan, self._banks, self._row, budget, measure_seconds / 2, fallbacks)
             if self._row.is_cuda:
                 max_rows = cuda_graph.CAPTURED_BYTES // (self.plan.row_bytes * num_samples)
-                graphs = cuda_graph.cuda_graphs()
+                graphs = cuda_graph.cuda_graphs(self._row.device)
                 runs = cuda_graph.capture_all(runs, self._row, num_samples, max_rows, graphs, fallbacks)
-                # Libraries that a GPU's first calls load have taken the time, and measuring there takes milliseconds.
-                end = max(end, time.perf_counter() + measure_seconds / 4)
             self._dropped = tuple(fallbacks.dropped)
             self._autotuner = autotune(
                 runs,
                 self._row,
                 num_samples,
                 strategy,
-                max(0.0, end - time.perf_counter()),
-                available.thinned_from,
+                measure_seconds,
                 self._dropped,
             )
             self._refuse_constant(self._row)
@@ -144,7 +141,7 @@ class Committee:
 
     @property
     def strategy(self) -> str:
-        """How members are run, by the size of the batch; see `dubio.uncertainty.execution.strategies`."""
+        """How members are run, by the size of the batch; as `strategy` of a committee it is pinned."""
         return str(self._autotuner)
 
     def audit(self) -> Report:
@@ -182,10 +179,20 @@ class Committee:
             raise UnsupportedNetwork(
                 f"Expected `num_samples` to be an integer in [1, {most}], {size}, but got {asked}."
             )
+        self._settle_threads()
         with torch.inference_mode():
             if not len(x):
                 return x.new_empty((asked, 0, self.num_classes), dtype=self.plan.dtype)
             return self._autotuner(x, slice(first, first + asked))
+
+    @staticmethod
+    def _settle_threads() -> None:
+        """Let this thread compute with as many threads as torch was told to.
+
+        OpenMP and MKL keep a number for each thread, and torch passes its own on only when an operation asks for it,
+        which the prepared ones do not: a new thread would use one for each processor.
+        """
+        torch.get_num_threads()
 
     def predictive_moments(self, x: Tensor) -> Moments:
         """Mean and standard deviation of the members' class probabilities.

@@ -17,7 +17,7 @@ class Report:
     Attributes:
         plan: Of the network.
         num_samples: K.
-        autotuner: Has all strategies that give what the plain loop gives, and the one for each batch size.
+        autotuner: Knows the strategies that give what the plain loop gives, what was measured, and what was chosen.
         dropped: Those that are not used, and why.
         before_first_site: Share of a pass's multiplications (of matrix products and convolutions) that come before the
             first site; vmap and thinning do them once for all members. None where nothing could be counted.
@@ -41,10 +41,9 @@ class Report:
                 shape = " x ".join(map(str, call.site.shape)) or "1"
                 sites.append((call.site.name, call.kind, f"{call.site.p:g}", trained, shape, source))
         strategies = [("strategy", "state", "why")]
-        for name in self.autotuner.strategies:
-            strategies.append(
-                (name, "in use" if name in self.autotuner.names else "agrees", "gives what the plain loop gives")
-            )
+        for name in self.autotuner.agreeing:
+            state = "in use" if name in self.autotuner.strategies else "agrees"
+            strategies.append((name, state, "gives what the plain loop gives"))
         strategies += [(each.name, "failed" if each.failed else "not applicable", each.reason) for each in self.dropped]
         share = "unknown" if self.before_first_site is None else f"{self.before_first_site:.1%}"
         return "\n".join(
@@ -53,6 +52,7 @@ class Report:
                 "",
                 *_table(strategies),
                 "",
+                *self._measured(),
                 f"members                {self.num_samples}, strategy: {self.autotuner}",
                 f"work before first site {share} of a pass",
                 f"masks                  {self.mask_bytes / 2**20:.1f} MiB",
@@ -60,6 +60,16 @@ class Report:
                 *(f"note                   {note}" for note in self.plan.notes),
             ]
         )
+
+    def _measured(self) -> list[str]:
+        """What was measured, by the size of the batch."""
+        if not self.autotuner.measured:
+            return []
+        rows = [("rows", "strategy", "milliseconds", "why")]
+        for each in self.autotuner.measured:
+            times = ", ".join(f"{name} {1e3 * seconds:.2f}" for name, seconds in each.seconds.items())
+            rows.append((str(each.rows), each.name, times or "-", each.reason))
+        return [*_table(rows), ""]
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:

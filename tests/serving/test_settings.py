@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import get_args
 
 import pytest
 from pydantic import SecretStr, ValidationError
@@ -9,7 +8,7 @@ from pydantic import SecretStr, ValidationError
 from dubio.serving.app import create_app
 from dubio.serving.errors import InvalidKeys
 from dubio.serving.settings import OWN_PATHS, SECTIONS, Settings
-from dubio.uncertainty.execution.autotune import NAMES
+from dubio.uncertainty.execution.choice import NAMES
 
 
 def test_the_environment_sets_and_arguments_win(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,5 +115,9 @@ def test_what_is_no_network_is_no_trusted_proxy(proxy: str) -> None:
         Settings(trusted_proxies=proxy)
 
 
-def test_the_strategies_are_those_of_a_committee() -> None:
-    assert get_args(get_args(Settings.model_fields["strategy"].annotation)[0]) == NAMES
+def test_a_strategy_is_one_of_a_committee_or_one_for_each_size_of_batch() -> None:
+    for strategy in (*NAMES, "chain up to 16 rows, thinned"):
+        assert Settings(strategy=strategy).strategy == strategy
+    for strategy in ("fastest", "chain up to 16 rows", "chain, thinned"):
+        with pytest.raises(ValueError, match=r"expected one of chain, .* but got '"):
+            Settings(strategy=strategy)

@@ -350,4 +350,4 @@ def strategies_of(case: Built, num_samples: int = K) -> dict[str, Strategy]:
     row = case.inputs(1)
     banks = banks_of(case.plan, num_samples, row.device)
     with torch.inference_mode():
-        return strategies.build(case.plan, banks, row, 2**28, 10.0, Fallbacks()).strategies
+        return strategies.build(case.plan, banks, row, 2**28, 10.0, Fallbacks())

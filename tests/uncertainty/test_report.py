@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dubio.uncertainty import Committee
+from dubio.uncertainty.execution.autotune import BATCHES
 
 
 def test_the_table_says_it_all():
@@ -57,4 +58,20 @@ def test_strategies_are_in_use_or_agree_or_are_dropped_with_the_reason():
         "traced": "not",
     }
     assert table[5] == "thinned   not applicable  what follows site 0 makes something of a dropped unit"
-    assert (set(report.autotuner.names), str(report.autotuner)) == ({"vmap"}, "vmap")
+    assert (set(report.autotuner.strategies), str(report.autotuner)) == ({"vmap"}, "vmap")
+    assert "milliseconds" not in str(report)  # nothing was measured
+
+
+def test_what_was_measured_is_said_for_every_size():
+    network = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 3)).eval()
+    report = Committee(network, torch.randn(1, 6), num_samples=4).audit()
+    lines = str(report).splitlines()
+    first = next(
+        index for index, line in enumerate(lines) if line.split() == ["rows", "strategy", "milliseconds", "why"]
+    )
+    for line, size in zip(lines[first + 1 :], BATCHES, strict=False):
+        assert line.split()[:2] == [str(size), report.autotuner.choice[size]]
+    assert " chain " in lines[first + 1]
+    assert " thinned " in lines[first + 1]
+    # Whatever lost everywhere is gone, with its memory.
+    assert set(report.autotuner.strategies) == set(report.autotuner.choice.names)

@@ -23,6 +23,8 @@ CAPTURED_BATCHES = (1, 2, 4, 8, 16, 32)
 # What the members' largest activation may take in a graph, which keeps the memory of its own as long as it is there.
 CAPTURED_BYTES = 2**27
 WARM_UP = 3
+# Of the process: several models may load at a time, and captures that overlap can break each other.
+_capturing = threading.Lock()
 
 # Captures a function without arguments: gives what launches it again, and where its result then lies.
 Capture = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
@@ -55,6 +57,19 @@ class CapturedStrategy:
             inputs = torch.cat([row, noise_like(row.expand(batch - 1, *row.shape[1:]))])
             self._captured[batch] = (inputs, *capture(partial(strategy, inputs, self._members)))
 
+    def check(self) -> None:
+        """Hold every graph against the strategy, on other rows than it was captured with.
+
+        Raises:
+            Disagreement: A graph gives something else, or nothing at all.
+        """
+        for inputs, _, logits in self._captured.values():
+            x = noise_like(inputs)
+            expected = self._strategy(x, self._members)
+            with self._lock:
+                logits.fill_(float("nan"))  # which a graph that launches nothing leaves there
+            require_agreement(self(x, self._members), expected)
+
     def __call__(self, x: Tensor, members: slice) -> Tensor:
         batch = next((batch for batch in self._captured if batch >= len(x)), None)
         if batch is None or members != self._members or x.shape[1:] != self._captured[batch][0].shape[1:]:
@@ -67,24 +82,29 @@ class CapturedStrategy:
             return logits[:, : len(x)].clone()
 
 
-def cuda_graphs() -> Capture:
+def cuda_graphs(device: torch.device) -> Capture:
     """What captures functions as CUDA graphs that share memory: one at a time may run until its result is copied.
+
+    Args:
+        device: On which the functions run; a capture on another one would record nothing.
 
     Source: The PyTorch documentation on CUDA graphs; first runs on a stream of their own let libraries settle.
     """
-    pool = torch.cuda.graph_pool_handle()
+    with torch.cuda.device(device):
+        pool = torch.cuda.graph_pool_handle()
 
     def capture(function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
-                function()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads may use the GPU meanwhile: only this one's calls are captured.
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-            logits = function()
+        with _capturing, torch.cuda.device(device):
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UP):
+                    function()
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            # Other threads may use the GPU meanwhile: only this one's calls are captured.
+            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+                logits = function()
         return graph.replay, logits
 
     return capture
@@ -115,6 +135,7 @@ def capture_all(
     for name in (name for name in strategies if name != "loop"):
         with fallbacks.attempt(f"{name} as a CUDA graph"):
             captured = CapturedStrategy(strategies[name], row, num_samples, max_rows, capture, lock)
+            captured.check()
             for x in batches:
                 require_agreement(captured(x, members), strategies[name](x, members))
             fastest[name] = captured

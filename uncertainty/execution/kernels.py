@@ -8,7 +8,9 @@ what it built with the plain loop before it answers anybody.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,10 +19,14 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from dubio.uncertainty.execution.chain import Conv, Function, Layer, Linear
+from dubio.uncertainty.execution.grouped import TYPICAL_ROWS, GroupedLinear
 
 Kernel = Callable[[Tensor], Tensor]
-# Shapes that weights are laid out for; other batch sizes run on the same layout.
-TYPICAL_ROWS = 32
+# Rows at which two ways to compute a layer are compared, and turns that count after one that warms up.
+COMPARED_ROWS = (1, 16, 64)
+TURNS = 3
+# Logarithm of a ratio of times from which more measuring changes nothing.
+CLEAR = 2.0
 
 
 def has_onednn(weight: Tensor) -> bool:
@@ -32,7 +38,9 @@ def missing_onednn(weight: Tensor) -> str | None:
     """Say why oneDNN's operators do not run on this tensor; None where they do."""
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         return f"oneDNN's operators are for float32 on a CPU, not for {str(weight.dtype)[6:]} on {weight.device.type}"
-    names = ("_linear_pointwise", "_convolution_pointwise")
+    if not torch.backends.mkldnn.enabled:
+        return "oneDNN is switched off, by torch.backends.mkldnn"
+    names = ("_linear_pointwise", "_convolution_pointwise", "_get_mkldnn_serialized_md")
     if torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names):
         return None
     return f"torch {torch.__version__} has no such operators here"
@@ -68,31 +76,62 @@ def conv(layer: Conv) -> Kernel:
         call = torch.ops.mkldnn._convolution_pointwise.default
         size = [TYPICAL_ROWS, weight.shape[1], *layer.size]
         packed = torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, dilation, 1, size)
-        after = "relu" if layer.relu else "none"
-        return lambda x: call(_channels_last(x), packed, bias_O, padding, stride, dilation, 1, after, [], "")
+        # With AVX alone a convolution that fuses a ReLU is another one, whose weights have another order than these.
+        fused = layer.relu and torch.backends.cpu.get_cpu_capability() != "DEFAULT"
+        after = "relu" if fused else "none"
+        return _then_relu(
+            lambda x: call(_channels_last(x), packed, bias_O, padding, stride, dilation, 1, after, [], ""),
+            layer.relu and not fused,
+        )
     return _then_relu(lambda x: F.conv2d(_channels_last(x), weight, bias_O, stride, padding, dilation), layer.relu)
 
 
-def members_linear(weight_KOI: Tensor, bias_KO: Tensor, relu: bool) -> Kernel:
-    """A linear layer for each member at once: from ``[rows, K, I]`` to ``[rows, K, O]``."""
-    num_members, width, incoming = weight_KOI.shape
-    if has_onednn(weight_KOI):
-        # One convolution of 1x1 over `rows` pixels, with a group for each member.
-        call = torch.ops.mkldnn._convolution_pointwise.default
-        stacked, bias = weight_KOI.reshape(-1, incoming, 1, 1), bias_KO.flatten()
-        size = [1, num_members * incoming, 1, TYPICAL_ROWS]
-        packed = torch.ops.mkldnn._reorder_convolution_weight(stacked, [0, 0], [1, 1], [1, 1], num_members, size)
-        after = "relu" if relu else "none"
+def members_linear(
+    weight_KOI: Tensor, bias_KO: Tensor, relu: bool, end: float = math.inf, grouped: bool | None = None
+) -> Kernel:
+    """A linear layer for each member at once: from ``[rows, K, I]`` to ``[rows, K, O]``.
 
-        def grouped(x_BKI: Tensor) -> Tensor:
-            pixels = x_BKI.reshape(1, len(x_BKI), 1, num_members * incoming).permute(0, 3, 2, 1)
-            out = call(pixels, packed, bias, [0, 0], [1, 1], [1, 1], num_members, after, [], "")
-            out_BKO: Tensor = out.permute(0, 3, 2, 1).reshape(len(x_BKI), num_members, width)
-            return out_BKO
+    Either as `dubio.uncertainty.execution.grouped` or as a plain product of batched matrices, whichever is found to be
+    faster; the other's copy of the weights is not kept.
 
-        return grouped
+    Args:
+        weight_KOI: Of the members.
+        bias_KO: Of the members.
+        relu: Whether a ReLU follows.
+        end: Until when that may be found out, by `time.perf_counter`; without time it is the plain one.
+        grouped: What was found out for members like these.
+    """
     bias_K1O, weight_KIO = bias_KO.unsqueeze(1), weight_KOI.transpose(1, 2)
-    return _then_relu(lambda x: torch.baddbmm(bias_K1O, x.transpose(0, 1), weight_KIO).transpose(0, 1), relu)
+    plain = _then_relu(lambda x: torch.baddbmm(bias_K1O, x.transpose(0, 1), weight_KIO).transpose(0, 1), relu)
+    if grouped is False or not has_onednn(weight_KOI) or time.perf_counter() > end:
+        return plain
+    new = GroupedLinear(weight_KOI, bias_KO, relu, end)
+    shapes = [(rows, len(weight_KOI), weight_KOI.shape[2]) for rows in COMPARED_ROWS]
+    return new if grouped or speedup(plain, new, shapes, end) > 1 else plain
+
+
+def speedup(old: Kernel, new: Kernel, shapes: Sequence[tuple[int, ...]], end: float) -> float:
+    """Say how many times as fast the new kernel is as the old one: the geometric mean over inputs of these shapes.
+
+    They take turns, and the fastest turn counts. What is not measured by the end is not faster; where it is clear, no
+    more is measured.
+    """
+    logs: list[float] = []
+    for shape in shapes:
+        x = torch.ones(shape)
+        times = {old: math.inf, new: math.inf}
+        for turn in range(1 + TURNS):
+            for kernel in (old, new):
+                start = time.perf_counter()
+                kernel(x)
+                if turn:
+                    times[kernel] = min(times[kernel], time.perf_counter() - start)
+            if turn and time.perf_counter() > end:
+                break
+        logs.append(math.log(times[old] / times[new]))
+        if time.perf_counter() > end or abs(logs[-1]) > CLEAR:
+            break
+    return math.exp(sum(logs) / len(logs))
 
 
 def _then_relu(kernel: Kernel, relu: bool) -> Kernel:

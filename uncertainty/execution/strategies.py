@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -27,9 +26,6 @@ BUDGET = 2**28
 GPU_SHARE = 16
 # Several intermediate results live at a time; the budget is divided by this many copies of the largest.
 LIVE_COPIES = 4
-# Numbers in a member's largest activation for all rows from which fewer multiplications weigh more than the memory of
-# the member's own weights.
-THINNED_NUMBERS = 2**15
 # Share of the work that is done before the first site, from which doing it once is worth more than faster kernels.
 SHARED = 0.2
 # Members that are enough to see whether a strategy treats them as the loop does.
@@ -78,19 +74,6 @@ class MaskedNetwork:
         return torch.cat([self._run(self._plan, x, part) for part in zip(*banks, strict=True)])
 
 
-@dataclass(frozen=True)
-class StrategySet:
-    """The strategies that agree with the plain loop.
-
-    Attributes:
-        strategies: By name, the one to prefer first.
-        thinned_from: Batch size from which ``thinned`` is to be preferred; None where measuring has to show it.
-    """
-
-    strategies: dict[str, Strategy]
-    thinned_from: int | None = None
-
-
 def default_budget(device: torch.device) -> int:
     """Bytes that a committee's intermediate results take where nobody says otherwise."""
     if device.type != "cuda":
@@ -105,7 +88,7 @@ def build(
     budget: int,
     seconds: float,
     fallbacks: Fallbacks,
-) -> StrategySet:
+) -> dict[str, Strategy]:
     """Build every strategy that gives what the plain loop gives on two rows, the one to prefer first.
 
     ``chain`` and ``thinned`` for a chain, see `dubio.uncertainty.execution.batched` and
@@ -117,7 +100,7 @@ def build(
         banks: Scaled masks, ``[K, *site.shape]`` a site.
         row: An input, ``[1, ...]``.
         budget: Bytes that intermediate results may take, and the members' own weights again (of these at most 256 MiB).
-        seconds: What tracing may take, roughly.
+        seconds: What tracing, or finding the kernels of a chain, may take, roughly.
         fallbacks: Are told why each other strategy was dropped.
     """
     numbers = cached(budget // LIVE_COPIES // plan.dtype.itemsize, row.device)
@@ -135,23 +118,23 @@ def build(
     if plan.value_dependent:
         for name in ("chain", "thinned", "traced"):
             fallbacks.drop(name, VALUE_DEPENDENT)
-        return StrategySet(strategies)
+        return strategies
     if row.device.type == "cpu" and (reason := kernels.missing_onednn(banks[0])):
         fallbacks.drop("oneDNN kernels", reason)
-    chained = _chains(plan, banks, x, budget, next(iter(strategies.values())), fallbacks)
+    chained = _chains(plan, banks, x, budget, seconds, next(iter(strategies.values())), fallbacks)
     if chained:
         fallbacks.drop("traced", "the network is a chain, which runs without Python's overhead already")
-        return StrategySet(chained.strategies | strategies, chained.thinned_from)
+        return chained | strategies
     with fallbacks.attempt("traced"):
         if "vmap" not in strategies:
             raise StrategyNotApplicable("what is traced is vmap, which was dropped")
         numbers = min(budget // LIVE_COPIES, TRACED_NUMBERS * plan.dtype.itemsize)
         traces = _trace(plan, banks, row, numbers // plan.row_bytes, seconds)
         traced = MaskedNetwork(_vmap, plan, banks, max_rows, row.shape[1:], traces)
-        return StrategySet({"traced": traced} | strategies)
+        return {"traced": traced} | strategies
     if {"vmap", "fold"} <= strategies.keys() and (work_before_first_site(plan, row) or 0) < SHARED:
-        return StrategySet({"fold": strategies["fold"]} | strategies)
-    return StrategySet(strategies)
+        return {"fold": strategies["fold"]} | strategies
+    return strategies
 
 
 def _chains(
@@ -159,9 +142,10 @@ def _chains(
     banks: Sequence[Tensor],
     x: Tensor,
     budget: int,
+    seconds: float,
     other: Strategy,
     fallbacks: Fallbacks,
-) -> StrategySet | None:
+) -> dict[str, Strategy] | None:
     """Build the strategies of a chain; None where the network is no chain or runs otherwise as one."""
     members, weights_budget = slice(0, len(banks[0])), min(budget, BUDGET)
     numbers = budget // (LIVE_COPIES * plan.dtype.itemsize)
@@ -175,11 +159,10 @@ def _chains(
         require_agreement(batched(x, members), expected)
         strategies: dict[str, Strategy] = {"chain": _for_shape(x.shape[1:], batched, other)}
         with fallbacks.attempt("thinned"):
-            thin = thinned.thin(shared, recorded, banks, weights_budget // plan.dtype.itemsize, numbers)
+            thin = thinned.thin(shared, recorded, banks, weights_budget // plan.dtype.itemsize, numbers, seconds)
             require_agreement(thin(x, members), expected)
             strategies["thinned"] = _for_shape(x.shape[1:], thin, other)
-        # A GPU wins less by fewer multiplications than by few and large kernels.
-        return StrategySet(strategies, None if x.is_cuda else -(-THINNED_NUMBERS // recorded.row_numel))
+        return strategies
     fallbacks.drop("thinned", "what is thinned is a chain, which was dropped")
     return None
 

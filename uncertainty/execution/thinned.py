@@ -11,6 +11,8 @@ exact size.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +23,7 @@ from torch import Tensor
 from dubio.uncertainty.errors import StrategyNotApplicable
 from dubio.uncertainty.execution import kernels
 from dubio.uncertainty.execution.chain import Chain, Function, Layer, Linear, Mask
+from dubio.uncertainty.execution.grouped import GroupedLinear
 from dubio.uncertainty.execution.kernels import Kernel
 
 # Members in a block: many, for the fewest calls; but the more, the more zeros, and the larger what caches must hold.
@@ -116,7 +119,14 @@ class ThinnedChain:
         return torch.cat(outputs)
 
 
-def thin(prefix: Kernel, chain: Chain, banks: Sequence[Tensor], max_weights: int, max_numbers: int) -> ThinnedChain:
+def thin(
+    prefix: Kernel,
+    chain: Chain,
+    banks: Sequence[Tensor],
+    max_weights: int,
+    max_numbers: int,
+    seconds: float = math.inf,
+) -> ThinnedChain:
     """Thin every member of a chain.
 
     Args:
@@ -125,10 +135,12 @@ def thin(prefix: Kernel, chain: Chain, banks: Sequence[Tensor], max_weights: int
         banks: Scaled masks, ``[K, *site.shape]`` a site.
         max_weights: How many numbers the members' weights may hold together.
         max_numbers: How many numbers an activation may hold.
+        seconds: What finding the fastest kernels may take, roughly.
 
     Raises:
         StrategyNotApplicable: That would be more, or a site stands where units cannot be left out.
     """
+    end = time.perf_counter() + seconds
     layers = plan_layers(chain)
     flat_KN = [bank.flatten(1) for bank in banks]
     num_weights = sum(_num_weights(layer, flat_KN) for layer in layers)
@@ -144,7 +156,12 @@ def thin(prefix: Kernel, chain: Chain, banks: Sequence[Tensor], max_weights: int
     num_members = len(flat_KN[0])
     num_blocks = -(-num_members // BLOCK) if side_by_side else num_members
     chunks = zip(*(torch.tensor_split(bank, num_blocks) for bank in flat_KN), strict=True)
-    blocks = [(len(masks[0]), _network(layers, masks, not side_by_side)) for masks in chunks]
+    blocks: list[tuple[int, Sequence[Kernel]]] = []
+    grouped: dict[int, bool] = {}
+    for index, masks in enumerate(chunks):
+        # Time that one block does not need is left to the others.
+        share = (end - time.perf_counter()) / (num_blocks - index)
+        blocks.append((len(masks[0]), _network(layers, masks, not side_by_side, share, grouped)))
     largest = max(count for count, _ in blocks)
     return ThinnedChain(prefix, blocks, max(1, max_numbers // (largest * chain.row_numel)), num_weights)
 
@@ -163,7 +180,9 @@ def _num_weights(each: ThinLayer, flat_KN: Sequence[Tensor]) -> int:
     return int((out_K * in_K).sum()) * weight[0, 0].numel()
 
 
-def _network(layers: Sequence[ThinLayer], masks: Sequence[Tensor], alone: bool) -> list[Kernel]:
+def _network(
+    layers: Sequence[ThinLayer], masks: Sequence[Tensor], alone: bool, seconds: float, grouped: dict[int, bool]
+) -> list[Kernel]:
     """Some members as one network.
 
     Args:
@@ -171,7 +190,10 @@ def _network(layers: Sequence[ThinLayer], masks: Sequence[Tensor], alone: bool) 
         masks: Flat scaled masks of the members, ``[K, N]`` a site.
         alone: Whether it is for one member in its exact size, from ``[rows, N, ...]`` to ``[rows, C]``; otherwise
             they run side by side, padded to the largest, from ``[rows, N]`` to ``[rows, K, C]``.
+        seconds: What finding the fastest kernels may take, roughly.
+        grouped: By number of the layer, whether a grouped convolution is the fastest; told to the next call.
     """
+    end = time.perf_counter() + seconds
     steps: list[Kernel] = []
     kept_KM = [_kept_indices(mask_KN) for mask_KN in masks]
     for each in layers:
@@ -198,7 +220,10 @@ def _network(layers: Sequence[ThinLayer], masks: Sequence[Tensor], alone: bool) 
             bias = None if each.layer.bias is None else bias_KO[0]
             steps.append(kernels.prepare(replace(each.layer, weight=weight_KOI[0], bias=bias)))
         else:
-            steps.append(kernels.members_linear(weight_KOI.contiguous(), bias_KO.contiguous(), each.layer.relu))
+            wanted = grouped.get(len(steps))
+            kernel = kernels.members_linear(weight_KOI.contiguous(), bias_KO.contiguous(), each.layer.relu, end, wanted)
+            grouped[len(steps)] = isinstance(kernel, GroupedLinear)
+            steps.append(kernel)
     return steps
 
 

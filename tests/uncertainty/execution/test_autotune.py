@@ -10,7 +10,8 @@ from torch import Tensor
 
 from dubio.uncertainty import Committee
 from dubio.uncertainty.errors import UnsupportedNetwork
-from dubio.uncertainty.execution.autotune import BATCHES, MIN_SAVED, MIN_SPEEDUP, NAMES, Autotuner, autotune
+from dubio.uncertainty.execution.autotune import BATCHES, MIN_SAVED, MIN_SPEEDUP, Autotuner, autotune
+from dubio.uncertainty.execution.choice import NAMES, Choice
 from dubio.uncertainty.execution.fallback import Strategy
 from tests.uncertainty.chains import NO_CHAINS, THINNABLE, built, strategies_of
 
@@ -35,55 +36,129 @@ class Timed:
 
         return run
 
-    def choose(self, seconds: float = 2.0, thinned_from: int = 1) -> Autotuner:
-        return autotune(self.strategies, ROW, 4, None, seconds, thinned_from, clock=lambda: self.now)
+    def choose(self, seconds: float = 2.0) -> Autotuner:
+        return autotune(self.strategies, ROW, 4, None, seconds, clock=lambda: self.now)
+
+    def sizes(self, name: str) -> set[int]:
+        """Of the batches that a strategy ran."""
+        return {rows for each, rows in self.calls if each == name}
 
 
 def test_a_clearly_faster_strategy_is_taken():
-    assert Timed({"vmap": 0.02, "fold": 0.002, "loop": 0.0}).choose().names == ("fold",) * len(BATCHES)
+    assert Timed({"vmap": 0.02, "fold": 0.002, "loop": 0.0}).choose().choice == Choice(("fold",))
 
 
 @pytest.mark.parametrize(("factor", "taken"), [(0.99, "vmap"), (1.01, "fold")])
 def test_another_must_be_faster_by_the_stated_factor(factor, taken):
     timed = Timed({"vmap": 0.01 * MIN_SPEEDUP * factor, "fold": 0.01})
-    assert timed.choose().names == (taken,) * len(BATCHES)
+    assert timed.choose().choice == Choice((taken,))
 
 
 @pytest.mark.parametrize(("factor", "taken"), [(0.99, "vmap"), (1.01, "fold")])
 def test_another_must_save_the_stated_time(factor, taken):
     timed = Timed({"vmap": 1e-5 + MIN_SAVED * factor, "fold": 1e-5})
-    assert timed.choose().names == (taken,) * len(BATCHES)
+    assert timed.choose().choice == Choice((taken,))
 
 
-def test_the_rule_for_thinned_holds_where_little_is_saved():
-    chosen = Timed({"chain": 0.00005, "thinned": 0.0}).choose(thinned_from=17)
-    assert chosen.names == ("chain", "chain", "chain", "thinned")
-    assert str(chosen) == "chain up to 16 rows, thinned"
+def test_each_size_is_measured_and_so_is_the_one_behind_16_and_64():
+    # 1 ms and 0.1 ms a row against 5 ms: the one that costs more a row is clearly slower from 50 rows on.
+    timed = Timed({"vmap": 0.001, "fold": 0.005}, {"vmap": 0.0001})
+    chosen = timed.choose(20.0)
+    assert [each.rows for each in chosen.measured if each.name == "vmap"] == [1, 2, 4, 8, 16, 17, 32]
+    assert str(chosen) == "vmap up to 32 rows, fold"
+    assert timed.sizes("vmap") == timed.sizes("fold") == set(BATCHES)
+    assert {16, 17, 64, 65} <= set(BATCHES)
 
 
-def test_each_size_is_measured():
-    # 1 ms and 0.1 ms a row against 2 ms: the one that costs more a row is slower from ten rows on.
-    timed = Timed({"vmap": 0.001, "fold": 0.002}, {"vmap": 0.0001})
-    assert timed.choose(20.0).names == ("vmap", "vmap", "fold", "fold")
-    assert {rows for _, rows in timed.calls} == set(BATCHES)
+def test_a_cliff_at_a_size_is_seen_there_and_a_choice_is_kept_until_another_is_clearly_faster():
+    timed = Timed({"chain": 0.001, "thinned": 0.0005})
+    steady = timed.strategies["thinned"]
+
+    def falls(x: Tensor, members: slice) -> Tensor:
+        timed.now += 0.1 if len(x) in {17, 65} else 0
+        return steady(x, members)
+
+    timed.strategies["thinned"] = falls
+    chosen = timed.choose(20.0)
+    assert [each.name for each in chosen.measured if each.rows in {16, 17}] == ["thinned", "chain"]
+    assert chosen.choice[17] == chosen.choice[65] == "chain"
+
+
+def test_what_is_far_behind_leaves_the_race_so_that_time_is_left_for_the_others():
+    # 250 ms against 5 and 6: a race of all three at all ten sizes would take over 5 seconds.
+    timed = Timed({"vmap": 0.25, "fold": 0.006, "traced": 0.005}, {"fold": 0.0001, "traced": 0.0002})
+    chosen = timed.choose(3.0)
+    assert timed.sizes("vmap") == {1, 2}
+    assert timed.sizes("fold") == set(BATCHES)
+    assert chosen.choice[1] == "traced"
+    assert chosen.choice[128] == "fold"
+    assert all("not measured" not in each.reason for each in chosen.measured)
+
+
+def test_what_is_behind_leaves_where_there_is_no_time_for_all():
+    timed = Timed({"vmap": 0.0, "fold": 0.0}, {"vmap": 0.01, "fold": 0.001})
+    timed.strategies["traced"] = timed.strategies["fold"]
+    chosen = timed.choose(0.8)
+    assert 1 in timed.sizes("vmap")
+    assert timed.sizes("vmap") < timed.sizes("fold")
+    assert chosen.choice[8] == "fold"
+
+
+def test_what_is_behind_with_many_rows_and_does_not_catch_up_leaves():
+    timed = Timed({"vmap": 0.0, "fold": 0.0, "traced": 0.0}, {"vmap": 0.0005, "fold": 0.0001, "traced": 0.0001})
+    timed.choose(60.0)
+    assert timed.sizes("vmap") == {1, 2, 4, 8}
+
+
+def test_what_is_behind_but_catches_up_stays_in_the_race():
+    # With few rows the second takes twenty times as long; with many a tenth of the time.
+    timed = Timed({"chain": 0.0, "thinned": 0.02}, {"chain": 0.001, "thinned": 0.0001})
+    chosen = timed.choose(20.0)
+    assert str(chosen) == "chain up to 17 rows, thinned"
+
+
+def test_where_calls_take_long_few_sizes_are_measured_so_that_larger_ones_are_reached():
+    timed = Timed({"vmap": 0.05, "fold": 0.06}, {"vmap": 0.002, "fold": 0.001})
+    timed.choose(100.0)
+    assert timed.sizes("fold") == {1, 4, 16, 64}
+
+
+def test_the_last_in_the_race_is_not_measured_further():
+    timed = Timed({"vmap": 0.5, "fold": 0.001})
+    chosen = timed.choose(20.0)
+    assert {rows for _, rows in timed.calls} == {1, 2}
+    assert chosen.measured[-1].reason == "the others were far behind"
+
+
+def test_a_size_that_is_not_measured_keeps_the_last_measured_winner():
+    # From 2 rows on fold wins; what the larger sizes would take is not there.
+    timed = Timed({"vmap": 0.0, "fold": 0.005}, {"vmap": 0.01, "fold": 0.004})
+    chosen = timed.choose(0.9)
+    skipped = [each for each in chosen.measured if not each.seconds]
+    assert skipped
+    assert {each.name for each in skipped} == {"fold"}
+    assert all("not measured" in each.reason for each in skipped)
+    assert str(chosen) == "vmap up to 1 row, fold"
 
 
 def test_the_loop_is_for_what_nothing_else_can_run():
     timed = Timed({"fold": 0.001, "loop": 0.0})
-    assert timed.choose().names == ("fold",) * len(BATCHES)
+    assert timed.choose().choice == Choice(("fold",))
     alone = Timed({"loop": 0.0})
     assert str(alone.choose()) == "loop"
     assert not timed.calls  # nothing to measure
     assert not alone.calls
 
 
-def test_sizes_that_would_take_too_long_are_not_measured():
-    timed = Timed({"vmap": 0.05, "fold": 0.01})
-    assert timed.choose(0.3).names == ("fold",) * len(BATCHES)
-    assert {rows for _, rows in timed.calls} == {1}
-    timed = Timed({"vmap": 0.05, "fold": 0.01})
-    assert timed.choose(0.0).names == ("vmap",) * len(BATCHES)
-    assert not timed.calls
+@pytest.mark.parametrize("seconds", [0.0, 0.01, 0.3, 2.0])
+def test_measuring_takes_little_more_than_it_may(seconds):
+    timed = Timed({"vmap": 0.01, "fold": 0.012}, {"vmap": 0.002, "fold": 0.002})
+    chosen = timed.choose(seconds)
+    # Its last size began in time; every turn of it takes as long as the first two were foretold to take.
+    assert timed.now <= seconds + 2 * (0.01 + 0.012 + 2 * 0.002)
+    if not seconds:
+        assert not timed.calls
+        assert chosen.choice == Choice(("vmap",))
 
 
 def test_the_first_run_which_warms_up_does_not_count():
@@ -96,12 +171,12 @@ def test_the_first_run_which_warms_up_does_not_count():
         return steady(x, members)
 
     timed.strategies["vmap"] = slow_at_first
-    assert timed.choose(20.0).names == ("vmap",) * len(BATCHES)
+    assert timed.choose(20.0).choice == Choice(("vmap",))
 
 
 def test_each_batch_takes_its_own_strategy():
     timed = Timed({"chain": 0, "thinned": 0})
-    chosen = Autotuner(("chain", "chain", "thinned", "chain"), timed.strategies)
+    chosen = autotune(timed.strategies, ROW, 4, "chain up to 4 rows, thinned up to 16 rows, chain")
     for rows in (1, 4, 5, 16, 17, 64, 65, 1000):
         chosen(torch.zeros(rows, 3), slice(0, 2))
     assert [name for name, _ in timed.calls] == ["chain"] * 2 + ["thinned"] * 2 + ["chain"] * 4
@@ -114,8 +189,20 @@ def test_a_strategy_that_there_is_not_is_refused():
         UnsupportedNetwork, match=r"`strategy`.*'traced', 'vmap', 'fold', 'loop'.*'thinned', which does"
     ):
         Committee(network, torch.randn(1, 12), num_samples=4, strategy="thinned")
-    with pytest.raises(UnsupportedNetwork, match=r"but got 'fastest'\.$"):
+    with pytest.raises(UnsupportedNetwork, match=r"`strategy`: expected one of chain, .*'fastest'\.$"):
         Committee(network, torch.randn(1, 12), num_samples=4, strategy="fastest")
+
+
+@pytest.mark.parametrize(
+    "strategy", ["thinned", "chain up to 1 row, thinned", "loop up to 2 rows, vmap up to 7 rows, fold"]
+)
+def test_what_a_committee_says_can_be_pinned(strategy):
+    network = built(*THINNABLE["mlp"]).network
+    committee = Committee(network, torch.randn(1, 12), num_samples=4, strategy=strategy)
+    assert committee.strategy == strategy
+    assert set(committee.audit().autotuner.strategies) == set(NAMES) & set(strategy.replace(",", "").split())
+    found = Committee(network, torch.randn(1, 12), num_samples=4, measure_seconds=0.1).strategy
+    assert Committee(network, torch.randn(1, 12), num_samples=4, strategy=found).strategy == found
 
 
 def test_the_names_are_those_of_the_strategies_that_there_are():

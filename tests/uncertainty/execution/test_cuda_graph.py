@@ -29,7 +29,7 @@ WAYS = [
     pytest.param("cpu", lambda: rerun, id="cpu"),
     pytest.param(
         "cuda",
-        cuda_graph.cuda_graphs,
+        lambda: cuda_graph.cuda_graphs(torch.device("cuda", torch.cuda.current_device())),
         id="cuda",
         marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
     ),
@@ -134,3 +134,18 @@ def test_a_strategy_that_cannot_be_captured_or_disagrees_stays_as_it_is_and_the_
             f"{name} as a CUDA graph" for name in ("chain", "thinned", "vmap", "fold")
         ]
         assert all(each.failed and reason in each.reason for each in fallbacks.dropped)
+
+
+def test_a_graph_of_one_size_that_launches_nothing_is_seen_even_where_logits_do_not_vary():
+    # All rows have the same logits, so that a stale answer is a right one.
+    strategies = {"chain": lambda x, members: torch.ones(K, len(x), 3) + 0 * x[:, :1]}
+    x = torch.randn(1, 12)
+
+    def frozen_at_8(function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+        logits = function()
+        return (lambda: None, logits) if logits.shape[1] == 8 else rerun(function)
+
+    for max_rows, names in ((4, []), (8, ["chain as a CUDA graph"])):
+        fallbacks = Fallbacks()
+        cuda_graph.capture_all(strategies, x, K, max_rows, frozen_at_8, fallbacks)
+        assert [each.name for each in fallbacks.dropped] == names

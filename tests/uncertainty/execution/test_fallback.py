@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dubio.uncertainty import Committee
 from dubio.uncertainty.errors import StrategyNotApplicable, UnsupportedNetwork
-from dubio.uncertainty.execution.autotune import NAMES
+from dubio.uncertainty.execution.choice import NAMES
 from dubio.uncertainty.execution.fallback import Dropped, Fallbacks
 from tests.uncertainty.chains import NO_CHAINS, NOT_THINNABLE, THINNABLE, built
 
@@ -68,7 +68,7 @@ def _reasons(network: nn.Module) -> dict[str, Dropped]:
     report = _committee(network).audit()
     dropped = {each.name: each for each in report.dropped}
     # Every strategy is accounted for, once.
-    assert sorted([*report.autotuner.strategies, *(dropped.keys() - {"oneDNN kernels"})]) == sorted(NAMES)
+    assert sorted([*report.autotuner.agreeing, *(dropped.keys() - {"oneDNN kernels"})]) == sorted(NAMES)
     assert all(f"{name} " in str(report) and each.reason in str(report) for name, each in dropped.items())
     return dropped
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dubio.uncertainty.execution import kernels
 from dubio.uncertainty.execution.chain import Conv, Linear
+from dubio.uncertainty.execution.grouped import GroupedLinear
 
 ONEDNN = (True, False)
 
@@ -63,6 +64,23 @@ def test_members_linear(rows, relu, members):
         # What comes from another such layer, and what was cut out of something larger.
         for layout in (x.float(), x.float().transpose(0, 1).contiguous().transpose(0, 1)):
             _close(call(layout), expected.relu() if relu else expected)
+
+
+def test_without_time_members_are_a_plain_product_and_what_was_found_out_holds():
+    weight, bias = torch.zeros(3, 7, 13), torch.zeros(3, 7)
+    with torch.inference_mode():
+        assert not isinstance(kernels.members_linear(weight, bias, False, end=0.0), GroupedLinear)
+        assert not isinstance(kernels.members_linear(weight, bias, False, grouped=False), GroupedLinear)
+        again = kernels.members_linear(weight, bias, False, grouped=True)
+    assert isinstance(again, GroupedLinear) == kernels.has_onednn(weight)
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
+def test_what_is_switched_off_is_not_used(library):
+    weight = torch.zeros(3, 7, 13)
+    with torch.inference_mode(), torch.backends.mkldnn.flags(enabled=False):
+        assert kernels.missing_onednn(weight) == "oneDNN is switched off, by torch.backends.mkldnn"
+        assert library is False or not kernels.has_onednn(weight)
 
 
 def test_fast_linear_layers_of_any_network():

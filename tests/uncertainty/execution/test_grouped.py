@@ -1,0 +1,51 @@
+"""Grouped layers: members' linear layers as one convolution, at the numbers of rows that their weights are for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from dubio.uncertainty.execution import kernels
+from dubio.uncertainty.execution.grouped import TRIED_ROWS, TYPICAL_ROWS, GroupedLinear
+
+pytestmark = pytest.mark.skipif(
+    kernels.missing_onednn(torch.zeros(1)) is not None, reason="torch has no oneDNN operators here"
+)
+
+
+def _random(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_grouped_layers_pad_and_split_to_the_rows_that_fit(relu):
+    weight, bias = _random(3, 7, 13), _random(3, 7)
+    with torch.inference_mode():
+        grouped = GroupedLinear(weight.float(), bias.float(), relu)
+        threads = torch.get_num_threads()
+        assert {TYPICAL_ROWS} <= set(grouped.rows[threads]) <= {TYPICAL_ROWS, *TRIED_ROWS}
+        ran: list[int] = []
+        run = grouped._run
+        grouped._run = lambda x: (ran.append(len(x)), run(x))[1]
+        for fitting, rows, expected in (
+            ((4, 8), 3, [4]),
+            ((4, 8), 8, [8]),
+            ((4, 8), 9, [8, 4]),
+            ((4, 8), 18, [8, 8, 8]),
+            ((32,), 1, [32]),
+        ):
+            grouped.rows[threads], x = fitting, _random(rows, 3, 13)
+            ran.clear()
+            out = torch.einsum("koi,bki->bko", weight, x) + bias
+            expected_out = (out.relu() if relu else out).float()
+            torch.testing.assert_close(grouped(x.float()), expected_out, rtol=1e-5, atol=1e-5)
+            assert ran == expected
+
+
+def test_no_more_rows_are_tried_than_there_is_time_for():
+    now = iter(range(100))
+    with torch.inference_mode():
+        grouped = GroupedLinear(torch.zeros(3, 7, 13), torch.zeros(3, 7), False, 4.5, lambda: next(now))
+    assert set(grouped.rows[torch.get_num_threads()]) <= {TYPICAL_ROWS, *TRIED_ROWS[:5]}
+    assert next(now) == 6
