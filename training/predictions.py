@@ -108,6 +108,8 @@ def _without_formulas(frame: pl.DataFrame) -> pl.DataFrame:
     Source:
         OWASP, CSV Injection.
     """
+    import polars as pl
+
     texts = pl.col(pl.String)
     formula = texts.str.contains(_FORMULA) & ~texts.str.contains(_NUMBER)
     safe = frame.with_columns(pl.when(formula).then("'" + texts).otherwise(texts).name.keep())

@@ -110,7 +110,10 @@ def test_an_empty_option_is_refused(option: str, defaults: Settings, capsys: pyt
     assert option in line
 
 
-def test_a_service_starts_among_variables_of_compose_and_kubernetes(command: Any, checkpoint: Path) -> None:
+def test_a_service_starts_among_variables_of_compose_and_kubernetes(
+    command: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DUBIO_TEST_DATA", raising=False)  # of these tests
     empty = {f"DUBIO_{name.upper()}": "" for name in SETTINGS if name not in (*KEYS, "torch_threads")}
     with command.started(str(checkpoint), **{**empty, **KUBERNETES}) as service:
         assert httpx.get(f"{service.url}/v2/health/ready").status_code == 200

@@ -111,7 +111,7 @@ def container(tmp_path: Path) -> Iterator[Path]:
 def test_links_that_only_the_kernel_follows_lead_where_they_lead(container: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(container)  # as one container shows its models to another
     for root in (None, container, tmp_path / "link"):
-        with private_copy((root or container) / "m" / "1" / "model.ckpt", root) as copy:
+        with private_copy((root or container) / "m" / "1" / "model.ckpt", root, 2**20) as copy:
             assert copy.read_text() == "content\n"
 
 
@@ -130,7 +130,7 @@ def test_nor_do_they_lead_out_of_the_root(container: Path, tmp_path: Path) -> No
     ]:
         with (
             pytest.raises(UnreadableCheckpoint, match="leads out of the model repository"),
-            private_copy(path, within),
+            private_copy(path, within, 2**20),
         ):
             pass
 

@@ -205,7 +205,7 @@ def test_a_table_trains_and_is_asked_by_column(tmp_path: Path, path: Path):
         ({"target": "kind", "columns": ("wild", "wild")}, "'wild' is listed twice"),
         ({"target": "kind", "columns": ("wild",), "ignore": ("wild",)}, "expected columns beside 'kind'"),
         ({"target": "kind", "separator": '"'}, "no quote or end of a line"),
-        ({"target": "kind", "separator": ";"}, r"set `data\.init_args\.separator`"),
+        ({"target": "kind", "separator": ";"}, "set `--data.separator ,`"),
     ],
 )
 def test_a_setting_that_does_not_fit_the_file_is_told(path: Path, settings: dict[str, object], message: str):
