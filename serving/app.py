@@ -43,6 +43,7 @@ from dubio.serving.web import api_docs, index_page
 from dubio.serving.web import metrics as metrics_route
 from dubio.serving.web.description import Description
 from dubio.serving.web.openapi import describe_api
+from dubio.serving.wire.effort import Readers
 
 _log = logging.getLogger("dubio")
 _DESCRIPTION = """
@@ -204,8 +205,9 @@ def create_app(
         # Not with several workers, of which a request reaches one, and not beside a directory that decides.
         return keys.grants(Scope.ADMIN) and settings.workers == 1 and settings.model_control != "poll"
 
-    predict, infer = v1_routes.build(service, settings), infer_routes.build(service, settings)
-    tf_serving = tf_serving_routes.build(service, settings)
+    readers = Readers(settings.prediction_threads)  # for both forms of the same request
+    predict, infer = v1_routes.build(service, settings, readers), infer_routes.build(service, settings)
+    tf_serving = tf_serving_routes.build(service, settings, readers)
     routers = [  # the calls that carry the traffic are found first
         predict,
         infer,

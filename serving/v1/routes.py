@@ -35,10 +35,9 @@ _DESCRIBED: dict[int | str, Any] = {
 }
 
 
-def build(service: PredictionService, settings: Settings) -> ScopedRouter:
+def build(service: PredictionService, settings: Settings, readers: Readers) -> ScopedRouter:
     """The `/v1` routes that predict."""
     router = ScopedRouter(Scope.INFER, prefix="/v1", tags=["v1"])
-    readers = Readers(settings.prediction_threads)
 
     async def predict(request: Request, name: str | None) -> Response:
         model = service.repository.get(name)

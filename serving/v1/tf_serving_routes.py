@@ -28,10 +28,9 @@ _DOCS: dict[str, Any] = {
 }
 
 
-def build(service: PredictionService, settings: Settings) -> ScopedRouter:
+def build(service: PredictionService, settings: Settings, readers: Readers) -> ScopedRouter:
     """The `:predict` routes around `service`."""
     router = ScopedRouter(Scope.INFER, prefix="/v1", tags=["v1"])
-    readers = Readers(settings.prediction_threads)
 
     async def predict(request: Request, name: str, version: str | None) -> Response:
         model = service.repository.get(name, version)

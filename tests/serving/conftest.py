@@ -286,6 +286,17 @@ def url(checkpoint: Path, numbers_checkpoint: Path) -> Iterator[str]:
         yield base
 
 
+@pytest.fixture(scope="session")
+def kinds(
+    serve: Callable, numbers_checkpoint: Path, table_checkpoint: Path, text_checkpoint: Path, pixels_checkpoint: Path
+) -> Iterator[httpx.Client]:
+    """A client of a server with a model of each kind of input."""
+    models = tuple(map(str, (numbers_checkpoint, table_checkpoint, text_checkpoint, pixels_checkpoint)))
+    given = _settings(models=models, max_rows=64)
+    with serve(given) as base, httpx.Client(base_url=base, timeout=30) as client:
+        yield client
+
+
 @pytest.fixture
 def client(url: str) -> Iterator[httpx.Client]:
     """A client of that server."""

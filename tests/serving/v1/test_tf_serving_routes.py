@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from dubio.serving.settings import Settings
 from tests.serving.kinds import INSTANCES, NUMBERS, ROWS, TEXTS, predictions
-
-
-@pytest.fixture(scope="module")
-def kinds(
-    serve: Callable, numbers_checkpoint: Path, table_checkpoint: Path, text_checkpoint: Path, pixels_checkpoint: Path
-) -> Iterator[httpx.Client]:
-    """A client of a server with a model of each kind of input."""
-    models = tuple(map(str, (numbers_checkpoint, table_checkpoint, text_checkpoint, pixels_checkpoint)))
-    given = Settings(models=models, max_rows=64, torch_threads=1)
-    with serve(given) as base, httpx.Client(base_url=base, timeout=30) as client:
-        yield client
 
 
 def ask(client: httpx.Client, model: str, status: int = 200, **request: Any) -> Any:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,24 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dubio.serving.settings import Settings
 from tests.serving.kinds import FILES, INSTANCES, NUMBERS, ROWS, TEXTS, check_outputs, predictions
 
 kserve = import_module("kserve")
 
 MODELS = tuple(INSTANCES)
 FRAME = pd.DataFrame([row | {"member": str(row["member"]).lower()} for row in ROWS])
-
-
-@pytest.fixture(scope="module")
-def kinds(
-    serve: Callable, numbers_checkpoint: Path, table_checkpoint: Path, text_checkpoint: Path, pixels_checkpoint: Path
-) -> Iterator[httpx.Client]:
-    """A client of a server with a model of each kind of input."""
-    models = tuple(map(str, (numbers_checkpoint, table_checkpoint, text_checkpoint, pixels_checkpoint)))
-    given = Settings(models=models, max_rows=64, torch_threads=1)
-    with serve(given) as base, httpx.Client(base_url=base, timeout=30) as client:
-        yield client
 
 
 def drive(protocol: str, work: Callable[[Any], Any]) -> Any:

@@ -9,14 +9,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from dubio.serving.settings import Settings
 from tests.serving.kinds import FILES, IN_BASE64, NUMBERS, TEXTS, check_outputs, predictions
 
 PYTHON = os.environ.get("DUBIO_TEST_MLSERVER", "")
@@ -80,17 +78,6 @@ WRITTEN: dict[str, dict[str, Any]] = {
     },
 }
 INSTANCES: dict[str, list[Any]] = {"table": TABLE}  # of the others those of `kinds`
-
-
-@pytest.fixture(scope="module")
-def kinds(
-    serve: Callable, numbers_checkpoint: Path, table_checkpoint: Path, text_checkpoint: Path, pixels_checkpoint: Path
-) -> Iterator[httpx.Client]:
-    """A client of a server with a model of each kind of input."""
-    models = tuple(map(str, (numbers_checkpoint, table_checkpoint, text_checkpoint, pixels_checkpoint)))
-    given = Settings(models=models, max_rows=64, torch_threads=1)
-    with serve(given) as base, httpx.Client(base_url=base, timeout=30) as client:
-        yield client
 
 
 def run(*arguments: str, given: Any) -> Any:

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
-from dubio.serving.settings import Settings
 from tests.serving.kinds import FILES, IN_BASE64, NUMBERS, ROWS, TEXTS, check_outputs, predictions
 
 triton = import_module("tritonclient.http")
 Refused = import_module("tritonclient.utils").InferenceServerException
 
 Array = np.ndarray
-
-
-@pytest.fixture(scope="module")
-def kinds(
-    serve: Callable, numbers_checkpoint: Path, table_checkpoint: Path, text_checkpoint: Path, pixels_checkpoint: Path
-) -> Iterator[httpx.Client]:
-    """A client of a server with a model of each kind of input."""
-    models = tuple(map(str, (numbers_checkpoint, table_checkpoint, text_checkpoint, pixels_checkpoint)))
-    given = Settings(models=models, max_rows=64, torch_threads=1)
-    with serve(given) as base, httpx.Client(base_url=base, timeout=30) as client:
-        yield client
 
 
 @pytest.fixture
