@@ -6,18 +6,21 @@ BIN := .venv/bin
 STAMP := .venv/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full lint format bench docs mutants audit clean
+.PHONY: help demo test test-full lint format bench docs mutants audit lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# torch goes first: a build that is already there, for this machine's CPU or CUDA, is then kept by the second line.
-$(STAMP): pyproject.toml constraints.txt
+# What is locked comes as wheels with the hashes in requirements/, the build backend too. torch has none: which build there is for
+# this machine's CPU or CUDA, and which CUDA libraries it brings, differs. It comes last, so that it brings nothing else.
+$(STAMP): pyproject.toml constraints.txt requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Dubio needs Python 3.11 or newer, but '$(PYTHON)' is not; try: make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --only-binary :all: --no-deps --require-hashes -r requirements/dev.txt
 	$(BIN)/pip install -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[train,serve,dev]'
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	@$(BIN)/pip check
 	@touch $@
 
 # The trap lets Ctrl-C end the demo, not the recipe: make then stops without reporting an error.
@@ -54,6 +57,9 @@ mutants: $(STAMP)  ## Change the code in small ways and see whether tests fail; 
 
 audit: $(STAMP)  ## List what is installed in build/sbom.json, and look for known vulnerabilities (needs the network)
 	PYTHON=$(PYTHON) .ci/audit
+
+lock:  ## Write requirements/ anew from constraints.txt: versions with hashes (needs the network)
+	PYTHON=$(PYTHON) .ci/lock
 
 clean:  ## Remove caches and build outputs; runs/ and .venv stay
 	rm -rf build dist site .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
