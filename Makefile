@@ -56,6 +56,7 @@ mutants: $(STAMP)  ## Change the code in small ways and see whether tests fail; 
 	$(BIN)/python tests/mutants.py $(if $(SAMPLE),--sample $(SAMPLE)) $(FILES)
 
 audit: $(STAMP)  ## List what is installed in build/sbom.json, and look for known vulnerabilities (needs the network)
+	PYTHON=$(PYTHON) .ci/sbom
 	PYTHON=$(PYTHON) .ci/audit
 
 lock:  ## Write requirements/ anew from constraints.txt: versions with hashes (needs the network)

@@ -26,6 +26,8 @@ RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels 
     && /opt/dubio/bin/pip check
 
 FROM ${BASE}
+ARG BASE
+LABEL org.opencontainers.image.base.name=$BASE
 COPY --from=build /opt/dubio /opt/dubio
 # The same uid as in the serving image, which reads the volume that this one writes.
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin dubio \
