@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
+from collections.abc import Mapping
 from typing import Literal
 
 # A whole number as other programs write it: 3, +3, and 3.0 where a column had holes.
@@ -52,6 +54,23 @@ def look(name: str) -> str:
     if not name.isascii():
         name = _normalize("NFKC", "".join(each for each in name if not _is_invisible(each)))
     return " ".join(name.casefold().split())
+
+
+def say_value(value: object) -> str:
+    """A value of a request in a few words, as whoever sent it in JSON, from any language, knows it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str):
+        return f"the text {value[:40]!r}" + (" (cut)" if len(value) > 40 else "")
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, int | float):
+        return f"the number {value:.6g}" if abs(value) < 2**1000 else "a number that no float can hold"
+    if isinstance(value, Mapping):
+        return "an object"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    return f"a value of Python's type {type(value).__name__}"  # which JSON does not have
 
 
 def _normalize(form: Literal["NFC", "NFKC"], text: str) -> str:

@@ -8,8 +8,8 @@ row had. So what was never seen is told apart from everything that was. A file a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
+from json import dumps
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from dubio.models.errors import InvalidInput, did_you_mean
-from dubio.models.inputs.names import category, look, tidy
+from dubio.models.inputs.names import category, look, say_value, tidy
 from dubio.models.spec import DataValue, Finite, Name, StrictModel, shortest
 
 MAX_COLUMNS = 4096
@@ -88,7 +88,7 @@ class NumericColumn(StrictModel):
                 continue
             if value is not None:
                 raise InvalidInput(
-                    f"Expected {where(row)} to be a finite number, but got {_say(value)}; {self._taken(value)}."
+                    f"Expected {where(row)} to be a finite number, but got {say_value(value)}; {self._taken(value)}."
                 )
             _refuse_hole(self, where(row))
         numbers_N = self._shift([self.fill if value is None else value for value in values])
@@ -166,7 +166,7 @@ class CategoricalColumn(StrictModel):
             name = category(value)
             if name is None and value is not None:
                 raise InvalidInput(
-                    f"Expected {where(row)} to be the name of a category, but got {_say(value)}; a text, a finite "
+                    f"Expected {where(row)} to be the name of a category, but got {say_value(value)}; a text, a finite "
                     f"number, true and false are taken{_or_null(self)}."
                 )
             if name is None:
@@ -264,7 +264,7 @@ class Table:
         if not isinstance(instance, Mapping):
             raise InvalidInput(
                 f"Expected {where} to be an object with a value for each column, like {self._hint()}, but got "
-                f"{_say(instance)}."
+                f"{say_value(instance)}."
             )
         for key in instance:
             if key not in self.columns:
@@ -279,7 +279,7 @@ class Table:
 
     def _hint(self) -> str:
         name, column = next(iter(self.columns.items()))
-        return f"{{{name!r}: {column.example!r}, ...}}"
+        return f"{{{dumps(name, ensure_ascii=False)}: {dumps(column.example, ensure_ascii=False)}, ...}}"
 
 
 def width(columns: Sequence[NumericColumn | CategoricalColumn]) -> int:
@@ -297,18 +297,6 @@ def _refuse_hole(column: NumericColumn | CategoricalColumn, where: str) -> None:
 
 def _or_null(column: NumericColumn | CategoricalColumn) -> str:
     return ", and null where it is missing" if column.missing else ""
-
-
-def _say(value: object) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, str):
-        return f"the text {value[:40]!r}" + (" (cut)" if len(value) > 40 else "")
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, int | float):
-        return f"the number {value:.6g}" if abs(value) < 2**1000 else "a number that no float can hold"
-    return f"a {type(value).__name__}"
 
 
 def _some(names: Sequence[str]) -> str:

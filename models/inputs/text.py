@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from dubio.models.errors import InvalidInput
+from dubio.models.inputs.names import say_value
 from dubio.models.spec import MAX_STRING, StrictModel
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ def _beginning(text: str, most: int) -> tuple[str, int]:
 
 def _text(instance: object, where: str) -> str:
     if not isinstance(instance, str):
-        raise InvalidInput(f"Expected {where} to be a text, but got a value of type {type(instance).__name__}.")
+        raise InvalidInput(f"Expected {where} to be a text, but got {say_value(instance)}.")
     if len(instance) > MAX_CHARACTERS:
         raise InvalidInput(
             f"Expected {where} to have at most {MAX_CHARACTERS} characters, but it has {len(instance)}; shorten it."

@@ -23,6 +23,8 @@ Request = TypeVar("Request", bound=Incoming)
 _NOT_A_NUMBER = re.compile(r".?[-+]?(nan|inf|infinity)\b", re.IGNORECASE | re.DOTALL)
 # Listing the mistakes of a request with a million unknown keys would take seconds.
 _MOST_ERRORS = 100
+# Where pydantic says it in Python's words.
+_RULES = {"model_type": "to be an object", "dict_type": "to be an object"}
 _KINDS = {bool: "a boolean", type(None): "null", dict: "an object"}
 
 
@@ -123,8 +125,8 @@ def _explain_slip(slip: Slip) -> str:
 
 def _rule(detail: ErrorDetails) -> str:
     """Pydantic's "Input should be ..." as a part of a sentence."""
-    if detail["type"] == "model_type":
-        return "to be an object"
+    if detail["type"] in _RULES:
+        return _RULES[detail["type"]]
     return "to " + detail["msg"].partition(" should ")[2].partition(" after validation")[0]
 
 

@@ -134,10 +134,10 @@ def test_numbers_far_from_0_are_told_apart():
         ({"age": math.inf}, "inf"),
         ({"age": 1e39}, "the number 1e[+]39"),
         ({"age": 10**400}, "that no float can hold"),
-        ({"age": [1]}, "a list"),
+        ({"age": [1]}, "a list of 1;"),
         ({"colour": math.nan}, r"\['colour'\] to be the name of a category, but got nan"),
         ({"colour": ""}, r"\['colour'\] to have a value, but it is missing"),
-        ({"colour": {}}, "a dict"),
+        ({"colour": {}}, "an object;"),
         (
             {"colour": None},
             r"\['colour'\] to have a value, but it is missing, and in no row of the training file it was",
@@ -160,7 +160,7 @@ def test_a_row_needs_every_column():
 
 @pytest.mark.parametrize("instance", [[30, "blue", "Bern"], "row", 3, None, True])
 def test_a_row_is_an_object(instance: object):
-    with pytest.raises(InvalidInput, match=r"an object with a value for each column, like \{'age': 40.0, ...\}"):
+    with pytest.raises(InvalidInput, match=r'an object with a value for each column, like \{"age": 40.0, ...\}'):
         TABLE.read([instance])
 
 

@@ -107,12 +107,12 @@ def test_the_example_is_a_text_of_known_words():
 @pytest.mark.parametrize(
     ("instance", "message"),
     [
-        (None, r"instances\[1\] to be a text, but got a value of type NoneType"),
-        (True, "type bool"),
-        (3, "type int"),
-        (["the"], "type list"),
-        ({"text": "the"}, "type dict"),
-        (b"the", "type bytes"),
+        (None, r"instances\[1\] to be a text, but got null[.]"),
+        (True, "got true[.]"),
+        (3, "got the number 3[.]"),
+        (["the"], "got a list of 1[.]"),
+        ({"text": "the"}, "got an object[.]"),
+        (b"the", "got a value of Python's type bytes[.]"),
         ("", "to hold words"),
         (" \t\n\u00a0", "to hold words"),
         ("cat \ud800", "character 4 is half of a pair"),
