@@ -25,21 +25,21 @@ class Listing:
     Attributes:
         sources: Every version of every model.
         skipped: Folders that could not be looked into, by name and version (None: all of them), and why.
+        vain: Folders that have been looked into and hold nothing to serve, and what they would have to hold.
     """
 
     sources: list[ModelSource] = field(default_factory=list)
     skipped: dict[tuple[str, str | None], str] = field(default_factory=dict)
+    vain: dict[str, str] = field(default_factory=dict)
 
     def skips(self, key: tuple[str, str]) -> bool:
         """Tell whether this version may be there without being seen."""
         return key in self.skipped or (key[0], None) in self.skipped
 
     def complaints(self) -> list[str]:
-        """A sentence for each folder that was skipped."""
-        return [
-            f"Skipped {'/'.join(filter(None, key))!r} in the model repository: {why}."
-            for key, why in self.skipped.items()
-        ]
+        """A sentence for each folder that nothing is served from."""
+        skipped = {"/".join(filter(None, key)): why for key, why in self.skipped.items()}
+        return [f"Skipped {name!r} in the model repository: {why}." for name, why in (skipped | self.vain).items()]
 
 
 class ModelDirectory:
@@ -86,13 +86,24 @@ class ModelDirectory:
         except OSError as error:
             listing.skipped[name, None] = str(error.strerror)
             return
+        if not versions and os.path.isdir(self.root / name):
+            listing.vain[name] = (
+                "it has no folder that is named by the number of a version; put the checkpoint into "
+                f"{name}/1/model.ckpt, and later ones into {name}/2 and so on"
+            )
         for version in sorted(versions, key=int):
             folder = self.root / name / version
             try:
-                checkpoints = sorted(folder / file for file in _names(folder) if fnmatchcase(file, _CHECKPOINTS))
+                files = sorted(_names(folder))
             except OSError as error:
                 listing.skipped[name, version] = str(error.strerror)
                 continue
+            checkpoints = [folder / file for file in files if fnmatchcase(file, _CHECKPOINTS)]
+            others = [file for file in files if file.endswith(".ckpt") and not file.startswith(".")]
+            if others and not checkpoints:
+                listing.vain[f"{name}/{version}"] = (
+                    f"no file in it is named {_CHECKPOINTS}; rename {others[0][:100]!r} to 'model.ckpt'"
+                )
             if checkpoints:
                 listing.sources.append(
                     ModelSource(name, checkpoints[0], tuple(checkpoints[1:]), version=version, root=self.root)

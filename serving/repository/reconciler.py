@@ -54,7 +54,9 @@ class Reconciler:
         """List all versions there are. A model that the operator named hides one of its name in the directory."""
         others = Listing() if self._directory is None else self._directory.scan()
         sources = [*self.named.values(), *(source for source in others.sources if source.name not in self.named)]
-        return Listing(sources, {key: why for key, why in others.skipped.items() if key[0] not in self.named})
+        skipped = {key: why for key, why in others.skipped.items() if key[0] not in self.named}
+        vain = {name: why for name, why in others.vain.items() if name.partition("/")[0] not in self.named}
+        return Listing(sources, skipped, vain)
 
     def start(self) -> None:
         """Load what is to be served from the start."""
@@ -114,6 +116,8 @@ class Reconciler:
         if (name, None) in listing.skipped:
             raise LoadFailed(f"Failed to load {name!r}: its folder cannot be read: {listing.skipped[name, None]}.")
         if not listing.sources and not listing.skipped and not any(key[0] == name for key in self.registry.known()):
+            if listing.vain:
+                raise LoadFailed(f"Failed to load {name!r}. {' '.join(listing.complaints())}")
             what = f"{name[:100]!r}" if is_name(name) else "a name that no model can have"
             raise UnknownModel(f"Expected the name of a model in the repository, but got {what}.")
         return listing

@@ -68,3 +68,18 @@ def test_what_cannot_be_looked_into_is_skipped_by_name(tmp_path: Path) -> None:
     assert of_one == "Skipped 'good/2' in the model repository: Too many levels of symbolic links."
     assert any("a model's name has 1 to 100 of the characters" in line for line in listing.complaints())
     assert all(line.isprintable() for line in listing.complaints())
+
+
+def test_a_folder_that_holds_nothing_to_serve_is_told_with_the_cure(tmp_path: Path) -> None:
+    put(tmp_path, "good/1/model.ckpt", "flat/model.ckpt", "words/v1/model.ckpt", "other/2/last.ckpt", "README.md")
+    put(tmp_path, "copied/1/model.ckpt.part", "copied/1/.model.ckpt", ".git/config")  # what is not there yet
+    listing = ModelDirectory(tmp_path).scan()
+    assert [source.key for source in listing.sources] == [("good", "1")]
+    assert listing.skipped == {}  # what was served from there is gone, and is unloaded
+    number = "it has no folder that is named by the number of a version; put the checkpoint into"
+    assert listing.complaints() == [
+        f"Skipped 'flat' in the model repository: {number} flat/1/model.ckpt, and later ones into flat/2 and so on.",
+        "Skipped 'other/2' in the model repository: no file in it is named model*.ckpt; rename 'last.ckpt' to "
+        "'model.ckpt'.",
+        f"Skipped 'words' in the model repository: {number} words/1/model.ckpt, and later ones into words/2 and so on.",
+    ]

@@ -176,3 +176,28 @@ def test_a_checkpoint_that_is_a_link_to_nothing_is_told_once(
     for _ in range(2):
         reconciler.look()
     assert list(registry.served["row"]) == ["1", "2"]
+
+
+def test_a_model_without_a_version_is_told_once_and_by_whoever_asks_for_it(
+    checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(checkpoint, tmp_path / "models" / "good" / "1")
+    put(checkpoint, tmp_path / "models" / "flat")
+    put(checkpoint, tmp_path / "models" / "words" / "v1")
+    reconciler = Reconciler({}, tmp_path / "models", "poll", Loader(device="cpu", trusted=()), registry := Registry(()))
+    with caplog.at_level("WARNING", "dubio"):
+        reconciler.start()
+        reconciler.look()
+        reconciler.look()
+    assert list(registry.served) == ["good"]
+    assert [message.partition(";")[2] for message in caplog.messages] == [
+        f" put the checkpoint into {name}/1/model.ckpt, and later ones into {name}/2 and so on."
+        for name in ("flat", "words")
+    ]
+    with pytest.raises(LoadFailed, match=r"Failed to load 'flat'.*put the checkpoint into flat/1/model\.ckpt"):
+        reconciler.load("flat")
+    shutil.rmtree(tmp_path / "models" / "good" / "1")  # the last version of a model; its folder stays
+    put(checkpoint, tmp_path / "models" / "flat" / "1")
+    reconciler.look()
+    reconciler.look()
+    assert list(registry.served) == ["flat"]
