@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,41 +12,16 @@ import torch
 from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multiclass_calibration_error
 
-from dubio.models import Prediction, Predictor
+from dubio.models import Prediction, Predictor, Temperature
+from dubio.models.prediction import Work
 from dubio.training.calibration import progress
 from dubio.training.callbacks.learning_curves import logits
 from dubio.training.data.module import TensorDataModule
+from dubio.training.quality import Quality, intervals
 from dubio.training.report import ClassFigures, measured_rate
-from dubio.uncertainty.detection.measures import negative_log_likelihood
 
-BINS = 15
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Figures of one split.
-
-    Attributes:
-        accuracy: Share of right labels.
-        nll: Mean negative log-likelihood in nats.
-        ece: Expected calibration error over 15 bins of equal width (Naeini 2015).
-    """
-
-    accuracy: float
-    nll: float
-    ece: float
-
-    @staticmethod
-    def of(probs_BC: Tensor, labels_B: Tensor) -> Quality:
-        """Of probabilities; one that rounds to 0 counts as the smallest number."""
-        # Beyond 1 torchmetrics would take them for logits.
-        probs_BC = probs_BC.clamp(torch.finfo(probs_BC.dtype).tiny, 1.0)
-        ece = multiclass_calibration_error(probs_BC, labels_B, num_classes=probs_BC.shape[1], n_bins=BINS, norm="l1")
-        accuracy = (probs_BC.argmax(1) == labels_B).double().mean()
-        nll_B = negative_log_likelihood(probs_BC.double().log(), labels_B)
-        return Quality(float(accuracy), float(nll_B.mean()), float(ece))
+DETERMINISTIC, MC = "deterministic", "MC dropout"  # the two answers, as they are told
 
 
 @dataclass(frozen=True)
@@ -62,6 +38,8 @@ class Evaluation:
         flagged: How many rows were flagged, each of them a false alarm; None of such a checkpoint.
         out_of_distribution: How many inputs that are like no training data were flagged, and how many there are, by
             name.
+        intervals: 95% intervals of the figures of `Quality` by their names, by answer.
+        before: The figures without temperature, by answer; empty if they were not asked for.
     """
 
     rows: int
@@ -71,29 +49,50 @@ class Evaluation:
     mc: Quality | None = None
     flagged: int | None = None
     out_of_distribution: dict[str, tuple[int, int]] = field(default_factory=dict)
+    intervals: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
+    before: dict[str, Quality] = field(default_factory=dict)
 
 
-def evaluate(predictor: Predictor, data: TensorDataModule) -> Evaluation:
-    """Asks the predictor about the test split and what is like no training data, as the service would."""
+def evaluate(predictor: Predictor, data: TensorDataModule, before: bool = False) -> Evaluation:
+    """Asks the predictor about the test split and what is like no training data, as the service would.
+
+    Args:
+        predictor: Calibrated.
+        data: Gives the rows.
+        before: Whether to ask once more without the temperatures, to tell what they do.
+    """
     x, labels = data.raw("test")
     others = data.out_of_distribution()
-    with progress("Measuring on the test split", len(x) + sum(map(len, others.values()))) as batches:
+    with progress("Measuring on the test split", (1 + before) * len(x) + sum(map(len, others.values()))) as batches:
         answers = [predictor.predict(batch) for batch in batches(x)]
         flagged = {
             name: sum(int(_flags(predictor.predict(batch)).sum()) for batch in batches(rows))
             for name, rows in others.items()
         }
+        plain = replace(predictor, temperature=Temperature())
+        untempered = [plain.predict(batch, work=Work.MC) for batch in batches(x)] if before else []
+    probs, probs_before = _probabilities(answers), _probabilities(untempered)
     predicted = torch.cat([torch.from_numpy(answer.label) for answer in answers])
     flags = torch.cat([torch.from_numpy(_flags(answer)) for answer in answers])
     return Evaluation(
         rows=len(x),
-        deterministic=Quality.of(torch.cat([torch.from_numpy(answer.probabilities) for answer in answers]), labels),
-        mc=Quality.of(torch.cat([torch.from_numpy(answer.mc_mean) for answer in answers]), labels),
+        deterministic=Quality.of(probs[DETERMINISTIC], labels),
+        mc=Quality.of(probs[MC], labels),
         flagged=int(flags.sum()),
         by_class=ClassFigures.of(labels, predicted, flags, len(data.classes)),
         baseline=_baseline(data),
         out_of_distribution={name: (count, len(others[name])) for name, count in flagged.items()},
+        intervals={name: intervals(probs_BC, labels) for name, probs_BC in probs.items()},
+        before={name: Quality.of(probs_BC, labels) for name, probs_BC in probs_before.items()},
     )
+
+
+def _probabilities(answers: Sequence[Prediction]) -> dict[str, Tensor]:
+    """Those of both answers; of none there are none."""
+    if not answers:
+        return {}
+    both = {DETERMINISTIC: [each.probabilities for each in answers], MC: [each.mc_mean for each in answers]}
+    return {name: torch.from_numpy(np.concatenate(parts)) for name, parts in both.items()}
 
 
 def evaluate_uncalibrated(network: nn.Module, data: TensorDataModule) -> Evaluation:
@@ -101,7 +100,9 @@ def evaluate_uncalibrated(network: nn.Module, data: TensorDataModule) -> Evaluat
     logits_BC, labels = logits(network, data, "test")
     predicted, unflagged = logits_BC.argmax(1), torch.zeros(len(labels), dtype=torch.bool)
     by_class = replace(ClassFigures.of(labels, predicted, unflagged, len(data.classes)), flagged_C=None)
-    return Evaluation(len(labels), Quality.of(logits_BC.softmax(-1), labels), by_class, _baseline(data))
+    probs_BC = logits_BC.softmax(-1)
+    bounds = {DETERMINISTIC: intervals(probs_BC, labels)}
+    return Evaluation(len(labels), Quality.of(probs_BC, labels), by_class, _baseline(data), intervals=bounds)
 
 
 def _baseline(data: TensorDataModule) -> tuple[str, float]:
@@ -135,6 +136,8 @@ def table(evaluation: Evaluation, path: Path, predictor: Predictor | None = None
     lines.add_row("macro-F1", f"{evaluation.by_class.macro_f1:.3f} deterministic, each class counting alike")
     members = "" if mc is None else f", {mc.nll:.4f} MC dropout"
     lines.add_row("NLL", f"{deterministic.nll:.4f} deterministic{members} (nats)")
+    both = {DETERMINISTIC: deterministic} if mc is None else {DETERMINISTIC: deterministic, MC: mc}
+    lines.add_row("ECE", ", ".join(f"{_error(each, name, evaluation)} {name}" for name, each in both.items()))
     if predictor is None or predictor.detector is None or predictor.detector.calibration is None:
         lines.add_row("promise", "none: this checkpoint is not calibrated (`dubio-train calibrate`)")
         return lines
@@ -151,3 +154,26 @@ def table(evaluation: Evaluation, path: Path, predictor: Predictor | None = None
     for name, (flagged, count) in evaluation.out_of_distribution.items():
         lines.add_row("strangers", f"{flagged} of {count} {name} flagged ({flagged / count:.1%})")
     return lines
+
+
+def quality_table(evaluation: Evaluation) -> Table:
+    """The figures of both answers, before and after temperature scaling: one line each."""
+    lines = Table(title="probabilities of the test rows", title_justify="left", title_style="bold")
+    lines.add_column("answer", style="cyan")
+    lines.add_column("temperature")
+    for name in ("accuracy", "NLL (nats)", "Brier", "ECE (95% interval)", "adaptive ECE", "AURC"):
+        lines.add_column(name, justify="right")
+    for name, after in ((DETERMINISTIC, evaluation.deterministic), (MC, evaluation.mc)):
+        for when, each in (("before", evaluation.before.get(name)), ("after", after)):
+            if each is not None:
+                error = f"{each.ece:.4f}" if when == "before" else _error(each, name, evaluation)
+                cells = [f"{each.accuracy:.2%}", f"{each.nll:.4f}", f"{each.brier:.4f}", error]
+                lines.add_row(name, when, *cells, f"{each.adaptive_ece:.4f}", f"{each.aurc:.4f}")
+    return lines
+
+
+def _error(quality: Quality, name: str, evaluation: Evaluation) -> str:
+    if name not in evaluation.intervals:
+        return f"{quality.ece:.4f}"
+    low, high = evaluation.intervals[name]["ece"]
+    return f"{quality.ece:.4f} ({low:.4f} to {high:.4f})"

@@ -6,6 +6,7 @@ from dubio.uncertainty.committee import Committee
 from dubio.uncertainty.detection.adaptive import AdaptiveSampling
 from dubio.uncertainty.detection.conformal import Calibration
 from dubio.uncertainty.detection.detector import Detector
+from dubio.uncertainty.detection.martingale import FlagEProcess, PValueEProcess
 from dubio.uncertainty.detection.outputs import DeterministicPass, FeatureTap, Outputs
 from dubio.uncertainty.dropout.sites import Site
 
@@ -16,6 +17,8 @@ __all__ = [
     "Detector",
     "DeterministicPass",
     "FeatureTap",
+    "FlagEProcess",
     "Outputs",
+    "PValueEProcess",
     "Site",
 ]

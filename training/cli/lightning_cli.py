@@ -297,7 +297,7 @@ class CLI(LightningCLI):
         if predictor is None:
             measured = evaluation.evaluate_uncalibrated(self.model.network.eval().cpu(), self.datamodule)
         else:
-            measured = evaluation.evaluate(predictor, self.datamodule)
+            measured = evaluation.evaluate(predictor, self.datamodule, before=True)
         summary.show(measured, self.datamodule, Path(path), predictor)
 
     def before_predict(self) -> None:

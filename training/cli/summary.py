@@ -38,6 +38,8 @@ def show(measured: Evaluation, data: TensorDataModule, path: Path, predictor: Pr
     """
     console = Console()
     console.print(evaluation.table(measured, path, predictor))
+    if measured.before:
+        console.print(evaluation.quality_table(measured))
     console.print(report.class_table(measured.by_class, data.classes))
     warning = report.never_predicted(measured.by_class, data.classes)
     if warning is not None:

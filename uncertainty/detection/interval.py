@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -26,8 +27,10 @@ def clopper_pearson(count: int, rows: int, confidence: float = 0.95) -> tuple[fl
 
 
 def _binomial(first: int, last: int, rows: int, rate: float) -> float:
-    """P(first <= Binomial(rows, rate) <= last)."""
-    k = torch.arange(first, last + 1, dtype=torch.float64)
+    """P(first <= Binomial(rows, rate) <= last), but for what is farther than 12 deviations from the mean."""
+    mean, far = rows * rate, 12 * math.sqrt(rows * rate * (1 - rate)) + 40
+    first, last = max(first, math.floor(mean - far)), min(last, math.ceil(mean + far))
+    k = torch.arange(first, max(first, last + 1), dtype=torch.float64)
     n, p = (torch.tensor(value, dtype=torch.float64) for value in (rows, rate))
     choose = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
     return float((choose + torch.xlogy(k, p) + torch.xlogy(n - k, 1 - p)).exp().sum())

@@ -13,7 +13,7 @@ from dubio.training import Digits
 from dubio.training.callbacks.learning_curves import logits
 from dubio.training.cli.compare import switch_off
 from dubio.training.cli.main import main
-from dubio.training.evaluation import Quality
+from dubio.training.quality import Quality
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = str(ROOT / "configs" / "digits_mlp.yaml")
