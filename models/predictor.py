@@ -150,10 +150,11 @@ class Predictor(Model[DeterministicPass]):
         return self._encoder(raw)
 
     def forward(self, x: Tensor) -> DeterministicPass:
-        # All at once, as the plain network would, unless that takes too much memory.
-        rows = max(1, MAX_LIVE // self.row_bytes) if len(x) > 1 else 1
-        parts = [self.tap(part) for part in torch.split(x, rows)] if len(x) > rows else [self.tap(x)]
-        logits_BC, features_BF = (torch.cat(each) if len(parts) > 1 else each[0] for each in zip(*parts, strict=True))
+        # All rows at once, as the plain network would, unless that takes too much memory.
+        rows = len(x) if len(x) < 2 else max(1, MAX_LIVE // self.row_bytes)
+        if len(x) > rows:
+            return DeterministicPass.cat([self.forward(part) for part in torch.split(x, rows)])
+        logits_BC, features_BF = self.tap(x)
         return DeterministicPass(x.flatten(1), logits_BC, features_BF)
 
     @cached_property
