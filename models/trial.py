@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -42,6 +42,12 @@ class Limits:
         seconds = _number("DUBIO_LOAD_SECONDS", float, cls.seconds)
         size = _number("DUBIO_LOAD_BYTES", int, cls.size)
         return None if trial == "none" else cls(seconds, size)
+
+
+def prepare() -> None:
+    """Start what tries checkpoints, beside the start of this program; what prevents it is told by the first trial."""
+    with suppress(OSError, ValueError):
+        servers.prepare()
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # By the clock, to the processor time that is allowed: others may be using the processors, and a trial lets them.
-PATIENCE = 2
+PATIENCE = 5
 # After so many seconds without a trial the process ends; a little before, none is asked of it any more.
 IDLE_SECONDS, FRESH_SECONDS = 45.0, 30.0
 START_SECONDS = 120.0
@@ -72,21 +72,25 @@ class Server:
             raise
         finally:
             theirs.close()
-        self.used = time.monotonic()
+        self._ready, self._used = False, time.monotonic()
         # It may end at any time, and is not to be left as a zombie.
         threading.Thread(target=self.process.wait, daemon=True, name="dubio-trial").start()
-        self._await()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it cannot have ended for want of work."""
+        return not self._ready or time.monotonic() - self._used < FRESH_SECONDS
 
     def _await(self) -> None:
         """Wait until it is ready.
 
         Raises:
-            OSError: It is not.
+            OSError: It does not become so.
         """
         assert self.process.stderr is not None
         with self.process.stderr as errors:
             try:
-                self.receive(START_SECONDS)
+                self._receive(START_SECONDS)
             except OSError as error:
                 self.close()
                 self.process.kill()
@@ -94,14 +98,23 @@ class Server:
                 said = errors.read().decode(errors="replace").strip().splitlines() or [str(error)]
                 raise OSError(f"{sys.executable} does not start it: {said[-1][:500]}") from error
 
-    def send(self, request: Mapping[str, Any], descriptor: int) -> None:
-        """Ask for a trial of an open file."""
-        message = json.dumps(request).encode()
-        head = len(message).to_bytes(4, "big")
-        socket.send_fds(self.socket, [head], [descriptor])
-        self.socket.sendall(message)
+    def ask(self, request: Mapping[str, Any], descriptor: int) -> Outcome:
+        """Have an open file tried.
 
-    def receive(self, seconds: float) -> dict[str, Any]:
+        Raises:
+            OSError: It ended.
+        """
+        if not self._ready:
+            self._await()
+            self._ready = True
+        message = json.dumps(request).encode()
+        socket.send_fds(self.socket, [len(message).to_bytes(4, "big")], [descriptor])
+        self.socket.sendall(message)
+        answer = self._receive(PATIENCE * request["limits"]["seconds"] + START_SECONDS)
+        self._used = time.monotonic()
+        return Outcome(**answer)
+
+    def _receive(self, seconds: float) -> dict[str, Any]:
         """Wait for an answer.
 
         Raises:
@@ -129,21 +142,25 @@ class Servers:
         self._lock = threading.Lock()
         self._server: Server | None = None
 
+    def prepare(self) -> None:
+        """Start the server, which takes seconds to import torch; whoever wants a trial waits for what is left."""
+        with self._lock:
+            if self._server is None or not self._server.fresh:
+                self.close()
+                self._server = Server()
+
     def ask(self, request: Mapping[str, Any], descriptor: int) -> Outcome:
-        """Have a file tried.
+        """Have an open file tried.
 
         Raises:
             OSError: There is no server, or it is gone.
         """
+        self.prepare()
         with self._lock:
-            if self._server is None or time.monotonic() - self._server.used > FRESH_SECONDS:
-                self.close()
-                self._server = Server()
+            if self._server is None:
+                raise OSError("the process that starts trials was ended")
             try:
-                self._server.send(request, descriptor)
-                answer = self._server.receive(PATIENCE * request["limits"]["seconds"] + START_SECONDS)
-                self._server.used = time.monotonic()
-                return Outcome(**answer)
+                return self._server.ask(request, descriptor)
             except BaseException:  # whoever interrupts the wait does not wait for what is left of the trial either
                 self.close()
                 raise

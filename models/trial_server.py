@@ -32,7 +32,7 @@ _LOOK_SECONDS = 1.0  # how often to look whether the parent is still there
 _LONGEST_REASON = 2000
 _MEASURE_SECONDS = 0.1  # each strategy is called once at least, so that its time and memory are known
 _PR_SET_PDEATHSIG = 1
-_NICENESS = 10
+_NICENESS = 5
 
 
 def main(descriptor: int) -> None:

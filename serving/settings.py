@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     hostile harms no model that is served. `none`: nowhere, for places where no process can be started."""
 
     load_seconds: float = Field(default=120.0, ge=1, le=86400)
-    """Processor time that a trial load may take; by the clock twice as long."""
+    """Processor time that a trial load may take; by the clock five times as long."""
 
     load_bytes: int = Field(default=4 * 1024 * 1024 * 1024, ge=1024 * 1024)
     """Memory that a trial load may take, besides four times the size of the file."""
