@@ -136,7 +136,9 @@ def _judge(path: str | Path, outcome: Outcome, limits: Limits) -> None:
         raise NotEnoughMemory(path, cause) from cause
     how = "it ended without an answer" if outcome.signal is None else _name(outcome.signal)
     raise UnreadableCheckpoint(
-        path, f"its trial load crashed the process that tried it ({how}), so it is not loaded; do not trust this file."
+        path,
+        f"its trial load crashed the process that tried it ({how}), which had {outcome.peak} bytes of memory, so it is "
+        "not loaded; do not trust this file, unless `load_bytes` is too small for it.",
     )
 
 
