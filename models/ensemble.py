@@ -99,6 +99,11 @@ class Ensemble(Model[list[DeterministicPass]]):
         uncalibrated = any(predictor.no_promise for predictor in self.predictors)
         return NOT_CALIBRATED if uncalibrated else CALIBRATION_TOO_SMALL
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes that the results of a network for one input take at a time: they run one after the other."""
+        return max(predictor.row_bytes for predictor in self.predictors)
+
     def encode(self, raw: Tensor) -> Tensor:
         return self.predictors[0].encode(raw)
 

@@ -3,6 +3,7 @@
 ModelError (ValueError)
 |- UnreadableCheckpoint     a file that cannot be, or must not be, loaded
 |- NotEnoughMemory          no memory is left to load a file, which may be fine
+|- TrialUnavailable         a file cannot be tried before it is loaded
 |- UnusableDevice           a device that networks do not run on, or that is not there
 |- InvalidInput             rows that the model does not take
 |- MismatchedCheckpoints    checkpoints that cannot be one ensemble
@@ -46,6 +47,19 @@ class NotEnoughMemory(ModelError):
             f"with fewer members: {said}"
         )
         super().__init__(f"{path}: {self.reason}")
+
+
+class TrialUnavailable(ModelError):
+    """A checkpoint cannot be tried in a process of its own; the file itself may be fine."""
+
+    def __init__(self, path: str | Path, why: str) -> None:
+        self.path, self.why = str(path), why
+        self.reason = (
+            f"it cannot be tried in a process of its own before it is loaded ({printable(why)}). Let this program "
+            "start processes; or, if you know the file, load it without a trial, by setting `load_trial` to none "
+            "(`DUBIO_LOAD_TRIAL=none` in the environment)."
+        )
+        super().__init__(f"{printable(self.path)}: {self.reason}")
 
 
 class UnusableDevice(ModelError):

@@ -24,6 +24,7 @@ from dubio.models.inputs.spec import InputSpec
 from dubio.models.memory import exhausted
 from dubio.models.predictor import Predictor
 from dubio.models.spec import CommitteeSpec, Provenance, SiteSpec
+from dubio.models.trial import Limits, tried
 from dubio.uncertainty import Calibration
 from dubio.uncertainty.detection.serialization import dump, dump_detector, dump_stopping, load_detector, load_stopping
 from dubio.uncertainty.detection.serialization import load as load_state
@@ -37,7 +38,13 @@ MAX_OPERATIONS = 2**18  # of one pass: a recurrent network takes some for each s
 
 
 def load(
-    path: str | Path, *, device: str = "cpu", trusted: Sequence[str] = (), strategy: str | None = None
+    path: str | Path,
+    *,
+    device: str = "cpu",
+    trusted: Sequence[str] = (),
+    strategy: str | None = None,
+    measure_seconds: float = 2.0,
+    trial: Limits | bool = True,
 ) -> Predictor:
     """Load a calibrated checkpoint without running anything that it names.
 
@@ -46,15 +53,30 @@ def load(
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         trusted: Module prefixes whose classes the file may name beside the registry's.
         strategy: How members are run, see `dubio.uncertainty.Committee`; by default found by measuring.
+        measure_seconds: What finding it may take.
+        trial: Limits of a trial load in a process of its own, on the CPU, which goes before; by default those of
+            `Limits.of_environment`. With ``False`` there is none.
 
     Raises:
-        UnreadableCheckpoint: If the file is missing, damaged or refused, or its parts do not belong together.
+        UnreadableCheckpoint: If the file is missing, damaged or refused, its parts do not belong together, or its trial
+            took more than it may.
         UnusableDevice: If networks cannot run on the device.
         NotEnoughMemory: If there is no memory left for the model.
+        TrialUnavailable: If it cannot be tried.
     """
     place = usable(device)  # a device that is not there is not the file's fault
+    limits = Limits.of_environment() if trial is True else trial or None
+    if limits is None:
+        return _load(path, place, trusted, strategy, measure_seconds)
+    with tried(path, limits, "load", trusted, strategy):
+        return _load(path, place, trusted, strategy, measure_seconds)
+
+
+def _load(
+    path: str | Path, device: torch.device, trusted: Sequence[str], strategy: str | None, measure_seconds: float
+) -> Predictor:
     try:
-        return _assemble(file.read(path), place, trusted, strategy)
+        return _assemble(file.read(path), device, trusted, strategy, measure_seconds)
     except Exception as error:
         if (cause := exhausted(error)) is not None:  # and neither is memory
             raise NotEnoughMemory(path, cause) from error
@@ -112,7 +134,9 @@ def _weights_alone(predictor: Predictor, provenance: Provenance) -> dict[str, ob
     return content
 
 
-def _assemble(read: Checkpoint, device: torch.device, trusted: Sequence[str], strategy: str | None) -> Predictor:
+def _assemble(
+    read: Checkpoint, device: torch.device, trusted: Sequence[str], strategy: str | None, measure_seconds: float
+) -> Predictor:
     metadata, committee = read.metadata, read.metadata.committee
     digest = sha256(read.weights)
     if digest != metadata.provenance.weights_sha256:
@@ -142,6 +166,7 @@ def _assemble(read: Checkpoint, device: torch.device, trusted: Sequence[str], st
             sites=committee.mc_sites,
             rates=committee.mc_rates,
             strategy=strategy,
+            measure_seconds=measure_seconds,
         )
     if _committee_spec(predictor) != committee:
         raise ModelError(

@@ -6,8 +6,11 @@ import errno
 
 import torch
 
-# What torch says where it raises no type of its own.
-_SAID = ("can't allocate memory", "not enough memory", "cannot allocate memory", "out of memory")
+# What torch, and oneDNN in it, say where they raise no type of their own.
+_SAID = (
+    *("can't allocate memory", "not enough memory", "cannot allocate memory", "out of memory"),
+    *("bad_alloc", "could not create a primitive", "could not create a memory"),
+)
 
 
 def exhausted(error: BaseException) -> BaseException | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dubio.models.budget import Budget
 from dubio.models.errors import InvalidInput
 from dubio.models.inputs import encoding
 from dubio.models.inputs.spec import InputSpec
@@ -21,6 +23,8 @@ from dubio.uncertainty.detection.detector import Verdict
 from dubio.uncertainty.detection.knn import NearestNeighbours
 from dubio.uncertainty.detection.measures import single, softmax
 from dubio.uncertainty.errors import NotFitted
+
+MAX_LIVE = 2**30  # bytes of the network's results; a batch that would take more at a time is answered in parts
 
 
 @dataclass(frozen=True)
@@ -146,8 +150,20 @@ class Predictor(Model[DeterministicPass]):
         return self._encoder(raw)
 
     def forward(self, x: Tensor) -> DeterministicPass:
+        # All rows at once, as the plain network would, unless that takes too much memory.
+        rows = len(x) if len(x) < 2 else max(1, MAX_LIVE // self.row_bytes)
+        if len(x) > rows:
+            return DeterministicPass.cat([self.forward(part) for part in torch.split(x, rows)])
         logits_BC, features_BF = self.tap(x)
         return DeterministicPass(x.flatten(1), logits_BC, features_BF)
+
+    @cached_property
+    def row_bytes(self) -> int:
+        """Bytes that the results of the network for one input take at a time."""
+        budget = Budget("one input", sys.maxsize, sys.maxsize)
+        with torch.inference_mode(), budget:
+            self.tap(self.encode(encoding.noise(self.input, 1)))
+        return max(1, budget.peak)
 
     def classify(self, forwarded: DeterministicPass) -> tuple[Tensor, Tensor]:
         logits_BC = forwarded.logits_BC

@@ -17,6 +17,7 @@ from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
+from dubio.models.trial import Limits
 from dubio.serving.batching import Budget, Executor, Policy
 from dubio.serving.errors import ServingError
 from dubio.serving.http import auth, problem_details
@@ -141,6 +142,7 @@ def create_app(
         trusted=settings.trusted,
         strategy=settings.strategy,
         max_bytes=settings.max_model_bytes,
+        trial=settings.load_trial == "process" and Limits(settings.load_seconds, settings.load_bytes),
         root=settings.model_repository,
         control=settings.model_control,
     )

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import CliApp, CliSettingsSource, SettingsError
 
+from dubio.models import trial
 from dubio.serving import environment
 from dubio.serving.lifecycle import Lifecycle, end
 from dubio.serving.server import sockets, threads
@@ -109,6 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return code if message is None else _fail(message, code)
         lifecycle = Lifecycle()
         lifecycle.obey_signals()
+        if settings.load_trial == "process":
+            trial.prepare()
 
         # torch takes seconds to import, and `--help` or a port in use need none of it.
         from dubio.serving.server import server

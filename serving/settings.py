@@ -62,6 +62,16 @@ class Settings(BaseSettings):
     """Largest checkpoint file, in bytes; a larger one is refused before it is read. A load takes up to three times as
     much memory as the file has."""
 
+    load_trial: Literal["process", "none"] = "process"
+    """Where a checkpoint is loaded first: in a process of its own, with the limits below, so that one that is broken or
+    hostile harms no model that is served. `none`: nowhere, for places where no process can be started."""
+
+    load_seconds: float = Field(default=120.0, ge=1, le=86400)
+    """Processor time that a trial load may take; by the clock five times as long."""
+
+    load_bytes: int = Field(default=4 * 1024 * 1024 * 1024, ge=1024 * 1024)
+    """Memory that a trial load may take, besides four times the size of the file."""
+
     poll_seconds: float = Field(default=5.0, ge=0.1)
     """How often to look for changes with `model_control` `poll`.
     A file is loaded once two looks in a row found it unchanged."""

@@ -22,6 +22,8 @@ UNBLAMED = (
     "TENSORBOARD_",
     "_RJEM_",
 )
+# A trial in a process of its own goes before every load, but in the tests only where it is what they are about.
+os.environ.setdefault("DUBIO_LOAD_TRIAL", "none")
 
 
 @pytest.fixture(scope="session", autouse=True)

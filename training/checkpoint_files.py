@@ -13,8 +13,28 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from dubio.models.checkpoint import file
+from dubio.models.trial import Limits, identity, tried
 
 _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
+
+
+_known: set[tuple[int, ...]] = set()  # files that passed a trial, or that this process wrote
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU, which a process of its own has read before.
+
+    Raises:
+        ModelError: If it is missing, damaged, holds more than plain data and tensors, or takes too much to read.
+    """
+    limits = Limits.of_environment()
+    if limits is None or (os.path.exists(path) and identity(path) in _known):
+        return file.read_content(os.fspath(path))
+    with tried(os.fspath(path), limits, "read"):
+        content = file.read_content(os.fspath(path))
+        held = identity(path)
+    _known.add(held)
+    return content
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -31,9 +51,14 @@ class CheckpointFiles(TorchCheckpointIO):
         """The content of a checkpoint, on the CPU.
 
         Raises:
-            UnreadableCheckpoint: If it is missing, damaged, or holds more than plain data and tensors.
+            ModelError: As `read`.
         """
-        return file.read_content(os.fspath(path))
+        return read(path)
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write a checkpoint, which this process may read again without a trial as long as nobody changes it."""
+        super().save_checkpoint(checkpoint, path, storage_options)
+        _known.add(identity(path))
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Delete one plain file of the run; anything else is left alone."""

@@ -13,6 +13,7 @@ from dubio.models.checkpoint.schema import KEY
 from dubio.models.spec import describe_validation_error
 from dubio.training import calibration, promise
 from dubio.training.calibration import CalibrationSettings
+from dubio.training.checkpoint_files import read
 from dubio.training.classifier import Classifier, check_fit
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
@@ -56,7 +57,7 @@ class Trainer(pl.Trainer):
         """
         if ckpt_path is None or output is None:
             raise TrainingError(f"Expected `ckpt_path` and `output`, but got {ckpt_path} and {output}.")
-        content = file.read_content(ckpt_path)
+        content = read(ckpt_path)
         trained = file.data_record(ckpt_path, content)
         if trained is not None and datamodule.purpose != "calibrate" and not datamodule.is_that_of(trained):
             datamodule.follow(trained, "calibrate")

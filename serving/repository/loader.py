@@ -9,8 +9,9 @@ from pathlib import Path
 from dubio import models
 from dubio.models import Ensemble, Predictor
 from dubio.models.device import usable
-from dubio.models.errors import NotEnoughMemory, UnreadableCheckpoint
+from dubio.models.errors import NotEnoughMemory, TrialUnavailable, UnreadableCheckpoint
 from dubio.models.memory import exhausted
+from dubio.models.trial import Limits
 from dubio.serving.errors import UnusableDevice
 from dubio.serving.repository.registry import ServedModel
 from dubio.serving.repository.selftest import check
@@ -28,12 +29,14 @@ class Loader:
         trusted: Module prefixes of networks that a checkpoint may name.
         strategy: How members are run; None to measure it.
         max_bytes: Of a checkpoint.
+        trial: Limits of a checkpoint's trial; see `dubio.models.load`.
     """
 
     device: str
     trusted: Sequence[str]
     strategy: str | None = None
     max_bytes: int = 2**32
+    trial: Limits | bool = True
 
     def try_device(self) -> None:
         """Put a tensor on the device, which is to multiply in the precision that the flags were calibrated in.
@@ -54,6 +57,7 @@ class Loader:
             UnreadableCheckpoint: A file is missing, damaged, hostile, incomplete or not a Dubio checkpoint.
             MismatchedCheckpoints: Several checkpoints cannot be one ensemble.
             SelfTestFailed: The model's trial predictions cannot be trusted.
+            TrialUnavailable: A file cannot be tried before it is loaded.
             NotEnoughMemory: There is none left for the model or for its trial predictions.
         """
         try:
@@ -72,6 +76,10 @@ class Loader:
     def _read(self, path: Path, root: Path | None) -> Predictor:
         with private_copy(path, root, self.max_bytes) as copy:
             try:
-                return models.load(copy, device=self.device, trusted=self.trusted, strategy=self.strategy)
+                return models.load(
+                    copy, device=self.device, trusted=self.trusted, strategy=self.strategy, trial=self.trial
+                )
             except UnreadableCheckpoint as error:  # names the copy, which nobody knows
                 raise UnreadableCheckpoint(path, error.reason) from error
+            except TrialUnavailable as error:
+                raise TrialUnavailable(path, error.why) from error

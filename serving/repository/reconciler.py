@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dubio.models.errors import NotEnoughMemory, UnreadableCheckpoint
+from dubio.models.errors import NotEnoughMemory, TrialUnavailable, UnreadableCheckpoint
 from dubio.serving.errors import InvalidModelSource, LoadFailed, UnknownModel
 from dubio.serving.repository.directory import Listing, ModelDirectory
 from dubio.serving.repository.loader import Loader
@@ -219,6 +219,6 @@ def _warn(source: ModelSource, error: Exception | None) -> None:
 def _reason(error: Exception) -> str:
     """Why a model cannot be served, without the paths of this machine."""
     text = str(error) or type(error).__name__
-    if isinstance(error, UnreadableCheckpoint | NotEnoughMemory):
+    if isinstance(error, UnreadableCheckpoint | NotEnoughMemory | TrialUnavailable):
         text = error.reason
     return " ".join(text.split())[:_LONGEST_REASON]

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dubio.models.errors import did_you_mean
+from dubio.models.trial import Limits
 from dubio.serving.errors import InvalidModelSource, NotReady, UnknownModel
 from dubio.serving.repository import heap
 from dubio.serving.repository.loader import Loader
@@ -38,6 +39,7 @@ class ModelRepository:
         control: Control = "none",
         strategy: str | None = None,
         max_bytes: int = 2**32,
+        trial: Limits | bool = True,
     ) -> None:
         """Load nothing yet.
 
@@ -49,6 +51,7 @@ class ModelRepository:
             control: When models are loaded from it; see `Settings.model_control`.
             strategy: How members are run; None to measure it.
             max_bytes: Of a checkpoint.
+            trial: Limits of a checkpoint's trial; see `dubio.models.load`.
 
         Raises:
             InvalidModelSource: Two sources share a name, or the root is no directory.
@@ -63,7 +66,7 @@ class ModelRepository:
                 )
             self._named[source.name] = source
         self._registry = Registry(tuple(self._named))
-        loader = Loader(device=device, trusted=trusted, strategy=strategy, max_bytes=max_bytes)
+        loader = Loader(device=device, trusted=trusted, strategy=strategy, max_bytes=max_bytes, trial=trial)
         self._reconciler = Reconciler(self._named, root, control, loader, self._registry)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dubio-load")
         self._started = False

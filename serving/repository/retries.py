@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 
+from dubio.models.errors import TrialUnavailable
 from dubio.models.memory import exhausted
 from dubio.serving.repository.registry import Key
 
@@ -46,7 +47,7 @@ def passes(error: BaseException) -> bool:
     """Tell whether the same file may well be loaded later."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in _PASSING:
+        if isinstance(cause, TrialUnavailable) or (isinstance(cause, OSError) and cause.errno in _PASSING):
             return True
         cause = cause.__cause__
     return exhausted(error) is not None

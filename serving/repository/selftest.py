@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 
-from dubio.models import Ensemble, Prediction, Predictor, Work
-from dubio.models.budget import Budget
+from dubio.models import Ensemble, Prediction, Predictor, Work, warmup
 from dubio.models.errors import InvalidInput
-from dubio.models.inputs import encoding
 from dubio.serving.errors import SelfTestFailed
 
-# One row is what most requests carry, the others are a small and a large batch: all are warm before the first request.
-_ROW_COUNTS = (1, 8, 32)
-_MAX_LIVE = 2**30  # bytes of the network's results; a batch that would take more is not tried
 _EXACT = ("label", "probabilities")
 # Members are chunked and padded to the batch, which may round differently.
 _ROUNDED = ("mc_mean", "mc_std", "predictive_entropy", "expected_entropy", "mutual_information")
@@ -35,8 +28,7 @@ def check(name: str, predictor: Predictor | Ensemble) -> None:
         except InvalidInput as error:
             raise _failed(name, f"it does not take its own example ({error})") from error
     varied = False
-    for rows in [rows for rows in _ROW_COUNTS if rows == 1 or rows * _live(predictor) <= _MAX_LIVE]:
-        x = encoding.noise(spec, rows).numpy()
+    for x in warmup.batches(predictor):
         try:
             golden, again = predictor.predict(x), predictor.predict(x)
             deterministic = predictor.predict(x, work=Work.DETERMINISTIC)
@@ -48,16 +40,6 @@ def check(name: str, predictor: Predictor | Ensemble) -> None:
         varied = varied or bool(golden.mc_std.max() > 0)
     if not varied:
         raise _failed(name, "the committee's members all agree to the last bit, so `mc_std` would always be 0")
-
-
-def _live(predictor: Predictor | Ensemble) -> int:
-    """Bytes that the results of a network for one input take at a time."""
-    budget = Budget("one input", sys.maxsize, sys.maxsize)
-    predictors = predictor.predictors if isinstance(predictor, Ensemble) else [predictor]
-    for each in predictors:
-        with budget:
-            each.deterministic(encoding.noise(each.input, 1))
-    return budget.peak
 
 
 def _check_repeats(name: str, golden: Prediction, again: Prediction) -> None:

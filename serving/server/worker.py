@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from socket import socket
 
+from dubio.models import trial
 from dubio.serving.lifecycle import HANDLED, Lifecycle, end, tell
 from dubio.serving.server.runtime_dir import hold
 from dubio.serving.settings import Settings
@@ -37,6 +38,9 @@ def main(number: int, settings: Settings, bound: socket, pipe: Connection, folde
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
     hold(folder)
     threading.Thread(target=_listen, args=(pipe, lifecycle), daemon=True).start()
+
+    if settings.load_trial == "process":
+        trial.prepare()
 
     # torch takes seconds to import; until here a signal would have ended a worker that obeys none yet.
     from dubio.serving.server import server

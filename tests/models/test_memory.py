@@ -18,6 +18,7 @@ from dubio.models.memory import exhausted
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
         OSError(errno.ENOMEM, "Cannot allocate memory"),
         RuntimeError("unable to mmap 400 bytes from file </a>: Cannot allocate memory (12)"),
+        RuntimeError("could not create a primitive"),
     ],
 )
 def test_it_is_found_wherever_it_was_noticed(error: Exception):

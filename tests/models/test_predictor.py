@@ -13,8 +13,11 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from dubio.models import MLP, InputSpec, NetworkSpec, Prediction, Predictor, Work
+from dubio.models import MLP, InputSpec, NetworkSpec, Prediction, Predictor, ResNet, Work
+from dubio.models import predictor as predictor_module
+from dubio.models.budget import Budget
 from dubio.models.errors import InvalidInput
+from dubio.models.inputs import encoding
 from dubio.uncertainty import Calibration
 from dubio.uncertainty.detection.adaptive import recorded
 from dubio.uncertainty.errors import NoDropoutFound
@@ -344,3 +347,30 @@ def test_a_network_without_dropout_is_refused():
     numbers = InputSpec(kind="numbers", shape=(2,), mean=(0.0, 0.0), std=(1.0, 1.0), low=0.0, high=1.0)
     with pytest.raises(NoDropoutFound):
         Predictor.build(MLP(**arguments).eval(), spec, numbers, ("a", "b"))
+
+
+@pytest.mark.parametrize("rows", [2, 7, 32])
+def test_a_large_batch_is_answered_in_parts_that_fit(rows: int, monkeypatch: pytest.MonkeyPatch):
+    arguments = {"in_channels": 1, "widths": [8], "blocks": 1, "num_classes": 3}
+    spec = InputSpec(kind="image", shape=(1, 16, 16), mean=(0.0,), std=(1.0,), low=0.0, high=1.0)
+    network = ResNet(**arguments).eval().requires_grad_(False)
+    model = Predictor.build(
+        network,
+        NetworkSpec(class_path="dubio.models.ResNet", init_args=arguments),
+        spec,
+        ("a", "b", "c"),
+        2,
+        strategy="loop",
+    )
+    assert model.row_bytes >= 2 * 8 * 16 * 16 * 4  # a convolution's input and output
+    encoded = model.encode(encoding.noise(spec, rows))
+    whole = model.forward(encoded)
+    monkeypatch.setattr(predictor_module, "MAX_LIVE", 3 * model.row_bytes // 2)
+    budget = Budget("a batch", 2**30, 2**30)
+    with torch.inference_mode(), budget:
+        parts = model.forward(encoded)
+    # The network runs a row at a time; what it answered is held, and once more while it is joined.
+    answers = 2 * (whole.inputs_BF.nbytes + whole.logits_BC.nbytes)
+    assert budget.peak <= min(3 * model.row_bytes // 2 + answers, rows * model.row_bytes)
+    torch.testing.assert_close(parts.inputs_BF, whole.inputs_BF)
+    torch.testing.assert_close(parts.logits_BC, whole.logits_BC)

@@ -9,8 +9,7 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from dubio.models.checkpoint.file import read_content
-from dubio.training.checkpoint_files import is_plain
+from dubio.training.checkpoint_files import is_plain, read
 from dubio.training.errors import TrainingError
 
 
@@ -64,7 +63,7 @@ class BestCheckpoint(ModelCheckpoint):
         """Forgets a best epoch whose file has been replaced since, by another run: its weights are gone."""
         path = state_dict["best_model_path"]
         if path and is_plain(path):
-            held = read_content(path).get("callbacks", {}).get(self.state_key, {})
+            held = read(path).get("callbacks", {}).get(self.state_key, {})
             if held.get("best_model_score") == state_dict["best_model_score"]:
                 super().load_state_dict(state_dict)
 

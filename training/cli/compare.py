@@ -17,6 +17,7 @@ from dubio.models.checkpoint import file
 from dubio.models.inputs import encoding
 from dubio.training.calibration import BATCH
 from dubio.training.callbacks.learning_curves import Curves, logits
+from dubio.training.checkpoint_files import read
 from dubio.training.cli import commands, data_summary
 from dubio.training.cli.lightning_cli import CLI, run
 from dubio.training.errors import TrainingError
@@ -95,7 +96,7 @@ class MeasuredFit(CLI):
         """Measure the best epoch's weights."""
         path = self.settings.checkpoint.path(self.trainer)
         network = self.model.network
-        network.load_state_dict(file.network_weights(path, file.read_content(path)))
+        network.load_state_dict(file.network_weights(path, read(path)))
         self.quality = self.measure(network.eval().cpu())
 
     def measure(self, network: nn.Module) -> dict[str, Quality]:

@@ -22,7 +22,7 @@ from dubio.training import evaluation, network_sizes, predictions
 from dubio.training.calibration import CalibrationSettings
 from dubio.training.callbacks.averaged_weights import AveragedWeights
 from dubio.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
-from dubio.training.checkpoint_files import CheckpointFiles
+from dubio.training.checkpoint_files import CheckpointFiles, read
 from dubio.training.classifier import Classifier
 from dubio.training.cli import (
     bare_names,
@@ -172,7 +172,7 @@ class CLI(LightningCLI):
 
     def _record_of(self, path: str) -> DataRecord | None:
         if path not in self._records:
-            self._records[path] = file.data_record(path, file.read_content(path))
+            self._records[path] = file.data_record(path, read(path))
         return self._records[path]
 
     def _dump_config(self) -> None:
@@ -277,7 +277,7 @@ class CLI(LightningCLI):
             summary.say_caveats(datamodule, self.settings.calibration)
         output = output or str(self.servable)
         source = ckpt_path or self._existing()
-        if getattr(datamodule, "scale", None) is None and not is_own(file.read_content(source), model):
+        if getattr(datamodule, "scale", None) is None and not is_own(read(source), model):
             # The wrong scale breaks nothing that a program could see; the measured accuracy shows it.
             note(
                 "the weights come from elsewhere; inputs are normalised by mean and std of the training rows. If the "
@@ -293,7 +293,7 @@ class CLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         path = self.settings.ckpt_path
-        predictor = self._predictor() if schema.KEY in file.read_content(path) else None
+        predictor = self._predictor() if schema.KEY in read(path) else None
         if predictor is None:
             measured = evaluation.evaluate_uncalibrated(self.model.network.eval().cpu(), self.datamodule)
         else:

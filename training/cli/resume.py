@@ -9,6 +9,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from dubio.models.checkpoint import file, state_dict
 from dubio.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from dubio.training.callbacks.resumption import Resumption
+from dubio.training.checkpoint_files import read
 from dubio.training.classifier import Classifier
 from dubio.training.errors import TrainingError
 from dubio.training.trainer import Trainer
@@ -42,7 +43,7 @@ def check(path: str, trainer: Trainer, model: Classifier) -> None:
         ModelError: If it is damaged, would run code, or holds the weights of another network.
         TrainingError: If it holds weights alone, the state of another optimizer, or nothing is left to train.
     """
-    content = file.read_content(path)
+    content = read(path)
     file.data_record(path, content)
     if "optimizer_states" not in content:
         raise TrainingError(

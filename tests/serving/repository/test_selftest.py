@@ -7,10 +7,9 @@ import torch
 from torch import nn
 
 from dubio import models
-from dubio.models import Ensemble, InputSpec, NetworkSpec, Prediction, Predictor, TextCNN
+from dubio.models import Ensemble, InputSpec, NetworkSpec, Predictor, TextCNN
 from dubio.models.inputs.text import TokenizerSpec
 from dubio.serving.errors import SelfTestFailed
-from dubio.serving.repository import selftest
 from dubio.serving.repository.selftest import check
 
 
@@ -90,20 +89,3 @@ def test_a_model_that_cannot_read_its_own_example_is_refused() -> None:
     spec = NetworkSpec(class_path="dubio.models.TextCNN", init_args={})
     with pytest.raises(SelfTestFailed, match=r"'blank' failed its self-test: it does not take its own example"):
         check("blank", Predictor.build(network, spec, inputs, ("a", "b"), num_samples=4))
-
-
-def test_batches_that_would_take_gigabytes_are_not_tried(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    live, tried = selftest._live(predictor), []
-    assert live > 0
-    compare = selftest._check_repeats
-
-    def record(name: str, golden: Prediction, again: Prediction) -> None:
-        tried.append(len(golden.probabilities))
-        compare(name, golden, again)
-
-    monkeypatch.setattr(selftest, "_check_repeats", record)
-    for most, rows in [(live - 1, [1]), (live * 8, [1, 8]), (live * 32, [1, 8, 32])]:
-        tried.clear()
-        monkeypatch.setattr(selftest, "_MAX_LIVE", most)
-        check("digits", predictor)
-        assert tried == rows

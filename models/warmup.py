@@ -1,0 +1,45 @@
+"""The first batches that a freshly loaded model is asked: they show what it does, and make it warm."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dubio.models.ensemble import Ensemble
+from dubio.models.inputs import encoding
+from dubio.models.predictor import Predictor
+
+# One row is what most requests carry, the others are a small and a large batch: all are warm before the first request.
+ROW_COUNTS = (1, 8, 32)
+MAX_LIVE = 2**30  # bytes of the network's results; a batch that would take more is not tried
+MAX_SECONDS = 20.0  # nor one that, by how long the last took, would take longer
+
+
+def batches(predictor: Predictor | Ensemble) -> Iterator[NDArray[np.float32]]:
+    """Seeded noise from the range seen in training, in batches of growing size, as long as they are cheap enough.
+
+    Args:
+        predictor: To ask; what is done with a batch is timed until the next is wanted.
+    """
+    live, last, seconds = predictor.row_bytes, 1, 0.0
+    for rows in ROW_COUNTS:
+        if rows > 1 and (rows * live > MAX_LIVE or seconds * rows / last > MAX_SECONDS):
+            return
+        began = time.perf_counter()
+        yield encoding.noise(predictor.input, rows).numpy()
+        last, seconds = rows, time.perf_counter() - began
+
+
+def ask(predictor: Predictor | Ensemble) -> None:
+    """Predict each of these batches, and read the model's own example as a request's text or table is read.
+
+    Raises:
+        InvalidInput: If it does not take them.
+    """
+    if predictor.input.reader is not None:
+        predictor.input.reader.read([predictor.input.reader.example()])
+    for x in batches(predictor):
+        predictor.predict(x)
