@@ -72,8 +72,16 @@ class LabelSets:
                 f"Expected `penalty` and `free_ranks` to be numbers of at least 0, but got {self.penalty} and "
                 f"{self.free_ranks:.0f}."
             )
-        if self.quantiles_G is not None and self.by == "all" and len(self.quantiles_G) != 1:
-            raise UncertaintyError(f"Expected one quantile for all inputs, but got {len(self.quantiles_G)}.")
+
+    def check(self, num_classes: int) -> None:
+        """Refuse a rule that was calibrated for another number of classes, or not at all.
+
+        Raises:
+            UncertaintyError: If it is so.
+        """
+        due, got = 1 if self.by == "all" else num_classes, 0 if self.quantiles_G is None else len(self.quantiles_G)
+        if got != due:
+            raise UncertaintyError(f"Expected {due} quantiles by {self.by} for {num_classes} classes, but got {got}.")
 
     @classmethod
     def fit(
