@@ -12,17 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dubio.models.decision import Decision, LabelSetRows, cover, describe_label_sets, uncovered, unite
 from dubio.models.errors import MismatchedCheckpoints
 from dubio.models.inputs.spec import InputSpec
 from dubio.models.prediction import NOT_CALIBRATED, Model, Sampled
 from dubio.models.predictor import Predictor, describe_promise
 from dubio.uncertainty import DeterministicPass, Outputs
+from dubio.uncertainty.detection.answers import Answers
 from dubio.uncertainty.detection.conformal import JointCalibration
 from dubio.uncertainty.detection.detector import Verdict
 from dubio.uncertainty.detection.measures import pool, summarise
+from dubio.uncertainty.detection.promises import AnswerPromises
 from dubio.uncertainty.errors import CalibrationSetTooSmall, NotFitted
 
 CALIBRATION_TOO_SMALL = "calibration_too_small"  # for this checkpoint's share of the promise
+NOT_FOR_ENSEMBLES = "not_calibrated_for_ensembles"
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Ensemble(Model[list[DeterministicPass]]):
     and entropies are over all members of all committees, each with the same weight. An input is flagged if any
     predictor's p-value is at or below the level of its share of the promise, see `JointCalibration`. With ``"auto"``
     each predictor asks as many members as it takes it; what they say is weighted by the size of their committees.
+    A label set is the union of the predictors' sets, which contains the true class at least as often as each of them
+    does. No answer is accepted or refused: the checkpoints' promises imply none for what they say together.
 
     Attributes:
         predictors: Two or more, of the same input and classes.
@@ -104,6 +110,12 @@ class Ensemble(Model[list[DeterministicPass]]):
         """Bytes that the results of a network for one input take at a time: they run one after the other."""
         return max(predictor.row_bytes for predictor in self.predictors)
 
+    def undecided(self, reason: str) -> tuple[Decision, ...]:
+        return (Decision(None, None, None, reason),)
+
+    def uncovered(self, reason: str) -> LabelSetRows:
+        return LabelSetRows(None, None, reason)
+
     def encode(self, raw: Tensor) -> Tensor:
         return self.predictors[0].encode(raw)
 
@@ -125,7 +137,11 @@ class Ensemble(Model[list[DeterministicPass]]):
             parts = zip(self.predictors, forwarded, probs_MKBC, strict=True)
             return self._joint_verdict([predictor.judge(Outputs(seen, probs)) for predictor, seen, probs in parts])
 
-        return Sampled(count, summarise(torch.cat(probs_MKBC)), judge)
+        def cover_all(_: Answers) -> LabelSetRows:
+            means = [probs_KBC.mean(0) for probs_KBC in probs_MKBC]
+            return self._union([each.promises for each in self.predictors], forwarded, means)
+
+        return Sampled(count, summarise(torch.cat(probs_MKBC)), judge, self._decide, cover_all)
 
     def sample_adaptively(self, x: Tensor, forwarded: list[DeterministicPass]) -> Sampled:
         pairs = zip(self.predictors, forwarded, strict=True)
@@ -136,6 +152,10 @@ class Ensemble(Model[list[DeterministicPass]]):
             summary=pool([each.summary for each in sampled], sizes),
             # The rule's calibration makes the detector's promise, so the shares of the joint one are the same.
             judge=lambda: self._joint_verdict([each.judge() for each in sampled]),
+            decide=self._decide,
+            cover=lambda _: self._union(
+                [each.auto_promises for each in self.predictors], forwarded, [each.summary.mean_BC for each in sampled]
+            ),
         )
 
     def describe(self) -> dict[str, Any]:
@@ -157,6 +177,8 @@ class Ensemble(Model[list[DeterministicPass]]):
             },
             "temperature": None,
             "calibration": self._describe_calibration(),
+            "decisions": [],
+            "label_set": describe_label_sets(*(predictor.promises for predictor in self.predictors)),
             "training_rows_kept": sum(part["training_rows_kept"] for part in parts),
             "auto": self._describe_auto(),
             "not_calibrated": self.hint,
@@ -177,6 +199,23 @@ class Ensemble(Model[list[DeterministicPass]]):
         rows = min(part["n"] for part in parts)
         return describe_promise(self.joint, scores, rows, by=f" by any of {len(parts)} checkpoints")
 
+    def _decide(self, answers: Answers, verdict: Verdict) -> tuple[Decision, ...]:
+        # That each checkpoint's accepted answers are seldom wrong says nothing about those that all of them accept.
+        return self.undecided(NOT_FOR_ENSEMBLES)
+
+    def _union(
+        self, promises: Sequence[AnswerPromises | None], forwarded: Sequence[DeterministicPass], means: Sequence[Tensor]
+    ) -> LabelSetRows:
+        parts = zip(self.predictors, promises, forwarded, means, strict=True)
+        return unite(
+            [
+                uncovered(None, NOT_CALIBRATED)
+                if promised is None
+                else cover(promised, Answers(*predictor.classify(seen), mean_BC))
+                for predictor, promised, seen, mean_BC in parts
+            ]
+        )
+
     def _joint_verdict(self, verdicts: Sequence[Verdict]) -> Verdict:
         if self.joint is None:
             raise NotFitted(f"Expected an ensemble with a common promise, but {self.hint}.")
@@ -184,6 +223,7 @@ class Ensemble(Model[list[DeterministicPass]]):
         p_value_B = self.joint.p_value(p_values_MB)
         loudest = self.joint.loudest(p_values_MB).tolist()
         return Verdict(
+            score_B=1 - p_value_B,
             p_value_B=p_value_B,
             flagged_B=p_value_B <= self.joint.level,
             level=self.joint.level,

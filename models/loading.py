@@ -15,7 +15,7 @@ from dubio.models.budget import Budget
 from dubio.models.checkpoint import data_record, file
 from dubio.models.checkpoint.data_record import Division
 from dubio.models.checkpoint.file import Checkpoint
-from dubio.models.checkpoint.schema import KEY, Metadata
+from dubio.models.checkpoint.schema import KEY, Answers, Metadata
 from dubio.models.checkpoint.state_dict import sha256
 from dubio.models.device import usable
 from dubio.models.errors import ModelError, NotEnoughMemory, UnreadableCheckpoint
@@ -26,7 +26,16 @@ from dubio.models.predictor import Predictor
 from dubio.models.spec import CommitteeSpec, Provenance, SiteSpec
 from dubio.models.trial import Limits, tried
 from dubio.uncertainty import Calibration
-from dubio.uncertainty.detection.serialization import dump, dump_detector, dump_stopping, load_detector, load_stopping
+from dubio.uncertainty.detection.promises import AnswerPromises
+from dubio.uncertainty.detection.serialization import (
+    dump,
+    dump_detector,
+    dump_promises,
+    dump_stopping,
+    load_detector,
+    load_promises,
+    load_stopping,
+)
 from dubio.uncertainty.detection.serialization import load as load_state
 from dubio.uncertainty.dropout.probe import SiteRecorder
 from dubio.uncertainty.errors import NotFitted
@@ -121,9 +130,20 @@ def save(
         provenance=provenance,
         auto=dump_stopping(stopping),
         divisions=list(divisions),
+        answers=_dump_answers(predictor.promises, predictor.auto_promises),
     )
     content.pop(data_record.KEY, None)  # the same is in the metadata
     file.write({**content, KEY: metadata.model_dump()}, destination)
+
+
+def _dump_answers(promises: AnswerPromises | None, auto: AnswerPromises | None) -> Answers | None:
+    return None if promises is None or auto is None else Answers(all=dump_promises(promises), auto=dump_promises(auto))
+
+
+def _load_answers(answers: Answers | None, who: str, flag: Calibration | None, classes: int) -> AnswerPromises | None:
+    if answers is None or flag is None:
+        return None
+    return load_promises(getattr(answers, who), flag, classes, f"{KEY}.answers.{who}")
 
 
 def _weights_alone(predictor: Predictor, provenance: Provenance) -> dict[str, object]:
@@ -150,6 +170,9 @@ def _assemble(
         detector = replace(load_detector(metadata.detector, f"{KEY}.detector"), calibration=calibration).to(device)
     with _blame("auto"):
         stopping = load_stopping(metadata.auto, detector, f"{KEY}.auto").to(device)
+    with _blame("answers"):
+        flags = {"all": calibration, "auto": stopping.calibration}
+        promises = [_load_answers(metadata.answers, who, flag, len(metadata.classes)) for who, flag in flags.items()]
     with _blame("network or input"):
         outline = registry.outline(metadata.network, read.weights, trusted)
         if metadata.network.class_path in registry.NETWORKS:  # code that the operator trusts sets its own bounds
@@ -178,7 +201,9 @@ def _assemble(
             f"field `{KEY}.auto.committee`: expected the committee's {committee.num_samples} members, but got "
             f"{stopping.committee}; calibrate again."
         )
-    calibrated = predictor.calibrated(metadata.temperature, detector, metadata.provenance, stopping)
+    calibrated = predictor.calibrated(
+        metadata.temperature, detector, metadata.provenance, stopping, *(each and each.to(device) for each in promises)
+    )
     # One prediction: a detector that was fitted to another network's features shows here, not in a request.
     with _blame("detector, input or temperature"):
         calibrated.predict(encoding.noise(predictor.input, 1))

@@ -13,9 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dubio.models.decision import Decision, LabelSetRows
 from dubio.models.errors import InvalidInput, ModelError
 from dubio.models.inputs import encoding
 from dubio.models.inputs.spec import InputSpec
+from dubio.uncertainty.detection.answers import Answers
 from dubio.uncertainty.detection.detector import Verdict
 from dubio.uncertainty.detection.measures import Summary
 
@@ -32,11 +34,12 @@ Part = TypeVar("Part")
 
 
 class Work(IntEnum):
-    """How much of a prediction to compute; each includes the ones before it."""
+    """How much of a prediction to compute; each includes the ones before it, the flag also the decision."""
 
     DETERMINISTIC = 0
     MC = 1
-    FLAG = 2
+    LABEL_SET = 2
+    FLAG = 3
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class Prediction:
         probabilities: ``[B, C]``, deterministic.
         monte_carlo: None if only the deterministic prediction was asked for.
         flags: None if no flag was asked for.
+        decisions: One a risk, in the order of the calibration; None if no flag was asked for.
+        label_sets: None if neither label sets nor a flag were asked for.
     """
 
     samples: int | NDArray[np.int64]
@@ -78,6 +83,8 @@ class Prediction:
     probabilities: NDArray[np.float32]
     monte_carlo: MonteCarlo | None
     flags: Flags | None
+    decisions: tuple[Decision, ...] | None = None
+    label_sets: LabelSetRows | None = None
 
     @property
     def mc_samples(self) -> NDArray[np.int32]:
@@ -137,6 +144,16 @@ class Prediction:
         """
         return _require(self.flags).reasons
 
+    @property
+    def accepted(self) -> NDArray[np.bool_] | None:
+        """``[B]``, whether the answer is accepted at the first of the calibrated risks; None without such a promise."""
+        return _require(self.decisions)[0].accepted
+
+    @property
+    def label_set(self) -> NDArray[np.bool_] | None:
+        """``[B, C]``, whether the class is in the label set; None without a calibration that applies."""
+        return _require(self.label_sets).contains
+
     def rows(self, start: int, stop: int) -> Prediction:
         """The prediction of some of the inputs."""
         prediction: Prediction = _slice(self, start, stop)
@@ -149,9 +166,14 @@ class Prediction:
         return prediction
 
 
+_PARTS = (Prediction, MonteCarlo, Flags, Decision, LabelSetRows)
+
+
 def _join(values: Sequence[Any]) -> Any:
     first = values[0]
-    if isinstance(first, Prediction | MonteCarlo | Flags):
+    if isinstance(first, tuple):
+        return tuple(_join(parts) for parts in zip(*values, strict=True))
+    if isinstance(first, _PARTS):
         return type(first)(**{name: _join([getattr(each, name) for each in values]) for name in vars(first)})
     if isinstance(first, np.ndarray):
         return np.concatenate(values)
@@ -159,7 +181,9 @@ def _join(values: Sequence[Any]) -> Any:
 
 
 def _slice(value: Any, start: int, stop: int) -> Any:
-    if isinstance(value, Prediction | MonteCarlo | Flags):
+    if isinstance(value, tuple):
+        return tuple(_slice(each, start, stop) for each in value)
+    if isinstance(value, _PARTS):
         return type(value)(**{name: _slice(each, start, stop) for name, each in vars(value).items()})
     return value[start:stop] if isinstance(value, np.ndarray | list) else value
 
@@ -181,11 +205,15 @@ class Sampled:
         samples: How many were asked, or how many about each input, ``[B]``.
         summary: Of what they said.
         judge: Flags the inputs; called only where there is a promise, and if a flag is wanted.
+        decide: Accepts answers, given what was judged; called where `judge` is.
+        cover: Gives the label sets; called only where there is a promise, and if they are wanted.
     """
 
     samples: int | Tensor
     summary: Summary
     judge: Callable[[], Verdict]
+    decide: Callable[[Answers, Verdict], tuple[Decision, ...]]
+    cover: Callable[[Answers], LabelSetRows]
 
 
 class Members(Protocol):
@@ -242,17 +270,37 @@ class Model(ABC, Generic[Pass]):
             sampled = self.sample_adaptively(encoded, forwarded) if auto else self.sample(encoded, forwarded, count)
             # Members may overflow where the network does not: what they keep is larger by 1 / (1 - p).
             encoding.refuse_overflow(self.input, raw, sampled.summary.mean_BC)
-            flags = None
-            if work == Work.FLAG:
-                reason = self.no_promise or (NOT_CALIBRATED_FOR_SAMPLES if count != total else None)
-                flags = Flags(None, None, None, [reason] * len(raw)) if reason else _flags(self.input, raw, sampled)
             asked = sampled.samples if isinstance(sampled.samples, int) else sampled.samples.cpu().numpy()
-            return replace(prediction, samples=asked, monte_carlo=_monte_carlo(sampled.summary), flags=flags)
+            prediction = replace(prediction, samples=asked, monte_carlo=_monte_carlo(sampled.summary))
+            if work == Work.MC:
+                return prediction
+            fewer = NOT_CALIBRATED_FOR_SAMPLES if count != total else None
+            reason = self.no_promise or fewer
+            answers = Answers(label_B, probs_BC, sampled.summary.mean_BC)
+            prediction = replace(
+                prediction, label_sets=self.uncovered(reason) if fewer and reason else sampled.cover(answers)
+            )
+            if work == Work.LABEL_SET:
+                return prediction
+            if reason:
+                flags = Flags(None, None, None, [reason] * len(raw))
+                return replace(prediction, flags=flags, decisions=self.undecided(reason))
+            verdict = sampled.judge()
+            flags = _flags(self.input, raw, verdict)
+            return replace(prediction, flags=flags, decisions=sampled.decide(answers, verdict))
 
     @property
     @abstractmethod
     def no_promise(self) -> str | None:
         """Why nothing can be flagged, one of a prediction's reasons; None where there is a promise."""
+
+    @abstractmethod
+    def undecided(self, reason: str) -> tuple[Decision, ...]:
+        """No decision at any of the calibrated risks, and why."""
+
+    @abstractmethod
+    def uncovered(self, reason: str) -> LabelSetRows:
+        """No label sets, and why."""
 
     @abstractmethod
     def encode(self, raw: Tensor) -> Tensor:
@@ -279,8 +327,8 @@ class Model(ABC, Generic[Pass]):
         """
 
 
-def _flags(input_spec: InputSpec, raw: Tensor, sampled: Sampled) -> Flags:
-    verdict, outside_B = sampled.judge(), encoding.outside(input_spec, raw)
+def _flags(input_spec: InputSpec, raw: Tensor, verdict: Verdict) -> Flags:
+    outside_B = encoding.outside(input_spec, raw)
     rows = zip(verdict.flagged_B.tolist(), outside_B.tolist(), verdict.reasons, strict=True)
     return Flags(
         p_value=verdict.p_value_B.cpu().numpy(),

@@ -11,17 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dubio.models import decision
 from dubio.models.budget import Budget
+from dubio.models.decision import Decision, LabelSetRows
 from dubio.models.errors import InvalidInput
 from dubio.models.inputs import encoding
 from dubio.models.inputs.spec import InputSpec
 from dubio.models.prediction import NOT_CALIBRATED, Model, Sampled
 from dubio.models.spec import NetworkSpec, Provenance, Temperature
 from dubio.uncertainty import AdaptiveSampling, Calibration, Committee, Detector, DeterministicPass, FeatureTap, Outputs
+from dubio.uncertainty.detection.answers import Answers
 from dubio.uncertainty.detection.conformal import JointCalibration
 from dubio.uncertainty.detection.detector import Verdict
 from dubio.uncertainty.detection.knn import NearestNeighbours
-from dubio.uncertainty.detection.measures import single, softmax
+from dubio.uncertainty.detection.measures import Summary, single, softmax
+from dubio.uncertainty.detection.promises import AnswerPromises
 from dubio.uncertainty.errors import NotFitted
 
 MAX_LIVE = 2**30  # bytes of the network's results; a batch that would take more at a time is answered in parts
@@ -42,6 +46,8 @@ class Predictor(Model[DeterministicPass]):
         detector: None until calibrated.
         provenance: None until calibrated.
         stopping: When fewer members than all are enough; None until calibrated.
+        promises: About answers of all members; None until calibrated.
+        auto_promises: About answers of as many members as it takes; None until calibrated.
     """
 
     network: nn.Module
@@ -54,6 +60,8 @@ class Predictor(Model[DeterministicPass]):
     detector: Detector | None = None
     provenance: Provenance | None = None
     stopping: AdaptiveSampling | None = None
+    promises: AnswerPromises | None = None
+    auto_promises: AnswerPromises | None = None
 
     @classmethod
     def build(
@@ -111,9 +119,19 @@ class Predictor(Model[DeterministicPass]):
         detector: Detector,
         provenance: Provenance,
         stopping: AdaptiveSampling | None = None,
+        promises: AnswerPromises | None = None,
+        auto_promises: AnswerPromises | None = None,
     ) -> Predictor:
         """The same predictor with what calibration learned."""
-        return replace(self, temperature=temperature, detector=detector, provenance=provenance, stopping=stopping)
+        return replace(
+            self,
+            temperature=temperature,
+            detector=detector,
+            provenance=provenance,
+            stopping=stopping,
+            promises=promises,
+            auto_promises=auto_promises,
+        )
 
     def outputs(self, x: encoding.Inputs) -> Outputs:
         """What the detector sees of raw inputs ``[B, *input.shape]``, from the whole committee.
@@ -145,6 +163,12 @@ class Predictor(Model[DeterministicPass]):
     @property
     def no_promise(self) -> str | None:
         return NOT_CALIBRATED if self.detector is None or self.detector.calibration is None else None
+
+    def undecided(self, reason: str) -> tuple[Decision, ...]:
+        return decision.undecided(self.promises, reason)
+
+    def uncovered(self, reason: str) -> LabelSetRows:
+        return decision.uncovered(self.promises, reason)
 
     def encode(self, raw: Tensor) -> Tensor:
         return self._encoder(raw)
@@ -185,7 +209,7 @@ class Predictor(Model[DeterministicPass]):
 
     def sample(self, x: Tensor, forwarded: DeterministicPass, count: int) -> Sampled:
         outputs = Outputs(forwarded, self.member_probs(x, count))
-        return Sampled(count, outputs.summary, lambda: self.judge(outputs))
+        return self._sampled(count, outputs.summary, lambda: self.judge(outputs), self.promises)
 
     def sample_adaptively(self, x: Tensor, forwarded: DeterministicPass) -> Sampled:
         if self.stopping is None or self.detector is None:
@@ -199,7 +223,26 @@ class Predictor(Model[DeterministicPass]):
             return self.member_probs(x if len(rows) == len(x) else x[rows], count, first)
 
         stopped = stopping.run(detector, forwarded, ask)
-        return Sampled(stopped.samples_B, stopped.summary, lambda: stopping.judge(detector, stopped))
+        return self._sampled(
+            stopped.samples_B, stopped.summary, lambda: stopping.judge(detector, stopped), self.auto_promises
+        )
+
+    def _sampled(
+        self,
+        samples: int | Tensor,
+        summary: Summary,
+        judge: Callable[[], Verdict],
+        promises: AnswerPromises | None,
+    ) -> Sampled:
+        def decide(answers: Answers, verdict: Verdict) -> tuple[Decision, ...]:
+            if promises is None:
+                return self.undecided(NOT_CALIBRATED)
+            return decision.decide(promises, answers, verdict.score_B)
+
+        def cover(answers: Answers) -> LabelSetRows:
+            return self.uncovered(NOT_CALIBRATED) if promises is None else decision.cover(promises, answers)
+
+        return Sampled(samples, summary, judge, decide, cover)
 
     def describe(self) -> dict[str, Any]:
         """Everything a user may want to know about this model, as plain data."""
@@ -221,6 +264,8 @@ class Predictor(Model[DeterministicPass]):
             },
             "temperature": self.temperature.model_dump(mode="json"),
             "calibration": self._describe_calibration(),
+            "decisions": decision.describe_decisions(self.promises),
+            "label_set": decision.describe_label_sets(self.promises),
             "training_rows_kept": self._training_rows_kept,
             "auto": self.stopping.describe() if self.stopping else None,
             "provenance": self.provenance.model_dump(mode="json") if self.provenance else None,

@@ -21,15 +21,17 @@ from torch import Tensor, nn
 
 from dubio.models import InputSpec, NetworkSpec, Predictor, Provenance, Temperature
 from dubio.models.checkpoint import state_dict as weights
-from dubio.training import promise, rate_tuning
+from dubio.training import answer_promises, promise, rate_tuning
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
 from dubio.uncertainty import AdaptiveSampling, Detector, DeterministicPass, Outputs
 from dubio.uncertainty.detection import temperature
 from dubio.uncertainty.detection.adaptive import STAGES
 from dubio.uncertainty.detection.detector import DEFAULT_SCORES
+from dubio.uncertainty.detection.label_sets import LabelSets
 from dubio.uncertainty.detection.mahalanobis import MAX_INPUT_WIDTH
 from dubio.uncertainty.detection.rounding import Rounding, distinct
+from dubio.uncertainty.detection.serialization import MOST_RISKS
 from dubio.uncertainty.precision import without_tf32
 
 BATCH = 250
@@ -68,6 +70,13 @@ class CalibrationSettings:
         mc_rates: Rates of the committee's dropout by module name, pattern or kind; by default those of the training.
         tune_rates: Factors on all of these rates to try on the validation split; the likeliest is kept.
         stages: How many members to ask at first, and then, where a request says `samples: auto`; at last all of them.
+        risk: Largest share of wrong answers among those that are accepted, with confidence 1 - delta; may be a list,
+            of which each is promised for itself, and the first stands for all where there is room for one only.
+        coverage: Smallest share of label sets that contain the true class.
+        label_set: What decides which classes are in a label set: lac (smallest), aps (larger for harder inputs) or raps
+            (the same with fewer unlikely classes).
+        label_set_by: For whom the coverage is promised: all inputs together, those of each class, or those of each
+            predicted class.
     """
 
     alpha: float = 0.05
@@ -81,6 +90,10 @@ class CalibrationSettings:
     mc_rates: dict[str, float] | None = None
     tune_rates: tuple[float, ...] | None = None
     stages: tuple[int, ...] = STAGES
+    risk: float | tuple[float, ...] = 0.02
+    coverage: float = 0.95
+    label_set: Literal["lac", "aps", "raps"] = "lac"
+    label_set_by: Literal["all", "class", "predicted"] = "all"
 
     def __post_init__(self) -> None:
         rate_tuning.check(self.tune_rates or ())
@@ -99,6 +112,20 @@ class CalibrationSettings:
                 f"Expected `calibration.stages` to be rising numbers of members, at least 2, but got "
                 f"{list(self.stages)}."
             )
+
+        if not self.risks or len(set(self.risks)) < len(self.risks) or len(self.risks) > MOST_RISKS:
+            raise TrainingError(
+                f"Expected `calibration.risk` to be a number in (0, 1), or 1 to {MOST_RISKS} different ones, but got "
+                f"{list(self.risks)}."
+            )
+        for name, value in (("coverage", self.coverage), *(("risk", each) for each in self.risks)):
+            if not 0 < value < 1:
+                raise TrainingError(f"Expected `calibration.{name}` to be in (0, 1), but got {value}.")
+
+    @property
+    def risks(self) -> tuple[float, ...]:
+        """All of them."""
+        return self.risk if isinstance(self.risk, tuple) else (self.risk,)
 
     def neighbour(self, rows: int, classes: int) -> int:
         """Which nearest neighbour is meant, of so many training rows of so many classes."""
@@ -184,6 +211,16 @@ def calibrate(
         outputs = Outputs.cat([predictor.outputs(batch) for batch in batches(calibration_x)])
         adaptive = adaptive.calibrate(detector, outputs, **bounds, rounding=rounding)
         detector = detector.calibrate(outputs, **bounds, rounding=rounding)
+        promises = answer_promises.fit(
+            predictor,
+            detector,
+            adaptive,
+            (select, select_labels),
+            (outputs, calibration_labels),
+            rounding,
+            settings.risks,
+            LabelSets(settings.label_set, settings.label_set_by, settings.coverage),
+        )
 
     provenance = Provenance(
         data=data.title,
@@ -193,7 +230,7 @@ def calibrate(
         versions=_versions(),
         tuning=tuned,
     )
-    return predictor.calibrated(temperatures, detector, provenance, adaptive)
+    return predictor.calibrated(temperatures, detector, provenance, adaptive, **promises)
 
 
 def _refit(fitted: Detector | None, select: Outputs, settings: CalibrationSettings) -> Detector:

@@ -13,6 +13,13 @@ from dubio.models.spec import CommitteeSpec, NetworkSpec, Provenance, StrictMode
 KEY = "dubio"
 
 
+class Answers(StrictModel):
+    """What is promised about answers, by who is asked."""
+
+    all: dict[str, Any]
+    auto: dict[str, Any]
+
+
 class Metadata(StrictModel):
     """The ``dubio`` key: everything that makes a Lightning checkpoint servable.
 
@@ -28,6 +35,8 @@ class Metadata(StrictModel):
         provenance: Where the model comes from.
         auto: When fewer members are enough, see `dubio.uncertainty.detection.serialization.dump_stopping`.
         divisions: Which rows it was trained and calibrated on; none if that is not known.
+        answers: What is promised about answers of all members, and about those of as many as it takes, see
+            `dubio.uncertainty.detection.serialization.dump_promises`; None if nothing is.
     """
 
     format_version: Literal[1]
@@ -41,6 +50,7 @@ class Metadata(StrictModel):
     provenance: Provenance
     auto: dict[str, Any]
     divisions: Divisions
+    answers: Answers | None
 
     @field_validator("classes")
     @classmethod

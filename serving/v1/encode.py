@@ -9,6 +9,7 @@ import numpy as np
 import orjson
 
 from dubio.models import Prediction
+from dubio.models.decision import Decision
 from dubio.serving.repository.repository import ServedModel
 
 # Writing this many takes about a millisecond; more would hold up the event loop.
@@ -65,6 +66,7 @@ def _rows(
 
 def _row(prediction: Prediction, row: int, *, classes: tuple[str, ...], samples: int) -> dict[str, Any]:
     label = int(prediction.label[row])
+    first, *others = [_decision(decision, row) for decision in prediction.decisions or ()]
     return {
         "deterministic": {
             "label": classes[label],
@@ -88,4 +90,26 @@ def _row(prediction: Prediction, row: int, *, classes: tuple[str, ...], samples:
             "level": prediction.level,
             "reason": prediction.reasons[row],
         },
+        "label_set": _label_set(prediction, row, classes),
+        "decision": {**first, "others": others},
+    }
+
+
+def _label_set(prediction: Prediction, row: int, classes: tuple[str, ...]) -> dict[str, Any]:
+    sets = prediction.label_sets
+    if sets is None or sets.contains is None:
+        labels = None
+    else:
+        held = np.flatnonzero(sets.contains[row])
+        held = held[np.argsort(-prediction.mc_mean[row, held], kind="stable")]
+        labels = [classes[index] for index in held.tolist()]
+    return {"labels": labels, "coverage": sets and sets.coverage, "reason": sets and sets.reason}
+
+
+def _decision(decision: Decision, row: int) -> dict[str, Any]:
+    return {
+        "accepted": None if decision.accepted is None else bool(decision.accepted[row]),
+        "risk": decision.risk,
+        "confidence": decision.confidence,
+        "reason": decision.reason,
     }

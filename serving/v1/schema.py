@@ -92,6 +92,50 @@ class OutOfDistribution(Wire):
     )
 
 
+class LabelSet(Wire):
+    """The classes that the instance may have."""
+
+    labels: list[str] | None = Field(
+        description="The most probable first, at least one; None where no coverage is promised, see `reason`."
+    )
+    coverage: float | None = Field(
+        description="The true class is in at least this share of the sets of instances like the training data."
+    )
+    reason: Literal["not_calibrated", "not_calibrated_for_these_samples", "calibration_too_small"] | None = Field(
+        description="Why there is no set; None where there is."
+    )
+
+
+class DecisionAtRisk(Wire):
+    """Whether the answer is accepted at one risk."""
+
+    accepted: bool | None = Field(
+        description="A flagged instance, and one whose two labels differ, never is. None where no risk is promised, "
+        "see `reason`."
+    )
+    risk: float | None = Field(
+        description="At most this share of the accepted answers to instances like the training data is wrong."
+    )
+    confidence: float | None = Field(description="Of that promise, over the draw of the calibration rows.")
+    reason: (
+        Literal[
+            "not_calibrated",
+            "not_calibrated_for_these_samples",
+            "not_calibrated_for_ensembles",
+            "calibration_too_small",
+            "too_few_rows",
+            "too_many_errors",
+        ]
+        | None
+    ) = Field(description="Why `accepted` is None; None where it is not.")
+
+
+class Decision(DecisionAtRisk):
+    """Whether the answer is accepted; where the model was calibrated for several risks, at the first of them."""
+
+    others: list[DecisionAtRisk] = Field(description="At the other risks that the model was calibrated for.")
+
+
 class ReadImage(Wire):
     """What was read of an image file."""
 
@@ -111,6 +155,8 @@ class PredictedInstance(Wire):
     mc: MonteCarlo
     uncertainty: Uncertainty
     ood: OutOfDistribution
+    label_set: LabelSet
+    decision: Decision
     image: ReadImage | None = Field(description="None for an instance that is no image file.")
 
 

@@ -118,10 +118,11 @@ def select_outputs(
         if output.name in selected:
             raise InvalidRequest(f"output '{output.name}' already requested; name each output once.")
         parameters = entry.parameters or _NO_OUTPUT_PARAMETERS
-        if parameters.classification and not output.per_class:
+        if parameters.classification and not output.numbers:
+            held = "yes or no for each" if output.per_class else "one a row"
             raise InvalidRequest(
                 f"Expected `classification` with an output that has a number for each class, but got it with "
-                f"'{output.name}', which has one a row; leave it out."
+                f"'{output.name}', which has {held}; leave it out."
             )
         selected[output.name] = SelectedOutput(
             output,

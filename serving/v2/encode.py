@@ -9,12 +9,21 @@ import numpy as np
 import orjson
 
 from dubio.models import AUTO, Prediction, Work
+from dubio.models.ensemble import NOT_FOR_ENSEMBLES
 from dubio.models.prediction import NOT_CALIBRATED_FOR_SAMPLES
 from dubio.serving.errors import InvalidRequest, Overloaded
 from dubio.serving.repository.repository import ServedModel
 from dubio.serving.v2.decode import DecodedRequest, SelectedOutput
-from dubio.serving.v2.outputs import Values, classify
+from dubio.serving.v2.outputs import Values, classify, no_decision, no_set
 from dubio.serving.v2.tensor_data import to_bytes
+from dubio.uncertainty.detection.selective import TOO_FEW_ROWS, TOO_MANY_ERRORS
+
+_CURES = {
+    NOT_CALIBRATED_FOR_SAMPLES: "leave out `parameters.samples`",
+    NOT_FOR_ENSEMBLES: "ask one of its checkpoints alone",
+    TOO_FEW_ROWS: "calibrate the model on more rows, or for a larger risk",
+    TOO_MANY_ERRORS: "calibrate the model for a larger risk",
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ def encode_response(prediction: Prediction, *, request: DecodedRequest, model: S
         model: Who answered.
 
     Raises:
-        InvalidRequest: Flags were asked for by name, and no calibration applies.
+        InvalidRequest: An output was asked for by name, and no calibration applies.
         Overloaded: None applies because fewer members answered than were request.
     """
     classes = model.predictor.classes
@@ -49,7 +58,7 @@ def encode_response(prediction: Prediction, *, request: DecodedRequest, model: S
         values = selected.output.read(prediction, classes)
         if values is None:
             if request.listed:
-                raise _no_flag(prediction, request, selected)
+                raise _not_given(prediction, request, selected)
             continue
         tensors.append(_tensor(selected, values, classes, raw))
     answer: dict[str, Any] = {} if request.id is None else {"id": request.id}
@@ -92,18 +101,30 @@ def _parameters(prediction: Prediction, work: Work) -> dict[str, Any]:
             parameters["ood_reason"] = prediction.reasons[0]
         else:
             parameters["ood_level"] = prediction.level
+        if prediction.accepted is None:
+            parameters["accepted_reason"] = no_decision(prediction)
+        elif prediction.decisions:
+            first = prediction.decisions[0]
+            parameters |= {"accepted_risk": first.risk, "accepted_confidence": first.confidence}
+    if prediction.label_sets is not None:
+        if prediction.label_set is None:
+            parameters["label_set_reason"] = no_set(prediction)
+        else:
+            parameters["label_set_coverage"] = prediction.label_sets.coverage
     return parameters
 
 
-def _no_flag(prediction: Prediction, request: DecodedRequest, selected: SelectedOutput) -> InvalidRequest | Overloaded:
-    name, reason = selected.output.name, prediction.reasons[0]
+def _not_given(
+    prediction: Prediction, request: DecodedRequest, selected: SelectedOutput
+) -> InvalidRequest | Overloaded:
+    name, reason = selected.output.name, selected.output.why_not(prediction)
     if reason == NOT_CALIBRATED_FOR_SAMPLES and prediction.samples != request.samples:
         return Overloaded(
             f"Expected all members to answer for output '{name}', but only {prediction.samples} have the time now; "
             f"try again in a moment, or do without '{name}'.",
             retry_after=1,
         )
-    cure = "leave out `parameters.samples`" if reason == NOT_CALIBRATED_FOR_SAMPLES else "calibrate the model"
+    cure = _CURES.get(reason or "", "calibrate the model")
     return InvalidRequest(
         f"Expected a calibration that applies for output '{name}', but the answer is {reason}; {cure}, or do without "
         f"'{name}'."

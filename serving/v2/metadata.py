@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dubio.models import Work
 from dubio.serving.repository.repository import ServedModel
 from dubio.serving.v2.input_tensor import list_inputs
 from dubio.serving.v2.outputs import OUTPUTS, Output
@@ -23,7 +22,7 @@ def describe_server(version: str, *, loads_on_request: bool) -> dict[str, Any]:
 
 
 def describe_model(model: ServedModel, versions: Sequence[str]) -> dict[str, Any]:
-    """A model's tensors; outputs that it cannot give because nobody calibrated it are left out."""
+    """A model's tensors; outputs that it cannot give, as it was not calibrated for them, are left out."""
     classes = len(model.predictor.classes)
     return {
         "name": model.name,
@@ -69,5 +68,5 @@ def _type(datatype: str) -> str:
 
 
 def _outputs(model: ServedModel) -> list[Output]:
-    calibrated = model.predictor.describe()["calibration"] is not None
-    return [output for output in OUTPUTS.values() if calibrated or output.work < Work.FLAG]
+    card = model.predictor.describe()
+    return [output for output in OUTPUTS.values() if output.given(card)]

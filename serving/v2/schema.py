@@ -147,7 +147,9 @@ class InferResponse(Wire):
     parameters: dict[str, Any] | None = Field(
         default=None,
         description="`samples`: how many members answered, or `auto`. `ood_level`: flagged when `ood_p_value` is at or "
-        "below it. `ood_reason`: why there are no `ood_*` outputs.",
+        "below it. `accepted_risk` and `accepted_confidence`: at most this share of accepted answers is wrong. "
+        "`label_set_coverage`: at least this share of sets holds the true class. `ood_reason`, `accepted_reason` and "
+        "`label_set_reason`: why there are no such outputs.",
     )
     outputs: list[ResponseOutput]
 

@@ -227,7 +227,24 @@ function showBars({ deterministic, mc }) {
   );
 }
 
-function showAnswer({ deterministic, mc, uncertainty, ood }) {
+/** Whether the answer is accepted, at each risk that was promised. */
+function describeDecision(decision) {
+  return [decision, ...decision.others]
+    .map(({ accepted, risk, confidence, reason }) => {
+      if (accepted === null) return `No decision${risk === null ? "" : ` at a risk of ${percent(risk)}`}: ${reason.replaceAll("_", " ")}.`;
+      const promise = `at most ${percent(risk)} of accepted answers are wrong, with confidence ${percent(confidence)}`;
+      return `${accepted ? "Accepted" : "Not accepted"}: ${promise}.`;
+    })
+    .join(" ");
+}
+
+function describeLabelSet({ labels, coverage }) {
+  if (labels === null) return "";
+  const shown = labels.slice(0, MOST_BARS).join(", ") + (labels.length > MOST_BARS ? ", …" : "");
+  return `Label set: ${shown}; at least ${percent(coverage)} of such sets contain the true class.`;
+}
+
+function showAnswer({ deterministic, mc, uncertainty, ood, decision, label_set: labelSet }) {
   $("hint").hidden = $("problem").hidden = true;
   $("result").hidden = false;
   const verdict = $("verdict");
@@ -238,6 +255,8 @@ function showAnswer({ deterministic, mc, uncertainty, ood }) {
     ood.p_value === null
       ? ""
       : `p-value ${short(ood.p_value)}; flagged at or below ${short(ood.level)}` + (promise ? `. Promise: ${promise}.` : ".");
+  $("decision").textContent = describeDecision(decision);
+  $("label-set").textContent = describeLabelSet(labelSet);
   $("label").textContent = deterministic.label;
   $("probability").textContent = percent(deterministic.probability);
   $("members").textContent = `Committee of ${mc.samples}`;

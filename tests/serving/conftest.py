@@ -24,7 +24,9 @@ from dubio.models.inputs.tabular import CategoricalColumn, NumericColumn, Table,
 from dubio.models.inputs.text import TokenizerSpec, Tokens
 from dubio.serving.app import create_app
 from dubio.serving.settings import Settings
+from dubio.training import answer_promises
 from dubio.uncertainty import AdaptiveSampling, Detector
+from dubio.uncertainty.detection.label_sets import LabelSets
 from tests.serving.command import Command
 
 SIDE = 8
@@ -56,7 +58,18 @@ def write_checkpoint(
     provenance = Provenance(
         data="bars", data_sha256="0" * 64, weights_sha256=sha256(network.state_dict()), date="2026-01-01", versions={}
     )
-    predictor = predictor.calibrated(predictor.temperature, detector, provenance, stopping)
+    truth = [torch.from_numpy(rows(count, seed)[1]) for count, seed in ((200, 2), (300, 3))]
+    promises = answer_promises.fit(
+        predictor,
+        detector,
+        stopping,
+        (select, truth[0]),
+        (calibration, truth[1]),
+        detector.least_rounding,
+        (0.02, 0.1),
+        LabelSets("lac", "all", 0.95),
+    )
+    predictor = predictor.calibrated(predictor.temperature, detector, provenance, stopping, **promises)
     path.parent.mkdir(parents=True, exist_ok=True)
     source = path.with_suffix(".source")
     torch.save({"state_dict": {f"network.{name}": value for name, value in network.state_dict().items()}}, source)

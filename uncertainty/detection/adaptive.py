@@ -87,6 +87,21 @@ class Stopped:
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """How far rounding moves what a run says about B inputs.
+
+    Attributes:
+        lowest_B: The smallest composite scores that another run may give, in float64.
+        highest_B: The largest.
+        sure_B: Whether every run asks as many members.
+    """
+
+    lowest_B: Tensor
+    highest_B: Tensor
+    sure_B: Tensor
+
+
+@dataclass(frozen=True)
 class AdaptiveSampling:
     """A calibrated rule for asking no more members than it takes. Immutable.
 
@@ -181,11 +196,11 @@ class AdaptiveSampling:
         Raises:
             CalibrationSetTooSmall: If there are too few rows for alpha and delta.
         """
-        highest_N = self.highest(detector, outputs, rounding or detector.least_rounding)
-        return replace(self, calibration=Calibration.fit(highest_N, alpha, delta))
+        bounds = self.bounds(detector, outputs, rounding or detector.least_rounding)
+        return replace(self, calibration=Calibration.fit(bounds.highest_B, alpha, delta))
 
-    def highest(self, detector: Detector, outputs: Outputs, rounding: Rounding) -> Tensor:
-        """The largest composite scores that another run may give, ``[B]`` in float64.
+    def bounds(self, detector: Detector, outputs: Outputs, rounding: Rounding) -> Bounds:
+        """What another run may give.
 
         Args:
             detector: As fitted with.
@@ -195,8 +210,8 @@ class AdaptiveSampling:
         asking = [score for score in detector.scores if score.asks_members]
         fixed = [score for score in detector.scores if not score.asks_members]
         fixed_low_B, fixed_high_B = rounding.bounds(fixed, detector.ranks, outputs)
-        highest_B = torch.full_like(fixed_high_B, -math.inf)
-        open_B = torch.ones_like(highest_B, dtype=torch.bool)
+        highest_B, lowest_B = torch.full_like(fixed_high_B, -math.inf), torch.full_like(fixed_high_B, math.inf)
+        open_B = sure_B = torch.ones_like(highest_B, dtype=torch.bool)
         for stage in (*self.stages, None):
             few = Outputs(outputs.deterministic, outputs.probs_KBC[: stage.members if stage else self.committee])
             low_B, high_B = rounding.bounds(asking, stage.ranks if stage else detector.ranks, few)
@@ -207,8 +222,10 @@ class AdaptiveSampling:
                 surely_B = stage.settles(least_B, self._decides(fixed_low_B, asking), high_B, low_B)
             here_B = torch.maximum(highest_B, torch.maximum(fixed_high_B, high_B))
             highest_B = torch.where(open_B & may_B, here_B, highest_B)
+            lowest_B = torch.where(open_B & may_B, lowest_B.minimum(torch.maximum(fixed_low_B, low_B)), lowest_B)
+            sure_B = sure_B & ~(open_B & may_B & ~surely_B)
             open_B = open_B & ~surely_B
-        return highest_B
+        return Bounds(lowest_B, highest_B, sure_B)
 
     def run(self, detector: Detector, deterministic: DeterministicPass, sample: SampleMembers) -> Stopped:
         """Ask stage by stage, until every row has stopped."""

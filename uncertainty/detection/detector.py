@@ -38,12 +38,14 @@ class Verdict:
     """What a calibrated detector says about B inputs.
 
     Attributes:
+        score_B: Composite scores, float64.
         p_value_B: Conformal p-values, float64.
         flagged_B: Whether the p-value is at or below the level.
         level: The largest p-value that is flagged.
         reasons: For each input the reason of the score with the largest rank, flagged or not.
     """
 
+    score_B: Tensor
     p_value_B: Tensor
     flagged_B: Tensor
     level: float
@@ -173,8 +175,10 @@ class Detector:
 
     def verdict(self, ranks_SB: Tensor, calibration: Calibration) -> Verdict:
         """P-values, flags and reasons of inputs whose scores have these ranks."""
-        p_value_B = calibration.p_value(ranks_SB.amax(0))
+        score_B = ranks_SB.amax(0)
+        p_value_B = calibration.p_value(score_B)
         return Verdict(
+            score_B=score_B,
             p_value_B=p_value_B,
             flagged_B=p_value_B <= calibration.level,
             level=calibration.level,

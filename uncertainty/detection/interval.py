@@ -26,6 +26,19 @@ def clopper_pearson(count: int, rows: int, confidence: float = 0.95) -> tuple[fl
     return low, high
 
 
+def binomial_at_most(count: int, rows: int, rate: float) -> float:
+    """P(Binomial(rows, rate) <= count)."""
+    return 1.0 if count >= rows else _binomial(0, count, rows, rate)
+
+
+def upper_bound(count: int, rows: int, delta: float) -> float:
+    """The largest rate that so many of so many rows do not refute: above the true one in all draws but a share delta.
+
+    Source: Clopper and Pearson 1934.
+    """
+    return 1.0 if count >= rows else _solve(lambda rate: _binomial(0, count, rows, rate) < delta)
+
+
 def _binomial(first: int, last: int, rows: int, rate: float) -> float:
     """P(first <= Binomial(rows, rate) <= last), but for what is farther than 12 deviations from the mean."""
     mean, far = rows * rate, 12 * math.sqrt(rows * rate * (1 - rate)) + 40

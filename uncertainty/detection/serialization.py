@@ -13,10 +13,14 @@ from dubio.uncertainty.detection.adaptive import AdaptiveSampling, Stage
 from dubio.uncertainty.detection.conformal import Calibration
 from dubio.uncertainty.detection.detector import SCORES, Detector
 from dubio.uncertainty.detection.ecdf import Ranks
+from dubio.uncertainty.detection.label_sets import LabelSets
+from dubio.uncertainty.detection.promises import AnswerPromises
 from dubio.uncertainty.detection.scores import Score
+from dubio.uncertainty.detection.selective import Acceptance
 from dubio.uncertainty.errors import NotFitted, UncertaintyError
 
 STOPPING_VERSION = 1
+MOST_RISKS = 20
 
 Fitted = TypeVar("Fitted")
 
@@ -192,6 +196,55 @@ def _load_stage(state: object, asking: Sequence[str], where: str) -> Stage:
         for index, (name, each) in enumerate(zip(asking, ranks, strict=True))
     }
     return load(Stage, numbers, where, ranks=loaded)
+
+
+def dump_promises(promises: AnswerPromises) -> dict[str, Any]:
+    """What is promised about answers as plain data."""
+    return {
+        "acceptances": [dump(acceptance) for acceptance in promises.acceptances],
+        "label_sets": dump(promises.label_sets),
+    }
+
+
+def load_promises(state: object, flag: Calibration, num_classes: int, where: str = "answers") -> AnswerPromises:
+    """Build what is promised about answers from its dumped state.
+
+    Args:
+        state: What a file holds; anything.
+        flag: The calibration of the flag on answers of the same kind.
+        num_classes: C.
+        where: Names the state in errors.
+
+    Raises:
+        UncertaintyError: If the state is not what `dump_promises` gives, or does not go with the flag.
+    """
+    keyed = _mapping(state, {"acceptances", "label_sets"}, where)
+    listed = keyed["acceptances"]
+    if not isinstance(listed, list) or not 1 <= len(listed) <= MOST_RISKS:
+        raise UncertaintyError(
+            f"Expected `{where}.acceptances` to be a list of 1 to {MOST_RISKS} risks, but got {_describe(listed)}."
+        )
+    acceptances = tuple(
+        _load_named(Acceptance, each, ("confidence", "refusal"), f"{where}.acceptances[{index}]")
+        for index, each in enumerate(listed)
+    )
+    sets = dict(_mapping(keyed["label_sets"], {field.name for field in fields(LabelSets)}, f"{where}.label_sets"))
+    quantiles_G = sets.pop("quantiles_G")
+    _check(quantiles_G, "Tensor", f"{where}.label_sets.quantiles_G")
+    label_sets = _load_named(LabelSets, sets, ("score", "by"), f"{where}.label_sets", quantiles_G=quantiles_G)
+    promises = AnswerPromises(acceptances, label_sets)
+    promises.check(flag, num_classes)
+    return promises
+
+
+def _load_named(kind: type[Fitted], state: object, texts: Sequence[str], where: str, **built: Any) -> Fitted:
+    """As `load`, where some fields are names, or None where they may be."""
+    rest = dict(_mapping(state, {field.name for field in fields(kind)} - set(built), where))  # type: ignore[arg-type]
+    names = {name: rest.pop(name) for name in texts}
+    for name, value in names.items():
+        if not isinstance(value, str) and not (value is None and name == "refusal"):
+            raise UncertaintyError(f"Expected `{where}.{name}` to be a name, but got {_describe(value)}.")
+    return load(kind, rest, where, **names, **built)
 
 
 def _mapping(state: object, keys: set[str], where: str) -> Mapping[str, Any]:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from dubio.models import Predictor, Samples
+from dubio.models import Prediction, Predictor, Samples
+from dubio.models.decision import LabelSetRows
+from dubio.models.prediction import NOT_CALIBRATED_FOR_SAMPLES
 from dubio.serving.repository.repository import ServedModel
 from dubio.serving.v1.encode import encode_response
-from dubio.serving.v1.schema import PredictResponse
+from dubio.serving.v1.schema import PredictedInstance, PredictResponse
 
 
 @pytest.mark.parametrize("samples", [None, 5, "auto"])
@@ -43,6 +46,33 @@ def test_the_answer_is_the_prediction(predictor: Predictor, bars: np.ndarray, sa
             assert one.ood.level == prediction.level
         else:
             assert (one.ood.flagged, one.ood.p_value, one.ood.level) == (None, None, None)
+        check_decision(one, prediction, row, predictor, applies=samples != 5)
+
+
+def check_decision(one: PredictedInstance, prediction: Prediction, row: int, predictor: Predictor, *, applies: bool):
+    told = [one.decision, *one.decision.others]
+    assert [(each.risk, each.confidence) for each in told] == [(0.02, 0.95), (0.1, 0.95)]
+    assert one.label_set.coverage == 0.95
+    if applies:
+        assert [each.accepted for each in told] == [bool(each.accepted[row]) for each in prediction.decisions]
+        assert {each.reason for each in told} == {None}
+        members = [label in one.label_set.labels for label in predictor.classes]
+        assert members == prediction.label_set[row].tolist()
+        # The most probable first.
+        assert one.label_set.labels[0] == one.mc.label
+    else:
+        assert {(each.accepted, each.reason) for each in told} == {(None, NOT_CALIBRATED_FOR_SAMPLES)}
+        assert (one.label_set.labels, one.label_set.reason) == (None, NOT_CALIBRATED_FOR_SAMPLES)
+
+
+def test_a_label_set_names_the_most_probable_first(predictor: Predictor, bars: np.ndarray) -> None:
+    held = LabelSetRows(np.array([[True, False, True, True]]), 0.9, None)
+    prediction = replace(predictor.predict(bars[:1]), label_sets=held)
+    model = ServedModel("m", "1", predictor)
+    answer = json.loads(encode_response(prediction, model=model, request_id=None, images=[None]))
+    by_mean = np.argsort(-prediction.mc_mean[0])
+    expected = [predictor.classes[index] for index in by_mean if index != 1]
+    assert answer["predictions"][0]["label_set"] == {"labels": expected, "coverage": 0.9, "reason": None}
 
 
 def test_rows_of_strided_arrays_are_written_too(predictor: Predictor, bars: np.ndarray) -> None:

@@ -49,6 +49,8 @@ def test_parameters_are_read() -> None:
         *[([name], Work.MC) for name in ("mc_mean", "predictive_entropy", "expected_entropy", "mutual_information")],
         (["ood_flag", "label"], Work.FLAG),
         (["ood_p_value"], Work.FLAG),
+        (["label_set", "mc_mean"], Work.LABEL_SET),
+        (["accepted"], Work.FLAG),
     ],
 )
 def test_no_more_work_than_the_outputs_need(names: list[str], work: Work) -> None:

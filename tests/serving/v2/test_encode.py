@@ -12,6 +12,7 @@ from dubio.serving.repository.repository import ServedModel
 from dubio.serving.v2.decode import DecodedRequest, SelectedOutput, default_outputs
 from dubio.serving.v2.encode import encode_response
 from dubio.serving.v2.outputs import OUTPUTS
+from dubio.uncertainty.detection.selective import TOO_FEW_ROWS
 
 DEFAULT = list(OUTPUTS)
 
@@ -67,8 +68,13 @@ def test_without_calibration_flags_are_left_out_or_refused(predictor: Predictor,
     model = ServedModel("bars", "1", replace(predictor, detector=None))
     prediction = model.predictor.predict(bars[:2])
     answer = json.loads(encode_response(prediction, request=ask(bars[:2]), model=model).body)
-    assert answer["parameters"] == {"samples": 16, "ood_reason": "not_calibrated"}
-    assert [output["name"] for output in answer["outputs"]] == DEFAULT[:-2]
+    assert answer["parameters"] == {
+        "samples": 16,
+        "ood_reason": "not_calibrated",
+        "accepted_reason": "not_calibrated",
+        "label_set_coverage": 0.95,
+    }
+    assert [output["name"] for output in answer["outputs"]] == [*DEFAULT[:-4], "label_set"]
     with pytest.raises(InvalidRequest, match="not_calibrated; calibrate the model"):
         encode_response(prediction, request=ask(bars[:2], "label", "ood_flag"), model=model)
 
@@ -81,7 +87,37 @@ def test_fewer_members_are_the_callers_wish_or_the_services_fault(model: ServedM
         with pytest.raises(Overloaded, match="only 4 have the time now"):
             encode_response(prediction, request=ask(bars[:2], "ood_flag", samples=samples), model=model)
     answer = json.loads(encode_response(prediction, request=ask(bars[:2]), model=model).body)
-    assert answer["parameters"] == {"samples": 4, "ood_reason": "not_calibrated_for_these_samples"}
+    reasons = {f"{name}_reason": "not_calibrated_for_these_samples" for name in ("ood", "accepted", "label_set")}
+    assert answer["parameters"] == {"samples": 4, **reasons}
+    assert [output["name"] for output in answer["outputs"]] == DEFAULT[:-4]
+
+
+def test_without_a_promise_no_answer_is_accepted_and_the_reason_is_told(predictor: Predictor, bars: np.ndarray) -> None:
+    refused = tuple(replace(each, refusal=TOO_FEW_ROWS) for each in predictor.promises.acceptances)
+    promises = replace(predictor.promises, acceptances=refused)
+    model = ServedModel("bars", "1", replace(predictor, promises=promises))
+    prediction = model.predictor.predict(bars[:2])
+    answer = json.loads(encode_response(prediction, request=ask(bars[:2]), model=model).body)
+    assert answer["parameters"]["accepted_reason"] == "too_few_rows"
+    assert [output["name"] for output in answer["outputs"]] == [name for name in DEFAULT if name != "accepted"]
+    with pytest.raises(InvalidRequest, match="'accepted', but the answer is too_few_rows; calibrate the model on more"):
+        encode_response(prediction, request=ask(bars[:2], "accepted"), model=model)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_decisions_and_label_sets_are_booleans(model: ServedModel, bars: np.ndarray, binary: bool) -> None:
+    prediction = model.predictor.predict(bars[:6])
+    response = encode_response(prediction, request=ask(bars[:6], "accepted", "label_set", binary=binary), model=model)
+    answer = json.loads(response.body[: response.header_length])
+    accepted, sets = answer["outputs"]
+    assert (accepted["datatype"], accepted["shape"]) == ("BOOL", [6])
+    assert (sets["datatype"], sets["shape"]) == ("BOOL", [6, 4])
+    if binary:
+        raw = response.body[response.header_length :]
+        assert raw == prediction.accepted.tobytes() + prediction.label_set.tobytes()
+    else:
+        assert accepted["data"] == prediction.accepted.tolist()
+        assert sets["data"] == prediction.label_set.ravel().tolist()
 
 
 def test_a_deterministic_answer_speaks_of_no_members(model: ServedModel, bars: np.ndarray) -> None:
@@ -98,7 +134,8 @@ def test_as_many_members_as_it_takes_are_told_row_by_row(model: ServedModel, bar
         prediction, request=ask(rows, "mc_samples", "ood_flag", samples="auto", binary=binary), model=model
     )
     answer = json.loads(response.body[: response.header_length])
-    assert answer["parameters"] == {"samples": "auto", "ood_level": prediction.level}
+    promises = {"accepted_risk": 0.02, "accepted_confidence": 0.95, "label_set_coverage": 0.95}
+    assert answer["parameters"] == {"samples": "auto", "ood_level": prediction.level, **promises}
     assert answer["outputs"][0]["datatype"] == "INT32"
     told = (
         np.frombuffer(response.body[response.header_length :][:32], "<i4") if binary else answer["outputs"][0]["data"]

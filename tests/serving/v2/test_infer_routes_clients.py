@@ -22,7 +22,7 @@ Refused = import_module("tritonclient.utils").InferenceServerException
 CLASSES = [f"class-{i}" for i in range(4)]
 NUMBERS = ["probabilities", "mc_mean", "mc_std", "predictive_entropy", "expected_entropy", "mutual_information"]
 ANSWERS = ["label", *NUMBERS[:3], "mc_samples", *NUMBERS[3:]]
-EVERYTHING = [*ANSWERS, "ood_p_value", "ood_flag"]
+EVERYTHING = [*ANSWERS, "ood_p_value", "ood_flag", "accepted", "label_set"]
 
 
 @pytest.fixture
@@ -57,6 +57,9 @@ def check(result: Any, expected: Any) -> None:
     assert result.as_numpy("ood_p_value").dtype == np.float64
     np.testing.assert_array_equal(result.as_numpy("ood_flag"), expected.flagged)
     assert result.as_numpy("ood_flag").dtype == np.bool_
+    for name in ("accepted", "label_set"):
+        assert result.as_numpy(name).dtype == np.bool_
+        np.testing.assert_array_equal(result.as_numpy(name), getattr(expected, name))
 
 
 def test_as_many_members_as_it_takes(server: Any, predictor: Predictor, bars: np.ndarray) -> None:
@@ -97,8 +100,10 @@ def test_model_metadata_and_config(server: Any, version: str) -> None:
         *[(name, "FP32") for name in NUMBERS[3:]],
         ("ood_p_value", "FP64"),
         ("ood_flag", "BOOL"),
+        ("accepted", "BOOL"),
+        ("label_set", "BOOL"),
     ]
-    assert [output["shape"] for output in model["outputs"]] == [[-1], *[[-1, 4]] * 3, *[[-1]] * 6]
+    assert [output["shape"] for output in model["outputs"]] == [[-1], *[[-1, 4]] * 3, *[[-1]] * 7, [-1, 4]]
     config = server.get_model_config("bars", version)
     assert config["max_batch_size"] == 64
     assert config["input"] == [{"name": "input", "data_type": "TYPE_FP32", "dims": [1, 8, 8]}]

@@ -80,7 +80,7 @@ def test_the_promise_holds_for_the_procedure(trained, detector, fitted, alpha, d
 
 def test_the_calibration_is_that_of_the_procedures_own_scores(trained, detector, stopping, stopped):
     own = stopping.calibration
-    highest_N = stopping.highest(detector, _rows(trained.held_out, slice(0, N)), detector.least_rounding)
+    highest_N = stopping.bounds(detector, _rows(trained.held_out, slice(0, N)), detector.least_rounding).highest_B
     assert torch.equal(own.scores_N, highest_N.sort().values)
     larger_N = highest_N - stopped.ranks_SB[:, :N].amax(0)
     assert bool((larger_N >= 0).all())
@@ -114,7 +114,7 @@ def test_no_row_gets_more_in_another_run_than_it_was_calibrated_with(trained, de
     larger, elsewhere = 0, 0
     for row in range(30):
         rule = _attained(stopping, detector, asked, row)
-        highest_N = rule.highest(detector, asked, detector.least_rounding)
+        highest_N = rule.bounds(detector, asked, detector.least_rounding).highest_B
         moved = DeterministicPass(*(shaken(values) for values in vars(asked.deterministic).values()))
         here, there = (_run(rule, detector, each) for each in (asked, Outputs(moved, shaken(asked.probs_KBC))))
         for run in (here, there):
