@@ -16,9 +16,10 @@ from dubio.models.inputs.spec import InputSpec
 from dubio.models.prediction import NOT_CALIBRATED, Model, Sampled
 from dubio.models.spec import NetworkSpec, Provenance, Temperature
 from dubio.uncertainty import AdaptiveSampling, Calibration, Committee, Detector, DeterministicPass, FeatureTap, Outputs
+from dubio.uncertainty.detection.blocks import Block
 from dubio.uncertainty.detection.conformal import JointCalibration
 from dubio.uncertainty.detection.detector import Verdict
-from dubio.uncertainty.detection.knn import NearestNeighbours
+from dubio.uncertainty.detection.knn import Bank
 from dubio.uncertainty.detection.measures import single, softmax
 from dubio.uncertainty.errors import NotFitted
 
@@ -33,7 +34,7 @@ class Predictor(Model[DeterministicPass]):
         input: What one input is.
         classes: Names, in the order of the logits.
         committee: The frozen members.
-        tap: Runs the deterministic pass and reads the penultimate features.
+        tap: Runs the deterministic pass and reads the penultimate features, and what blocks give.
         temperature: Divides the logits before softmax.
         detector: None until calibrated.
         provenance: None until calibrated.
@@ -109,7 +110,12 @@ class Predictor(Model[DeterministicPass]):
         stopping: AdaptiveSampling | None = None,
     ) -> Predictor:
         """The same predictor with what calibration learned."""
-        return replace(self, temperature=temperature, detector=detector, provenance=provenance, stopping=stopping)
+        known = replace(self, temperature=temperature, detector=detector, provenance=provenance, stopping=stopping)
+        return known.listening(detector.blocks)
+
+    def listening(self, blocks: Sequence[Block]) -> Predictor:
+        """The same predictor, whose deterministic pass also tells what these blocks of the network give."""
+        return replace(self, tap=self.tap.with_blocks(blocks))
 
     def outputs(self, x: encoding.Inputs) -> Outputs:
         """What the detector sees of raw inputs ``[B, *input.shape]``, from the whole committee.
@@ -146,8 +152,7 @@ class Predictor(Model[DeterministicPass]):
         return self._encoder(raw)
 
     def forward(self, x: Tensor) -> DeterministicPass:
-        logits_BC, features_BF = self.tap(x)
-        return DeterministicPass(x.flatten(1), logits_BC, features_BF)
+        return self.tap.read(x)
 
     def classify(self, forwarded: DeterministicPass) -> tuple[Tensor, Tensor]:
         logits_BC = forwarded.logits_BC
@@ -214,7 +219,7 @@ class Predictor(Model[DeterministicPass]):
     def _training_rows_kept(self) -> int:
         """How many training rows the checkpoint holds the features of; who has it can tell who was among them."""
         scores = self.detector.scores if self.detector else ()
-        return sum(len(score.bank_NF) for score in scores if isinstance(score, NearestNeighbours))
+        return sum(len(score.bank_NF) for score in scores if isinstance(score, Bank))
 
     def _describe_calibration(self) -> dict[str, Any] | None:
         if self.detector is None or self.detector.calibration is None:
