@@ -105,13 +105,13 @@ class Predictor(Model[DeterministicPass]):
     def calibrated(
         self,
         temperature: Temperature,
-        detector: Detector,
-        provenance: Provenance,
+        detector: Detector | None,
+        provenance: Provenance | None,
         stopping: AdaptiveSampling | None = None,
     ) -> Predictor:
         """The same predictor with what calibration learned."""
         known = replace(self, temperature=temperature, detector=detector, provenance=provenance, stopping=stopping)
-        return known.listening(detector.blocks)
+        return known if detector is None else known.listening(detector.blocks)
 
     def listening(self, blocks: Sequence[Block]) -> Predictor:
         """The same predictor, whose deterministic pass also tells what these blocks of the network give."""
