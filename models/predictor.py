@@ -21,9 +21,10 @@ from dubio.models.prediction import NOT_CALIBRATED, Model, Sampled
 from dubio.models.spec import NetworkSpec, Provenance, Temperature
 from dubio.uncertainty import AdaptiveSampling, Calibration, Committee, Detector, DeterministicPass, FeatureTap, Outputs
 from dubio.uncertainty.detection.answers import Answers
+from dubio.uncertainty.detection.blocks import Block
 from dubio.uncertainty.detection.conformal import JointCalibration
 from dubio.uncertainty.detection.detector import Verdict
-from dubio.uncertainty.detection.knn import NearestNeighbours
+from dubio.uncertainty.detection.knn import Bank
 from dubio.uncertainty.detection.measures import Summary, single, softmax
 from dubio.uncertainty.detection.promises import AnswerPromises
 from dubio.uncertainty.errors import NotFitted
@@ -41,7 +42,7 @@ class Predictor(Model[DeterministicPass]):
         input: What one input is.
         classes: Names, in the order of the logits.
         committee: The frozen members.
-        tap: Runs the deterministic pass and reads the penultimate features.
+        tap: Runs the deterministic pass and reads the penultimate features, and what blocks give.
         temperature: Divides the logits before softmax.
         detector: None until calibrated.
         provenance: None until calibrated.
@@ -116,14 +117,14 @@ class Predictor(Model[DeterministicPass]):
     def calibrated(
         self,
         temperature: Temperature,
-        detector: Detector,
-        provenance: Provenance,
+        detector: Detector | None,
+        provenance: Provenance | None,
         stopping: AdaptiveSampling | None = None,
         promises: AnswerPromises | None = None,
         auto_promises: AnswerPromises | None = None,
     ) -> Predictor:
         """The same predictor with what calibration learned."""
-        return replace(
+        known = replace(
             self,
             temperature=temperature,
             detector=detector,
@@ -132,6 +133,11 @@ class Predictor(Model[DeterministicPass]):
             promises=promises,
             auto_promises=auto_promises,
         )
+        return known if detector is None else known.listening(detector.blocks)
+
+    def listening(self, blocks: Sequence[Block]) -> Predictor:
+        """The same predictor, whose deterministic pass also tells what these blocks of the network give."""
+        return replace(self, tap=self.tap.with_blocks(blocks))
 
     def outputs(self, x: encoding.Inputs) -> Outputs:
         """What the detector sees of raw inputs ``[B, *input.shape]``, from the whole committee.
@@ -178,8 +184,7 @@ class Predictor(Model[DeterministicPass]):
         rows = len(x) if len(x) < 2 else max(1, MAX_LIVE // self.row_bytes)
         if len(x) > rows:
             return DeterministicPass.cat([self.forward(part) for part in torch.split(x, rows)])
-        logits_BC, features_BF = self.tap(x)
-        return DeterministicPass(x.flatten(1), logits_BC, features_BF)
+        return self.tap.read(x)
 
     @cached_property
     def row_bytes(self) -> int:
@@ -275,7 +280,7 @@ class Predictor(Model[DeterministicPass]):
     def _training_rows_kept(self) -> int:
         """How many training rows the checkpoint holds the features of; who has it can tell who was among them."""
         scores = self.detector.scores if self.detector else ()
-        return sum(len(score.bank_NF) for score in scores if isinstance(score, NearestNeighbours))
+        return sum(len(score.bank_NF) for score in scores if isinstance(score, Bank))
 
     def _describe_calibration(self) -> dict[str, Any] | None:
         if self.detector is None or self.detector.calibration is None:

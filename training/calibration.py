@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,24 +11,23 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
 from itertools import pairwise
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from dubio.models import InputSpec, NetworkSpec, Predictor, Provenance, Temperature
+from dubio.models import NetworkSpec, Predictor, Provenance, Temperature
 from dubio.models.checkpoint import state_dict as weights
 from dubio.training import answer_promises, promise, rate_tuning
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
+from dubio.training.score_choice import ScoreName, choose, may_be_fitted
 from dubio.uncertainty import AdaptiveSampling, Detector, DeterministicPass, Outputs
 from dubio.uncertainty.detection import temperature
 from dubio.uncertainty.detection.adaptive import STAGES
-from dubio.uncertainty.detection.detector import DEFAULT_SCORES
 from dubio.uncertainty.detection.label_sets import LabelSets
-from dubio.uncertainty.detection.mahalanobis import MAX_INPUT_WIDTH
 from dubio.uncertainty.detection.rounding import Rounding, distinct
 from dubio.uncertainty.detection.serialization import MOST_RISKS
 from dubio.uncertainty.precision import without_tf32
@@ -39,16 +37,6 @@ BATCH = 250
 ROUNDED = 64
 REQUESTS = (1, 16)
 NEIGHBOUR = 50  # that the score `neighbours` measures to, where there are so many rows
-
-ScoreName = Literal[
-    "mutual_information",
-    "neighbours",
-    "relative_mahalanobis",
-    "input_mahalanobis",
-    "predictive_entropy",
-    "max_softmax",
-    "energy",
-]
 
 
 @dataclass(frozen=True)
@@ -181,7 +169,10 @@ def calibrate(
     rates, tuned = settings.mc_rates, None
     if settings.tune_rates:
         rates, tuned = rate_tuning.tune(build, rates, settings.tune_rates, *data.raw("validation"), BATCH)
-    predictor = build(rates)
+    names, blocks = choose(data.input, settings.scores, network)
+    if not len(data.splits["train"].labels):
+        blocks = fitted.blocks if fitted else ()
+    predictor = build(rates).listening(blocks)
     train_x, train_labels = data.raw("train")
     select_x, select_labels = data.raw("select")
     calibration_x, calibration_labels = data.raw("calibration")
@@ -196,7 +187,6 @@ def calibrate(
         # From here on the members' probabilities are those that the service will see.
         predictor = replace(predictor, temperature=temperatures)
         select = Outputs(selected, (logits_KBC / temperatures.mc).softmax(-1))
-        names = scores_of(data, settings)
         if len(train_x):
             train = DeterministicPass.cat([predictor.deterministic(batch) for batch in batches(train_x)])
             neighbour = settings.neighbour(len(train_x), len(data.classes))
@@ -262,24 +252,14 @@ def _rounding(predictor: Predictor, detector: Detector, select: Outputs, select_
     return rounding
 
 
-def scores_of(data: TensorDataModule, settings: CalibrationSettings) -> tuple[ScoreName, ...]:
-    """The scores that are fitted to data."""
-    return settings.scores or cast("tuple[ScoreName, ...]", default_scores(data.input))
-
-
-def default_scores(spec: InputSpec) -> tuple[str, ...]:
-    """What makes an input of this kind strange.
-
-    Tokens are names, and between names there is no distance; and the covariance of wide inputs would fill the memory.
-    """
-    suited = spec.kind != "text" and math.prod(spec.shape) <= MAX_INPUT_WIDTH
-    return tuple(name for name in DEFAULT_SCORES if suited or name != "input_mahalanobis")
-
-
 def fewer_neighbours(data: TensorDataModule, settings: CalibrationSettings) -> str | None:
     """That the default of `calibration.k` is lowered to the training rows that there are; None if it is not."""
     rows = len(data.splits["train"].labels)
-    if settings.k is not None or not 0 < rows < NEIGHBOUR or "neighbours" not in scores_of(data, settings):
+    if (
+        settings.k is not None
+        or not 0 < rows < NEIGHBOUR
+        or "neighbours" not in may_be_fitted(data.input, settings.scores)
+    ):
         return None
     return (
         f"there are {rows} training rows, fewer than {NEIGHBOUR}, so the score `neighbours` takes "

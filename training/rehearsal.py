@@ -15,13 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from dubio.models import NetworkSpec, registry, save
-from dubio.training import calibration, evaluation
+from dubio.training import calibration, evaluation, score_choice
 from dubio.training.calibration import CalibrationSettings
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
 from dubio.training.splits.dataset import Examples
 from dubio.training.splits.random_splits import IntArray, SplitName
+from dubio.uncertainty.detection.knn import Bank
 from dubio.uncertainty.detection.mahalanobis import MAX_INPUT_WIDTH
+from dubio.uncertainty.detection.registry import SCORES
 
 # Rows of a split that show whatever more of them would show; of the training rows there are more.
 ENOUGH = 16
@@ -67,40 +69,39 @@ def rehearse(network: nn.Module, spec: NetworkSpec, data: TensorDataModule, sett
     _check_rows(data, settings)
     few = cast("TensorDataModule", _FewRows(data, {name: _choose(name, data, settings) for name in data.splits}))
     # The level that is asked for is a matter of the number of rows alone, which is known. The covariance of the inputs
-    # is one of their width, which is known, too, and takes long.
-    scores = tuple(name for name in calibration.scores_of(data, settings) if name != "input_mahalanobis") or (
-        "max_softmax",
-    )
+    # is one of their width, which is known, too, and takes long. And few rows leave no residual.
+    copied = copy.deepcopy(network).eval()
+    names, _ = score_choice.choose(data.input, settings.scores, copied)
+    scores = tuple(name for name in names if name not in ("input_mahalanobis", "vim")) or ("max_softmax",)
     rates = settings.tune_rates and settings.tune_rates[:1]
     easy = replace(settings, alpha=0.5, delta=0.5, scores=scores, tune_rates=rates)
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
-        predictor = calibration.calibrate(copy.deepcopy(network).eval(), spec, few, easy, measure_seconds=0)
+        predictor = calibration.calibrate(copied, spec, few, easy, measure_seconds=0)
         evaluation.evaluate(predictor, few)
         registry.build(spec, predictor.network.state_dict(), trusted=[type(network).__module__])
         save(predictor, None, Path(folder) / "model.ckpt")
 
 
 def _check_rows(data: TensorDataModule, settings: CalibrationSettings) -> None:
-    labels, names, width = (
-        data.splits["train"].labels,
-        calibration.scores_of(data, settings),
-        math.prod(data.input.shape),
-    )
+    labels, width = data.splits["train"].labels, math.prod(data.input.shape)
+    names = score_choice.may_be_fitted(data.input, settings.scores)
     if "input_mahalanobis" in names and width > MAX_INPUT_WIDTH:
         raise TrainingError(
             f"Expected inputs of at most {MAX_INPUT_WIDTH} numbers for the score `input_mahalanobis`, but got {width}; "
             "leave it out of `calibration.scores`."
         )
     k = settings.neighbour(len(labels), len(data.classes))
-    if "neighbours" in names and k > len(labels):
+    banks = [name for name in names if issubclass(SCORES[name], Bank)]
+    if banks and k > len(labels):
         raise TrainingError(
             f"Expected `calibration.k` to be at most {len(labels)}, the number of training rows, but got {k}; "
-            "set it lower, or leave `neighbours` out of `calibration.scores`."
+            f"set it lower, or leave `{banks[0]}` out of `calibration.scores`."
         )
     classes, counts = np.unique(labels, return_counts=True)
-    if "relative_mahalanobis" in names and counts.min() < 2:
+    of_classes = [name for name in names if SCORES[name].fits_classes]
+    if of_classes and counts.min() < 2:
         raise TrainingError(
-            f"Expected at least 2 training rows of every class for the score `relative_mahalanobis`, but class "
+            f"Expected at least 2 training rows of every class for the score `{of_classes[0]}`, but class "
             f"{data.classes[classes[counts.argmin()]]!r} has 1; add rows, drop the class or merge it with another, or "
             "leave the score out of `calibration.scores`."
         )

@@ -1,21 +1,19 @@
 from __future__ import annotations
 
 import hashlib
-from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from dubio.models import InputSpec, NetworkSpec, Predictor
+from dubio.models import NetworkSpec, Predictor
 from dubio.models.checkpoint import state_dict as weights
 from dubio.training import CalibrationSettings, Digits, calibrate
-from dubio.training.calibration import ScoreName, default_scores
 from dubio.training.errors import TrainingError
+from dubio.training.score_choice import ScoreName
 from dubio.uncertainty import AdaptiveSampling, Detector
 from dubio.uncertainty.detection import conformal
-from dubio.uncertainty.detection.detector import DEFAULT_SCORES, SCORES
 from dubio.uncertainty.detection.serialization import dump_detector
 from dubio.uncertainty.errors import CalibrationSetTooSmall
 
@@ -133,14 +131,6 @@ def test_the_committee_is_the_one_that_was_asked_for(trained: nn.Module, predict
 def test_a_promise_that_the_split_cannot_carry_is_refused(trained: nn.Module, digits: Digits):
     with pytest.raises(CalibrationSetTooSmall, match=r"at least 2995 calibration rows .* 0\.001"):
         calibrate(trained, spec(), digits, CalibrationSettings(alpha=0.001, num_samples=4))
-
-
-def test_the_scores_that_can_be_asked_for_are_those_of_the_detector():
-    assert set(get_args(ScoreName)) == set(SCORES)
-    assert default_scores(InputSpec.model_construct(kind="image", shape=(3, 36, 36))) == DEFAULT_SCORES
-    assert default_scores(InputSpec.model_construct(kind="image", shape=(3, 37, 37))) == DEFAULT_SCORES[:-1]
-    assert default_scores(InputSpec.model_construct(kind="text")) == DEFAULT_SCORES[:-1]
-    assert DEFAULT_SCORES[-1] == "input_mahalanobis"
 
 
 @pytest.mark.parametrize("scores", [(), ("energy", "energy")])

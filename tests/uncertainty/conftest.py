@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dubio.uncertainty import Committee, DeterministicPass, FeatureTap, Outputs
+from dubio.uncertainty.detection.blocks import Block
 from dubio.uncertainty.execution import masks
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -96,8 +97,8 @@ class Trained:
 
     def deterministic(self, x: Tensor) -> DeterministicPass:
         with torch.inference_mode():
-            logits_BC, features_BF = self.tap(x)
-            return DeterministicPass(x.flatten(1), logits_BC, features_BF)
+            # A hidden layer stands for a block: there is nothing to pool.
+            return replace(self.tap.read(x), blocks={Block("1", -1): self.network[:2](x)})
 
 
 def _draw(rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -9,27 +9,16 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from dubio.uncertainty.detection.blocks import Block
 from dubio.uncertainty.detection.conformal import Calibration
 from dubio.uncertainty.detection.ecdf import Ranks, RankTable
-from dubio.uncertainty.detection.knn import NearestNeighbours
-from dubio.uncertainty.detection.mahalanobis import InputMahalanobis, RelativeMahalanobis
+from dubio.uncertainty.detection.knn import Bank
 from dubio.uncertainty.detection.outputs import DeterministicPass, Outputs
+from dubio.uncertainty.detection.registry import SCORES
 from dubio.uncertainty.detection.rounding import Rounding, distinct, spread_out
-from dubio.uncertainty.detection.scores import Energy, MaxSoftmax, MutualInformation, PredictiveEntropy, Score, move
+from dubio.uncertainty.detection.scores import Score, move
 from dubio.uncertainty.errors import NotFitted, UncertaintyError
 
-SCORES: dict[str, type[Score]] = {
-    score.name: score
-    for score in (
-        NearestNeighbours,
-        RelativeMahalanobis,
-        InputMahalanobis,
-        MaxSoftmax,
-        Energy,
-        MutualInformation,
-        PredictiveEntropy,
-    )
-}
 DEFAULT_SCORES = ("mutual_information", "neighbours", "relative_mahalanobis", "input_mahalanobis")
 
 
@@ -101,8 +90,8 @@ class Detector:
             train_labels_N: Their classes.
             select: Held-out rows that are used neither for training nor for calibration.
             names: Which scores take part.
-            k: Of the nearest-neighbour score.
-            bank_size: Of the nearest-neighbour score: at most so many training rows are kept.
+            k: Of the scores of nearest neighbours.
+            bank_size: Of the same: at most so many training rows are kept.
 
         Raises:
             UncertaintyError: If a score name is unknown, repeated or missing, or inputs are too wide for their
@@ -114,11 +103,21 @@ class Detector:
             raise UncertaintyError(
                 f"Expected `scores` to be different names out of {list(SCORES)}, but got {list(names)}."
             )
+        given = {"logits": train.logits_BC, "features": train.features_BF}
+        for what, tensor in (
+            given | {f"outputs of the block {each.name}": x for each, x in train.blocks.items()}
+        ).items():
+            if tensor is not None and not bool(torch.isfinite(tensor).all()):
+                raise UncertaintyError(
+                    f"Expected finite {what} of the training rows to fit scores to, but got NaN or infinity; check the "
+                    "data and the weights."
+                )
+        kinds = [SCORES[name] for name in names]
         scores = [
-            NearestNeighbours.fit(train, train_labels_N, k, bank_size)
-            if name == NearestNeighbours.name
-            else SCORES[name].fit(train, train_labels_N, k)
-            for name in names
+            kind.fit(train, train_labels_N, k, bank_size)
+            if issubclass(kind, Bank)
+            else kind.fit(train, train_labels_N, k)
+            for kind in kinds
         ]
         return cls.ranked(scores, select)
 
@@ -131,6 +130,11 @@ class Detector:
         """
         rows_N = distinct(select.deterministic.inputs_BF)
         return cls(tuple(scores), {score.name: Ranks.fit(spread_out(score.score(select)[rows_N])) for score in scores})
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks of the network that its scores look at."""
+        return tuple(dict.fromkeys(block for score in self.scores for block in score.blocks))
 
     @property
     def least_rounding(self) -> Rounding:

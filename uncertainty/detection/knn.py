@@ -9,23 +9,21 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from dubio.uncertainty.detection.measures import unit_norm
 from dubio.uncertainty.detection.outputs import DeterministicPass, Outputs
 from dubio.uncertainty.detection.scores import UNFAMILIAR, Score
 from dubio.uncertainty.errors import CalibrationSetTooSmall, UncertaintyError
 
 
 @dataclass(frozen=True)
-class NearestNeighbours(Score):
-    """Distance to the k-th nearest training row among L2-normalised penultimate features.
+class Bank(Score):
+    """A score that compares features with those of training rows, which it keeps.
 
     Attributes:
-        bank_NF: L2-normalised features of training rows, float64.
-        k: Which neighbour; 50 is the paper's and OpenOOD's default.
-
-    Source: Sun 2022.
+        bank_NF: Features of training rows, float64; a subclass says how they are scaled.
+        k: How many neighbours; 50 is the paper's and OpenOOD's default for `NearestNeighbours`.
     """
 
-    name = "neighbours"
     reason = UNFAMILIAR
 
     bank_NF: Tensor
@@ -52,16 +50,29 @@ class NearestNeighbours(Score):
             NoFeatures: If the network offers none.
             CalibrationSetTooSmall: If there are fewer than k rows.
         """
-        features_NF = train.features()
+        features_NF, logits_NC = train.features(), train.logits_BC
         if len(features_NF) > bank_size:
             generator = torch.Generator(device="cpu").manual_seed(seed)
-            chosen = torch.randperm(len(features_NF), generator=generator)[: max(bank_size, k)]
-            features_NF = features_NF[chosen.to(features_NF.device)]
-        return cls(_normalise(features_NF), k)
+            chosen = torch.randperm(len(features_NF), generator=generator)[: max(bank_size, k)].to(features_NF.device)
+            features_NF, logits_NC = features_NF[chosen], logits_NC[chosen]
+        return cls(cls._kept(features_NF, logits_NC), k)
+
+    @staticmethod
+    def _kept(features_NF: Tensor, logits_NC: Tensor) -> Tensor:
+        return unit_norm(features_NF)
+
+
+class NearestNeighbours(Bank):
+    """Distance to the k-th nearest training row among L2-normalised penultimate features.
+
+    Source: Sun 2022.
+    """
+
+    name = "neighbours"
 
     def score(self, outputs: Outputs) -> Tensor:
         """Distance to the k-th neighbour, ``[B]`` in float64, in [0, 2]."""
-        features_BF = _normalise(outputs.deterministic.features())
+        features_BF = unit_norm(outputs.deterministic.features())
         # |a - b|^2 = |a|^2 - 2 (a.b - |b|^2 / 2) finds the neighbour in one product, but does not say how near it is:
         # what cancels are the digits of small distances, and a difference keeps them.
         closeness_BN = torch.addmm(self._minus_half_squares, features_BF, self.bank_NF.T)
@@ -75,8 +86,22 @@ class NearestNeighbours(Score):
         return self.bank_NF.square().sum(-1) / -2
 
 
-def _normalise(features: Tensor) -> Tensor:
-    features = features.double()
-    # Dividing by the largest entry first keeps the sum of squares of a far-out row from overflowing.
-    largest = features.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(features.dtype).tiny)
-    return torch.nn.functional.normalize(features / largest, dim=-1)
+class NearestNeighbourGuidance(Bank):
+    """-energy mean_k energy_k cos(h, h_k) over the k training rows where the product is largest.
+
+    The energy is logsumexp(logits); each row of the bank is an L2-normalised feature vector times its energy.
+
+    Source: Park 2023 (NNGuide).
+    """
+
+    name = "nnguide"
+
+    def score(self, outputs: Outputs) -> Tensor:
+        """The negative guided energy, ``[B]`` in float64."""
+        products_BN = unit_norm(outputs.deterministic.features()) @ self.bank_NF.T
+        guidance_B = products_BN.topk(self.k, dim=-1).values.mean(-1)
+        return -outputs.deterministic.logits_BC.double().logsumexp(-1) * guidance_B
+
+    @staticmethod
+    def _kept(features_NF: Tensor, logits_NC: Tensor) -> Tensor:
+        return unit_norm(features_NF) * logits_NC.double().logsumexp(-1, keepdim=True)

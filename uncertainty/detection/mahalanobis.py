@@ -5,21 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-import torch
 from torch import Tensor
 
+from dubio.uncertainty.detection import backstop
+from dubio.uncertainty.detection.gaussians import (
+    SHRINKAGE,
+    ClassGaussians,
+    centred,
+    check_widths,
+    class_means,
+    count,
+    whitening,
+)
+from dubio.uncertainty.detection.measures import unit_norm
 from dubio.uncertainty.detection.outputs import DeterministicPass, Outputs
 from dubio.uncertainty.detection.scores import UNFAMILIAR, Score
 from dubio.uncertainty.errors import CalibrationSetTooSmall, UncertaintyError
 
-# Share of the mean variance that is added to every axis, so that one that never varies keeps a finite inverse.
-SHRINKAGE = 1e-3
 # The covariance of the inputs is a matrix of this width at most: 4096^2 numbers of four bytes are 64 MiB.
 MAX_INPUT_WIDTH = 4096
-# The input's own distance is a backstop: it is there for blatant strangers, which lie beyond every select score, and
-# may spend little of the false-alarm rate that the other scores need for the subtle ones. Its share of larger select
-# scores counts this many times over.
-BACKSTOP_COST = 10.0
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class InputMahalanobis(Score):
     """Squared distance (x - mu)^T Sigma^-1 (x - mu) of an input from one Gaussian fitted to all training rows.
 
     It sees what the network has learned to ignore: features that were trained to tell the classes apart need not tell
-    strangers from the data at all.
+    strangers from the data at all. It is a backstop, see `dubio.uncertainty.detection.backstop`.
 
     Attributes:
         mean_F: Mean of the rows, float64: rows may lie far from 0 and close together.
@@ -42,7 +46,7 @@ class InputMahalanobis(Score):
 
     def __post_init__(self) -> None:
         """Refuse tensors that do not belong to one number of features."""
-        _check_widths(len(self.mean_F), self.whitening_FF)
+        check_widths(len(self.mean_F), self.whitening_FF)
 
     @classmethod
     def fit(cls, train: DeterministicPass, labels_N: Tensor, k: int = 0, shrinkage: float = SHRINKAGE) -> Self:
@@ -62,16 +66,60 @@ class InputMahalanobis(Score):
             raise CalibrationSetTooSmall(f"Expected at least 2 rows for a Mahalanobis score, but got {n}.")
         rows = train.inputs_BF.double()
         mean_F = rows.mean(0)
-        return cls(mean_F, _whitening(rows - mean_F, shrinkage).float())
+        return cls(mean_F, whitening(rows - mean_F, shrinkage).float())
 
     def score(self, outputs: Outputs) -> Tensor:
         """Squared distance, ``[B]`` in float64."""
-        centred_BF = _centred(outputs.deterministic.inputs_BF, self.mean_F)
+        centred_BF = centred(outputs.deterministic.inputs_BF, self.mean_F)
         return (centred_BF @ self.whitening_FF).double().square().sum(-1)
 
     def discount(self, rank_B: Tensor) -> Tensor:
-        """Ranks ``[B]``, lowered below 1 as `BACKSTOP_COST` says."""
-        return torch.where(rank_B < 1, 1 - BACKSTOP_COST * (1 - rank_B), rank_B)
+        return backstop.discount(rank_B)
+
+
+@dataclass(frozen=True)
+class Mahalanobis(Score):
+    """min_c MD_c(h): squared distance of the features from the nearest class, with one covariance for all classes.
+
+    Source: Lee 2018, at the last layer.
+    """
+
+    name = "mahalanobis"
+    reason = UNFAMILIAR
+    fits_classes = True
+
+    gaussians: ClassGaussians
+
+    @classmethod
+    def fit(cls, train: DeterministicPass, labels_N: Tensor, k: int = 0, shrinkage: float = SHRINKAGE) -> Self:
+        """Estimate the Gaussians of the penultimate features; every class that occurs must occur at least twice.
+
+        Raises:
+            NoFeatures: If the network offers none.
+            CalibrationSetTooSmall: If there are no rows, or a class has fewer than two.
+        """
+        return cls(ClassGaussians.fit(cls._rows(train), labels_N, shrinkage))
+
+    def score(self, outputs: Outputs) -> Tensor:
+        """Squared distance, ``[B]`` in float64."""
+        return self.gaussians.distances(self._rows(outputs.deterministic)).amin(-1)
+
+    @staticmethod
+    def _rows(seen: DeterministicPass) -> Tensor:
+        return seen.features()
+
+
+class UnitMahalanobis(Mahalanobis):
+    """The same of features h / |h|: their length, which varies for other reasons than strangeness, does not count.
+
+    Source: Mueller and Hein 2025 (Mahalanobis++).
+    """
+
+    name = "unit_mahalanobis"
+
+    @staticmethod
+    def _rows(seen: DeterministicPass) -> Tensor:
+        return unit_norm(seen.features())
 
 
 @dataclass(frozen=True)
@@ -91,6 +139,7 @@ class RelativeMahalanobis(Score):
 
     name = "relative_mahalanobis"
     reason = UNFAMILIAR
+    fits_classes = True
 
     mean_F: Tensor
     class_means_CF: Tensor
@@ -99,7 +148,7 @@ class RelativeMahalanobis(Score):
 
     def __post_init__(self) -> None:
         """Refuse tensors that do not belong to one number of features."""
-        _check_widths(len(self.mean_F), self.class_whitening_FF, self.whitening_FF)
+        check_widths(len(self.mean_F), self.class_whitening_FF, self.whitening_FF)
         if self.class_means_CF.shape[1] != len(self.mean_F):
             raise UncertaintyError(
                 f"Expected class means of {len(self.mean_F)} features, but got {list(self.class_means_CF.shape)}."
@@ -113,54 +162,41 @@ class RelativeMahalanobis(Score):
             NoFeatures: If the network offers none.
             CalibrationSetTooSmall: If there are no rows, or a class has fewer than two.
         """
-        if not len(labels_N):
-            raise CalibrationSetTooSmall("Expected training rows for the Mahalanobis score, but got none.")
-        classes, index_N, counts_C = torch.unique(labels_N, return_inverse=True, return_counts=True)
-        if int(counts_C.min()) < 2:
-            rare = int(classes[counts_C.argmin()])
-            raise CalibrationSetTooSmall(
-                f"Expected at least 2 training rows of every class for the Mahalanobis score, but class {rare} has "
-                f"{int(counts_C.min())}; add rows or drop the class."
-            )
-        features_NF = train.features().double()
+        index_N, counts_C = count(labels_N)
+        features_NF = cls._rows(train).double()
         mean_F = features_NF.mean(0)
-        centred = features_NF - mean_F
-        means_CF = centred.new_zeros((len(classes), centred.shape[1]))
-        means_CF.index_add_(0, index_N, centred).div_(counts_C[:, None])
-        class_whitening_FF = _whitening(centred - means_CF[index_N], shrinkage)
+        centred_NF = features_NF - mean_F
+        means_CF = class_means(centred_NF, index_N, counts_C)
+        class_whitening_FF = whitening(centred_NF - means_CF[index_N], shrinkage)
         return cls(
             mean_F,
             (means_CF @ class_whitening_FF).float(),
             class_whitening_FF.float(),
-            _whitening(centred, shrinkage).float(),
+            whitening(centred_NF, shrinkage).float(),
         )
 
     def score(self, outputs: Outputs) -> Tensor:
         """Relative squared distance, ``[B]`` in float64; negative inside the classes."""
-        centred_BF = _centred(outputs.deterministic.features(), self.mean_F)
+        centred_BF = centred(self._rows(outputs.deterministic), self.mean_F)
         differences_BCF = (centred_BF @ self.class_whitening_FF).unsqueeze(1) - self.class_means_CF
         # Both terms grow with the square of the input and are subtracted: that needs the longer type.
         to_classes_BC = differences_BCF.double().square().sum(-1)
         to_all_B = (centred_BF @ self.whitening_FF).double().square().sum(-1)
         return to_classes_BC.amin(-1) - to_all_B
 
-
-def _centred(rows_BF: Tensor, mean_F: Tensor) -> Tensor:
-    """Rows less their mean, subtracted in double precision, in single: what whitening takes."""
-    return (rows_BF.double() - mean_F).float()
-
-
-def _whitening(centred_NF: Tensor, shrinkage: float) -> Tensor:
-    covariance_FF = centred_NF.T @ centred_NF / len(centred_NF)
-    # Where no axis varies at all, the smallest number still makes an inverse.
-    ridge = shrinkage * covariance_FF.diagonal().mean().clamp(min=torch.finfo(torch.float32).tiny)
-    covariance_FF.diagonal().add_(ridge)
-    eigenvalues_F, vectors_FF = torch.linalg.eigh(covariance_FF)
-    whitening_FF: Tensor = vectors_FF / eigenvalues_F.sqrt()
-    return whitening_FF
+    @staticmethod
+    def _rows(seen: DeterministicPass) -> Tensor:
+        return seen.features()
 
 
-def _check_widths(width: int, *matrices_FF: Tensor) -> None:
-    shapes = [list(matrix.shape) for matrix in matrices_FF]
-    if any(shape != [width, width] for shape in shapes):
-        raise UncertaintyError(f"Expected whitening matrices of {width} x {width}, the mean's width, but got {shapes}.")
+class UnitRelativeMahalanobis(RelativeMahalanobis):
+    """The same of features h / |h|.
+
+    Source: Mueller and Hein 2025 (relative Mahalanobis++).
+    """
+
+    name = "unit_relative_mahalanobis"
+
+    @staticmethod
+    def _rows(seen: DeterministicPass) -> Tensor:
+        return unit_norm(seen.features())

@@ -43,6 +43,14 @@ def single(x: Tensor) -> Tensor:
     return x if x.dtype in {torch.float32, torch.float64} else x.float()
 
 
+def unit_norm(rows_BF: Tensor) -> Tensor:
+    """Rows of length 1, in float64; rows of zeros stay zeros."""
+    rows_BF = rows_BF.double()
+    # Dividing by the largest entry first keeps the sum of squares of a far-out row from overflowing.
+    largest_B1 = rows_BF.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(rows_BF.dtype).tiny)
+    return torch.nn.functional.normalize(rows_BF / largest_B1, dim=-1)
+
+
 def softmax(logits_KBC: Tensor) -> Tensor:
     """Probabilities ``[K, B, C]`` in single precision at least, laid out class by class.
 

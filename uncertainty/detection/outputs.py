@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dubio.uncertainty.detection.blocks import Block
 from dubio.uncertainty.detection.measures import Summary, single, summarise
 from dubio.uncertainty.errors import NoFeatures
+
+# How far logits may lie from what the head's weights make of the features, as a share of the largest: what half
+# precision rounds.
+HEAD_RTOL = 0.02
+
+
+@dataclass(frozen=True)
+class Head:
+    """The linear layer that makes the logits of the features.
+
+    Attributes:
+        weight_CF: Its weights, float64.
+        bias_C: Its biases, float64; zeros where it has none.
+    """
+
+    weight_CF: Tensor
+    bias_C: Tensor
+
+    @classmethod
+    def of(cls, layer: nn.Linear) -> Head:
+        """The head that a layer is."""
+        weight_CF = layer.weight.detach().double()
+        bias_C = weight_CF.new_zeros(len(weight_CF)) if layer.bias is None else layer.bias.detach().double()
+        return cls(weight_CF, bias_C)
 
 
 @dataclass(frozen=True)
@@ -23,16 +46,20 @@ class DeterministicPass:
         inputs_BF: What the network ate, flattened.
         logits_BC: Deterministic logits.
         features_BF: Penultimate features; None where the network offers none.
+        blocks: What blocks of the network gave, pooled over positions, ``[B, F]`` each; only of those asked for.
+        layer: The head's module, whose weights scores of the head are fitted to; None where that is not known.
     """
 
     inputs_BF: Tensor
     logits_BC: Tensor
     features_BF: Tensor | None
+    blocks: Mapping[Block, Tensor] = field(default_factory=dict)
+    layer: nn.Linear | None = None
 
     def __post_init__(self) -> None:
         """Widen what a network in half precision gave, and the tokens that a text is."""
         for name, value in vars(self).items():
-            if value is not None:
+            if isinstance(value, Tensor):
                 object.__setattr__(self, name, single(value))
 
     def features(self) -> Tensor:
@@ -48,6 +75,27 @@ class DeterministicPass:
             )
         return self.features_BF
 
+    def head(self) -> Head:
+        """The layer that makes the logits of the features.
+
+        Raises:
+            NoFeatures: If the network offers none, or its weights do not say what the layer does.
+        """
+        features_BF = self.features().detach()
+        if self.layer is None:
+            raise NoFeatures(
+                "Expected a pass that knows the network's last layer, as `FeatureTap` gives it, but this one does not."
+            )
+        head = Head.of(self.layer)
+        made_BC = features_BF.double() @ head.weight_CF.T + head.bias_C
+        slack = HEAD_RTOL * (float(made_BC.abs().amax()) if made_BC.numel() else 0.0)
+        if not torch.allclose(made_BC, self.logits_BC.detach().double(), rtol=0.0, atol=slack):
+            raise NoFeatures(
+                f"Expected logits that are the features times the weights of the last layer plus its biases, but "
+                f"{type(self.layer).__name__} makes others; calibrate with scores that do not look at its weights."
+            )
+        return head
+
     @staticmethod
     def cat(parts: Sequence[DeterministicPass]) -> DeterministicPass:
         """One pass out of those of several batches, in their order."""
@@ -56,7 +104,23 @@ class DeterministicPass:
             inputs_BF=torch.cat([part.inputs_BF for part in parts]),
             logits_BC=torch.cat([part.logits_BC for part in parts]),
             features_BF=torch.cat(features) if features else None,
+            blocks={block: torch.cat([part.blocks[block] for part in parts]) for block in parts[0].blocks},
+            layer=parts[0].layer,
         )
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> DeterministicPass:
+        """The pass with every tensor changed in the same way."""
+        return DeterministicPass(
+            inputs_BF=change(self.inputs_BF),
+            logits_BC=change(self.logits_BC),
+            features_BF=None if self.features_BF is None else change(self.features_BF),
+            blocks={block: change(pooled_BF) for block, pooled_BF in self.blocks.items()},
+            layer=self.layer,
+        )
+
+    def take(self, rows_R: Tensor | slice) -> DeterministicPass:
+        """The pass of some rows, by index."""
+        return self.map(lambda values: values[rows_R])
 
 
 @dataclass(frozen=True)
@@ -76,12 +140,9 @@ class Outputs:
         """What the members say, in a few measures."""
         return summarise(self.probs_KBC)
 
-    def take(self, rows_R: Tensor) -> Outputs:
+    def take(self, rows_R: Tensor | slice) -> Outputs:
         """The outputs of some rows, by index."""
-        seen = self.deterministic
-        features_RF = None if seen.features_BF is None else seen.features_BF[rows_R]
-        few = DeterministicPass(seen.inputs_BF[rows_R], seen.logits_BC[rows_R], features_RF)
-        return Outputs(few, self.probs_KBC[:, rows_R])
+        return Outputs(self.deterministic.take(rows_R), self.probs_KBC[:, rows_R])
 
     @staticmethod
     def cat(parts: Sequence[Outputs]) -> Outputs:
@@ -90,65 +151,3 @@ class Outputs:
             deterministic=DeterministicPass.cat([part.deterministic for part in parts]),
             probs_KBC=torch.cat([part.probs_KBC for part in parts], dim=1),
         )
-
-
-# Set only while a tap listens, and per thread: the hook does nothing for anybody else's pass.
-_listening: ContextVar[list[Tensor] | None] = ContextVar("_listening", default=None)
-
-
-class FeatureTap:
-    """Reads the input of the head, the linear layer whose output is the network's.
-
-    The head gets one forward pre-hook, which all taps of the network share; a pass through a tap is bit-identical to a
-    plain one.
-
-    Args:
-        network: In eval mode, ``[B, ...]`` to logits ``[B, C]``.
-        example_input: ``[B, ...]``, used to find the head.
-
-    Attributes:
-        head: Dotted name of the head, or None where the network has none.
-    """
-
-    def __init__(self, network: nn.Module, example_input: Tensor) -> None:
-        self._network = network
-        self.head = _find_head(network, example_input)
-        if self.head is not None:
-            head = network.get_submodule(self.head)
-            if _listen not in head._forward_pre_hooks.values():
-                head.register_forward_pre_hook(_listen, with_kwargs=True)
-
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Deterministic logits ``[B, C]`` and features ``[B, F]`` (None without a head)."""
-        # In a new thread torch tells the matrix library how many threads to use only once an operation asks for the
-        # number, and with another number products round differently: the thread's first answer would be another one.
-        torch.get_num_threads()
-        heard: list[Tensor] = []
-        token = _listening.set(heard)
-        try:
-            logits_BC = self._network(x)
-        finally:
-            _listening.reset(token)
-        return logits_BC, (heard[-1] if heard else None)
-
-
-def _listen(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    heard = _listening.get()
-    if heard is not None:
-        heard.append(args[0] if args else kwargs["input"])
-
-
-def _find_head(network: nn.Module, example_input: Tensor) -> str | None:
-    outputs: dict[str, Any] = {}
-    handles = [
-        module.register_forward_hook(lambda _module, _args, output, name=name: outputs.__setitem__(name, output))
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Linear)
-    ]
-    try:
-        with torch.inference_mode():
-            logits = network(example_input[:1])
-    finally:
-        for handle in handles:
-            handle.remove()
-    return next((name for name, output in outputs.items() if output is logits), None)

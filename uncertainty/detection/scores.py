@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor
 
+from dubio.uncertainty.detection.blocks import Block
 from dubio.uncertainty.detection.outputs import DeterministicPass, Outputs
 
 UNFAMILIAR = "unfamiliar"  # input or features are far from those of the training data
@@ -25,11 +26,15 @@ class Score(ABC):
         name: How settings and checkpoints call it.
         reason: What a flag raised by this score means.
         asks_members: Whether the score looks at the members' answers, and then at nothing else.
+        reads_blocks: Whether it looks at what the network's blocks give.
+        fits_classes: Whether fitting takes two training rows of every class.
     """
 
     name: ClassVar[str]
     reason: ClassVar[str] = UNCERTAIN
     asks_members: ClassVar[bool] = False
+    reads_blocks: ClassVar[bool] = False
+    fits_classes: ClassVar[bool] = False
 
     @classmethod
     def fit(cls, train: DeterministicPass, labels_N: Tensor, k: int = 50) -> Self:
@@ -38,7 +43,7 @@ class Score(ABC):
         Args:
             train: The deterministic pass over training rows, without augmentation.
             labels_N: Their classes.
-            k: Of the nearest-neighbour score.
+            k: Of the scores of nearest neighbours.
         """
         return cls()
 
@@ -50,53 +55,23 @@ class Score(ABC):
         """The ranks ``[B]`` of this score as they count among those of other scores."""
         return rank_B
 
-
-class MaxSoftmax(Score):
-    """1 - max_c softmax(logits).
-
-    Source: Hendrycks and Gimpel 2017, turned so that higher is stranger.
-    """
-
-    name = "max_softmax"
-
-    def score(self, outputs: Outputs) -> Tensor:
-        return 1 - outputs.deterministic.logits_BC.softmax(-1).amax(-1)
-
-
-class Energy(Score):
-    """Free energy -logsumexp(logits).
-
-    Source: Liu 2020.
-    """
-
-    name = "energy"
-
-    def score(self, outputs: Outputs) -> Tensor:
-        return -outputs.deterministic.logits_BC.logsumexp(-1)
-
-
-class MutualInformation(Score):
-    """The members' disagreement in nats, see `dubio.uncertainty.detection.measures.Summary`."""
-
-    name = "mutual_information"
-    asks_members = True
-
-    def score(self, outputs: Outputs) -> Tensor:
-        return outputs.summary.mutual_information_B
-
-
-class PredictiveEntropy(Score):
-    """The total uncertainty in nats, see `dubio.uncertainty.detection.measures.Summary`."""
-
-    name = "predictive_entropy"
-    asks_members = True
-
-    def score(self, outputs: Outputs) -> Tensor:
-        return outputs.summary.predictive_entropy_B
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks that a fitted score looks at."""
+        return ()
 
 
 def move(fitted: Fitted, device: torch.device) -> Fitted:
     """The same fitted dataclass with its tensors on a device."""
-    values = {field.name: getattr(fitted, field.name) for field in fields(fitted)}
-    moved: Fitted = replace(fitted, **{name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)})
+    moved: Fitted = replace(
+        fitted, **{field.name: _moved(getattr(fitted, field.name), device) for field in fields(fitted)}
+    )
     return moved
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, tuple):
+        return tuple(_moved(each, device) for each in value)
+    return move(value, device) if is_dataclass(value) else value

@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import Any, TypeVar
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import torch
 from torch import Tensor
 
 from dubio.uncertainty.detection.adaptive import AdaptiveSampling, Stage
 from dubio.uncertainty.detection.conformal import Calibration
-from dubio.uncertainty.detection.detector import SCORES, Detector
+from dubio.uncertainty.detection.detector import Detector
 from dubio.uncertainty.detection.ecdf import Ranks
 from dubio.uncertainty.detection.label_sets import LabelSets
 from dubio.uncertainty.detection.promises import AnswerPromises
+from dubio.uncertainty.detection.registry import SCORES
 from dubio.uncertainty.detection.scores import Score
 from dubio.uncertainty.detection.selective import Acceptance
 from dubio.uncertainty.errors import NotFitted, UncertaintyError
 
 STOPPING_VERSION = 1
 MOST_RISKS = 20
+# A module's dotted name, or a list of blocks, is never longer.
+LONGEST = 1000
 
 Fitted = TypeVar("Fitted")
 
 
 def dump(fitted: Any) -> dict[str, Any]:
-    """The fields of a fitted dataclass by name."""
-    return {field.name: getattr(fitted, field.name) for field in fields(fitted)}
+    """The fields of a fitted dataclass by name; those of dataclasses inside it alike."""
+    return {field.name: _dumped(getattr(fitted, field.name)) for field in fields(fitted)}
+
+
+def _dumped(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_dumped(each) for each in value]
+    return dump(value) if is_dataclass(value) else value
 
 
 def load(kind: type[Fitted], state: object, where: str, **built: Any) -> Fitted:
@@ -36,7 +45,8 @@ def load(kind: type[Fitted], state: object, where: str, **built: Any) -> Fitted:
     A tensor field's name ends in its axes (``bank_NF``), so the name says how many axes are due.
 
     Args:
-        kind: A dataclass with fields of type Tensor, int or float.
+        kind: A dataclass with fields of type Tensor, int, float or str, of dataclasses of the same kind, and of tuples
+            of those.
         state: What a file holds; anything.
         where: Names the state in errors.
         built: Fields that the state does not hold.
@@ -44,16 +54,27 @@ def load(kind: type[Fitted], state: object, where: str, **built: Any) -> Fitted:
     Raises:
         UncertaintyError: If a field is missing, unknown, of the wrong type or number of axes, or not finite.
     """
-    due = [field for field in fields(kind) if field.name not in built]  # type: ignore[arg-type]
-    names = {field.name: str(field.type) for field in due}
-    values = _mapping(state, set(names), where)
-    for name, kind_name in names.items():
-        _check(values[name], kind_name, f"{where}.{name}")
-    return kind(**values, **built)
+    due = get_type_hints(kind)
+    names = [field.name for field in fields(kind) if field.name not in built]  # type: ignore[arg-type]
+    held = _mapping(state, set(names), where)
+    return kind(**{name: _loaded(due[name], held[name], f"{where}.{name}") for name in names}, **built)
 
 
-def _check(value: object, kind_name: str, where: str) -> None:
-    if kind_name == "Tensor":
+def _loaded(kind: Any, value: object, where: str) -> Any:
+    if is_dataclass(kind) and isinstance(kind, type):
+        return load(kind, value, where)
+    if get_args(kind):  # a tuple of any length
+        if not isinstance(value, list) or not 0 < len(value) <= LONGEST:
+            raise UncertaintyError(
+                f"Expected `{where}` to be a list of 1 to {LONGEST} entries, but got {_describe(value)}."
+            )
+        return tuple(_loaded(get_args(kind)[0], each, f"{where}[{index}]") for index, each in enumerate(value))
+    _check(value, kind, where)
+    return value
+
+
+def _check(value: object, kind: type, where: str) -> None:
+    if kind is Tensor:
         axes = len(where.rsplit("_", 1)[-1])
         if not isinstance(value, Tensor) or not _is_stored(value) or value.ndim != axes or not value.numel():
             raise UncertaintyError(
@@ -62,8 +83,10 @@ def _check(value: object, kind_name: str, where: str) -> None:
             )
         if not bool(torch.isfinite(value).all()):
             raise UncertaintyError(f"Expected `{where}` to be finite, but got NaN or infinity.")
-    elif isinstance(value, bool) or not isinstance(value, int if kind_name == "int" else float):
-        raise UncertaintyError(f"Expected `{where}` to be of type {kind_name}, but got {_describe(value)}.")
+    elif isinstance(value, bool) or not isinstance(value, kind):
+        raise UncertaintyError(f"Expected `{where}` to be of type {kind.__name__}, but got {_describe(value)}.")
+    elif isinstance(value, str) and len(value) > LONGEST:
+        raise UncertaintyError(f"Expected `{where}` to have at most {LONGEST} characters, but it has {len(value)}.")
     elif isinstance(value, int) and value.bit_length() > 63:
         raise UncertaintyError(f"Expected `{where}` to fit into 64 bits, but it has {value.bit_length()}.")
     elif value != value:
@@ -224,27 +247,22 @@ def load_promises(state: object, flag: Calibration, num_classes: int, where: str
         raise UncertaintyError(
             f"Expected `{where}.acceptances` to be a list of 1 to {MOST_RISKS} risks, but got {_describe(listed)}."
         )
-    acceptances = tuple(
-        _load_named(Acceptance, each, ("confidence", "refusal"), f"{where}.acceptances[{index}]")
-        for index, each in enumerate(listed)
-    )
+    acceptances = tuple(_load_acceptance(each, f"{where}.acceptances[{index}]") for index, each in enumerate(listed))
     sets = dict(_mapping(keyed["label_sets"], {field.name for field in fields(LabelSets)}, f"{where}.label_sets"))
     quantiles_G = sets.pop("quantiles_G")
-    _check(quantiles_G, "Tensor", f"{where}.label_sets.quantiles_G")
-    label_sets = _load_named(LabelSets, sets, ("score", "by"), f"{where}.label_sets", quantiles_G=quantiles_G)
+    _check(quantiles_G, Tensor, f"{where}.label_sets.quantiles_G")
+    label_sets = load(LabelSets, sets, f"{where}.label_sets", quantiles_G=quantiles_G)
     promises = AnswerPromises(acceptances, label_sets)
     promises.check(flag, num_classes)
     return promises
 
 
-def _load_named(kind: type[Fitted], state: object, texts: Sequence[str], where: str, **built: Any) -> Fitted:
-    """As `load`, where some fields are names, or None where they may be."""
-    rest = dict(_mapping(state, {field.name for field in fields(kind)} - set(built), where))  # type: ignore[arg-type]
-    names = {name: rest.pop(name) for name in texts}
-    for name, value in names.items():
-        if not isinstance(value, str) and not (value is None and name == "refusal"):
-            raise UncertaintyError(f"Expected `{where}.{name}` to be a name, but got {_describe(value)}.")
-    return load(kind, rest, where, **names, **built)
+def _load_acceptance(state: object, where: str) -> Acceptance:
+    numbers = dict(_mapping(state, {field.name for field in fields(Acceptance)}, where))
+    refusal = numbers.pop("refusal")
+    if refusal is not None:
+        _check(refusal, str, f"{where}.refusal")
+    return load(Acceptance, numbers, where, refusal=refusal)
 
 
 def _mapping(state: object, keys: set[str], where: str) -> Mapping[str, Any]:

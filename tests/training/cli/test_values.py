@@ -5,6 +5,7 @@ import pytest
 from dubio.training.cli import values
 from dubio.training.cli.lightning_cli import CLI, run
 from dubio.training.errors import TrainingError
+from dubio.uncertainty.detection.registry import SCORES
 
 TABLE = ["--data", "Table", "--data.path", "a.csv", "--data.target", "y"]
 
@@ -29,9 +30,8 @@ TABLE = ["--data", "Table", "--data.path", "a.csv", "--data.target", "y"]
         ),
         (
             ["--calibration.scores", "[energi]"],
-            "`calibration.scores` to be `mutual_information`, `neighbours`, `relative_mahalanobis`, "
-            "`input_mahalanobis`, `predictive_entropy`, `max_softmax` or `energy`, but got `energi`; did you mean "
-            "`energy`?",
+            f"`calibration.scores` to be {', '.join(f'`{name}`' for name in [*SCORES][:-1])} or `{[*SCORES][-1]}`, "
+            "but got `energi`; did you mean `energy`?",
         ),
         (
             ["--calibration.scores", "energy"],

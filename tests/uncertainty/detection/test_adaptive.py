@@ -26,9 +26,7 @@ ROUNDING = 1e-4  # of ranks: products of other batches round differently, and ra
 
 
 def _rows(outputs: Outputs, rows: Tensor | slice) -> Outputs:
-    seen = outputs.deterministic
-    part = DeterministicPass(seen.inputs_BF[rows], seen.logits_BC[rows], seen.features_BF[rows])
-    return Outputs(part, outputs.probs_KBC[:, rows])
+    return outputs.take(rows)
 
 
 def _disagreement(probs_KBC: Tensor) -> Tensor:
@@ -115,7 +113,7 @@ def test_no_row_gets_more_in_another_run_than_it_was_calibrated_with(trained, de
     for row in range(30):
         rule = _attained(stopping, detector, asked, row)
         highest_N = rule.bounds(detector, asked, detector.least_rounding).highest_B
-        moved = DeterministicPass(*(shaken(values) for values in vars(asked.deterministic).values()))
+        moved = asked.deterministic.map(shaken)
         here, there = (_run(rule, detector, each) for each in (asked, Outputs(moved, shaken(asked.probs_KBC))))
         for run in (here, there):
             assert bool((run.ranks_SB.amax(0) <= highest_N).all())

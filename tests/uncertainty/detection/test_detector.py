@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import doctest
 import math
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import is_dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from dubio.uncertainty import Calibration, Detector, DeterministicPass, Outputs
+from dubio.uncertainty import Calibration, Detector, Outputs
 from dubio.uncertainty.detection import detector as detector_module
 from dubio.uncertainty.detection.detector import DEFAULT_SCORES, SCORES
 from dubio.uncertainty.detection.scores import UNCERTAIN, UNFAMILIAR
@@ -21,10 +22,7 @@ EVERY_SCORE = tuple(SCORES)
 
 
 def _rows(outputs: Outputs, rows: Tensor | slice) -> Outputs:
-    seen = outputs.deterministic
-    features_BF = None if seen.features_BF is None else seen.features_BF[rows]
-    part = DeterministicPass(seen.inputs_BF[rows], seen.logits_BC[rows], features_BF)
-    return Outputs(part, outputs.probs_KBC[:, rows])
+    return outputs.take(rows)
 
 
 def _fit(trained, names: tuple[str, ...] = DEFAULT_SCORES) -> Detector:
@@ -138,11 +136,12 @@ def test_outputs_that_is_nan_is_flagged_and_spoils_no_other(trained, names):
     detector = _calibrated(trained, names)
     asked = _rows(trained.held_out, slice(600, 603))
     clean = detector.judge(asked)
-    poisoned = Outputs(
-        DeterministicPass(*(tensor.clone() for tensor in vars(asked.deterministic).values())), asked.probs_KBC.clone()
-    )
-    for tensor_B in (*vars(poisoned.deterministic).values(), poisoned.probs_KBC.transpose(0, 1)):
-        tensor_B[1] = math.nan
+
+    def poison(tensor_B: Tensor) -> Tensor:
+        there = torch.arange(3).view(3, *[1] * (tensor_B.ndim - 1)) == 1
+        return tensor_B.masked_fill(there, math.nan)
+
+    poisoned = Outputs(asked.deterministic.map(poison), poison(asked.probs_KBC.transpose(0, 1)).transpose(0, 1))
     verdict = detector.judge(poisoned)
     assert verdict.flagged_B[1]
     assert verdict.p_value_B[1] == 1 / 601
@@ -173,10 +172,22 @@ def test_moving_to_a_device_keeps_every_number(trained):
 
 def test_moving_to_a_device_moves_what_the_distances_learned(trained):
     # No accelerator is needed to tell: the meta device holds shapes alone. Ranks look at their numbers when built.
-    moved = Detector(_fit(trained, EVERY_SCORE).scores, {}).to(torch.device("meta"))
-    tensors = [value for score in moved.scores for value in vars(score).values() if isinstance(value, Tensor)]
-    assert len(tensors) == 1 + 4 + 2  # the bank of the neighbours, and two Mahalanobis distances
-    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    # So does fdbd, of whose numbers none may be 0.
+    names = tuple(name for name in EVERY_SCORE if name != "fdbd")
+    moved = Detector(_fit(trained, names).scores, {}).to(torch.device("meta"))
+
+    def tensors(fitted: object) -> Iterator[Tensor]:
+        if isinstance(fitted, Tensor):
+            yield fitted
+        elif isinstance(fitted, tuple):
+            yield from (each for value in fitted for each in tensors(value))
+        elif is_dataclass(fitted):
+            yield from (each for value in vars(fitted).values() for each in tensors(value))
+
+    found = list(tensors(moved.scores))
+    banks, gaussians, relative, density, residuals, react, block, inputs = 2, 2 * 3, 2 * 4, 3, 2 + 3, 2, 3, 2
+    assert len(found) == banks + gaussians + relative + density + residuals + react + block + inputs
+    assert {tensor.device.type for tensor in found} == {"meta"}
 
 
 def test_a_verdict_needs_a_calibration(trained):

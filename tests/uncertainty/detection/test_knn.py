@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.special import logsumexp
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 from torch import Tensor
 
 from dubio.uncertainty import DeterministicPass, Outputs
-from dubio.uncertainty.detection.knn import NearestNeighbours
+from dubio.uncertainty.detection.knn import NearestNeighbourGuidance, NearestNeighbours
 from dubio.uncertainty.errors import CalibrationSetTooSmall
 
 
@@ -112,3 +113,28 @@ def test_a_row_that_occurs_k_times_is_at_no_distance_at_all():
     train = _features(10).repeat(5, 1)
     assert not _score(_fit(train, k=5), train).any()
     assert bool((_score(_fit(train, k=6), train) > 0.1).all())
+
+
+@pytest.mark.parametrize("k", [1, 10, 300])
+def test_guidance_is_the_papers(k):
+    generator = torch.Generator().manual_seed(5)
+    train_NF, asked_BF = _features(300), 3 * _features(40, seed=1)
+    train_NC, asked_BC = (2 * torch.randn(rows, 4, generator=generator) for rows in (300, 40))
+    train = DeterministicPass(torch.zeros(300, 1), train_NC, train_NF)
+    asked = DeterministicPass(torch.zeros(40, 1), asked_BC, asked_BF)
+    # As in the authors' code: the bank times its energies, the mean of the k largest products, times the energy.
+    bank = normalize(train_NF.double().numpy()) * logsumexp(train_NC.double().numpy(), axis=-1)[:, None]
+    products = np.sort(normalize(asked_BF.double().numpy()) @ bank.T, axis=-1)[:, ::-1][:, :k]
+    due = -products.mean(-1) * logsumexp(asked_BC.double().numpy(), axis=-1)
+    fitted = NearestNeighbourGuidance.fit(train, torch.zeros(300), k)
+    np.testing.assert_allclose(fitted.score(Outputs(asked, torch.zeros(0, 40, 4))), due, rtol=1e-9)
+
+
+def test_guidance_keeps_the_energies_of_the_rows_that_it_keeps():
+    generator = torch.Generator().manual_seed(5)
+    train = DeterministicPass(torch.zeros(300, 1), torch.randn(300, 4, generator=generator), _features(300))
+    fitted = NearestNeighbourGuidance.fit(train, torch.zeros(300), 3, 20)
+    energies_N = train.logits_BC.double().logsumexp(-1)
+    whole = normalize(train.features().double().numpy()) * energies_N.numpy()[:, None]
+    assert len(fitted.bank_NF) == 20
+    assert all(np.isclose(whole, row, rtol=1e-12).all(-1).any() for row in fitted.bank_NF.numpy())

@@ -7,10 +7,17 @@ import pytest
 import torch
 from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import EmpiricalCovariance
+from sklearn.preprocessing import normalize
 from torch import Tensor
 
 from dubio.uncertainty import DeterministicPass, Outputs
-from dubio.uncertainty.detection.mahalanobis import InputMahalanobis, RelativeMahalanobis
+from dubio.uncertainty.detection.mahalanobis import (
+    InputMahalanobis,
+    Mahalanobis,
+    RelativeMahalanobis,
+    UnitMahalanobis,
+    UnitRelativeMahalanobis,
+)
 from dubio.uncertainty.detection.scores import Score
 from dubio.uncertainty.errors import CalibrationSetTooSmall, UncertaintyError
 
@@ -65,6 +72,33 @@ def test_relative_distances_are_differences_of_scikit_learns():
     due = to_classes - EmpiricalCovariance().fit(rows).mahalanobis(asked)
     relative = _fit_relative(train, labels_N, shrinkage=TINY)
     np.testing.assert_allclose(_score(relative, torch.tensor(asked).float()), due, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", [Mahalanobis, UnitMahalanobis, RelativeMahalanobis, UnitRelativeMahalanobis])
+def test_class_distances_are_scikit_learns_on_rows_of_length_1_where_the_name_says_so(kind):
+    train, labels_N = _classes()
+    asked = _classes(seed=1)[0].double().numpy()
+    rows = train.double().numpy()
+    if kind in (UnitMahalanobis, UnitRelativeMahalanobis):
+        asked_as_given, asked, rows = asked, normalize(asked), normalize(rows)
+    else:
+        asked_as_given = asked
+    means = np.stack([rows[labels_N == label].mean(0) for label in range(3)])
+    within = EmpiricalCovariance(assume_centered=True).fit(rows - means[labels_N])
+    due = np.stack([within.mahalanobis(asked - mean) for mean in means], axis=1).min(1)
+    if kind in (RelativeMahalanobis, UnitRelativeMahalanobis):
+        due = due - EmpiricalCovariance().fit(rows).mahalanobis(asked)
+    fitted = kind.fit(_pass(train), labels_N, shrinkage=TINY)
+    np.testing.assert_allclose(_score(fitted, torch.tensor(asked_as_given).float()), due, rtol=2e-3, atol=2e-2)
+
+
+@pytest.mark.parametrize("kind", [UnitMahalanobis, UnitRelativeMahalanobis])
+@pytest.mark.parametrize("factor", [1e-30, 1e-3, 1e30])
+def test_on_rows_of_length_1_the_length_does_not_matter(kind, factor):
+    train, labels_N = _classes()
+    fitted = kind.fit(_pass(train), labels_N)
+    asked = _classes(seed=1)[0]
+    torch.testing.assert_close(_score(fitted, factor * asked), _score(fitted, asked), rtol=1e-3, atol=1e-3)
 
 
 def test_labels_may_have_gaps():

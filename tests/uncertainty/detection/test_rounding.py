@@ -13,8 +13,8 @@ from dubio.uncertainty import AdaptiveSampling, Calibration, Detector, Determini
 from dubio.uncertainty.detection.adaptive import recorded
 from dubio.uncertainty.detection.detector import SCORES
 from dubio.uncertainty.detection.ecdf import Ranks
+from dubio.uncertainty.detection.logit_scores import Energy, MaxSoftmax
 from dubio.uncertainty.detection.rounding import ABSOLUTE, FACTOR, RELATIVE, Rounding, distinct, spread_out, varies
-from dubio.uncertainty.detection.scores import Energy, MaxSoftmax
 from dubio.uncertainty.errors import CalibrationSetTooSmall
 
 
@@ -91,9 +91,10 @@ def test_a_kind_of_row_that_ties_with_the_threshold_is_not_flagged_however_it_is
 
     def rounded(rows: int) -> Outputs:
         drawn = kinds.take(torch.arange(rows) % 10)
-        values = [*vars(drawn.deterministic).values(), drawn.probs_KBC]
-        values = [each * (1 + 2e-7 * (2 * torch.rand(each.shape, generator=generator) - 1)) for each in values]
-        return Outputs(DeterministicPass(*values[:3]), values[3])
+        return Outputs(drawn.deterministic.map(shaken), shaken(drawn.probs_KBC))
+
+    def shaken(values: Tensor) -> Tensor:
+        return values * (1 + 2e-7 * (2 * torch.rand(values.shape, generator=generator) - 1))
 
     fitted = Detector.fit(trained.train, trained.train_labels_N, trained.select, tuple(SCORES))
     stopping = AdaptiveSampling.fit(fitted, trained.select, 500, stages=(4, 8))

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from dubio.uncertainty import AdaptiveSampling, Calibration, Detector, Outputs
 from dubio.uncertainty.detection.adaptive import recorded
-from dubio.uncertainty.detection.detector import SCORES
 from dubio.uncertainty.detection.ecdf import Ranks
+from dubio.uncertainty.detection.gaussians import ClassGaussians
 from dubio.uncertainty.detection.knn import NearestNeighbours
 from dubio.uncertainty.detection.mahalanobis import InputMahalanobis, RelativeMahalanobis
+from dubio.uncertainty.detection.registry import SCORES
 from dubio.uncertainty.detection.serialization import (
     dump,
     dump_detector,
@@ -82,16 +83,39 @@ def test_what_is_dumped_is_plain(detector):
     assert plain <= {Tensor, str, int, float, type(None)}
 
 
+RELATIVE = {
+    "mean_F": torch.zeros(3),
+    "class_means_CF": torch.zeros(2, 3),
+    "class_whitening_FF": torch.eye(3),
+    "whitening_FF": torch.eye(3),
+}
+GAUSSIANS = {"mean_F": torch.zeros(3), "class_means_CF": torch.zeros(2, 3), "whitening_FF": torch.eye(3)}
+BANK = {"bank_NF": torch.eye(3, dtype=torch.float64), "k": 2}
+BLOCK = {"name": "body.0", "axis": 1, "gaussians": GAUSSIANS, "centre": 1.0, "spread": 0.5}
 FITTED: dict[type, dict[str, Any]] = {
     Ranks: {"scores_N": torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)},
-    NearestNeighbours: {"bank_NF": torch.eye(3, dtype=torch.float64), "k": 2},
+    NearestNeighbours: BANK,
+    SCORES["nnguide"]: BANK,
     InputMahalanobis: {"mean_F": torch.zeros(3), "whitening_FF": torch.eye(3)},
-    RelativeMahalanobis: {
+    ClassGaussians: GAUSSIANS,
+    SCORES["mahalanobis"]: {"gaussians": GAUSSIANS},
+    SCORES["unit_mahalanobis"]: {"gaussians": GAUSSIANS},
+    RelativeMahalanobis: RELATIVE,
+    SCORES["unit_relative_mahalanobis"]: RELATIVE,
+    SCORES["ddu"]: {"means_CF": torch.zeros(2, 3), "whitenings_CFF": torch.ones(2, 3, 3), "offsets_C": torch.zeros(2)},
+    SCORES["vim"]: {"origin_F": torch.zeros(3), "residual_FR": torch.ones(3, 2), "alpha": 0.5},
+    SCORES["core"]: {
         "mean_F": torch.zeros(3),
-        "class_means_CF": torch.zeros(2, 3),
-        "class_whitening_FF": torch.eye(3),
-        "whitening_FF": torch.eye(3),
+        "residual_FR": torch.ones(3, 2),
+        "directions_CR": torch.ones(4, 2),
+        "energy_mean": 1.0,
+        "energy_std": 2.0,
+        "cosine_mean": 0.5,
+        "cosine_std": 0.1,
     },
+    SCORES["fdbd"]: {"mean_F": torch.zeros(3), "gaps_CC": torch.ones(2, 2)},
+    SCORES["react"]: {"weight_CF": torch.ones(2, 3), "bias_C": torch.zeros(2), "clip": 1.0},
+    SCORES["block_mahalanobis"]: {"parts": [BLOCK, BLOCK | {"name": "body.1", "axis": -1}]},
     Calibration: dump(Calibration.fit(torch.arange(100.0))),
 }
 FIELDS = [(kind, name) for kind, state in FITTED.items() for name in state]
@@ -181,6 +205,7 @@ def test_values_that_do_not_belong_together_are_refused(kind, changes):
         load(kind, {**FITTED[kind], **changes}, "where")
 
 
+KEYS = ["name", "ranks", "fitted", "scores_N", "bank_NF", "k", "parts", "gaussians", "axis"]
 plain = st.recursive(
     st.none()
     | st.booleans()
@@ -195,7 +220,8 @@ plain = st.recursive(
         st.lists(inner, max_size=3)
         | st.tuples(inner)
         | st.dictionaries(
-            st.sampled_from(["name", "ranks", "fitted", "scores_N", "bank_NF", "k", "parts"]) | st.integers(), inner
+            st.sampled_from(KEYS) | st.integers(),
+            inner,
         )
     ),
     max_leaves=8,
@@ -222,7 +248,7 @@ def _paths(state: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 def test_a_detector_with_one_thing_changed_is_taken_or_refused_cleanly(data):
     state: Any = {
         "parts": [
-            {"name": name, "ranks": dict(FITTED[Ranks]), "fitted": dict(FITTED[kind]) if kind in FITTED else None}
+            {"name": name, "ranks": dict(FITTED[Ranks]), "fitted": copy.deepcopy(FITTED.get(kind))}
             for name, kind in SCORES.items()
         ]
     }
