@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dubio.models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Temperature, load, save
+from dubio.models.checkpoint.schema import KEY
 from dubio.models.checkpoint.state_dict import sha256
 from dubio.uncertainty import AdaptiveSampling, Detector
 
@@ -161,3 +163,21 @@ def lightning_content(predictor: Predictor) -> dict[str, Any]:
         "lr_schedulers": [],
         "hyper_parameters": {"lr": 0.01, "network": {"class_path": "dubio.models.MLP", "init_args": dict(INIT_ARGS)}},
     }
+
+
+@pytest.fixture
+def trusting(
+    edit: Callable[[Callable[[dict[str, Any]], object]], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], tuple[Path, str]]:
+    """A checkpoint whose network is a class of a module that runs some code when imported, and the module's name."""
+
+    def write(code: str) -> tuple[Path, str]:
+        folder = tmp_path / "own"
+        folder.mkdir()
+        name = f"own_{tmp_path.name.replace('-', '_')}"
+        text = f"from dubio.models import MLP\n\n\nclass Own(MLP):\n    pass\n\n\n{textwrap.dedent(code)}\n"
+        (folder / f"{name}.py").write_text(text)
+        monkeypatch.syspath_prepend(folder)
+        return edit(lambda content: content[KEY]["network"].update(class_path=f"{name}.Own")), name
+
+    return write
