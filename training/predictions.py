@@ -77,7 +77,10 @@ def predict(predictor: Predictor, data: TensorDataModule) -> pl.DataFrame:
         if name not in dataset.ids:
             raise TrainingError(f"Expected `--ids` to name columns, but {data.title} has none beside its inputs.")
         if name.split(".")[0] in FIELDS:
-            raise TrainingError(f"Expected `--ids` to name columns that no answer has, but got {name!r}; rename it.")
+            raise TrainingError(
+                f"Expected `--ids` to name columns that no answer has, but got {name!r}: answers have `row`, the row's "
+                f"number in the file, and what begins with {', '.join(FIELDS[1:])}; rename it."
+            )
     with progress("Predicting", len(x)) as batches:
         first = 0
         for batch in batches(x):

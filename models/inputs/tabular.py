@@ -269,7 +269,10 @@ class Table:
         for key in instance:
             if key not in self.columns:
                 cure = did_you_mean(str(key), self.columns, f"the columns are {_some(list(self.columns))}.")
-                raise InvalidInput(f"Expected {where} to have no unknown column, but got {str(key)[:100]!r}; {cure}")
+                raise InvalidInput(
+                    f"Expected {where} to have no unknown column, but got {str(key)[:100]!r}; {cure} Leave out "
+                    "what the model was not trained on."
+                )
         absent = [name for name in self.columns if name not in instance]
         if absent:
             raise InvalidInput(

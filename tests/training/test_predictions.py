@@ -60,7 +60,12 @@ def test_a_mistake_is_told_before_anything_is_written(coin: Path, capsys: pytest
     assert "did you mean" in coins.fails(capsys, "predict", "--ids", "[lable]")
     named = [{"mc.mean": 1, **row} for row in coins.rows(3, 2)]
     path = coins.save(coin / "named.csv", named)
-    assert "but got 'mc.mean'; rename it" in coins.fails(capsys, "predict", "--data.path", path, "--ids", "[mc.mean]")
+    rows = coins.save(coin / "rows.csv", [{"row": 1, **row} for row in coins.rows(3, 2)])
+    line = coins.fails(capsys, "predict", "--data.path", rows, "--ids", "[row]")
+    assert "but got 'row': answers have `row`, the row's number in the file" in line
+    assert "but got 'mc.mean': answers have" in coins.fails(
+        capsys, "predict", "--data.path", path, "--ids", "[mc.mean]"
+    )
     unknown = [{**row, "extra": 1} for row in coins.rows(3, 2)]
     line = coins.fails(capsys, "predict", "--data.path", coins.save(coin / "unknown.csv", unknown))
     assert "expected no column that the checkpoint does not have, but got 'extra'" in line

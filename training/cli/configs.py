@@ -20,6 +20,8 @@ from dubio.training.errors import TrainingError
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(://|::)")
 
+_ARCHIVE = b"PK\x03\x04"  # how a zip file begins, which a checkpoint is
+
 FOLDER = Path(__file__).parents[2] / "configs"
 
 
@@ -46,10 +48,11 @@ def find(given: str) -> Path | None:
     """The file of a configuration, with or without `.yaml`, which is preferred to one of Dubio's; None for settings.
 
     Raises:
-        TrainingError: There is none of that name, or it is an address.
+        TrainingError: There is none of that name, it is an address, or the file is no text.
     """
     for path in (Path(given), Path(f"{given}.yaml")):
         if os.path.isfile(path):  # of settings, too long for a name, pathlib asks the system
+            _check_text(path)
             return path
     if _ADDRESS.match(given):
         raise TrainingError(
@@ -57,6 +60,30 @@ def find(given: str) -> Path | None:
             "names is run), and give the file."
         )
     return None if ":" in given else bundled(given)
+
+
+def is_bundled(given: str) -> bool:
+    """Whether a configuration comes with Dubio."""
+    path = None if ":" in given else find(given)
+    return path is not None and path.resolve().is_relative_to(FOLDER.resolve())
+
+
+def _check_text(path: Path) -> None:
+    with path.open("rb") as file:
+        is_archive = file.read(len(_ARCHIVE)) == _ARCHIVE
+    if is_archive:
+        raise TrainingError(
+            f"Expected `--config` to be a configuration in YAML, but {path} is a checkpoint, or another archive; give "
+            "that as `--ckpt_path` (to `dubio-train audit` and `compare` as `--ckpt`), beside the `--config` that it "
+            "was trained with."
+        )
+    try:
+        path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise TrainingError(
+            f"Expected `--config` to be a configuration in YAML, a text in UTF-8, but byte {error.start} of {path} is "
+            "of none; save it as UTF-8, or give another file."
+        ) from error
 
 
 class ConfigFile(ActionConfigFile):

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from dubio.models.checkpoint.data_record import DataRecord
-from dubio.training.cli import quick
+from dubio.training.cli import configs, quick
 from dubio.training.cli.messages import note, options
 from dubio.training.cli.quick import Setting
 from dubio.training.cli.resume import NAMES
@@ -52,16 +52,19 @@ def complete(args: Sequence[str], record: DataRecord, path: Path) -> list[str]:
     name = _class(given)
     if name is None or not used.keys() <= _options(name):  # the rows come from another class than those of the fit
         return list(args)
-    line, files = _arguments(given, line=True), _arguments(given, line=False)
+    line = _arguments(given, line=True)
     taken = {key: value for key, value in used.items() if key not in line}
-    overruled = [key for key in taken if key in files and _differ(files[key], taken[key])]
+    # Nobody has edited what comes with Dubio since the fit, so the fit's own command line set it otherwise.
+    written = _arguments([each for each in given if not each.config or not configs.is_bundled(each.config)], line=False)
+    overruled = [key for key in taken if key in written and _differ(written[key], taken[key])]
     if overruled:
-        told = "; ".join(f"`data.{key}` is {_shown(taken[key])}, not {_shown(files[key])}" for key in overruled)
+        told = "; ".join(f"`data.{key}` is {_shown(taken[key])}, not {_shown(written[key])}" for key in overruled)
         note(
             f"the data are read as at the fit of {path}, not as configured: {told}. What the command line says with "
             "`--data.<name>` would be taken."
         )
-    others = [key for key in line if key in used and _differ(line[key], used[key])]
+    # What the network does not see stays unseen, whatever is said to be ignored besides.
+    others = [key for key in line if key in used and key != "ignore" and _differ(line[key], used[key])]
     if others:
         told = "; ".join(f"`data.{key}` is {_shown(line[key])} and was {_shown(used[key])}" for key in others)
         note(f"the data are read otherwise than at the fit of {path}: {told}.")

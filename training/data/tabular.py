@@ -222,6 +222,12 @@ class Table(FileDataModule):
 
     def _only_trained(self, names: Sequence[str]) -> list[str]:
         known = [column.name for column in self._trained_columns()]
+        for name in self.ignore:
+            if name in known:
+                raise UnreadableData(
+                    f"{self.path}: expected `data.init_args.ignore` to name no column that the network of this "
+                    f"checkpoint sees, but got {name!r}; take it out of the list, or fit again without the column."
+                )
         used = self.trained.divisions[0].settings if self.trained else {}
         unseen = {*used.get("ignore", ()), *(used.get(role) for role in ("target", "split", "group", "time"))}
         others = [name for name in names if name not in known and name not in unseen]

@@ -96,9 +96,12 @@ class NumberFormat:
                 f"write it as a plain number such as 3{self.decimal}5: strip its sign, unit or currency, which the "
                 "name of the column can say"
             )
-        return (
-            "mend it" if learned else "mend it, or list it under `data.init_args.missing` if it says that there is none"
-        )
+        if learned:
+            return (
+                "mend it; if it says that there is none, leave the cell empty, or fit again with it under "
+                "`data.init_args.missing`"
+            )
+        return "mend it, or list it under `data.init_args.missing` if it says that there is none"
 
     def _changes(self, given: NumberFormat) -> list[str]:
         """Settings that make this format of a given one."""

@@ -5,6 +5,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from dubio.training.cli import configs
@@ -178,3 +179,14 @@ def test_a_configuration_is_never_fetched(capsys: pytest.CaptureFixture[str], fo
         thread.join()
     assert f"Expected `--config` to be a file on this machine, but got '{address}'" in said
     assert Asked.count == 0
+
+
+@pytest.mark.parametrize("command", ["fit", "calibrate", "test"])
+def test_a_checkpoint_is_no_configuration(capsys: pytest.CaptureFixture[str], folder: Path, command: str) -> None:
+    torch.save({"state_dict": {}}, "model.ckpt")
+    line = fails(capsys, command, "--config", "model.ckpt")
+    assert "`--config` to be a configuration in YAML, but model.ckpt is a checkpoint" in line
+    assert "give that as `--ckpt_path`" in line
+    Path("utf16.yaml").write_text("name: a", encoding="utf-16")
+    line = fails(capsys, command, "--config", "utf16.yaml")
+    assert "a text in UTF-8, but byte 0 of utf16.yaml is of none; save it as UTF-8" in line

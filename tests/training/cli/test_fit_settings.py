@@ -140,6 +140,43 @@ def test_what_the_command_line_sets_is_taken_and_told_or_refused(here: Path, cap
     assert "`data.init_args.group` to be patient, by which the rows of this checkpoint were divided" in line
 
 
+def test_other_columns_that_are_ignored_change_nothing_and_nothing_is_said(
+    here: Path, capsys: pytest.CaptureFixture[str]
+):
+    main(["predict", "--config", "base.yaml", "--data.path", "new.csv"])
+    due = pl.read_csv("runs/base/predictions.csv")["mc.mean.yes"]
+    frame = pl.read_csv("new.csv", separator=";", infer_schema=False)
+    frame.with_columns(pl.lit("a").alias("note")).write_csv("more.csv", separator=";")
+    line = fails(capsys, "predict", "--config", "base.yaml", "--data.path", "more.csv")
+    assert "leave out what the network does not see with `--data.ignore '[id, note]'`" in line
+    main(["predict", "--config", "base.yaml", "--data.path", "more.csv", "--data.ignore", "[note]"])
+    assert "`data.ignore`" not in capsys.readouterr().err  # that of the fit holds as well
+    np.testing.assert_allclose(pl.read_csv("runs/base/predictions.csv")["mc.mean.yes"], due, atol=1e-5)
+    line = fails(capsys, "calibrate", "--config", "base.yaml", "--data.path", "new.csv", "--data.ignore", "[age]")
+    assert "`data.init_args.ignore` to name no column that the network of this checkpoint sees, but got 'age'" in line
+
+
+def test_a_word_that_was_no_missing_value_at_the_fit_is_told_with_what_helps(
+    here: Path, capsys: pytest.CaptureFixture[str]
+):
+    text = (here / "new.csv").read_text()
+    (here / "dash.csv").write_text(text.replace("none", "-", 1))
+    line = fails(capsys, "predict", "--config", "base.yaml", "--data.path", "dash.csv")
+    assert "got the text '-'; mend it; if it says that there is none, leave the cell empty, or fit again" in line
+    (here / "dash.csv").write_text(text.replace("none", "", 1))
+    main(["predict", "--config", "base.yaml", "--data.path", "dash.csv"])
+
+
+def test_a_configuration_of_dubios_that_the_fit_overruled_is_no_news(
+    fitted: Path, here: Path, capsys: pytest.CaptureFixture[str]
+):
+    arguments = ["--config", "table_mlp", "--data.path", "new.csv", "--ckpt_path", "runs/base/model.ckpt"]
+    main(["predict", *arguments])
+    assert "not as configured" not in capsys.readouterr().err
+    main(["predict", "--config", "base.yaml", "--data.path", "new.csv"])
+    assert "not as configured" in capsys.readouterr().err  # whose file it is may have edited it since
+
+
 def test_what_rows_have_in_common_need_not_be_in_another_file(here: Path, capsys: pytest.CaptureFixture[str]):
     pl.read_csv("new.csv", separator=";", infer_schema=False).drop("patient", "day", "id").write_csv(
         "few.csv", separator=";"

@@ -110,7 +110,10 @@ def test_the_setting_that_reads_a_column_is_named_and_does(texts: list[str], cur
 def test_other_slips_have_other_cures():
     assert "strip its sign, unit or currency" in PLAIN.cure("3 kg", pl.Series(["3 kg", "4"]))
     assert NumberFormat(",").cure("3.5", pl.Series(["3.5"])).endswith("or write the numbers of all columns alike")
-    assert PLAIN.cure("unknown", pl.Series(["unknown", "4"]), learned=True) == "mend it"
+    assert PLAIN.cure("unknown", pl.Series(["unknown", "4"]), learned=True) == (
+        "mend it; if it says that there is none, leave the cell empty, or fit again with it under "
+        "`data.init_args.missing`"
+    )
     assert "data.init_args.missing" in PLAIN.cure("unknown", pl.Series(["unknown", "4"]))
 
 
