@@ -36,6 +36,7 @@ BATCH = 250
 # Select rows that are evaluated once more in small batches, as requests come, and the sizes of those.
 ROUNDED = 64
 REQUESTS = (1, 16)
+TRIAL_SECONDS = 0.2  # that finding the fastest way to sample takes, for members that answer but once
 NEIGHBOUR = 50  # that the score `neighbours` measures to, where there are so many rows
 
 
@@ -56,7 +57,9 @@ class CalibrationSettings:
             inputs with; they are drawn by a seed. To keep none, leave `neighbours` out of `scores`.
         mc_sites: Which dropout sites the committee samples, by module name, pattern (`head.*`) or kind; all by default.
         mc_rates: Rates of the committee's dropout by module name, pattern or kind; by default those of the training.
-        tune_rates: Factors on all of these rates to try on the validation split; the likeliest is kept.
+        tune_rates: Factors on all of these rates to try on the validation split; the likeliest is kept. By default,
+            and if `mc_rates` is not given, lower rates are tried where those of the training make the members' mean
+            worse than the deterministic prediction; `[1]` keeps those of the training.
         stages: How many members to ask at first, and then, where a request says `samples: auto`; at last all of them.
         risk: Largest share of wrong answers among those that are accepted, with confidence 1 - delta; may be a list,
             of which each is promised for itself, and the first stands for all where there is room for one only.
@@ -169,10 +172,17 @@ def calibrate(
     rates, tuned = settings.mc_rates, None
     if settings.tune_rates:
         rates, tuned = rate_tuning.tune(build, rates, settings.tune_rates, *data.raw("validation"), BATCH)
+    predictor = build(rates)
+    if settings.tune_rates is None and rates is None and len(data.splits["validation"].labels) > 1:
+        trial = partial(build, measure_seconds=min(measure_seconds, TRIAL_SECONDS))
+        lowered = rate_tuning.lower(predictor, trial, *data.raw("validation"), BATCH)
+        if lowered is not None:
+            rates, tuned = lowered
+            predictor = build(rates)
     names, blocks = choose(data.input, settings.scores, network)
     if not len(data.splits["train"].labels):
         blocks = fitted.blocks if fitted else ()
-    predictor = build(rates).listening(blocks)
+    predictor = predictor.listening(blocks)
     train_x, train_labels = data.raw("train")
     select_x, select_labels = data.raw("select")
     calibration_x, calibration_labels = data.raw("calibration")

@@ -23,10 +23,10 @@ from dubio.models.checkpoint import data_record, schema
 from dubio.models.checkpoint.data_record import DataRecord
 from dubio.models.inputs import encoding
 from dubio.training import network_sizes, parameter_groups, weighting
+from dubio.training.class_figures import ClassFigures
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import NetworkMismatch, TrainingError
 from dubio.training.lr_schedule import WarmupCosine
-from dubio.training.report import ClassFigures
 from dubio.training.weighting import ClassWeights
 
 Batch = tuple[Tensor, Tensor]

@@ -17,9 +17,9 @@ from dubio.models import Prediction, Predictor, Temperature
 from dubio.models.prediction import Work
 from dubio.training.calibration import progress
 from dubio.training.callbacks.learning_curves import logits
+from dubio.training.class_figures import ClassFigures, measured_rate
 from dubio.training.data.module import TensorDataModule
 from dubio.training.quality import Quality, intervals
-from dubio.training.report import ClassFigures, measured_rate
 
 DETERMINISTIC, MC = "deterministic", "MC dropout"  # the two answers, as they are told
 
@@ -144,6 +144,9 @@ def table(evaluation: Evaluation, path: Path, predictor: Predictor | None = None
     calibration = predictor.detector.calibration
     sites = ", ".join(f"{site.kind} {site.p:g}" for site in predictor.committee.sites)
     lines.add_row("committee", f"{predictor.committee.num_samples} members; dropout sites: {sites}")
+    tuning = predictor.provenance.tuning if predictor.provenance else None
+    if tuning is not None and tuning.factor != 1:
+        lines.add_row("rates", f"{tuning.factor:g} times those of the training, likelier for the {tuning.split} rows")
     lines.add_row(
         "promise",
         f"at most {calibration.alpha:.1%} false alarms, with confidence {1 - calibration.delta:.0%} "

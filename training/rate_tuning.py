@@ -10,12 +10,16 @@ import torch
 from torch import Tensor
 
 from dubio.models import Predictor
-from dubio.models.spec import Tuning
+from dubio.models.spec import MAX_LIST, Tuning
 from dubio.training.errors import TrainingError
 from dubio.uncertainty.detection import measures, temperature
 
 # Beyond this a member keeps next to nothing.
 MAX_RATE = 0.95
+# Tried one after the other where the members' mean is worse than the deterministic prediction.
+LOWER = (0.7, 0.5, 0.35, 0.25, 0.15)
+# By so many standard errors it must be worse, and by this share.
+ERRORS, SHARE = 2.0, 0.02
 
 
 def check(factors: Sequence[float]) -> None:
@@ -53,31 +57,85 @@ def tune(
     Returns:
         Rates by the names of the sites, and how they were found.
     """
-    sites = build(base).committee.sites
-    # A rate that the user set beyond the limit stays.
-    grid = [{site.name: min(site.p * factor, max(site.p, MAX_RATE)) for site in sites} for factor in factors]
-    losses = []
-    for rates in grid:
-        predictor = build(rates)
-        with torch.inference_mode():
-            logits_KNC = torch.cat([predictor.member_logits(rows) for rows in x.split(batch)], dim=1)
-            losses.append(_nll(logits_KNC, labels_N))
+    predictor = build(base)
+    grid = [_scaled(predictor, factor) for factor in factors]
+    with torch.inference_mode():
+        losses = [float(_losses(_member_logits(build(rates), x, batch), labels_N).mean()) for rates in grid]
     best = losses.index(min(losses))
-    return grid[best], Tuning(
+    return grid[best], _told(factors, best, losses, len(x))
+
+
+def lower(
+    predictor: Predictor,
+    build: Callable[[dict[str, float] | None], Predictor],
+    x: Tensor,
+    labels_N: Tensor,
+    batch: int,
+) -> tuple[dict[str, float], Tuning] | None:
+    """Lower rates where those of the training make the members' mean worse than the deterministic prediction.
+
+    Members that disagree too much make a mean that is too unsure, and no temperature of theirs mends that: the mean of
+    sure members that disagree is as unsure. Lower rates do, and with rates of 0 the mean would be the deterministic
+    prediction. So the rates are lowered step by step as long as the likelihood grows.
+
+    Args:
+        predictor: With the rates of the training.
+        build: Makes a predictor with the given rates by site.
+        x: Raw rows of the validation split, `[N, *shape]`, at least two.
+        labels_N: Their classes.
+        batch: Rows that are asked at a time.
+
+    Returns:
+        Rates by the names of the sites, and how they were found; None where those of the training are as good as the
+        deterministic prediction, no lower ones are better, or there are more sites than a checkpoint can name.
+    """
+    if len(predictor.committee.sites) > MAX_LIST:
+        return None
+    with torch.inference_mode():
+        logits_BC = torch.cat([predictor.deterministic(rows).logits_BC for rows in x.split(batch)])
+        losses_N = _losses(_member_logits(predictor, x, batch), labels_N)
+        deterministic_N = _losses(logits_BC.unsqueeze(0), labels_N)
+        worse_N = losses_N - deterministic_N
+        chance = ERRORS * float(worse_N.std()) / math.sqrt(len(x))
+        if float(worse_N.mean()) <= max(chance, SHARE * float(deterministic_N.mean())):
+            return None
+        factors, losses, found = [1.0], [float(losses_N.mean())], [_scaled(predictor, 1.0)]
+        for factor in LOWER:
+            rates = _scaled(predictor, factor)
+            factors.append(factor)
+            found.append(rates)
+            losses.append(float(_losses(_member_logits(build(rates), x, batch), labels_N).mean()))
+            if losses[-1] >= losses[-2]:
+                break
+    best = losses.index(min(losses))
+    return (found[best], _told(factors, best, losses, len(x))) if best else None
+
+
+def _scaled(predictor: Predictor, factor: float) -> dict[str, float]:
+    # A rate that the user set beyond the limit stays.
+    return {site.name: min(site.p * factor, max(site.p, MAX_RATE)) for site in predictor.committee.sites}
+
+
+def _told(factors: Sequence[float], best: int, losses: list[float], rows: int) -> Tuning:
+    return Tuning(
         factor=float(factors[best]),
         factors=list(map(float, factors)),
         nll=losses,
-        rows=len(x),
+        rows=rows,
         split="validation",
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def _nll(logits_KNC: Tensor, labels_N: Tensor) -> float:
-    """Mean negative log-likelihood of the members' mean in nats, at the best temperature.
+def _member_logits(predictor: Predictor, x: Tensor, batch: int) -> Tensor:
+    return torch.cat([predictor.member_logits(rows) for rows in x.split(batch)], dim=1)
+
+
+def _losses(logits_KNC: Tensor, labels_N: Tensor) -> Tensor:
+    """Negative log-likelihoods of the members' mean in nats, at the best temperature.
 
     A probability of 0 counts as the smallest number: rows whose true class the network masks would hide all others.
     """
     log_mean_NC = measures.log_mean_softmax(logits_KNC.double() / temperature.fit(logits_KNC, labels_N))
     log_mean_NC = log_mean_NC.clamp(min=math.log(temperature.SMALLEST))
-    return float(measures.negative_log_likelihood(log_mean_NC, labels_N.to(log_mean_NC.device)).mean())
+    return measures.negative_log_likelihood(log_mean_NC, labels_N.to(log_mean_NC.device))

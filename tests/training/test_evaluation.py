@@ -11,9 +11,9 @@ from sklearn.metrics import f1_score, recall_score
 
 from dubio.models import Predictor, load
 from dubio.training import Digits, evaluation
+from dubio.training.class_figures import ClassFigures
 from dubio.training.evaluation import DETERMINISTIC, MC
 from dubio.training.quality import Quality, intervals
-from dubio.training.report import ClassFigures
 
 
 @pytest.fixture(scope="module")

@@ -118,3 +118,62 @@ def test_rows_whose_true_class_is_masked_hide_no_others(network: nn.Module, digi
         assert 0 < int(hidden.sum()) < len(labels)
         smallest = math.log(2.0**-149)  # of single precision
         assert nll == pytest.approx(-float(torch.where(hidden, smallest, told).mean()), rel=1e-6)
+
+
+def _predictor(network: nn.Module, digits: Digits, rates: dict[str, float] | None = None, members: int = 8) -> Predictor:
+    return Predictor.build(
+        network, SPEC, digits.input, digits.classes, num_samples=members, rates=rates, measure_seconds=0.1
+    )
+
+
+def test_rates_that_make_the_mean_worse_than_the_deterministic_answer_are_lowered(network: nn.Module, digits: Digits):
+    """Rates beyond those of the training stand for a network that such rates do not suit."""
+    x, labels = digits.raw("validation")
+    trained = _predictor(network, digits)
+    high = {site.name: 0.8 for site in trained.committee.sites}
+    predictor = _predictor(network, digits, high)
+    asked: list[dict[str, float]] = []
+
+    def build(rates: dict[str, float] | None) -> Predictor:
+        asked.append(dict(rates or {}))
+        return _predictor(network, digits, rates)
+
+    found = rate_tuning.lower(predictor, build, x, labels, 250)
+    assert found is not None
+    rates, tuning = found
+    assert asked == [
+        {name: pytest.approx(0.8 * factor) for name in high} for factor in rate_tuning.LOWER[: len(asked)]
+    ]
+    assert tuning.factors == [1.0, *rate_tuning.LOWER[: len(asked)]]
+    # Step by step as long as the likelihood grows.
+    assert tuning.nll[:-1] == sorted(tuning.nll[:-1], reverse=True)
+    assert tuning.factor == tuning.factors[int(np.argmin(tuning.nll))] < 1
+    assert rates == {name: pytest.approx(0.8 * tuning.factor) for name in high}
+    for factor, nll in zip(tuning.factors, tuning.nll, strict=True):
+        due = _likelihood(network, digits, {name: 0.8 * factor for name in high})
+        assert nll == pytest.approx(due, rel=1e-3)
+    assert (tuning.rows, tuning.split) == (len(labels), "validation")
+
+
+def test_rates_under_which_the_mean_is_as_good_are_left_alone(network: nn.Module, digits: Digits):
+    x, labels = digits.raw("validation")
+    low = {site.name: 0.005 for site in _predictor(network, digits).committee.sites}
+    predictor = _predictor(network, digits, low, members=32)
+    assert rate_tuning.lower(predictor, lambda rates: pytest.fail("nothing to try"), x, labels, 250) is None
+
+
+def test_a_calibration_lowers_rates_unless_it_is_told_which(network: nn.Module, digits: Digits, monkeypatch):
+    """By default the mean ends no worse than the deterministic answer by more than chance; what the user says counts."""
+    settings = {"num_samples": 4, "scores": ("energy",)}
+    lowered = calibrate(network, SPEC, digits, CalibrationSettings(**settings), measure_seconds=0.1)
+    x, labels = digits.raw("validation")
+    due = rate_tuning.lower(
+        _predictor(network, digits, members=4), lambda rates: _predictor(network, digits, rates, 4), x, labels, 250
+    )
+    assert due is not None  # four members of rates .2 and .4 are worse
+    assert [site.p for site in lowered.committee.sites] == pytest.approx(list(due[0].values()))
+    assert lowered.provenance.tuning.factor == due[1].factor < 1
+    for told in ({"tune_rates": (1.0,)}, {"mc_rates": {"dropout": 0.3}}):
+        kept = calibrate(network, SPEC, digits, CalibrationSettings(**settings, **told), measure_seconds=0.1)
+        assert kept.committee.sites != lowered.committee.sites
+        assert kept.provenance.tuning is None or kept.provenance.tuning.factor == 1

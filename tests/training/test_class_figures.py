@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import confusion_matrix, f1_score, recall_score
 
-from dubio.training.report import ClassFigures, class_table, measured_rate, never_predicted
+from dubio.training.class_figures import ClassFigures, class_table, measured_rate, never_predicted
 
 
 def _written(table: Table) -> str:
