@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dubio.models.errors import InvalidInput
+from dubio.models.batch_invariance import TRIED_ROWS, BatchSizes, largest_batch
+from dubio.models.errors import BatchDependent, InvalidInput
 from dubio.models.inputs import encoding
 from dubio.models.inputs.spec import InputSpec
 from dubio.models.prediction import NOT_CALIBRATED, Model, Sampled
@@ -20,7 +21,10 @@ from dubio.uncertainty.detection.conformal import JointCalibration
 from dubio.uncertainty.detection.detector import Verdict
 from dubio.uncertainty.detection.knn import NearestNeighbours
 from dubio.uncertainty.detection.measures import single, softmax
-from dubio.uncertainty.errors import NotFitted
+from dubio.uncertainty.errors import NotFitted, UncertaintyError
+
+# Ways to run members that are tried after those that were the fastest; the loop is the last resort.
+INVARIANT_STRATEGIES = ("chain", "thinned", "fold", "loop")
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Predictor(Model[DeterministicPass]):
         detector: None until calibrated.
         provenance: None until calibrated.
         stopping: When fewer members than all are enough; None until calibrated.
+        sizes: Of the batches in which the deterministic pass runs; None for batches as they come.
+        most_rows: See `Model`.
     """
 
     network: nn.Module
@@ -50,6 +56,8 @@ class Predictor(Model[DeterministicPass]):
     detector: Detector | None = None
     provenance: Provenance | None = None
     stopping: AdaptiveSampling | None = None
+    sizes: BatchSizes | None = None
+    most_rows: int | None = None
 
     @classmethod
     def build(
@@ -111,6 +119,40 @@ class Predictor(Model[DeterministicPass]):
         """The same predictor with what calibration learned."""
         return replace(self, temperature=temperature, detector=detector, provenance=provenance, stopping=stopping)
 
+    def batch_invariant(
+        self, members: bool = False, most_rows: int = max(TRIED_ROWS), seconds: float = 1.0
+    ) -> Predictor:
+        """The same predictor, whose answer to an input does not depend on what shares its batch, to the last bit.
+
+        Its deterministic answers are those of the network in batches of sizes that agree, filled up. The members are
+        run in one way for batches of every size that gives a row the same in any of them, which may be slower.
+
+        Args:
+            members: Whether the members' answers, and with them the flags, are the same, too.
+            most_rows: That may be tried at a time.
+            seconds: What trying may take, roughly, for the deterministic pass, and for each way to run members.
+
+        Raises:
+            BatchDependent: No way to run the members gives a row the same in any batch.
+        """
+        noise = encoding.noise(self.input, most_rows)
+        with torch.inference_mode():
+            steady = replace(self, sizes=BatchSizes.find(self.tap, self.encode(noise), seconds))
+        if not members:
+            return steady
+        for strategy in dict.fromkeys([*reversed(self.committee.strategies), *INVARIANT_STRATEGIES]):
+            try:
+                candidate = replace(steady, committee=self.committee.pinned(strategy))
+            except UncertaintyError:  # it cannot run this network
+                continue
+            largest = largest_batch(candidate, noise, seconds)
+            if largest is not None:
+                return replace(candidate, most_rows=largest)
+        raise BatchDependent(
+            f"Expected a way to run the members of {self.network_spec.class_path} that gives an input the same in any "
+            "batch, but found none; only its deterministic answers can be so."
+        )
+
     def outputs(self, x: encoding.Inputs) -> Outputs:
         """What the detector sees of raw inputs ``[B, *input.shape]``, from the whole committee.
 
@@ -142,11 +184,15 @@ class Predictor(Model[DeterministicPass]):
     def no_promise(self) -> str | None:
         return NOT_CALIBRATED if self.detector is None or self.detector.calibration is None else None
 
+    @property
+    def asks_adaptively(self) -> bool:
+        return self.stopping is not None and self.detector is not None
+
     def encode(self, raw: Tensor) -> Tensor:
         return self._encoder(raw)
 
     def forward(self, x: Tensor) -> DeterministicPass:
-        logits_BC, features_BF = self.tap(x)
+        logits_BC, features_BF = self.tap(x) if self.sizes is None else self.sizes.run(self.tap, x)
         return DeterministicPass(x.flatten(1), logits_BC, features_BF)
 
     def classify(self, forwarded: DeterministicPass) -> tuple[Tensor, Tensor]:

@@ -141,6 +141,7 @@ def create_app(
         trusted=settings.trusted,
         strategy=settings.strategy,
         max_bytes=settings.max_model_bytes,
+        batch_invariant=settings.batch_invariant,
         root=settings.model_repository,
         control=settings.model_control,
     )

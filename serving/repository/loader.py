@@ -8,12 +8,13 @@ from pathlib import Path
 
 from dubio import models
 from dubio.models import Ensemble, Predictor
+from dubio.models.batch_invariance import TRIED_ROWS
 from dubio.models.device import usable
-from dubio.models.errors import NotEnoughMemory, UnreadableCheckpoint
+from dubio.models.errors import BatchDependent, NotEnoughMemory, UnreadableCheckpoint
 from dubio.models.memory import exhausted
 from dubio.serving.errors import UnusableDevice
 from dubio.serving.repository.registry import ServedModel
-from dubio.serving.repository.selftest import check
+from dubio.serving.repository.selftest import check, most_rows
 from dubio.serving.repository.snapshot import private_copy
 from dubio.serving.repository.source import ModelSource
 from dubio.uncertainty.precision import refuse_tf32
@@ -28,12 +29,14 @@ class Loader:
         trusted: Module prefixes of networks that a checkpoint may name.
         strategy: How members are run; None to measure it.
         max_bytes: Of a checkpoint.
+        batch_invariant: Whether the members' answers, too, are to be the same to the last bit in any batch.
     """
 
     device: str
     trusted: Sequence[str]
     strategy: str | None = None
     max_bytes: int = 2**32
+    batch_invariant: bool = False
 
     def try_device(self) -> None:
         """Put a tensor on the device, which is to multiply in the precision that the flags were calibrated in.
@@ -72,6 +75,10 @@ class Loader:
     def _read(self, path: Path, root: Path | None) -> Predictor:
         with private_copy(path, root, self.max_bytes) as copy:
             try:
-                return models.load(copy, device=self.device, trusted=self.trusted, strategy=self.strategy)
+                predictor = models.load(copy, device=self.device, trusted=self.trusted, strategy=self.strategy)
+                rows = min(max(TRIED_ROWS), most_rows(predictor))
+                return predictor.batch_invariant(self.batch_invariant, rows)
+            except BatchDependent as error:
+                raise UnreadableCheckpoint(path, f"{error} Unset `batch_invariant`.") from error
             except UnreadableCheckpoint as error:  # names the copy, which nobody knows
                 raise UnreadableCheckpoint(path, error.reason) from error

@@ -38,6 +38,7 @@ class ModelRepository:
         control: Control = "none",
         strategy: str | None = None,
         max_bytes: int = 2**32,
+        batch_invariant: bool = False,
     ) -> None:
         """Load nothing yet.
 
@@ -49,6 +50,7 @@ class ModelRepository:
             control: When models are loaded from it; see `Settings.model_control`.
             strategy: How members are run; None to measure it.
             max_bytes: Of a checkpoint.
+            batch_invariant: Whether the members' answers are the same to the last bit in any batch, too.
 
         Raises:
             InvalidModelSource: Two sources share a name, or the root is no directory.
@@ -63,7 +65,7 @@ class ModelRepository:
                 )
             self._named[source.name] = source
         self._registry = Registry(tuple(self._named))
-        loader = Loader(device=device, trusted=trusted, strategy=strategy, max_bytes=max_bytes)
+        loader = Loader(device, trusted, strategy, max_bytes, batch_invariant)
         self._reconciler = Reconciler(self._named, root, control, loader, self._registry)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dubio-load")
         self._started = False

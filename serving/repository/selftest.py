@@ -35,7 +35,7 @@ def check(name: str, predictor: Predictor | Ensemble) -> None:
         except InvalidInput as error:
             raise _failed(name, f"it does not take its own example ({error})") from error
     varied = False
-    for rows in [rows for rows in _ROW_COUNTS if rows == 1 or rows * _live(predictor) <= _MAX_LIVE]:
+    for rows in [rows for rows in _ROW_COUNTS if rows <= most_rows(predictor)]:
         x = encoding.noise(spec, rows).numpy()
         try:
             golden, again = predictor.predict(x), predictor.predict(x)
@@ -50,14 +50,14 @@ def check(name: str, predictor: Predictor | Ensemble) -> None:
         raise _failed(name, "the committee's members all agree to the last bit, so `mc_std` would always be 0")
 
 
-def _live(predictor: Predictor | Ensemble) -> int:
-    """Bytes that the results of a network for one input take at a time."""
+def most_rows(predictor: Predictor | Ensemble) -> int:
+    """How many rows may be tried at a time, by the memory that the network's results take; one at least."""
     budget = Budget("one input", sys.maxsize, sys.maxsize)
     predictors = predictor.predictors if isinstance(predictor, Ensemble) else [predictor]
     for each in predictors:
         with budget:
             each.deterministic(encoding.noise(each.input, 1))
-    return budget.peak
+    return max(1, _MAX_LIVE // max(1, budget.peak))
 
 
 def _check_repeats(name: str, golden: Prediction, again: Prediction) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dubio.uncertainty.detection.outputs import DeterministicPass, Outputs
@@ -20,6 +21,8 @@ MAX_INPUT_WIDTH = 4096
 # may spend little of the false-alarm rate that the other scores need for the subtle ones. Its share of larger select
 # scores counts this many times over.
 BACKSTOP_COST = 10.0
+# Rows come in blocks of so many, filled up with zeros.
+ROW_BLOCK = 4
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class InputMahalanobis(Score):
     def score(self, outputs: Outputs) -> Tensor:
         """Squared distance, ``[B]`` in float64."""
         centred_BF = _centred(outputs.deterministic.inputs_BF, self.mean_F)
-        return (centred_BF @ self.whitening_FF).double().square().sum(-1)
+        return _product(centred_BF, self.whitening_FF).double().square().sum(-1)
 
     def discount(self, rank_B: Tensor) -> Tensor:
         """Ranks ``[B]``, lowered below 1 as `BACKSTOP_COST` says."""
@@ -138,16 +141,22 @@ class RelativeMahalanobis(Score):
     def score(self, outputs: Outputs) -> Tensor:
         """Relative squared distance, ``[B]`` in float64; negative inside the classes."""
         centred_BF = _centred(outputs.deterministic.features(), self.mean_F)
-        differences_BCF = (centred_BF @ self.class_whitening_FF).unsqueeze(1) - self.class_means_CF
+        differences_BCF = _product(centred_BF, self.class_whitening_FF).unsqueeze(1) - self.class_means_CF
         # Both terms grow with the square of the input and are subtracted: that needs the longer type.
         to_classes_BC = differences_BCF.double().square().sum(-1)
-        to_all_B = (centred_BF @ self.whitening_FF).double().square().sum(-1)
+        to_all_B = _product(centred_BF, self.whitening_FF).double().square().sum(-1)
         return to_classes_BC.amin(-1) - to_all_B
 
 
 def _centred(rows_BF: Tensor, mean_F: Tensor) -> Tensor:
     """Rows less their mean, subtracted in double precision, in single: what whitening takes."""
     return (rows_BF.double() - mean_F).float()
+
+
+def _product(rows_BF: Tensor, matrix_FF: Tensor) -> Tensor:
+    """Rows times a matrix, as those of `ROW_BLOCK`: the matrix library adds up otherwise where there are few."""
+    rows = len(rows_BF)
+    return (F.pad(rows_BF, (0, 0, 0, -rows % ROW_BLOCK)) @ matrix_FF)[:rows]
 
 
 def _whitening(centred_NF: Tensor, shrinkage: float) -> Tensor:
