@@ -50,17 +50,21 @@ class BatchSizes:
             seconds: After which no more numbers are tried.
         """
         end = time.perf_counter() + seconds
-        tried = [size for size in TRIED_ROWS if size <= len(x)]
-        expected = _cat([answer(part) for part in x.split(tried[0])])
+        reference = max(size for size in TRIED_ROWS if size <= min(len(x), TRIED_ROWS[0]))
+        x = x[: len(x) - len(x) % reference]
+        expected = _cat([answer(part) for part in x.split(reference)])
         rows = []
-        for index, size in enumerate(tried):
+        tried = [size for size in TRIED_ROWS if size <= len(x) and size != reference]
+        for index, size in enumerate([reference, *tried]):
             if index >= LEAST_TRIED and time.perf_counter() > end:
                 break
             part = x[:size]
             turned = answer(part.flip(0))
             if _same(answer(part), expected) and _same([_flip(each) for each in turned], expected):
                 rows.append(size)
-        return cls(tuple(sorted(rows)) or (1,))
+            elif size == reference:
+                return cls((1,))
+        return cls(tuple(sorted(rows)))
 
     def run(self, answer: Answer, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Answer rows in batches of these sizes."""
