@@ -312,5 +312,5 @@ def _monte_carlo(summary: Summary) -> MonteCarlo:
 
 
 def _float32(x: Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = x.float().cpu().numpy()
+    array: NDArray[np.float32] = x.float().contiguous().cpu().numpy()
     return array
