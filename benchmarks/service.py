@@ -6,6 +6,7 @@
     python benchmarks/service.py --peers PYTHON ...  also LitServe, BentoML and MLServer, where they are installed
     python benchmarks/service.py --reload 1          Dubio's model is replaced every second meanwhile
     python benchmarks/service.py --device cuda       Dubio and what is written by hand on a GPU
+    python benchmarks/service.py --instructions AVX2 newer ones hidden from every server, as in benchmarks/cliffs.py
 
 Serves an MLP 784-512-256-128-10 with 100 members and loads it over loopback with wrk, beside what one writes by hand: a
 FastAPI handler with the textbook loop (`benchmarks/handmade.py`). Contenders take turns in short rounds; medians and
@@ -30,13 +31,14 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from cliffs import INSTRUCTIONS
 from rich.progress import Progress
 
 from dubio import models
@@ -136,12 +138,12 @@ def checkpoint(folder: Path) -> Path:
     return folder / "model.ckpt"
 
 
-def binary(name: str, outputs: tuple[str, ...]) -> Contender:
+def binary(name: str, outputs: tuple[str, ...], parameters: Mapping[str, str] | None = None) -> Contender:
     """A request in the Open Inference Protocol's binary form."""
     raw = ROW.tobytes()
     tensor = {"name": "input", "shape": [1, 784], "datatype": "FP32", "parameters": {"binary_data_size": len(raw)}}
     wanted = [{"name": output, "parameters": {"binary_data": True}} for output in outputs]
-    head = json.dumps({"inputs": [tensor], "outputs": wanted}).encode()
+    head = json.dumps({"inputs": [tensor], "outputs": wanted, "parameters": dict(parameters or {})}).encode()
     headers = {"Inference-Header-Content-Length": str(len(head)), "Content-Type": "application/octet-stream"}
     return Contender(name, DUBIO, "/v2/models/mlp/infer", head + raw, headers)
 
@@ -157,6 +159,7 @@ def contenders(peers: list[Peer]) -> list[Contender]:
         binary("Dubio, deterministic", ("label", "probabilities")),
         binary("Dubio, MC", ("mc_mean", "mc_std")),
         binary("Dubio, MC and flag", flag),
+        binary("Dubio, MC and flag, as many members as it takes", flag, {"samples": "auto"}),
         Contender("Dubio, /v1 JSON, both and flag", DUBIO, "/v1/models/mlp/predict", instances, plain),
         Contender("FastAPI by hand, deterministic", HANDMADE, "/deterministic", instances, plain),
         Contender("FastAPI by hand, MC loop", HANDMADE, "/mc", instances, plain),
@@ -181,10 +184,12 @@ def find(interpreters: list[str]) -> dict[Peer, str]:
 
 
 @contextmanager
-def running(command: list[str], port: int, ready: str, *, quiet: bool = False) -> Iterator[None]:
+def running(
+    command: list[str], port: int, ready: str, environment: Mapping[str, str], *, quiet: bool = False
+) -> Iterator[None]:
     """A server, from its first answer to its end; `quiet` if it would write into the table."""
     # Some start processes of their own, which do not all go when it is told to.
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **environment, "PYTHONPATH": str(ROOT)}
     log = subprocess.DEVNULL if quiet else None
     server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
@@ -264,12 +269,17 @@ def main() -> None:
     parser.add_argument("--serve", nargs="*", default=[], help="more options for dubio-serve, without their dashes")
     parser.add_argument("--peers", nargs="*", default=[], metavar="PYTHON", help="interpreters to look for others in")
     parser.add_argument("--reload", type=float, metavar="SECONDS", help="replace Dubio's model as often")
+    parser.add_argument(
+        "--instructions", choices=INSTRUCTIONS, default="all", help="what servers may use (%(default)s)"
+    )
+    parser.add_argument("--only", nargs="*", default=[""], metavar="WORDS", help="contenders with such a name")
     parser.add_argument("--device", default="cpu", help="where the networks run (%(default)s)")
     arguments = parser.parse_args()
     if shutil.which("wrk") is None:
         parser.error("wrk is not installed; try: apt-get install wrk")
     peers = find([sys.executable, *arguments.peers])
-    all_contenders = contenders(list(peers))
+    all_contenders = [each for each in contenders(list(peers)) if any(words in each.name for words in arguments.only)]
+    environment = INSTRUCTIONS[arguments.instructions]
     rounds: dict[str, list[Measured]] = {contender.name: [] for contender in all_contenders}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -282,11 +292,12 @@ def main() -> None:
             (folder / "keys").chmod(0o600)
             dubio += ["--api-keys-file", str(folder / "keys")]
         with ExitStack() as stack:
-            stack.enter_context(running([*dubio, "--log-level", "warning"], DUBIO, "/v2/health/ready"))
-            stack.enter_context(running(handmade, HANDMADE, "/ready"))
+            stack.enter_context(running([*dubio, "--log-level", "warning"], DUBIO, "/v2/health/ready", environment))
+            stack.enter_context(running(handmade, HANDMADE, "/ready", environment))
             for peer, python in peers.items():
                 script = f"benchmarks/peer_{peer.module}.py"
-                stack.enter_context(running([python, script, str(peer.port)], peer.port, peer.ready, quiet=True))
+                command = [python, script, str(peer.port)]
+                stack.enter_context(running(command, peer.port, peer.ready, environment, quiet=True))
             stack.enter_context(reloading(arguments.reload, folder / "model.ckpt"))
             bar = stack.enter_context(Progress(transient=True))
             task = bar.add_task("Measuring", total=(arguments.rounds + 1) * len(all_contenders))
@@ -298,7 +309,8 @@ def main() -> None:
                         rounds[contender.name].append(measured)
     reference = statistics.median(measured.per_second for measured in rounds[all_contenders[0].name])
     print(
-        f"{arguments.connections} connections, one row a request, T = {SAMPLES}; medians of {arguments.rounds} rounds"
+        f"{arguments.connections} connections, one row a request, T = {SAMPLES}; medians of {arguments.rounds} rounds; "
+        f"instructions: {arguments.instructions}"
     )
     print(f"Dubio's model is replaced every {arguments.reload:g} s\n" if arguments.reload else "")
     print("| contender | requests/s | p50 ms | p99 ms | p99 / p50 | of Dubio's deterministic |")

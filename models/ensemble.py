@@ -21,7 +21,7 @@ from dubio.uncertainty import DeterministicPass, Outputs
 from dubio.uncertainty.detection.answers import Answers
 from dubio.uncertainty.detection.conformal import JointCalibration
 from dubio.uncertainty.detection.detector import Verdict
-from dubio.uncertainty.detection.measures import pool, summarise
+from dubio.uncertainty.detection.measures import pool, summarise, total
 from dubio.uncertainty.detection.promises import AnswerPromises
 from dubio.uncertainty.errors import CalibrationSetTooSmall, NotFitted
 
@@ -60,6 +60,7 @@ class Ensemble(Model[list[DeterministicPass]]):
         committee: All their members.
         joint: The common promise; None where there is none.
         hint: Why there is none, for a reader; None where there is one.
+        most_rows: See `Model`; the least of the predictors'.
     """
 
     predictors: tuple[Predictor, ...]
@@ -68,6 +69,7 @@ class Ensemble(Model[list[DeterministicPass]]):
     committee: JointCommittee
     joint: JointCalibration | None
     hint: str | None
+    most_rows: int | None = None
 
     @classmethod
     def build(cls, predictors: Sequence[Predictor]) -> Ensemble:
@@ -96,7 +98,8 @@ class Ensemble(Model[list[DeterministicPass]]):
             except CalibrationSetTooSmall as error:
                 hint = f"shared by {len(known)} checkpoints: {error}"
         first = predictors[0]
-        return cls(tuple(predictors), first.input, first.classes, committee, joint, hint)
+        most_rows = min((each.most_rows for each in predictors if each.most_rows is not None), default=None)
+        return cls(tuple(predictors), first.input, first.classes, committee, joint, hint, most_rows)
 
     @property
     def no_promise(self) -> str | None:
@@ -104,6 +107,10 @@ class Ensemble(Model[list[DeterministicPass]]):
             return None
         uncalibrated = any(predictor.no_promise for predictor in self.predictors)
         return NOT_CALIBRATED if uncalibrated else CALIBRATION_TOO_SMALL
+
+    @property
+    def asks_adaptively(self) -> bool:
+        return all(predictor.asks_adaptively for predictor in self.predictors)
 
     @property
     def row_bytes(self) -> int:
@@ -124,7 +131,7 @@ class Ensemble(Model[list[DeterministicPass]]):
 
     def classify(self, forwarded: list[DeterministicPass]) -> tuple[Tensor, Tensor]:
         pairs = zip(self.predictors, forwarded, strict=True)
-        probs_BC = torch.stack([predictor.classify(each)[1] for predictor, each in pairs]).mean(0)
+        probs_BC = total(torch.stack([predictor.classify(each)[1] for predictor, each in pairs])) / len(forwarded)
         return probs_BC.argmax(-1), probs_BC
 
     def sample(self, x: Tensor, forwarded: list[DeterministicPass], count: int) -> Sampled:

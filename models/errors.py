@@ -7,6 +7,7 @@ ModelError (ValueError)
 |- UnusableDevice           a device that networks do not run on, or that is not there
 |- InvalidInput             rows that the model does not take
 |- MismatchedCheckpoints    checkpoints that cannot be one ensemble
+|- BatchDependent           members whose answer to an input depends on what shares its batch, where it must not
 """
 
 from __future__ import annotations
@@ -72,6 +73,10 @@ class InvalidInput(ModelError):
 
 class MismatchedCheckpoints(ModelError):
     """Checkpoints that cannot answer as one: too few, the same twice, other inputs or other classes."""
+
+
+class BatchDependent(ModelError):
+    """No way to run a committee gives an input the same answer to the last bit in any batch."""
 
 
 def nearest(given: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:

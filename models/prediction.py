@@ -230,10 +230,12 @@ class Model(ABC, Generic[Pass]):
     Attributes:
         input: What one input is.
         committee: All members.
+        most_rows: Larger batches are divided; None where no batch is too large.
     """
 
     input: InputSpec
     committee: Members
+    most_rows: int | None
 
     def predict(self, x: encoding.Inputs, *, samples: Samples = None, work: Work = Work.FLAG) -> Prediction:
         """Both answers and the flag.
@@ -259,6 +261,9 @@ class Model(ABC, Generic[Pass]):
                 f"Expected `samples` to be an integer in [2, {total}], the committee's size, but got {count!r:.80}."
             )
         raw = encoding.check(self.input, x)
+        if self.most_rows is not None and len(raw) > self.most_rows:
+            parts = raw.split(self.most_rows)
+            return Prediction.join([self.predict(part, samples=samples, work=work) for part in parts])
         with torch.inference_mode():
             encoded = self.encode(raw)
             forwarded = self.forward(encoded)
@@ -293,6 +298,11 @@ class Model(ABC, Generic[Pass]):
     @abstractmethod
     def no_promise(self) -> str | None:
         """Why nothing can be flagged, one of a prediction's reasons; None where there is a promise."""
+
+    @property
+    @abstractmethod
+    def asks_adaptively(self) -> bool:
+        """Whether ``samples`` may be ``"auto"``."""
 
     @abstractmethod
     def undecided(self, reason: str) -> tuple[Decision, ...]:
@@ -350,5 +360,5 @@ def _monte_carlo(summary: Summary) -> MonteCarlo:
 
 
 def _float32(x: Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = x.float().cpu().numpy()
+    array: NDArray[np.float32] = x.float().contiguous().cpu().numpy()
     return array

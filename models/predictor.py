@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from dubio.models import decision
+from dubio.models.batch_invariance import TRIED_ROWS, BatchSizes, largest_batch
 from dubio.models.budget import Budget
 from dubio.models.decision import Decision, LabelSetRows
-from dubio.models.errors import InvalidInput
+from dubio.models.errors import BatchDependent, InvalidInput
 from dubio.models.inputs import encoding
 from dubio.models.inputs.spec import InputSpec
 from dubio.models.prediction import NOT_CALIBRATED, Model, Sampled
@@ -27,7 +28,10 @@ from dubio.uncertainty.detection.detector import Verdict
 from dubio.uncertainty.detection.knn import Bank
 from dubio.uncertainty.detection.measures import Summary, single, softmax
 from dubio.uncertainty.detection.promises import AnswerPromises
-from dubio.uncertainty.errors import NotFitted
+from dubio.uncertainty.errors import NotFitted, UncertaintyError
+
+# Ways to run members that are tried after those that were the fastest; the loop is the last resort.
+INVARIANT_STRATEGIES = ("chain", "thinned", "fold", "loop")
 
 MAX_LIVE = 2**30  # bytes of the network's results; a batch that would take more at a time is answered in parts
 
@@ -49,6 +53,8 @@ class Predictor(Model[DeterministicPass]):
         stopping: When fewer members than all are enough; None until calibrated.
         promises: About answers of all members; None until calibrated.
         auto_promises: About answers of as many members as it takes; None until calibrated.
+        sizes: Of the batches in which the deterministic pass runs; None for batches as they come.
+        most_rows: See `Model`.
     """
 
     network: nn.Module
@@ -63,6 +69,8 @@ class Predictor(Model[DeterministicPass]):
     stopping: AdaptiveSampling | None = None
     promises: AnswerPromises | None = None
     auto_promises: AnswerPromises | None = None
+    sizes: BatchSizes | None = None
+    most_rows: int | None = None
 
     @classmethod
     def build(
@@ -139,6 +147,40 @@ class Predictor(Model[DeterministicPass]):
         """The same predictor, whose deterministic pass also tells what these blocks of the network give."""
         return replace(self, tap=self.tap.with_blocks(blocks))
 
+    def batch_invariant(
+        self, members: bool = False, most_rows: int = max(TRIED_ROWS), seconds: float = 1.0
+    ) -> Predictor:
+        """The same predictor, whose answer to an input does not depend on what shares its batch, to the last bit.
+
+        Its deterministic answers are those of the network in batches of sizes that agree, filled up. The members are
+        run in one way for batches of every size that gives a row the same in any of them, which may be slower.
+
+        Args:
+            members: Whether the members' answers, and with them the flags, are the same, too.
+            most_rows: That may be tried at a time.
+            seconds: What trying may take, roughly, for the deterministic pass, and for each way to run members.
+
+        Raises:
+            BatchDependent: No way to run the members gives a row the same in any batch.
+        """
+        noise = encoding.noise(self.input, most_rows)
+        with torch.inference_mode():
+            steady = replace(self, sizes=BatchSizes.find(self.tap.read, self.encode(noise), seconds))
+        if not members:
+            return steady
+        for strategy in dict.fromkeys([*reversed(self.committee.strategies), *INVARIANT_STRATEGIES]):
+            try:
+                candidate = replace(steady, committee=self.committee.pinned(strategy))
+            except UncertaintyError:  # it cannot run this network
+                continue
+            largest = largest_batch(candidate, noise, seconds)
+            if largest is not None:
+                return replace(candidate, most_rows=largest)
+        raise BatchDependent(
+            f"Expected a way to run the members of {self.network_spec.class_path} that gives an input the same in any "
+            "batch, but found none; only its deterministic answers can be so."
+        )
+
     def outputs(self, x: encoding.Inputs) -> Outputs:
         """What the detector sees of raw inputs ``[B, *input.shape]``, from the whole committee.
 
@@ -176,10 +218,16 @@ class Predictor(Model[DeterministicPass]):
     def uncovered(self, reason: str) -> LabelSetRows:
         return decision.uncovered(self.promises, reason)
 
+    @property
+    def asks_adaptively(self) -> bool:
+        return self.stopping is not None and self.detector is not None
+
     def encode(self, raw: Tensor) -> Tensor:
         return self._encoder(raw)
 
     def forward(self, x: Tensor) -> DeterministicPass:
+        if self.sizes is not None:
+            return self.sizes.run(self.tap.read, x)
         # All rows at once, as the plain network would, unless that takes too much memory.
         rows = len(x) if len(x) < 2 else max(1, MAX_LIVE // self.row_bytes)
         if len(x) > rows:

@@ -18,15 +18,20 @@ MAX_LIVE = 2**30  # bytes of the network's results; a batch that would take more
 MAX_SECONDS = 20.0  # nor one that, by how long the last took, would take longer
 
 
+def most_rows(predictor: Predictor | Ensemble) -> int:
+    """How many rows may be tried at a time, by the memory that the network's results take; one at least."""
+    return max(1, MAX_LIVE // predictor.row_bytes)
+
+
 def batches(predictor: Predictor | Ensemble) -> Iterator[NDArray[np.float32]]:
     """Seeded noise from the range seen in training, in batches of growing size, as long as they are cheap enough.
 
     Args:
         predictor: To ask; what is done with a batch is timed until the next is wanted.
     """
-    live, last, seconds = predictor.row_bytes, 1, 0.0
+    most, last, seconds = most_rows(predictor), 1, 0.0
     for rows in ROW_COUNTS:
-        if rows > 1 and (rows * live > MAX_LIVE or seconds * rows / last > MAX_SECONDS):
+        if rows > 1 and (rows > most or seconds * rows / last > MAX_SECONDS):
             return
         began = time.perf_counter()
         yield encoding.noise(predictor.input, rows).numpy()

@@ -143,6 +143,7 @@ def create_app(
         strategy=settings.strategy,
         max_bytes=settings.max_model_bytes,
         trial=settings.load_trial == "process" and Limits(settings.load_seconds, settings.load_bytes),
+        batch_invariant=settings.batch_invariant,
         root=settings.model_repository,
         control=settings.model_control,
     )

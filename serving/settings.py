@@ -110,6 +110,11 @@ class Settings(BaseSettings):
     card says, such as `chain up to 16 rows, thinned`. Unset: the fastest way for each size of batch, found by measuring
     when a model loads. A model that cannot be run in this way is not loaded."""
 
+    batch_invariant: bool = False
+    """Give an input the same members' answers, p-value and flag to the last bit, whoever shares its batch; its
+    deterministic answer is so anyway. One strategy then runs batches of every size, which costs speed. A model that has
+    none for it is not loaded."""
+
     prediction_threads: int = Field(default=2, ge=1, le=64)
     """How many predictions run at the same time. Two keep a small request from waiting behind a large one."""
 

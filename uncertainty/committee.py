@@ -14,6 +14,7 @@ from dubio.uncertainty.dropout.sites import Site
 from dubio.uncertainty.errors import NoDropoutFound, UnsupportedNetwork
 from dubio.uncertainty.execution import cuda_graph, masks, strategies
 from dubio.uncertainty.execution.autotune import autotune
+from dubio.uncertainty.execution.choice import Choice
 from dubio.uncertainty.execution.fallback import Fallbacks
 from dubio.uncertainty.execution.flops import work_before_first_site
 from dubio.uncertainty.magnitude import magnitude
@@ -143,6 +144,22 @@ class Committee:
     def strategy(self) -> str:
         """How members are run, by the size of the batch; as `strategy` of a committee it is pinned."""
         return str(self._autotuner)
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """The names of those that run members, that for small batches first."""
+        return Choice.parse(self.strategy).names
+
+    def pinned(self, strategy: str) -> Committee:
+        """The same members, run by another strategy, see `Committee`.
+
+        Raises:
+            UnsupportedNetwork: It cannot run the network.
+        """
+        names, rates = self.selection.sites, self.selection.rates
+        return Committee(
+            self.network, self._row, self.num_samples, self.seed, sites=names, rates=rates, strategy=strategy
+        )
 
     def audit(self) -> Report:
         """Say what is sampled and how, as a table: ``print(committee.audit())``."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dubio import models
-from dubio.models import Ensemble, Predictor
+from dubio.models import Ensemble, Predictor, warmup
+from dubio.models.batch_invariance import TRIED_ROWS
 from dubio.models.device import usable
-from dubio.models.errors import NotEnoughMemory, TrialUnavailable, UnreadableCheckpoint
+from dubio.models.errors import BatchDependent, NotEnoughMemory, TrialUnavailable, UnreadableCheckpoint
 from dubio.models.memory import exhausted
 from dubio.models.trial import Limits
 from dubio.serving.errors import UnusableDevice
@@ -30,6 +31,7 @@ class Loader:
         strategy: How members are run; None to measure it.
         max_bytes: Of a checkpoint.
         trial: Limits of a checkpoint's trial; see `dubio.models.load`.
+        batch_invariant: Whether the members' answers, too, are to be the same to the last bit in any batch.
     """
 
     device: str
@@ -37,6 +39,7 @@ class Loader:
     strategy: str | None = None
     max_bytes: int = 2**32
     trial: Limits | bool = True
+    batch_invariant: bool = False
 
     def try_device(self) -> None:
         """Put a tensor on the device, which is to multiply in the precision that the flags were calibrated in.
@@ -76,9 +79,13 @@ class Loader:
     def _read(self, path: Path, root: Path | None) -> Predictor:
         with private_copy(path, root, self.max_bytes) as copy:
             try:
-                return models.load(
+                predictor = models.load(
                     copy, device=self.device, trusted=self.trusted, strategy=self.strategy, trial=self.trial
                 )
+                rows = min(max(TRIED_ROWS), warmup.most_rows(predictor))
+                return predictor.batch_invariant(self.batch_invariant, rows)
+            except BatchDependent as error:
+                raise UnreadableCheckpoint(path, f"{error} Unset `batch_invariant`.") from error
             except UnreadableCheckpoint as error:  # names the copy, which nobody knows
                 raise UnreadableCheckpoint(path, error.reason) from error
             except TrialUnavailable as error:

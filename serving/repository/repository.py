@@ -40,6 +40,7 @@ class ModelRepository:
         strategy: str | None = None,
         max_bytes: int = 2**32,
         trial: Limits | bool = True,
+        batch_invariant: bool = False,
     ) -> None:
         """Load nothing yet.
 
@@ -52,6 +53,7 @@ class ModelRepository:
             strategy: How members are run; None to measure it.
             max_bytes: Of a checkpoint.
             trial: Limits of a checkpoint's trial; see `dubio.models.load`.
+            batch_invariant: Whether the members' answers are the same to the last bit in any batch, too.
 
         Raises:
             InvalidModelSource: Two sources share a name, or the root is no directory.
@@ -66,7 +68,14 @@ class ModelRepository:
                 )
             self._named[source.name] = source
         self._registry = Registry(tuple(self._named))
-        loader = Loader(device=device, trusted=trusted, strategy=strategy, max_bytes=max_bytes, trial=trial)
+        loader = Loader(
+            device=device,
+            trusted=trusted,
+            strategy=strategy,
+            max_bytes=max_bytes,
+            trial=trial,
+            batch_invariant=batch_invariant,
+        )
         self._reconciler = Reconciler(self._named, root, control, loader, self._registry)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dubio-load")
         self._started = False

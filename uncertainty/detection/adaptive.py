@@ -21,7 +21,7 @@ from torch import Tensor
 from dubio.uncertainty.detection.conformal import Calibration, level
 from dubio.uncertainty.detection.detector import Detector, Verdict
 from dubio.uncertainty.detection.ecdf import Ranks
-from dubio.uncertainty.detection.measures import Summary
+from dubio.uncertainty.detection.measures import Summary, total
 from dubio.uncertainty.detection.outputs import DeterministicPass, Outputs
 from dubio.uncertainty.detection.rounding import Rounding, distinct, varies
 from dubio.uncertainty.detection.scores import Score, move
@@ -317,11 +317,11 @@ def clearance(probs_KBC: Tensor, committee: int, rounding: float = 0.0) -> Tenso
     Source: Cochran 1977, section 2.6.
     """
     known = len(probs_KBC)
-    mean_BC = probs_KBC.mean(0)
+    mean_BC = total(probs_KBC) / known
     top_B1 = mean_BC.argmax(-1, keepdim=True)
     lead_BC = mean_BC.gather(-1, top_B1) - mean_BC
     leads_KBC = probs_KBC.gather(-1, top_B1.expand(known, -1, -1)) - probs_KBC
-    variance_BC = (leads_KBC - lead_BC).square().sum(0) / (known - 1)
+    variance_BC = total((leads_KBC - lead_BC).square()) / (known - 1)
     error_BC = ((variance_BC * (1 - known / committee) / known).sqrt() - rounding).clamp(min=0)
     lead_BC = lead_BC + rounding
     # Members that agree to the last bit leave no doubt, unless what they agree on is a tie.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dubio.uncertainty.detection.gaussians import SHRINKAGE, class_means, count, spectrum
+from dubio.uncertainty.detection.measures import product
 from dubio.uncertainty.detection.outputs import DeterministicPass, Outputs
 from dubio.uncertainty.detection.scores import UNFAMILIAR, Score
 from dubio.uncertainty.errors import UncertaintyError
@@ -76,5 +77,5 @@ class FeatureDensity(Score):
     def score(self, outputs: Outputs) -> Tensor:
         """Negative log-density, ``[B]`` in float64."""
         centred_CBF = (outputs.deterministic.features().double() - self.means_CF.unsqueeze(1)).float()
-        squares_CB = (centred_CBF @ self.whitenings_CFF).double().square().sum(-1)
+        squares_CB = product(centred_CBF, self.whitenings_CFF).double().square().sum(-1)
         return -(self.offsets_C.unsqueeze(1) - squares_CB / 2).logsumexp(0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dubio.uncertainty.detection.measures import product
 from dubio.uncertainty.errors import CalibrationSetTooSmall, UncertaintyError
 
 # Share of the mean variance that is added to every axis, so that one that never varies keeps a finite inverse.
@@ -52,10 +53,10 @@ class ClassGaussians:
 
     def distances(self, rows_BF: Tensor) -> Tensor:
         """Squared distances (x - mu_c)^T Sigma^-1 (x - mu_c), ``[B, C]`` in float64."""
-        white_BF = (centred(rows_BF, self.mean_F) @ self.whitening_FF).double()
+        white_BF = product(centred(rows_BF, self.mean_F), self.whitening_FF).double()
         # In double precision |a|^2 - 2 a.b + |b|^2 loses nothing that single precision had.
         squares_B1, squares_C = white_BF.square().sum(-1, keepdim=True), self.class_means_CF.square().sum(-1)
-        return (squares_B1 - 2 * white_BF @ self.class_means_CF.T + squares_C).clamp(min=0)
+        return (squares_B1 - 2 * product(white_BF, self.class_means_CF.T) + squares_C).clamp(min=0)
 
 
 def count(labels_N: Tensor) -> tuple[Tensor, Tensor]:

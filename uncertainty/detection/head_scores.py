@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from dubio.uncertainty.detection.measures import product
 from dubio.uncertainty.detection.outputs import DeterministicPass, Outputs
 from dubio.uncertainty.detection.scores import UNFAMILIAR, Score
 from dubio.uncertainty.errors import CalibrationSetTooSmall, UncertaintyError
@@ -117,7 +118,7 @@ class RectifiedActivations(Score):
 
     def score(self, outputs: Outputs) -> Tensor:
         features_BF = outputs.deterministic.features().double().clamp(max=self.clip)
-        return -(features_BF @ self.weight_CF.T + self.bias_C).logsumexp(-1)
+        return -(product(features_BF, self.weight_CF.T) + self.bias_C).logsumexp(-1)
 
 
 def _require_rows(train: DeterministicPass, name: str) -> None:

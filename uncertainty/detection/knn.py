@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from dubio.uncertainty.detection.measures import unit_norm
+from dubio.uncertainty.detection.measures import product, unit_norm
 from dubio.uncertainty.detection.outputs import DeterministicPass, Outputs
 from dubio.uncertainty.detection.scores import UNFAMILIAR, Score
 from dubio.uncertainty.errors import CalibrationSetTooSmall, UncertaintyError
@@ -98,7 +98,7 @@ class NearestNeighbourGuidance(Bank):
 
     def score(self, outputs: Outputs) -> Tensor:
         """The negative guided energy, ``[B]`` in float64."""
-        products_BN = unit_norm(outputs.deterministic.features()) @ self.bank_NF.T
+        products_BN = product(unit_norm(outputs.deterministic.features()), self.bank_NF.T)
         guidance_B = products_BN.topk(self.k, dim=-1).values.mean(-1)
         return -outputs.deterministic.logits_BC.double().logsumexp(-1) * guidance_B
 

@@ -17,7 +17,7 @@ from dubio.uncertainty.detection.gaussians import (
     count,
     whitening,
 )
-from dubio.uncertainty.detection.measures import unit_norm
+from dubio.uncertainty.detection.measures import product, unit_norm
 from dubio.uncertainty.detection.outputs import DeterministicPass, Outputs
 from dubio.uncertainty.detection.scores import UNFAMILIAR, Score
 from dubio.uncertainty.errors import CalibrationSetTooSmall, UncertaintyError
@@ -71,7 +71,7 @@ class InputMahalanobis(Score):
     def score(self, outputs: Outputs) -> Tensor:
         """Squared distance, ``[B]`` in float64."""
         centred_BF = centred(outputs.deterministic.inputs_BF, self.mean_F)
-        return (centred_BF @ self.whitening_FF).double().square().sum(-1)
+        return product(centred_BF, self.whitening_FF).double().square().sum(-1)
 
     def discount(self, rank_B: Tensor) -> Tensor:
         return backstop.discount(rank_B)
@@ -178,10 +178,10 @@ class RelativeMahalanobis(Score):
     def score(self, outputs: Outputs) -> Tensor:
         """Relative squared distance, ``[B]`` in float64; negative inside the classes."""
         centred_BF = centred(self._rows(outputs.deterministic), self.mean_F)
-        differences_BCF = (centred_BF @ self.class_whitening_FF).unsqueeze(1) - self.class_means_CF
+        differences_BCF = product(centred_BF, self.class_whitening_FF).unsqueeze(1) - self.class_means_CF
         # Both terms grow with the square of the input and are subtracted: that needs the longer type.
         to_classes_BC = differences_BCF.double().square().sum(-1)
-        to_all_B = (centred_BF @ self.whitening_FF).double().square().sum(-1)
+        to_all_B = product(centred_BF, self.whitening_FF).double().square().sum(-1)
         return to_classes_BC.amin(-1) - to_all_B
 
     @staticmethod

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+# torch computes so many numbers at a time, or a divisor of it; at the end of a row of numbers, the rest in other ways.
+LANES = 64
+# Rows of a product come in blocks of so many, filled up with zeros.
+ROW_BLOCK = 4
 
 
 @dataclass(frozen=True)
@@ -55,17 +61,49 @@ def softmax(logits_KBC: Tensor) -> Tensor:
     """Probabilities ``[K, B, C]`` in single precision at least, laid out class by class.
 
     torch's softmax over a short last axis is not vectorised; over the first axis it takes a tenth of the time, and so
-    does what follows, which keeps the layout.
+    does what follows, which keeps the layout. Filled up to whole `LANES`, it rounds no row otherwise than the next.
     """
-    return single(logits_KBC).movedim(-1, 0).contiguous().softmax(0).movedim(0, -1)
+    logits_CKB = single(logits_KBC).movedim(-1, 0)
+    columns = logits_CKB[0].numel()
+    filled_CN = logits_CKB.new_zeros((len(logits_CKB), columns + -columns % LANES))
+    filled_CN[:, :columns].unflatten(1, logits_CKB.shape[1:]).copy_(logits_CKB)
+    probs_CN = filled_CN.softmax(0)[:, :columns]
+    probs_KBC: Tensor = probs_CN.unflatten(1, logits_CKB.shape[1:]).movedim(0, -1)
+    return probs_KBC
+
+
+def total(x: Tensor) -> Tensor:
+    """The sum over the first axis, in the same order for each number, whatever stands beside it.
+
+    torch's own sum takes the last numbers of a row of them in another order, so that one input's measures would depend
+    on how many others there are. Halves are added to each other, which is also more exact.
+    """
+    while len(x) > 1:
+        half = len(x) // 2
+        rest = x[2 * half :]
+        x = x[:half] + x[half : 2 * half]
+        if len(rest):
+            x[0] += rest[0]
+    return x[0]
+
+
+def product(rows_BF: Tensor, matrix_FG: Tensor) -> Tensor:
+    """Rows times a matrix, ``[..., B, G]``, filled up to whole `ROW_BLOCK`: with few the library sums otherwise."""
+    rows = rows_BF.shape[-2]
+    return (F.pad(rows_BF, (0, 0, 0, -rows % ROW_BLOCK)) @ matrix_FG)[..., :rows, :]
 
 
 def summarise(probs_KBC: Tensor) -> Summary:
-    """All measures of the members' probabilities ``[K, B, C]`` in one pass, in single precision at least."""
+    """All measures of the members' probabilities ``[K, B, C]`` in one pass, in single precision at least.
+
+    A row's are the same to the last bit in any batch.
+    """
     probs_KBC = single(probs_KBC)
-    mean_BC = probs_KBC.mean(0)
+    members = len(probs_KBC)
+    mean_BC = total(probs_KBC) / members
     # torch's own std warns about an empty batch.
-    return _summary(mean_BC, (probs_KBC - mean_BC).square().mean(0), _entropy(probs_KBC).mean(0))
+    variance_BC = total((probs_KBC - mean_BC).square()) / members
+    return _summary(mean_BC, variance_BC, total(_entropy(probs_KBC)) / members)
 
 
 def pool(summaries: Sequence[Summary], weights: Sequence[float]) -> Summary:
@@ -97,12 +135,12 @@ def negative_log_likelihood(log_probs_BC: Tensor, labels_B: Tensor) -> Tensor:
 
 
 def _mixed(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
-    return torch.stack([value * share for value, share in zip(values, shares, strict=True)]).sum(0)
+    return total(torch.stack([value * share for value, share in zip(values, shares, strict=True)]))
 
 
 def _entropy(probs: Tensor) -> Tensor:
-    entropy: Tensor = -torch.special.xlogy(probs, probs).sum(-1)
-    return entropy
+    terms: Tensor = torch.special.xlogy(probs, probs)
+    return -total(terms.movedim(-1, 0))
 
 
 def _summary(mean_BC: Tensor, variance_BC: Tensor, expected_B: Tensor) -> Summary:

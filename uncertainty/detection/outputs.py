@@ -118,6 +118,11 @@ class DeterministicPass:
             layer=self.layer,
         )
 
+    def tensors(self) -> list[Tensor]:
+        """All that it holds of the batch."""
+        features = [] if self.features_BF is None else [self.features_BF]
+        return [self.inputs_BF, self.logits_BC, *features, *self.blocks.values()]
+
     def take(self, rows_R: Tensor | slice) -> DeterministicPass:
         """The pass of some rows, by index."""
         return self.map(lambda values: values[rows_R])

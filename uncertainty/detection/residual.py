@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dubio.uncertainty.detection.gaussians import class_means, count
+from dubio.uncertainty.detection.measures import product
 from dubio.uncertainty.detection.outputs import DeterministicPass, Outputs
 from dubio.uncertainty.detection.scores import UNFAMILIAR, Score
 from dubio.uncertainty.errors import CalibrationSetTooSmall, UncertaintyError
@@ -72,7 +73,7 @@ class VirtualLogit(Score):
     def score(self, outputs: Outputs) -> Tensor:
         """The virtual logit less the energy of the others, ``[B]`` in float64."""
         centred_BF = (outputs.deterministic.features().double() - self.origin_F).float()
-        length_B = torch.linalg.vector_norm((centred_BF @ self.residual_FR).double(), dim=-1)
+        length_B = torch.linalg.vector_norm(product(centred_BF, self.residual_FR).double(), dim=-1)
         score_B: Tensor = self.alpha * length_B - outputs.deterministic.logits_BC.double().logsumexp(-1)
         return score_B
 
@@ -149,7 +150,7 @@ class OrthogonalResidual(Score):
         return -((energy_B - self.energy_mean) / self.energy_std + (cosine_B - self.cosine_mean) / self.cosine_std)
 
     def _terms(self, seen: DeterministicPass) -> tuple[Tensor, Tensor]:
-        residual_BR = ((seen.features().double() - self.mean_F).float() @ self.residual_FR).double()
+        residual_BR = product((seen.features().double() - self.mean_F).float(), self.residual_FR).double()
         directions_BR = self.directions_CR[seen.logits_BC.argmax(-1)]
         cosine_B = torch.nn.functional.cosine_similarity(residual_BR, directions_BR, dim=-1)
         return seen.logits_BC.double().logsumexp(-1), cosine_B
