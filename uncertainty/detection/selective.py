@@ -31,6 +31,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -55,6 +56,7 @@ class AcceptanceTests:
     """What is fixed before the calibration rows are looked at; see the module.
 
     Attributes:
+        rows: How many the calibration split will have.
         risk: Promised upper bound on the share of wrong answers among the accepted ones.
         delta: Probability, over the draw of the calibration rows, that it does not hold.
         confidence: Name of the confidence score.
@@ -65,6 +67,7 @@ class AcceptanceTests:
         error_T: and the share of wrong ones among these, a little more than counted.
     """
 
+    rows: int
     risk: float
     delta: float
     confidence: str
@@ -104,7 +107,7 @@ class AcceptanceTests:
         accepted_T, wrong_T = select.count(confidence, guess, thresholds_T)
         share_T, error_T = accepted_T / len(select), (wrong_T + 0.5) / (accepted_T + 1)
         first = _first(accepted_T, wrong_T, rows / len(select), risk, delta)
-        return cls(risk, delta, confidence, familiar_G, thresholds_T, first, share_T, error_T)
+        return cls(rows, risk, delta, confidence, familiar_G, thresholds_T, first, share_T, error_T)
 
     def calibrate(self, rows: LabelledAnswers, flag: Calibration) -> Acceptance:
         """The rule that keeps the promise, or why there is none.
@@ -146,24 +149,29 @@ class AcceptanceTests:
             confidence=self.confidence,
             rows=rows,
             refusal=TOO_MANY_ERRORS if enough else TOO_FEW_ROWS,
-            rows_due=self._rows_due(rows),
-            risk_due=self._risk_due(rows),
+            rows_due=self._rows_due,
+            risk_due=self._risk_due,
         )
 
-    def _rows_due(self, rows: int) -> int:
+    @cached_property
+    def _rows_due(self) -> int:
         """How many calibration rows would probably do; 0 if it is not a matter of their number."""
+        rows = self.rows
         hopeful = [pair for pair in zip(*_lists(self.share_T, self.error_T), strict=True) if pair[1] < self.risk]
         while hopeful and rows < MOST_ROWS:
             rows = math.ceil(1.2 * max(rows, 1))
-            for share, error in hopeful[:: max(1, len(hopeful) // 10)]:
+            for share, error in _some(hopeful):
                 if self._passes(math.ceil(share * rows * error), math.floor(share * rows)):
                     return rows
         return 0
 
-    def _risk_due(self, rows: int) -> float:
+    @cached_property
+    def _risk_due(self) -> float:
         """Which risk so many rows could probably promise, rounded up."""
-        expected = zip((self.share_T * rows).tolist(), self.error_T.tolist(), strict=True)
-        bounds = [upper_bound(math.ceil(count * error), math.floor(count), self.delta) for count, error in expected]
+        expected = list(zip(*_lists(self.share_T * self.rows, self.error_T), strict=True))
+        bounds = [
+            upper_bound(math.ceil(count * error), math.floor(count), self.delta) for count, error in _some(expected)
+        ]
         return min(1.0, math.ceil(1000 * min(bounds)) / 1000)
 
 
@@ -310,6 +318,11 @@ def _power(rows: int, error: float, risk: float, delta: float) -> float:
         middle = (low + high) // 2
         low, high = (middle, high) if binomial_at_most(middle, rows, risk) <= delta else (low, middle)
     return 0.0 if low < 0 else binomial_at_most(low, rows, error)
+
+
+def _some(pairs: Sequence[tuple[float, ...]]) -> Sequence[tuple[float, ...]]:
+    """A tenth of many, the last among them."""
+    return pairs[:: -max(1, len(pairs) // 10)]
 
 
 def _lists(*tensors: Tensor) -> Sequence[list[float]]:
