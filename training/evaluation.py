@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from dubio.models import Prediction, Predictor
+from dubio.training import acceptance
+from dubio.training.acceptance import AnswerFigures
 from dubio.training.calibration import progress
 from dubio.training.callbacks.learning_curves import logits
 from dubio.training.data.module import TensorDataModule
@@ -62,6 +64,7 @@ class Evaluation:
         flagged: How many rows were flagged, each of them a false alarm; None of such a checkpoint.
         out_of_distribution: How many inputs that are like no training data were flagged, and how many there are, by
             name.
+        answers: What was accepted, and the label sets, if they were asked for.
     """
 
     rows: int
@@ -71,6 +74,7 @@ class Evaluation:
     mc: Quality | None = None
     flagged: int | None = None
     out_of_distribution: dict[str, tuple[int, int]] = field(default_factory=dict)
+    answers: AnswerFigures | None = None
 
 
 def evaluate(predictor: Predictor, data: TensorDataModule) -> Evaluation:
@@ -93,6 +97,7 @@ def evaluate(predictor: Predictor, data: TensorDataModule) -> Evaluation:
         by_class=ClassFigures.of(labels, predicted, flags, len(data.classes)),
         baseline=_baseline(data),
         out_of_distribution={name: (count, len(others[name])) for name, count in flagged.items()},
+        answers=AnswerFigures.of(answers, labels.numpy()),
     )
 
 
@@ -148,6 +153,8 @@ def table(evaluation: Evaluation, path: Path, predictor: Predictor | None = None
         "calibration rows)",
     )
     lines.add_row("measured", measured_rate(evaluation.flagged or 0, evaluation.rows, calibration.alpha))
+    for name, told in acceptance.lines(predictor.promises, evaluation.answers):
+        lines.add_row(name, told)
     for name, (flagged, count) in evaluation.out_of_distribution.items():
         lines.add_row("strangers", f"{flagged} of {count} {name} flagged ({flagged / count:.1%})")
     return lines

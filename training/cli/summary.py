@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from dubio.models import Predictor, registry
-from dubio.training import calibration, evaluation, report
+from dubio.training import answer_promises, calibration, evaluation, report
 from dubio.training.calibration import CalibrationSettings
 from dubio.training.cli.messages import note, warn
 from dubio.training.data.file_module import FileDataModule
@@ -39,6 +39,8 @@ def show(measured: Evaluation, data: TensorDataModule, path: Path, predictor: Pr
     console = Console()
     console.print(evaluation.table(measured, path, predictor))
     console.print(report.class_table(measured.by_class, data.classes))
+    for caveat in answer_promises.caveats(predictor) if predictor else ():
+        note(caveat)
     warning = report.never_predicted(measured.by_class, data.classes)
     if warning is not None:
         warn(warning)

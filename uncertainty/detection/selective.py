@@ -64,7 +64,7 @@ class AcceptanceTests:
         thresholds_T: Descending, the last is `ALL`.
         first: Which threshold is tested first; then the ones behind it.
         share_T: Of each threshold the share of the select rows that it accepts,
-        error_T: and the share of wrong ones among these, a little more than counted.
+        error_T: and a bound on the share of wrong ones among these, which few rows may show too few of.
     """
 
     rows: int
@@ -105,8 +105,8 @@ class AcceptanceTests:
         cuts_T = cuts_T[torch.linspace(0, len(cuts_T) - 1, min(STEPS, len(cuts_T))).round().long()]
         thresholds_T = torch.cat([cuts_T, cuts_T.new_tensor([ALL])])
         accepted_T, wrong_T = select.count(confidence, guess, thresholds_T)
-        share_T, error_T = accepted_T / len(select), (wrong_T + 0.5) / (accepted_T + 1)
-        first = _first(accepted_T, wrong_T, rows / len(select), risk, delta)
+        share_T, error_T = accepted_T / len(select), _error(accepted_T, wrong_T)
+        first = _first(share_T * rows, error_T, risk, delta)
         return cls(rows, risk, delta, confidence, familiar_G, thresholds_T, first, share_T, error_T)
 
     def calibrate(self, rows: LabelledAnswers, flag: Calibration) -> Acceptance:
@@ -293,21 +293,17 @@ def _between(low_N: Tensor, high_N: Tensor) -> Tensor:
     return ((high_N[:-1] + above_N) / 2)[gap_N].cpu()
 
 
-def _first(accepted_T: Tensor, wrong_T: Tensor, scale: float, risk: float, delta: float) -> int:
-    """Which test to begin with: the last of those that are likeliest to pass.
-
-    Args:
-        accepted_T: Select rows,
-        wrong_T: and those of them that are wrong, which may be so few by luck: Wilson's bound on their share counts.
-        scale: How many calibration rows there will be for each.
-        risk: Of the promise.
-        delta: Of the promise.
-    """
-    counts_T, share_T = accepted_T.double().clamp(min=1), wrong_T / accepted_T.clamp(min=1)
+def _error(accepted_T: Tensor, wrong_T: Tensor) -> Tensor:
+    """Wilson's upper bound on the share of wrong ones, at `LUCK` standard errors."""
+    counts_T = accepted_T.double().clamp(min=1)
+    share_T = wrong_T / counts_T
     spread_T = (share_T * (1 - share_T) / counts_T + LUCK**2 / (4 * counts_T**2)).sqrt()
-    error_T = (share_T + LUCK**2 / (2 * counts_T) + LUCK * spread_T) / (1 + LUCK**2 / counts_T)
-    pairs = zip(*_lists(accepted_T * scale, error_T), strict=True)
-    powers = [_power(round(rows), error, risk, delta) for rows, error in pairs]
+    return (share_T + LUCK**2 / (2 * counts_T) + LUCK * spread_T) / (1 + LUCK**2 / counts_T)
+
+
+def _first(accepted_T: Tensor, error_T: Tensor, risk: float, delta: float) -> int:
+    """Which test to begin with: the last of those that are likeliest to pass."""
+    powers = [_power(round(rows), error, risk, delta) for rows, error in zip(*_lists(accepted_T, error_T), strict=True)]
     return max(index for index, power in enumerate(powers) if power >= max(powers) - PLATEAU)
 
 
