@@ -48,6 +48,13 @@ class LabelSetRows:
     reason: str | None
 
 
+def members(contains_C: NDArray[np.bool_], mean_C: NDArray[np.float32]) -> list[int]:
+    """The classes in a label set, the most probable first."""
+    held = np.flatnonzero(contains_C)
+    order: list[int] = held[np.argsort(-mean_C[held], kind="stable")].tolist()
+    return order
+
+
 def decide(promises: AnswerPromises, answers: Answers, score_B: Tensor) -> tuple[Decision, ...]:
     """The decision at each risk."""
     return tuple(

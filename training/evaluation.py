@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from dubio.models import Prediction, Predictor, Temperature
 from dubio.models.prediction import Work
+from dubio.training import acceptance
+from dubio.training.acceptance import AnswerFigures
 from dubio.training.calibration import progress
 from dubio.training.callbacks.learning_curves import logits
 from dubio.training.class_figures import ClassFigures, measured_rate
@@ -40,6 +42,7 @@ class Evaluation:
             name.
         intervals: 95% intervals of the figures of `Quality` by their names, by answer.
         before: The figures without temperature, by answer; empty if they were not asked for.
+        answers: What was accepted, and the label sets, if they were asked for.
     """
 
     rows: int
@@ -51,6 +54,7 @@ class Evaluation:
     out_of_distribution: dict[str, tuple[int, int]] = field(default_factory=dict)
     intervals: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
     before: dict[str, Quality] = field(default_factory=dict)
+    answers: AnswerFigures | None = None
 
 
 def evaluate(predictor: Predictor, data: TensorDataModule, before: bool = False) -> Evaluation:
@@ -84,6 +88,7 @@ def evaluate(predictor: Predictor, data: TensorDataModule, before: bool = False)
         out_of_distribution={name: (count, len(others[name])) for name, count in flagged.items()},
         intervals={name: intervals(probs_BC, labels) for name, probs_BC in probs.items()},
         before={name: Quality.of(probs_BC, labels) for name, probs_BC in probs_before.items()},
+        answers=AnswerFigures.of(answers, labels.numpy()),
     )
 
 
@@ -154,6 +159,8 @@ def table(evaluation: Evaluation, path: Path, predictor: Predictor | None = None
         "calibration rows)",
     )
     lines.add_row("measured", measured_rate(evaluation.flagged or 0, evaluation.rows, calibration.alpha))
+    for name, told in acceptance.lines(predictor.promises, evaluation.answers):
+        lines.add_row(name, told)
     for name, (flagged, count) in evaluation.out_of_distribution.items():
         lines.add_row("strangers", f"{flagged} of {count} {name} flagged ({flagged / count:.1%})")
     return lines

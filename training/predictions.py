@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dubio.models import Prediction, Predictor
+from dubio.models.decision import members
 from dubio.models.errors import InvalidInput
 from dubio.training.calibration import progress
 from dubio.training.data.module import TensorDataModule
@@ -21,7 +23,16 @@ if TYPE_CHECKING:  # it takes a quarter of a second to import, and a fit predict
     import polars as pl
 
 SUFFIXES = (".csv", ".parquet", ".jsonl")
-FIELDS = ("row", "split", "deterministic", "mc", "uncertainty", "ood")  # how the columns of an answer begin
+FIELDS = (
+    "row",
+    "split",
+    "deterministic",
+    "mc",
+    "uncertainty",
+    "ood",
+    "label_set",
+    "decision",
+)  # how the columns of an answer begin
 _FORMULA = r"^[=+\-@\t\r\n]"
 _NUMBER = r"^[+-]?[0-9]+([.,][0-9]+)*([eE][+-]?[0-9]+)?$"
 
@@ -119,6 +130,25 @@ def _without_formulas(frame: pl.DataFrame) -> pl.DataFrame:
     return safe.rename({name: f"'{name}" for name in frame.columns if re.match(_FORMULA, name)})
 
 
+def _label_sets(answer: Prediction, classes: tuple[str, ...]) -> list[str | None]:
+    """The names in each label set as a JSON list, for a name may hold any sign."""
+    if answer.label_set is None:
+        return [None] * len(answer.label)
+    return [
+        json.dumps([classes[index] for index in members(held, mean_C)], ensure_ascii=False)
+        for held, mean_C in zip(answer.label_set, answer.mc_mean, strict=True)
+    ]
+
+
+def _decisions(answer: Prediction) -> dict[str, npt.NDArray[np.bool_] | None]:
+    """Whether each answer is accepted, at the first risk and at each of the others."""
+    first, *others = answer.decisions or ()
+    return {
+        "decision.accepted": first.accepted,
+        **{f"decision.accepted_at_{each.risk:g}": each.accepted for each in others},
+    }
+
+
 def _table(answer: Prediction, classes: tuple[str, ...]) -> pl.DataFrame:
     import polars as pl
 
@@ -143,5 +173,7 @@ def _table(answer: Prediction, classes: tuple[str, ...]) -> pl.DataFrame:
             "ood.p_value": answer.p_value,
             "ood.level": answer.level,
             "ood.reason": pl.Series(answer.reasons, dtype=pl.String),
+            "label_set.labels": pl.Series(_label_sets(answer, classes), dtype=pl.String),
+            **_decisions(answer),
         }
     )

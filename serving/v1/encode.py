@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 
 from dubio.models import Prediction
-from dubio.models.decision import Decision
+from dubio.models.decision import Decision, members
 from dubio.serving.repository.repository import ServedModel
 
 # Writing this many takes about a millisecond; more would hold up the event loop.
@@ -100,9 +100,7 @@ def _label_set(prediction: Prediction, row: int, classes: tuple[str, ...]) -> di
     if sets is None or sets.contains is None:
         labels = None
     else:
-        held = np.flatnonzero(sets.contains[row])
-        held = held[np.argsort(-prediction.mc_mean[row, held], kind="stable")]
-        labels = [classes[index] for index in held.tolist()]
+        labels = [classes[index] for index in members(sets.contains[row], prediction.mc_mean[row])]
     return {"labels": labels, "coverage": sets and sets.coverage, "reason": sets and sets.reason}
 
 

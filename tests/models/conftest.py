@@ -6,6 +6,7 @@ import copy
 import shutil
 import textwrap
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from dubio.models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Tem
 from dubio.models.checkpoint.schema import KEY
 from dubio.models.checkpoint.state_dict import sha256
 from dubio.uncertainty import AdaptiveSampling, Detector
+from dubio.uncertainty.detection.label_sets import LabelSets
+from dubio.uncertainty.detection.promises import AnswerPromises, with_all_members, with_as_many_as_it_takes
 
 INIT_ARGS = {"in_features": 16, "widths": [24, 20], "num_classes": 3, "rates": [0.5, 0.3]}
 CLASSES = ("left", "middle", "right")
@@ -60,7 +63,8 @@ def train() -> Predictor:
     temperature = Temperature(deterministic=1.25, mc=0.8)
     predictor = predictor.calibrated(temperature, None, None)
     promise = {"alpha": 0.1, "delta": 0.1}
-    select, calibration = predictor.outputs(blobs(100, seed=2)[0]), predictor.outputs(blobs(150, seed=3)[0])
+    (select_x, select_y), (calibration_x, calibration_y) = blobs(100, seed=2), blobs(150, seed=3)
+    select, calibration = predictor.outputs(select_x), predictor.outputs(calibration_x)
     detector = Detector.fit(predictor.deterministic(x), labels, select, k=10).calibrate(calibration, **promise)
     stopping = AdaptiveSampling.fit(detector, select, 150, **promise, stages=(4, 8)).calibrate(
         detector, calibration, **promise
@@ -72,7 +76,17 @@ def train() -> Predictor:
         date="2026-01-01T00:00:00+00:00",
         versions={"torch": str(torch.__version__)},
     )
-    return predictor.calibrated(temperature, detector, provenance, stopping)
+    ask = partial(with_all_members, predictor.classify, detector, rounding=detector.least_rounding)
+    auto = partial(
+        with_as_many_as_it_takes, predictor.classify, detector, rounding=detector.least_rounding, stopping=stopping
+    )
+    promises = [
+        AnswerPromises.fit(
+            each(select, select_y), each(calibration, calibration_y), flag, (0.05, 1e-5), LabelSets("lac", "all", 0.9)
+        )
+        for each, flag in ((ask, detector.calibration), (auto, stopping.calibration))
+    ]
+    return predictor.calibrated(temperature, detector, provenance, stopping, *promises)
 
 
 @pytest.fixture(scope="session")

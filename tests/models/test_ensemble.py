@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from dubio.models import MLP, Ensemble, InputSpec, Predictor, Temperature, Work
 from dubio.models.checkpoint.state_dict import sha256
-from dubio.models.ensemble import CALIBRATION_TOO_SMALL, shares
+from dubio.models.ensemble import CALIBRATION_TOO_SMALL, NOT_FOR_ENSEMBLES, shares
 from dubio.models.errors import InvalidInput, MismatchedCheckpoints
 from dubio.models.prediction import NOT_CALIBRATED, NOT_CALIBRATED_FOR_SAMPLES, OUT_OF_RANGE
 from dubio.uncertainty import AdaptiveSampling, Calibration, Detector
 from dubio.uncertainty.detection.adaptive import recorded
 from dubio.uncertainty.detection.conformal import JointCalibration, level
+from dubio.uncertainty.detection.label_sets import LabelSets
+from dubio.uncertainty.detection.promises import AnswerPromises
 
 SHAPE = (1, 4, 4)
 SIZES = (16, 12, 8)
@@ -154,6 +156,40 @@ def test_the_promise_holds_over_draws_of_the_calibration_rows(predictors: list[P
         )
         broken += float((joint.p_value(p_MB) <= joint.level).double().mean()) > alpha
     assert broken / trials <= delta
+
+
+def promised(predictor: Predictor, coverage: float) -> Predictor:
+    """The same predictor with label sets of its own."""
+    x, labels = blobs(300, 3)
+    means = [predictor.predict(x, samples=samples).mc_mean for samples in (None, "auto")]
+    rules = [LabelSets("lac", "all", coverage).calibrate(torch.from_numpy(mean), labels) for mean in means]
+    promises, auto = (AnswerPromises((), rule) for rule in rules)
+    return dataclasses.replace(predictor, promises=promises, auto_promises=auto)
+
+
+@pytest.mark.parametrize("samples", [None, "auto"])
+def test_a_label_set_is_the_union_of_the_checkpoints_sets(
+    predictors: list[Predictor], samples: str | None, rows: Tensor
+):
+    each = [promised(predictor, coverage) for predictor, coverage in zip(predictors, (0.9, 0.8, 0.7), strict=True)]
+    prediction = Ensemble.build(each).predict(rows, samples=samples)
+    union = np.any([predictor.predict(rows, samples=samples).label_set for predictor in each], axis=0)
+    np.testing.assert_array_equal(prediction.label_set, union)
+    assert (prediction.label_sets.coverage, prediction.label_sets.reason) == (0.9, None)
+    described = Ensemble.build(each).describe()
+    assert described["label_set"]["coverage"] == 0.9
+    assert described["decisions"] == []
+
+
+def test_no_answer_of_an_ensemble_is_accepted_or_refused(ensemble: Ensemble, trained: Predictor, rows: Tensor):
+    prediction = ensemble.predict(rows)
+    assert prediction.flagged is not None
+    assert prediction.accepted is None
+    assert [each.reason for each in prediction.decisions] == [NOT_FOR_ENSEMBLES]
+    # These checkpoints have no label sets, so their ensemble has none.
+    assert (prediction.label_set, prediction.label_sets.reason) == (None, NOT_CALIBRATED)
+    assert ensemble.describe()["label_set"] is None
+    assert trained.describe()["decisions"]
 
 
 def test_fewer_members_have_no_flag(ensemble: Ensemble, rows: Tensor):

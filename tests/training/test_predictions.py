@@ -53,6 +53,8 @@ def test_predictions_are_those_of_the_service_row_by_row(suffix: str, coin: Path
                 for one, end in zip(values, names, strict=True):
                     given = row[f"{part}.{name}{end}"]
                     assert given == (pytest.approx(one, abs=1e-5) if isinstance(one, float) else one)
+        assert row["decision.accepted"] == answer["decision"]["accepted"]
+        assert json.loads(row["label_set.labels"]) == answer["label_set"]["labels"]
 
 
 def test_a_mistake_is_told_before_anything_is_written(coin: Path, capsys: pytest.CaptureFixture[str]):

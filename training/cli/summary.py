@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from dubio.models import Predictor, registry
-from dubio.training import calibration, class_figures, evaluation
+from dubio.training import answer_promises, calibration, class_figures, evaluation
 from dubio.training.calibration import CalibrationSettings
 from dubio.training.cli.messages import note, warn
 from dubio.training.data.file_module import FileDataModule
@@ -41,6 +41,8 @@ def show(measured: Evaluation, data: TensorDataModule, path: Path, predictor: Pr
     if measured.before:
         console.print(evaluation.quality_table(measured))
     console.print(class_figures.class_table(measured.by_class, data.classes))
+    for caveat in answer_promises.caveats(predictor) if predictor else ():
+        note(caveat)
     warning = class_figures.never_predicted(measured.by_class, data.classes)
     if warning is not None:
         warn(warning)

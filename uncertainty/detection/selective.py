@@ -31,6 +31,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -55,6 +56,7 @@ class AcceptanceTests:
     """What is fixed before the calibration rows are looked at; see the module.
 
     Attributes:
+        rows: How many the calibration split will have.
         risk: Promised upper bound on the share of wrong answers among the accepted ones.
         delta: Probability, over the draw of the calibration rows, that it does not hold.
         confidence: Name of the confidence score.
@@ -62,9 +64,10 @@ class AcceptanceTests:
         thresholds_T: Descending, the last is `ALL`.
         first: Which threshold is tested first; then the ones behind it.
         share_T: Of each threshold the share of the select rows that it accepts,
-        error_T: and the share of wrong ones among these, a little more than counted.
+        error_T: and a bound on the share of wrong ones among these, which few rows may show too few of.
     """
 
+    rows: int
     risk: float
     delta: float
     confidence: str
@@ -102,9 +105,9 @@ class AcceptanceTests:
         cuts_T = cuts_T[torch.linspace(0, len(cuts_T) - 1, min(STEPS, len(cuts_T))).round().long()]
         thresholds_T = torch.cat([cuts_T, cuts_T.new_tensor([ALL])])
         accepted_T, wrong_T = select.count(confidence, guess, thresholds_T)
-        share_T, error_T = accepted_T / len(select), (wrong_T + 0.5) / (accepted_T + 1)
-        first = _first(accepted_T, wrong_T, rows / len(select), risk, delta)
-        return cls(risk, delta, confidence, familiar_G, thresholds_T, first, share_T, error_T)
+        share_T, error_T = accepted_T / len(select), _error(accepted_T, wrong_T)
+        first = _first(share_T * rows, error_T, risk, delta)
+        return cls(rows, risk, delta, confidence, familiar_G, thresholds_T, first, share_T, error_T)
 
     def calibrate(self, rows: LabelledAnswers, flag: Calibration) -> Acceptance:
         """The rule that keeps the promise, or why there is none.
@@ -146,24 +149,29 @@ class AcceptanceTests:
             confidence=self.confidence,
             rows=rows,
             refusal=TOO_MANY_ERRORS if enough else TOO_FEW_ROWS,
-            rows_due=self._rows_due(rows),
-            risk_due=self._risk_due(rows),
+            rows_due=self._rows_due,
+            risk_due=self._risk_due,
         )
 
-    def _rows_due(self, rows: int) -> int:
+    @cached_property
+    def _rows_due(self) -> int:
         """How many calibration rows would probably do; 0 if it is not a matter of their number."""
+        rows = self.rows
         hopeful = [pair for pair in zip(*_lists(self.share_T, self.error_T), strict=True) if pair[1] < self.risk]
         while hopeful and rows < MOST_ROWS:
             rows = math.ceil(1.2 * max(rows, 1))
-            for share, error in hopeful[:: max(1, len(hopeful) // 10)]:
+            for share, error in _some(hopeful):
                 if self._passes(math.ceil(share * rows * error), math.floor(share * rows)):
                     return rows
         return 0
 
-    def _risk_due(self, rows: int) -> float:
+    @cached_property
+    def _risk_due(self) -> float:
         """Which risk so many rows could probably promise, rounded up."""
-        expected = zip((self.share_T * rows).tolist(), self.error_T.tolist(), strict=True)
-        bounds = [upper_bound(math.ceil(count * error), math.floor(count), self.delta) for count, error in expected]
+        expected = list(zip(*_lists(self.share_T * self.rows, self.error_T), strict=True))
+        bounds = [
+            upper_bound(math.ceil(count * error), math.floor(count), self.delta) for count, error in _some(expected)
+        ]
         return min(1.0, math.ceil(1000 * min(bounds)) / 1000)
 
 
@@ -285,21 +293,17 @@ def _between(low_N: Tensor, high_N: Tensor) -> Tensor:
     return ((high_N[:-1] + above_N) / 2)[gap_N].cpu()
 
 
-def _first(accepted_T: Tensor, wrong_T: Tensor, scale: float, risk: float, delta: float) -> int:
-    """Which test to begin with: the last of those that are likeliest to pass.
-
-    Args:
-        accepted_T: Select rows,
-        wrong_T: and those of them that are wrong, which may be so few by luck: Wilson's bound on their share counts.
-        scale: How many calibration rows there will be for each.
-        risk: Of the promise.
-        delta: Of the promise.
-    """
-    counts_T, share_T = accepted_T.double().clamp(min=1), wrong_T / accepted_T.clamp(min=1)
+def _error(accepted_T: Tensor, wrong_T: Tensor) -> Tensor:
+    """Wilson's upper bound on the share of wrong ones, at `LUCK` standard errors."""
+    counts_T = accepted_T.double().clamp(min=1)
+    share_T = wrong_T / counts_T
     spread_T = (share_T * (1 - share_T) / counts_T + LUCK**2 / (4 * counts_T**2)).sqrt()
-    error_T = (share_T + LUCK**2 / (2 * counts_T) + LUCK * spread_T) / (1 + LUCK**2 / counts_T)
-    pairs = zip(*_lists(accepted_T * scale, error_T), strict=True)
-    powers = [_power(round(rows), error, risk, delta) for rows, error in pairs]
+    return (share_T + LUCK**2 / (2 * counts_T) + LUCK * spread_T) / (1 + LUCK**2 / counts_T)
+
+
+def _first(accepted_T: Tensor, error_T: Tensor, risk: float, delta: float) -> int:
+    """Which test to begin with: the last of those that are likeliest to pass."""
+    powers = [_power(round(rows), error, risk, delta) for rows, error in zip(*_lists(accepted_T, error_T), strict=True)]
     return max(index for index, power in enumerate(powers) if power >= max(powers) - PLATEAU)
 
 
@@ -310,6 +314,11 @@ def _power(rows: int, error: float, risk: float, delta: float) -> float:
         middle = (low + high) // 2
         low, high = (middle, high) if binomial_at_most(middle, rows, risk) <= delta else (low, middle)
     return 0.0 if low < 0 else binomial_at_most(low, rows, error)
+
+
+def _some(pairs: Sequence[tuple[float, ...]]) -> Sequence[tuple[float, ...]]:
+    """A tenth of many, the last among them."""
+    return pairs[:: -max(1, len(pairs) // 10)]
 
 
 def _lists(*tensors: Tensor) -> Sequence[list[float]]:

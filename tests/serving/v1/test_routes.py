@@ -67,6 +67,9 @@ def test_fewer_samples_carry_no_flag(client: httpx.Client) -> None:
     assert one["ood"] == {
         "flagged": None, "p_value": None, "level": None, "reason": "not_calibrated_for_these_samples"
     }  # fmt: skip
+    assert one["label_set"] == {"labels": None, "coverage": 0.95, "reason": "not_calibrated_for_these_samples"}
+    none = {"accepted": None, "confidence": 0.95, "reason": "not_calibrated_for_these_samples"}
+    assert one["decision"] == {**none, "risk": 0.02, "others": [{**none, "risk": 0.1}]}
 
 
 def test_as_many_members_as_it_takes_keep_the_flag(
@@ -90,10 +93,20 @@ def test_as_many_members_as_it_takes_keep_the_flag(
 def test_absurd_but_finite_inputs_are_flagged_or_refused(client: httpx.Client, value: float) -> None:
     response = client.post(PREDICT, json={"id": "r", "instances": [[value] * 64]})
     if response.status_code == 200:
-        assert response.json()["predictions"][0]["ood"]["flagged"] is True
-        assert "null" not in response.text.replace('"image":null', "")
+        (answer,) = response.json()["predictions"]
+        assert answer["ood"]["flagged"] is True
+        assert answer["decision"]["accepted"] is False
+        numbers = {name: answer[name] for name in ("deterministic", "mc", "uncertainty", "ood")}
+        assert None not in flat(numbers)  # as which JSON would write NaN and infinity
     else:
         assert "overflow" in problem(response, 422)
+
+
+def flat(value: Any) -> list[Any]:
+    """Every value in a tree of them."""
+    if isinstance(value, dict | list):
+        return [leaf for each in (value.values() if isinstance(value, dict) else value) for leaf in flat(each)]
+    return [value]
 
 
 def _nest(request: dict) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dubio.models import Predictor
+from dubio.serving.v2.outputs import OUTPUTS
 from dubio.serving.v2.schema import InferResponse
 
 INFER = "/v2/models/bars/infer"
@@ -177,7 +178,7 @@ def test_a_raw_body_is_one_row_and_all_outputs_in_binary(client: httpx.Client, p
     length = int(response.headers[LENGTH])
     answer = json.loads(response.content[:length])
     sizes = [output["parameters"]["binary_data_size"] for output in answer["outputs"]]
-    assert len(sizes) == 10
+    assert len(sizes) == len(OUTPUTS)
     assert len(response.content) == length + sum(sizes)
     mean = np.frombuffer(response.content[length + sum(sizes[:2]) :][: sizes[2]], "<f4")
     np.testing.assert_allclose(mean, predictor.predict(BAR).mc_mean[0], atol=1e-5)
@@ -197,7 +198,7 @@ def test_null_is_as_good_as_absent(client: httpx.Client) -> None:
     body = {"id": None, "parameters": None, "outputs": None, "inputs": [tensor]}
     answer = client.post(INFER, json=body).json()
     assert "id" not in answer
-    assert len(answer["outputs"]) == 10
+    assert len(answer["outputs"]) == len(OUTPUTS)
 
 
 def test_a_bomb_is_refused_at_the_cap(client: httpx.Client) -> None:

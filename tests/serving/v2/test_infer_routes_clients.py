@@ -125,7 +125,8 @@ def test_every_way_of_sending_gives_the_predictors_numbers(
     assert (answer["id"], answer["model_name"], answer["model_version"]) == ("r-7", "bars", "1")
     assert [output["name"] for output in answer["outputs"]] == EVERYTHING
     expected = predictor.predict(bars[:7])
-    assert answer["parameters"] == {"samples": 16, "ood_level": expected.level}
+    promises = {"accepted_risk": 0.02, "accepted_confidence": 0.95, "label_set_coverage": 0.95}
+    assert answer["parameters"] == {"samples": 16, "ood_level": expected.level, **promises}
     check(result, expected)
 
 
@@ -173,7 +174,8 @@ def test_samples_are_those_of_the_predictor(server: Any, predictor: Predictor, b
     expected = predictor.predict(bars[:2], samples=4)
     np.testing.assert_allclose(result.as_numpy("mc_std"), expected.mc_std, atol=1e-5)
     answer = result.get_response()
-    assert answer["parameters"] == {"samples": 4, "ood_reason": "not_calibrated_for_these_samples"}
+    reasons = {f"{name}_reason": "not_calibrated_for_these_samples" for name in ("ood", "accepted", "label_set")}
+    assert answer["parameters"] == {"samples": 4, **reasons}
     assert [output["name"] for output in answer["outputs"]] == ANSWERS
     wanted = [triton.InferRequestedOutput("ood_flag")]
     with pytest.raises(Refused, match="calibration that applies for output 'ood_flag'") as refused:
@@ -288,7 +290,7 @@ def test_the_asynchronous_client(host: str, predictor: Predictor, bars: np.ndarr
             assert await server.is_server_ready()
             assert await server.is_model_ready("bars")
             assert (await server.get_server_metadata())["name"] == "dubio"
-            assert len((await server.get_model_metadata("bars"))["outputs"]) == 10
+            assert len((await server.get_model_metadata("bars"))["outputs"]) == len(EVERYTHING)
             assert (await server.get_model_config("bars"))["max_batch_size"] == 64
             assert (await server.get_inference_statistics())["model_stats"]
             answers = await asyncio.gather(

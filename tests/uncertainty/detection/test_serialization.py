@@ -21,14 +21,19 @@ from dubio.uncertainty.detection.adaptive import recorded
 from dubio.uncertainty.detection.ecdf import Ranks
 from dubio.uncertainty.detection.gaussians import ClassGaussians
 from dubio.uncertainty.detection.knn import NearestNeighbours
+from dubio.uncertainty.detection.label_sets import UNBOUNDED, LabelSets
 from dubio.uncertainty.detection.mahalanobis import InputMahalanobis, RelativeMahalanobis
+from dubio.uncertainty.detection.promises import AnswerPromises
 from dubio.uncertainty.detection.registry import SCORES
+from dubio.uncertainty.detection.selective import Acceptance
 from dubio.uncertainty.detection.serialization import (
     dump,
     dump_detector,
+    dump_promises,
     dump_stopping,
     load,
     load_detector,
+    load_promises,
     load_stopping,
 )
 from dubio.uncertainty.errors import NotFitted, UncertaintyError
@@ -332,6 +337,54 @@ def test_a_stopping_rule_with_one_thing_changed_is_taken_or_refused_cleanly(dete
     target[last] = data.draw(plain)
     with contextlib.suppress(UncertaintyError):
         load_stopping(state, detector)
+
+
+@pytest.fixture
+def promises(detector) -> AnswerPromises:
+    flag = detector.calibration
+    rules = [
+        Acceptance(0.05, 0.05, "mc_margin", float(flag.scores_N[300]), 0.5, len(flag.scores_N), 300, 3),
+        Acceptance(0.001, 0.05, "probability", rows=len(flag.scores_N), refusal="too_few_rows", risk_due=0.01),
+    ]
+    return AnswerPromises(
+        tuple(rules), LabelSets("raps", "class", 0.9, 0.1, 2, torch.tensor([0.5, 0.25, UNBOUNDED], dtype=torch.float64))
+    )
+
+
+def test_promises_about_answers_come_back_bit_exactly_from_a_file(detector, promises):
+    promises = replace(promises, label_sets=replace(promises.label_sets, quantiles_G=torch.rand(3).double()))
+    state = _through_a_file({"answers": dump_promises(promises)})["answers"]
+    assert _same(dump_promises(load_promises(state, detector.calibration, 3)), dump_promises(promises))
+
+
+@settings(
+    derandomize=True, deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_promises_with_one_thing_changed_are_taken_or_refused_cleanly(detector, promises, data):
+    state = copy.deepcopy(dump_promises(promises))
+    *outer, last = data.draw(st.sampled_from(list(_paths(state))))
+    target = state
+    for key in outer:
+        target = target[key]
+    target[last] = data.draw(plain | st.integers(0, 10**18))
+    with contextlib.suppress(UncertaintyError):
+        load_promises(state, detector.calibration, 3)
+
+
+def test_counts_that_nobody_stored_cost_no_time(detector, promises):
+    state = dump_promises(promises)
+    huge = {"rows": 2**62, "accepted": 2**62, "wrong": 2**61}
+    with pytest.raises(UncertaintyError, match="calibration rows"):
+        load_promises({**state, "acceptances": [state["acceptances"][0] | huge]}, detector.calibration, 3)
+    with pytest.raises(UncertaintyError, match="list of 1 to 20 risks"):
+        load_promises({**state, "acceptances": state["acceptances"] * 11}, detector.calibration, 3)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_promises_for_another_number_of_classes_are_refused(detector, promises, classes):
+    with pytest.raises(UncertaintyError, match="quantiles"):
+        load_promises(dump_promises(promises), detector.calibration, classes)
 
 
 @settings(derandomize=True, deadline=None, max_examples=100)
