@@ -256,10 +256,11 @@ def main() -> None:
     chosen = [task for task in TASKS if (task.name in arguments.only if arguments.only else not task.development)]
     if arguments.development:
         every = [task for task in TASKS if task.development and task.name in (arguments.only or [task.name])]
-        folders = {task.name: arguments.cache / task.name.replace(" ", "_") / "development" for task in every}
-        detection_choice.choose(
-            every, lambda task, seed: prepare(task, seed, sources, folders[task.name] / str(seed)), arguments.seeds
-        )
+
+        def folder(task: Task, seed: int) -> Path:
+            return arguments.cache / task.name.replace(" ", "_") / "development" / str(seed)
+
+        detection_choice.choose(every, lambda task, seed: prepare(task, seed, sources, folder(task, seed)), folder)
         return
     for line in detection_peers.missing():
         print(line)

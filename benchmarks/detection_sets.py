@@ -13,21 +13,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from detection_strangers import Held, Rows, clothes, columns, constant, glyphs, mnist, permuted, without
 from sklearn import datasets
 from torch import Tensor
 
-from dubio.models import InputSpec
 from dubio.models.inputs import tabular
 from dubio.training import CLINC150, Digits, FashionMNIST, Table
-from dubio.training.data.module import FractionDataModule, TensorDataModule
+from dubio.training.data.module import TensorDataModule
 from dubio.training.data.ood import inverted, photograph_patches, uniform_noise
-from dubio.training.readers import idx
-from dubio.training.splits.dataset import Dataset, Examples
+from dubio.training.splits.dataset import Examples
 
 ROOMY = {"train": 0.5, "validation": 0.06, "select": 0.14, "calibration": 0.18, "test": 0.12}
 SMALL = {"train": 0.4, "validation": 0.05, "select": 0.15, "calibration": 0.25, "test": 0.15}
-FONTS = Path("/usr/share/fonts/truetype")
 TEXT_CNN = ("dubio.models.TextCNN", {})
 
 
@@ -61,6 +58,7 @@ class Task:
         members: Of the committee.
         quick_epochs: Of a quick training.
         development: Whether its pairs choose the default composite instead of being reported.
+        seeds: Networks that are trained for that.
     """
 
     name: str
@@ -74,99 +72,7 @@ class Task:
     members: int = 64
     quick_epochs: int | None = None
     development: bool = False
-
-
-class Held(TensorDataModule):
-    """A data set that was read already."""
-
-    def __init__(self, dataset: Dataset, title: str, batch_size: int = 64, seed: int = 0) -> None:
-        super().__init__(batch_size=batch_size, seed=seed)
-        self.title, self._read = title, dataset
-
-    def read(self) -> Dataset:
-        return self._read
-
-
-class Rows(FractionDataModule):
-    """Rows of numbers or images from arrays."""
-
-    def __init__(self, x: np.ndarray, labels: np.ndarray, title: str, seed: int, **fractions: float) -> None:
-        super().__init__(seed=seed, **fractions)
-        self.title = title
-        self._examples = Examples(x.astype(np.float32), labels.astype(np.int64))
-
-    def read(self) -> Dataset:
-        classes = tuple(map(str, np.unique(self._examples.labels)))
-        parts = self.divide(self._examples.labels, classes)
-        return Dataset.of_numbers(self._examples.divide(parts), classes, parts=parts)
-
-
-def without(data: TensorDataModule, held_out: set[int], batch_size: int = 64) -> tuple[Held, Tensor]:
-    """The same data without some classes, and the test rows of those."""
-    dataset = data.load()
-    kept = [index for index in range(len(dataset.classes)) if index not in held_out]
-    number = {old: new for new, old in enumerate(kept)}
-    splits = {}
-    for name, examples in dataset.splits.items():
-        rows = np.isin(examples.labels, kept)
-        splits[name] = Examples(examples.x[rows], np.array([number[label] for label in examples.labels[rows]]))
-    classes = tuple(dataset.classes[index] for index in kept)
-    strange = dataset.splits["test"].x[np.isin(dataset.splits["test"].labels, sorted(held_out))]
-    if dataset.input.kind in ("image", "numbers"):
-        rest = Dataset.of_numbers(splits, classes)
-    else:
-        rest = replace(dataset, splits=splits, classes=classes, parts=None)
-    return Held(rest, f"{data.title} without {sorted(held_out)}", batch_size, data.seed), torch.from_numpy(
-        strange.astype(np.float32)
-    )
-
-
-def glyphs(spec: InputSpec, count: int, seed: int = 0) -> Tensor:
-    """White letters A to J on black, drawn from the fonts that are there, each of another size and at another place."""
-    _, height, width = spec.shape
-    generator = np.random.default_rng(seed)
-    files = [None, *sorted(FONTS.rglob("*.ttf"))]
-    images = []
-    for _ in range(count):
-        file, size = files[generator.integers(len(files))], int(generator.integers(height // 2, height))
-        font = ImageFont.load_default(size) if file is None else ImageFont.truetype(str(file), size)
-        image = Image.new("L", (width, height))
-        place = tuple((np.array([width, height]) / 2 + generator.integers(-2, 3, 2)).tolist())
-        ImageDraw.Draw(image).text(place, chr(65 + generator.integers(10)), fill=255, font=font, anchor="mm")
-        images.append(np.asarray(image, dtype=np.float32) / 255)
-    drawn = torch.from_numpy(np.stack(images)).unsqueeze(1)
-    return spec.low + drawn * (spec.high - spec.low)
-
-
-def constant(spec: InputSpec, count: int = 100) -> Tensor:
-    """Even inputs, from the middle of the range to its end."""
-    levels = torch.linspace((spec.low + spec.high) / 2, spec.high, count)
-    return levels.view(-1, *[1] * len(spec.shape)).expand(-1, *spec.shape).contiguous()
-
-
-def permuted(x: Tensor, seed: int = 0) -> Tensor:
-    """The pixels of every input in one other order."""
-    order = torch.randperm(x[0].numel(), generator=torch.Generator().manual_seed(seed))
-    return x.flatten(1)[:, order].view_as(x)
-
-
-def mnist(sources: Sources) -> tuple[np.ndarray, np.ndarray]:
-    """MNIST's 10000 test images ``[N, 1, 28, 28]`` and their labels."""
-    labels = sources.mnist.with_name(sources.mnist.name.replace("images-idx3", "labels-idx1"))
-    return idx.read(sources.mnist, dimensions=3)[:, None].astype(np.float32), idx.read(labels, dimensions=1)
-
-
-def columns(data: TensorDataModule, numeric: list[int], seed: int) -> dict[str, Tensor]:
-    """Test rows whose numbers stand in each other's columns, and those of which one number lies five spreads off."""
-    generator = torch.Generator().manual_seed(seed)
-    x, train = data.raw("test")[0], data.raw("train")[0]
-    turned = x.clone()
-    turned[:, numeric] = x[:, numeric[1:] + numeric[:1]]
-    shifted, one = x.clone(), torch.randint(len(numeric), (len(x),), generator=generator)
-    chosen = torch.tensor(numeric)[one]
-    sign = torch.randint(0, 2, (len(x),), generator=generator) * 2 - 1
-    shifted[torch.arange(len(x)), chosen] += sign * 5 * train.std(0)[chosen].nan_to_num(1.0)
-    return {"columns shuffled": turned, "columns shifted": shifted}
+    seeds: int = 2
 
 
 def table(
@@ -265,7 +171,7 @@ def far_fashion(seed: int, sources: Sources) -> tuple[TensorDataModule, Mapping[
     data, count = fashion(seed, sources), sources.strangers
     test = data.raw("test")[0]
     return data, {
-        "MNIST": torch.from_numpy(mnist(sources)[0][:: 10000 // count]),
+        "MNIST": torch.from_numpy(mnist(sources.mnist)[0][:: 10000 // count]),
         "glyphs": glyphs(data.input, count, seed),
         "noise": uniform_noise(data.input, count // 5, seed),
         "times 100": test[: count // 5] * 100,
@@ -306,8 +212,7 @@ def digits_without_two(seed: int, sources: Sources) -> tuple[TensorDataModule, M
     whole = Digits(seed=seed, **ROOMY)
     data, strange = without(whole, {(3 * seed) % 10, (3 * seed + 4) % 10})
     test = data.raw("test")[0]
-    clothes = FashionMNIST(seed=seed).raw("test")[0][:1000, :, 2:26, 2:26]
-    coarse = torch.nn.functional.avg_pool2d(clothes, 3) * (16 / 255)
+    coarse = torch.nn.functional.avg_pool2d(clothes(500)[:, :, 2:26, 2:26], 3) * (16 / 255)
     return data, {
         "held-out digits": strange,
         "coarse clothes": coarse,
@@ -317,18 +222,17 @@ def digits_without_two(seed: int, sources: Sources) -> tuple[TensorDataModule, M
 
 
 def mnist_without_two(seed: int, sources: Sources) -> tuple[TensorDataModule, Mapping[str, Tensor]]:
-    x, labels = mnist(sources)
+    x, labels = mnist(sources.mnist)
     whole = Rows(x, labels, "MNIST's test images", seed, **ROOMY)
     data, strange = without(whole, {(3 * seed + 1) % 10, (3 * seed + 6) % 10})
     test = data.raw("test")[0]
-    clothes = FashionMNIST(seed=seed).raw("test")[0][:1000]
     return data, {
         "held-out digits": strange,
-        "clothes": clothes,
+        "clothes": clothes(500),
         "pixels permuted": permuted(test, seed),
         "inverted": inverted(data.input, test),
         "dim": test * 0.3,
-        "photograph patches": photograph_patches(data.input, 1000, seed),
+        "photograph patches": photograph_patches(data.input, 500, seed),
     }
 
 
@@ -365,13 +269,13 @@ TASKS: tuple[Task, ...] = (
     Task("breast cancer", data=table(breast_cancer, None, **SMALL), **of_table),
     Task("iris", data=table(iris, 0, **SMALL), alpha=0.15, **of_table),
     Task("wine with names", data=mixed, alpha=0.1, **of_table),
-    Task("digits without two", "image", digits_without_two, MLP_DIGITS, epochs=60, development=True),
+    Task("digits without two", "image", digits_without_two, MLP_DIGITS, epochs=30, development=True),
     Task(
         "digits without two (ConvNet)",
         "image",
         digits_without_two,
         ("dubio.models.ConvNet", DIGITS_NET),
-        epochs=40,
+        epochs=15,
         development=True,
     ),
     Task(
@@ -379,9 +283,10 @@ TASKS: tuple[Task, ...] = (
         "image",
         mnist_without_two,
         ("dubio.models.ConvNet", MNIST_NET),
-        epochs=4,
+        epochs=3,
         members=32,
         development=True,
+        seeds=1,
     ),
     Task("coarse digits", data=table(coarse_digits, 0, **ROOMY), development=True, **of_table),
     Task("clusters", data=table(clusters, 0, **ROOMY), development=True, **of_table),
@@ -391,9 +296,10 @@ TASKS: tuple[Task, ...] = (
         "text",
         fewer_intents,
         ("dubio.models.TextCNN", {"features": 128, "width": 128}),
-        epochs=10,
+        epochs=6,
         rate=0.002,
         decay=0.05,
         development=True,
+        seeds=1,
     ),
 )

@@ -71,10 +71,10 @@ def rehearse(network: nn.Module, spec: NetworkSpec, data: TensorDataModule, sett
     _check_rows(data, settings)
     few = cast("TensorDataModule", _FewRows(data, {name: _choose(name, data, settings) for name in data.splits}))
     # The level that is asked for is a matter of the number of rows alone, which is known. The covariance of the inputs
-    # is one of their width, which is known, too, and takes long. And few rows leave no residual.
+    # is one of their width, which is known, too, and takes long.
     copied = copy.deepcopy(network).eval()
     names, _ = score_choice.choose(data.input, settings.scores, copied)
-    scores = tuple(name for name in names if name not in (*OF_INPUTS, "vim")) or ("max_softmax",)
+    scores = tuple(name for name in names if name not in OF_INPUTS) or ("max_softmax",)
     rates = settings.tune_rates and settings.tune_rates[:1]
     easy = replace(settings, alpha=0.5, delta=0.5, scores=scores, tune_rates=rates)
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
