@@ -29,6 +29,8 @@ from dubio.uncertainty.detection.registry import SCORES
 ENOUGH = 16
 # Rows that are looked at to find different ones among them.
 LOOKED_AT = 1000
+# Scores that take the covariance of the inputs.
+OF_INPUTS = ("input_mahalanobis", "input_class_mahalanobis")
 
 
 class _FewRows:
@@ -69,10 +71,10 @@ def rehearse(network: nn.Module, spec: NetworkSpec, data: TensorDataModule, sett
     _check_rows(data, settings)
     few = cast("TensorDataModule", _FewRows(data, {name: _choose(name, data, settings) for name in data.splits}))
     # The level that is asked for is a matter of the number of rows alone, which is known. The covariance of the inputs
-    # is one of their width, which is known, too, and takes long. And few rows leave no residual.
+    # is one of their width, which is known, too, and takes long.
     copied = copy.deepcopy(network).eval()
     names, _ = score_choice.choose(data.input, settings.scores, copied)
-    scores = tuple(name for name in names if name not in ("input_mahalanobis", "vim")) or ("max_softmax",)
+    scores = tuple(name for name in names if name not in OF_INPUTS) or ("max_softmax",)
     rates = settings.tune_rates and settings.tune_rates[:1]
     easy = replace(settings, alpha=0.5, delta=0.5, scores=scores, tune_rates=rates)
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
@@ -85,9 +87,10 @@ def rehearse(network: nn.Module, spec: NetworkSpec, data: TensorDataModule, sett
 def _check_rows(data: TensorDataModule, settings: CalibrationSettings) -> None:
     labels, width = data.splits["train"].labels, math.prod(data.input.shape)
     names = score_choice.may_be_fitted(data.input, settings.scores)
-    if "input_mahalanobis" in names and width > MAX_INPUT_WIDTH:
+    of_inputs = [name for name in names if name in OF_INPUTS]
+    if of_inputs and width > MAX_INPUT_WIDTH:
         raise TrainingError(
-            f"Expected inputs of at most {MAX_INPUT_WIDTH} numbers for the score `input_mahalanobis`, but got {width}; "
+            f"Expected inputs of at most {MAX_INPUT_WIDTH} numbers for the score `{of_inputs[0]}`, but got {width}; "
             "leave it out of `calibration.scores`."
         )
     k = settings.neighbour(len(labels), len(data.classes))

@@ -38,6 +38,7 @@ ScoreName = Literal[
     "fdbd",
     "react",
     "feature_norm",
+    "input_class_mahalanobis",
     "block_mahalanobis",
     "input_mahalanobis",
 ]

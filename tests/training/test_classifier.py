@@ -231,3 +231,51 @@ def test_predictions_are_probabilities(tmp_path: Path, network: nn.Module, digit
     assert probabilities.shape == (len(digits.raw("test")[0]), 10)
     assert torch.allclose(probabilities.sum(1), torch.ones(len(probabilities)))
     assert network.training
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    return (
+        logits
+        - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True))
+        - logits.max(-1, keepdims=True)
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.04, 1.0])
+def test_logit_norm_is_the_papers_loss_in_training_and_validation_and_not_in_the_test(
+    tmp_path: Path, network: nn.Module, digits: Digits, temperature: float
+):
+    model = Classifier(network.eval(), logit_norm=temperature)
+    x, labels = next(iter(digits.val_dataloader()))
+    model.log = lambda *_, **__: None  # only a trainer collects figures
+    loss = model.training_step((x, labels), 0)
+    logits = network(x).detach().double().numpy()
+    normed = logits / np.linalg.norm(logits, axis=-1, keepdims=True) / temperature
+    due = -_log_softmax(normed)[np.arange(len(labels)), labels.numpy()].mean()
+    assert loss.item() == pytest.approx(due, rel=1e-4)
+
+    model = Classifier(network, logit_norm=temperature)
+    (validated,) = trainer(tmp_path).validate(model, digits, verbose=False)
+    (tested,) = trainer(tmp_path).test(model, digits, verbose=False)
+    for name, logged, norm in (("validation", validated["val_loss"], True), ("test", tested["test_loss"], False)):
+        loader = digits.val_dataloader() if norm else digits.test_dataloader()
+        rows, truth = torch.cat([x for x, _ in loader]), digits.raw(name)[1].numpy()
+        with torch.no_grad():
+            logits = network.eval()(rows).double().numpy()
+        seen = logits / np.linalg.norm(logits, axis=-1, keepdims=True) / temperature if norm else logits
+        assert logged == pytest.approx(-_log_softmax(seen)[np.arange(len(truth)), truth].mean(), rel=1e-4)
+
+
+def test_logit_norm_does_not_see_how_long_logits_are_and_takes_those_of_zero(network: nn.Module):
+    model = Classifier(network, logit_norm=0.04)
+    logits = torch.randn(5, 10)
+    torch.testing.assert_close(model._normed(100 * logits), model._normed(logits))
+    zeros = torch.zeros(2, 10, requires_grad=True)
+    F.cross_entropy(model._normed(zeros), torch.tensor([1, 2])).backward()
+    assert bool(torch.isfinite(zeros.grad).all())
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.inf, math.nan])
+def test_a_logit_norm_that_is_no_temperature_is_refused(network: nn.Module, temperature: float):
+    with pytest.raises(TrainingError, match="`logit_norm` to be a positive temperature"):
+        Classifier(network, logit_norm=temperature)

@@ -56,15 +56,9 @@ class InputMahalanobis(Score):
             UncertaintyError: If the inputs are too wide.
             CalibrationSetTooSmall: If there are fewer than two rows.
         """
-        n, width = train.inputs_BF.shape
-        if width > MAX_INPUT_WIDTH:
-            raise UncertaintyError(
-                f"Expected inputs of at most {MAX_INPUT_WIDTH} numbers for the score `{cls.name}`, but got {width}; "
-                "leave it out of `scores`."
-            )
-        if n < 2:
-            raise CalibrationSetTooSmall(f"Expected at least 2 rows for a Mahalanobis score, but got {n}.")
-        rows = train.inputs_BF.double()
+        rows = _narrow(train, cls.name).double()
+        if len(rows) < 2:
+            raise CalibrationSetTooSmall(f"Expected at least 2 rows for a Mahalanobis score, but got {len(rows)}.")
         mean_F = rows.mean(0)
         return cls(mean_F, whitening(rows - mean_F, shrinkage).float())
 
@@ -120,6 +114,27 @@ class UnitMahalanobis(Mahalanobis):
     @staticmethod
     def _rows(seen: DeterministicPass) -> Tensor:
         return unit_norm(seen.features())
+
+
+class InputClassMahalanobis(Mahalanobis):
+    """The same of the input itself: min_c MD_c(x). It counts in full, where `InputMahalanobis` is a backstop."""
+
+    name = "input_class_mahalanobis"
+
+    @classmethod
+    def fit(cls, train: DeterministicPass, labels_N: Tensor, k: int = 0, shrinkage: float = SHRINKAGE) -> Self:
+        """Estimate the Gaussians of the inputs; every class that occurs must occur at least twice.
+
+        Raises:
+            UncertaintyError: If the inputs are too wide.
+            CalibrationSetTooSmall: If there are no rows, or a class has fewer than two.
+        """
+        _narrow(train, cls.name)
+        return super().fit(train, labels_N, k, shrinkage)
+
+    @staticmethod
+    def _rows(seen: DeterministicPass) -> Tensor:
+        return seen.inputs_BF
 
 
 @dataclass(frozen=True)
@@ -200,3 +215,14 @@ class UnitRelativeMahalanobis(RelativeMahalanobis):
     @staticmethod
     def _rows(seen: DeterministicPass) -> Tensor:
         return unit_norm(seen.features())
+
+
+def _narrow(train: DeterministicPass, name: str) -> Tensor:
+    """The inputs, if their covariance is small enough."""
+    width = train.inputs_BF.shape[1]
+    if width > MAX_INPUT_WIDTH:
+        raise UncertaintyError(
+            f"Expected inputs of at most {MAX_INPUT_WIDTH} numbers for the score `{name}`, but got {width}; "
+            "leave it out of `scores`."
+        )
+    return train.inputs_BF

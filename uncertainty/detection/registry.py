@@ -8,6 +8,7 @@ from dubio.uncertainty.detection.head_scores import BoundaryDistance, FeatureNor
 from dubio.uncertainty.detection.knn import NearestNeighbourGuidance, NearestNeighbours
 from dubio.uncertainty.detection.logit_scores import Energy, GeneralizedEntropy, MaxLogit, MaxSoftmax
 from dubio.uncertainty.detection.mahalanobis import (
+    InputClassMahalanobis,
     InputMahalanobis,
     Mahalanobis,
     RelativeMahalanobis,
@@ -50,6 +51,7 @@ SCORES: dict[str, type[Score]] = {
         BoundaryDistance,
         RectifiedActivations,
         FeatureNorm,
+        InputClassMahalanobis,
         BlockMahalanobis,
         InputMahalanobis,
     )

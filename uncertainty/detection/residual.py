@@ -14,7 +14,7 @@ from dubio.uncertainty.detection.outputs import DeterministicPass, Outputs
 from dubio.uncertainty.detection.scores import UNFAMILIAR, Score
 from dubio.uncertainty.errors import CalibrationSetTooSmall, UncertaintyError
 
-# Up to which width of the features so many principal axes span the subspace; of narrower ones, half of them.
+# From which width of the features on so many principal axes span the subspace; of narrower ones, half of them.
 PRINCIPAL = ((2048, 1000), (768, 512))
 
 
@@ -23,7 +23,8 @@ class VirtualLogit(Score):
     """alpha |R^T (h - o)| - logsumexp(logits): a virtual class whose logit is the residual, against all others.
 
     The columns of R are orthogonal to the principal subspace of the training features about o = -W^+ b, and alpha is
-    the mean largest logit over the mean length of the residual.
+    the mean largest logit over the mean length of the residual. Where the features vary in no more axes than the paper
+    keeps, half of those are kept.
 
     Attributes:
         origin_F: o, float64.
@@ -51,7 +52,7 @@ class VirtualLogit(Score):
         Raises:
             NoFeatures: If the network offers none.
             CalibrationSetTooSmall: If there are no rows.
-            UncertaintyError: If the subspace holds all that the features vary in.
+            UncertaintyError: If all features are o.
         """
         head, features_NF = train.head(), train.features().double()
         if not len(features_NF):
@@ -59,14 +60,15 @@ class VirtualLogit(Score):
         origin_F = -torch.linalg.pinv(head.weight_CF) @ head.bias_C
         centred_NF = features_NF - origin_F
         width = features_NF.shape[1]
+        values_F, vectors_FF = torch.linalg.eigh(centred_NF.T @ centred_NF / len(centred_NF))
+        varying = int((values_F > values_F[-1] * width * torch.finfo(torch.float64).eps).sum())
         kept = next((axes for least, axes in PRINCIPAL if width >= least), width // 2)
-        vectors_FF = torch.linalg.eigh(centred_NF.T @ centred_NF / len(centred_NF)).eigenvectors
-        residual_FR = vectors_FF[:, : width - kept]
+        residual_FR = vectors_FF[:, : width - (kept if varying > kept else varying // 2)]
         length = float(torch.linalg.vector_norm(centred_NF @ residual_FR, dim=-1).mean())
-        if length <= torch.finfo(torch.float32).eps * float(torch.linalg.vector_norm(centred_NF, dim=-1).mean()):
+        if not length > 0:
             raise UncertaintyError(
-                f"Expected features that vary in more than {kept} of their {width} axes for the score `{cls.name}`, "
-                "but these leave no residual; leave it out of `scores`."
+                f"Expected features that vary for the score `{cls.name}`, but all are where the head's logits are 0; "
+                "leave it out of `scores`."
             )
         return cls(origin_F, residual_FR.float(), float(train.logits_BC.double().amax(-1).mean()) / length)
 

@@ -185,7 +185,7 @@ def test_moving_to_a_device_moves_what_the_distances_learned(trained):
             yield from (each for value in vars(fitted).values() for each in tensors(value))
 
     found = list(tensors(moved.scores))
-    banks, gaussians, relative, density, residuals, react, block, inputs = 2, 2 * 3, 2 * 4, 3, 2 + 3, 2, 3, 2
+    banks, gaussians, relative, density, residuals, react, block, inputs = 2, 3 * 3, 2 * 4, 3, 2 + 3, 2, 3, 2
     assert len(found) == banks + gaussians + relative + density + residuals + react + block + inputs
     assert {tensor.device.type for tensor in found} == {"meta"}
 

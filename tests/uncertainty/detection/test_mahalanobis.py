@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dubio.uncertainty import DeterministicPass, Outputs
 from dubio.uncertainty.detection.mahalanobis import (
+    InputClassMahalanobis,
     InputMahalanobis,
     Mahalanobis,
     RelativeMahalanobis,
@@ -74,7 +75,9 @@ def test_relative_distances_are_differences_of_scikit_learns():
     np.testing.assert_allclose(_score(relative, torch.tensor(asked).float()), due, rtol=1e-3, atol=1e-2)
 
 
-@pytest.mark.parametrize("kind", [Mahalanobis, UnitMahalanobis, RelativeMahalanobis, UnitRelativeMahalanobis])
+@pytest.mark.parametrize(
+    "kind", [Mahalanobis, InputClassMahalanobis, UnitMahalanobis, RelativeMahalanobis, UnitRelativeMahalanobis]
+)
 def test_class_distances_are_scikit_learns_on_rows_of_length_1_where_the_name_says_so(kind):
     train, labels_N = _classes()
     asked = _classes(seed=1)[0].double().numpy()

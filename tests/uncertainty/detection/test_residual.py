@@ -46,11 +46,26 @@ def test_the_virtual_logit_is_the_papers(width, kept):
     np.testing.assert_allclose(_score(VirtualLogit.fit(train, torch.zeros(900)), asked), due, rtol=1e-4, atol=1e-4)
 
 
-def test_features_within_the_subspace_are_refused():
+@pytest.mark.parametrize(("rows", "varying"), [(50, 2), (50, 1), (3, 3)])
+def test_of_features_that_vary_in_few_axes_half_of_those_are_kept(rows, varying):
     network = _network()
-    network[0].weight.data[2:] = 0  # two features vary, six axes are kept
-    network[0].bias.data[2:] = 0
+    network[0].weight.data[varying:] = 0
+    network[0].bias.data[:] = 0
     network[2].bias.data[:] = 0
+    train = _read(network, rows, 1)
+    fitted = VirtualLogit.fit(train, torch.zeros(rows))
+    assert fitted.residual_FR.shape == (12, 12 - varying // 2)
+    assert bool(torch.isfinite(_score(fitted, train)).all())
+    # What varies in an axis in which the training rows do not is strange.
+    moved = DeterministicPass(train.inputs_BF, train.logits_BC, train.features() + torch.eye(12)[-1])
+    assert bool((_score(fitted, moved) > _score(fitted, train)).all())
+
+
+def test_features_that_are_all_where_logits_are_zero_are_refused():
+    network = _network()
+    for layer in (network[0], network[2]):
+        layer.bias.data[:] = 0
+    network[0].weight.data[:] = 0
     with pytest.raises(UncertaintyError, match="`vim`"):
         VirtualLogit.fit(_read(network, 50, 1), torch.zeros(50))
 

@@ -104,6 +104,7 @@ FITTED: dict[type, dict[str, Any]] = {
     InputMahalanobis: {"mean_F": torch.zeros(3), "whitening_FF": torch.eye(3)},
     ClassGaussians: GAUSSIANS,
     SCORES["mahalanobis"]: {"gaussians": GAUSSIANS},
+    SCORES["input_class_mahalanobis"]: {"gaussians": GAUSSIANS},
     SCORES["unit_mahalanobis"]: {"gaussians": GAUSSIANS},
     RelativeMahalanobis: RELATIVE,
     SCORES["unit_relative_mahalanobis"]: RELATIVE,
