@@ -10,9 +10,9 @@ for each network, instruction set and number of threads; above 1.3 it is a cliff
 torch and MKL, told to child processes by their environment variables; MKL follows on Intel's processors alone, and no
 other processor than this one is measured.
 
-A size's cost is the median over rounds, each of which calls every size once in an order of its own, so that a slow
-moment of the machine hits few calls of a size. With one thread processor time counts, which other processes disturb
-less.
+A size's cost is the least over rounds, each of which calls every size once in an order of its own, so that a slow
+moment of the machine, which only adds, hits few calls of a size. With one thread processor time counts, which other
+processes disturb less.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import argparse
 import json
 import os
 import random
-import statistics
 import subprocess
 import sys
 import time
@@ -59,7 +58,7 @@ def costs(network: str, samples: int, sizes: Sequence[int], rounds: int, threads
             start = clock()
             committee(part)
             times[size].append(1e3 * (clock() - start))
-    return committee.strategy, {size: statistics.median(values) for size, values in times.items()}
+    return committee.strategy, {size: min(values) for size, values in times.items()}
 
 
 def cheapest(cost: Mapping[int, float], size: int) -> float:
