@@ -17,6 +17,7 @@ from dubio.uncertainty.execution.autotune import autotune
 from dubio.uncertainty.execution.choice import Choice
 from dubio.uncertainty.execution.fallback import Fallbacks
 from dubio.uncertainty.execution.flops import work_before_first_site
+from dubio.uncertainty.execution.timing import TimeBudget
 from dubio.uncertainty.magnitude import magnitude
 from dubio.uncertainty.report import Report
 
@@ -54,9 +55,10 @@ class Committee:
         strategy: One of `dubio.uncertainty.execution.choice.NAMES` for batches of every size, or what `strategy` of
             another committee said, such as ``chain up to 16 rows, thinned``; by default the fastest for each size is
             found by measuring.
-        measure_seconds: What measuring the strategies may take, roughly; tracing, or finding the kernels of a chain,
-            may take half of it before, and checking that they agree comes on top. Sizes that have not been measured by
-            then keep the choice of the last that was.
+        measure_seconds: What measuring the strategies may take; tracing, or finding the kernels of a chain, may take up
+            to half of it, the strategies' calls what is left. No call is begun when the time is up. Checking that
+            strategies agree comes on top. Sizes that have not been measured by then keep the choice of the last that
+            was.
 
     Raises:
         NoDropoutFound: No site was found, or the members' answers do not vary.
@@ -114,9 +116,9 @@ class Committee:
         self._row = example_input[:1].clone()
         budget = strategies.default_budget(example_input.device) if memory_budget is None else memory_budget
         self._settle_threads()
-        fallbacks = Fallbacks()
+        fallbacks, measuring = Fallbacks(), TimeBudget(measure_seconds)
         with torch.inference_mode():
-            runs = strategies.build(self.plan, self._banks, self._row, budget, measure_seconds / 2, fallbacks)
+            runs = strategies.build(self.plan, self._banks, self._row, budget, measuring, fallbacks)
             if self._row.is_cuda:
                 max_rows = cuda_graph.CAPTURED_BYTES // (self.plan.row_bytes * num_samples)
                 graphs = cuda_graph.cuda_graphs(self._row.device)
@@ -127,7 +129,7 @@ class Committee:
                 self._row,
                 num_samples,
                 strategy,
-                measure_seconds,
+                measuring.left,
                 self._dropped,
             )
             self._refuse_constant(self._row)

@@ -15,6 +15,7 @@ from dubio.uncertainty.execution import chain, masked, masks, strategies
 from dubio.uncertainty.execution.batched import prefix
 from dubio.uncertainty.execution.fallback import Fallbacks, Strategy
 from dubio.uncertainty.execution.kernels import Kernel
+from dubio.uncertainty.execution.timing import TimeBudget
 
 K = 7
 
@@ -350,4 +351,4 @@ def strategies_of(case: Built, num_samples: int = K) -> dict[str, Strategy]:
     row = case.inputs(1)
     banks = banks_of(case.plan, num_samples, row.device)
     with torch.inference_mode():
-        return strategies.build(case.plan, banks, row, 2**28, 10.0, Fallbacks())
+        return strategies.build(case.plan, banks, row, 2**28, TimeBudget(20.0), Fallbacks())

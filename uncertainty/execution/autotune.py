@@ -6,9 +6,8 @@ faster, so that two processes on one machine choose alike. Where they do not, an
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,14 +16,15 @@ from torch import Tensor
 from dubio.uncertainty.dropout.audit import noise_like
 from dubio.uncertainty.errors import UnsupportedNetwork
 from dubio.uncertainty.execution.choice import Choice
+from dubio.uncertainty.execution.decision import Times, choice, decide
 from dubio.uncertainty.execution.fallback import Dropped, Strategy
+from dubio.uncertainty.execution.timing import Clocks
 
-# Batch sizes that are measured. A batch takes the choice of the next one; those beyond the last take its choice. Two
-# that follow each other stand where the numbers that libraries like end: what fits 16 rows may not fit 17.
+# Batch sizes that are measured; those beyond the last take its choice. Two that follow each other stand where the
+# numbers that libraries like end: what fits 16 rows may not fit 17. A few come first, for where there is no time for
+# more.
 BATCHES = (1, 2, 4, 8, 16, 17, 32, 64, 65, 128)
-# How much faster than the preferred strategy another must be, and how many seconds it must save.
-MIN_SPEEDUP = 1.15
-MIN_SAVED = 1e-4
+COARSE = (1, 4, 16, 64)
 # How many times as slow as the fastest a strategy is that may leave the race: where there is no time for all, or from
 # so many rows on where it no longer catches up. (With few rows `thinned` reads much memory for little arithmetic.)
 BEHIND = 4.0
@@ -32,11 +32,11 @@ BEHIND_ROWS = 8
 CATCHES_UP = 0.95  # of the ratio at the size before
 # And that must leave it, where it is so at two sizes.
 FAR_BEHIND = 30.0
-# Turns of a size that count, after one that warms up.
-ROUNDS = 3
-# Calls of one turn, where they are short: a server calls the same strategy again, which then finds in the caches what
-# another would have driven out.
-IN_A_ROW = 4
+# Times that the sizes are gone through, as far as there is time: what disturbs a size once seldom does so again.
+SWEEPS = 3
+# Calls that count of one strategy at a size, after one that warms up; where they are long, one. A server calls the same
+# strategy again, too, which then finds in the caches what another would have driven out.
+IN_A_ROW = 2
 # Where the strategies take so many seconds a call, only sizes so many times as large as the last are measured.
 LONG = 0.02
 STRIDE = 4
@@ -90,22 +90,22 @@ def autotune(
     wanted: str | None = None,
     seconds: float = 2.0,
     dropped: Sequence[Dropped] = (),
-    clock: Callable[[], float] = time.perf_counter,
+    clocks: Clocks | None = None,
 ) -> Autotuner:
     """Choose by measuring.
 
-    A size is measured where what its two first turns should take, by those of the size before, is left of the time; so
-    measuring takes little more than that, and nothing where there is none. A size that is not measured keeps the choice
-    of the one before.
+    A size is begun where what its calls should take, by those of the size before, is left of the time, and no call is
+    begun when the time is up; so measuring takes at most one call longer, and nothing where there is no time. A size
+    that is not measured keeps the choice of the one before.
 
     Args:
         strategies: That agree, the preferred one first.
         row: An input, ``[1, ...]``.
         num_samples: K.
         wanted: A choice as text, such as ``chain`` or ``chain up to 16 rows, thinned``, instead of measuring.
-        seconds: What measuring may take, roughly.
+        seconds: What measuring may take.
         dropped: What does not run this network, and why.
-        clock: Gives the time in seconds.
+        clocks: Give the time; by default those for the input's device.
 
     Raises:
         UnsupportedNetwork: This network cannot be run by the wanted strategies.
@@ -117,43 +117,84 @@ def autotune(
     order = chains or [name for name in strategies if name != "loop"] or list(strategies)
     if len(order) == 1:
         return _kept(Choice((order[0],)), strategies)
-    end, preferred, rows = clock() + seconds, order[0], 0
-    last: dict[str, float] = dict.fromkeys(order, 0.0)  # seconds a call at the size before, of those in the race
-    behind: dict[str, float] = {}  # how many times as slow as the fastest each was there
-    measured: list[Measured] = []
-    for index, batch in enumerate(BATCHES):
-        scale, times = 2 * batch / max(1, rows), dict[str, float]()
-        if end - clock() <= scale * sum(last.values()):
-            last = {name: each for name, each in last.items() if name == preferred or behind.get(name, 0) < BEHIND}
-        expected = scale * sum(last.values())
-        if len(last) == 1:
-            reason = "the others were far behind"
-        elif min(last.values()) > LONG and batch < STRIDE * rows:
-            reason = f"not measured, as calls take long and {rows} rows were"
-        elif end - clock() <= expected:
-            reason = f"not measured, which would take {expected:.2g} s of {max(0.0, end - clock()):.2g} s left"
-        else:
-            x = torch.cat([row, noise_like(row.expand(batch - 1, *row.shape[1:]))])
-            share = clock() + (end - clock()) / (len(BATCHES) - index)
-            times = _measure({name: strategies[name] for name in last}, x, slice(0, num_samples), share, clock)
-            behind = behind or dict.fromkeys(times, 0.0)  # one size alone lets nobody leave
-            fastest = min(times, key=times.__getitem__)
-            reason = "the fastest" if fastest == preferred else f"{fastest} is not clearly faster"
-            if times[preferred] >= max(MIN_SPEEDUP * times[fastest], times[fastest] + MIN_SAVED):
-                preferred, reason = fastest, "clearly the fastest"
-            ratios = {name: each / max(times[fastest], 1e-9) for name, each in times.items()}
-            stays = {
-                name
-                for name, ratio in ratios.items()
-                if name == preferred
-                or ratio < BEHIND
-                or (
-                    min(ratio, behind[name]) < FAR_BEHIND and (batch < BEHIND_ROWS or ratio < CATCHES_UP * behind[name])
-                )
-            }
-            last, behind, rows = {name: times[name] for name in order if name in stays}, ratios, batch
-        measured.append(Measured(batch, preferred, times, reason))
-    return _kept(Choice.of([each.name for each in measured], BATCHES), strategies, tuple(measured))
+
+    def inputs(batch: int) -> Tensor:
+        return torch.cat([row, noise_like(row.expand(batch - 1, *row.shape[1:]))])
+
+    clocks = clocks or Clocks.of(row.device)
+    end, members = clocks.wall() + seconds, slice(0, num_samples)
+    found: dict[int, dict[str, float]] = {}  # seconds a call of those in the race, by size
+    skipped: dict[int, str] = {}  # why, by size
+    for batch in (*COARSE, *(batch for batch in BATCHES if batch not in COARSE)):
+        racing, reason = _racing(order, found, batch, end - clocks.wall())
+        if reason is None:
+            times = _measure({name: strategies[name] for name in racing}, inputs(batch), members, end, clocks)
+            if len(times) == len(racing):
+                found = dict(sorted({**found, batch: times}.items()))
+                continue
+            reason = "not measured to the end, as the time was up"
+        skipped[batch] = reason
+    for _ in range(SWEEPS - 1):
+        for batch, times in found.items():
+            if 2 * sum(times.values()) > end - clocks.wall():
+                continue
+            contest = {name: strategies[name] for name in times}
+            for name, each in _measure(contest, inputs(batch), members, end, clocks).items():
+                times[name] = min(times[name], each)
+    decided, name, measured = decide(order, found), order[0], []
+    for batch in BATCHES:
+        name = decided[batch].name if batch in found else name
+        reason = decided[batch].reason if batch in found else skipped[batch]
+        measured.append(Measured(batch, name, found.get(batch, {}), reason))
+    return _kept(choice(order, found), strategies, tuple(measured))
+
+
+def _racing(
+    order: Sequence[str], found: Mapping[int, Times], batch: int, left: float
+) -> tuple[Sequence[str], str | None]:
+    """Say who is measured at a size, and why it is not where it is not.
+
+    Args:
+        order: Of the strategies, the preferred one first.
+        found: Seconds a call, by size.
+        batch: The size.
+        left: Seconds.
+    """
+    smaller = [rows for rows in found if rows < batch]
+    if not smaller:
+        return order, None if left > 0 else "not measured, as there is no time"
+    rows = smaller[-1]
+    times, preferred = found[rows], decide(order, found)[rows].name
+    ratio = _ratios(times)
+    before = _ratios(found[smaller[-2]]) if len(smaller) > 1 else dict.fromkeys(times, 0.0)
+    larger = next((_ratios(found[each]) for each in found if each > batch), None)
+
+    def stays(name: str) -> bool:
+        if name == preferred or ratio[name] < BEHIND:
+            return True
+        if larger is not None:
+            return larger.get(name, BEHIND) < BEHIND
+        catches_up = rows < BEHIND_ROWS or ratio[name] < CATCHES_UP * before.get(name, 1.0)
+        return catches_up and min(ratio[name], before.get(name, 1.0)) < FAR_BEHIND
+
+    def expected() -> float:
+        return 2 * batch / rows * sum(times[name] for name in racing)
+
+    racing = [name for name in times if stays(name)]
+    if expected() >= left:
+        racing = [name for name in racing if name == preferred or ratio[name] < BEHIND]
+    if len(racing) == 1:
+        return racing, "the others were far behind"
+    if min(times[name] for name in racing) > LONG and batch < STRIDE * rows:
+        return racing, f"not measured, as calls take long and {rows} rows were"
+    if expected() >= left:
+        return racing, f"not measured, which would take {expected():.2g} s of {max(0.0, left):.2g} s left"
+    return racing, None
+
+
+def _ratios(times: Times) -> dict[str, float]:
+    fastest = max(min(times.values()), 1e-9)
+    return {name: each / fastest for name, each in times.items()}
 
 
 def _kept(choice: Choice, strategies: Mapping[str, Strategy], measured: tuple[Measured, ...] = ()) -> Autotuner:
@@ -177,24 +218,21 @@ def _pinned(wanted: str, strategies: Mapping[str, Strategy], dropped: Sequence[D
 
 
 def _measure(
-    strategies: Mapping[str, Strategy], x: Tensor, members: slice, end: float, clock: Callable[[], float]
+    strategies: Mapping[str, Strategy], x: Tensor, members: slice, end: float, clocks: Clocks
 ) -> dict[str, float]:
-    """Give the least seconds of each strategy; they take turns, once to warm up and then until the time is up.
-
-    One that is clearly behind takes its turn once.
-    """
-    times = dict.fromkeys(strategies, float("inf"))
-    for turn in range(1 + ROUNDS):
-        for name, strategy in strategies.items():
-            if turn > 1 and times[name] > BEHIND * min(times.values()):
-                continue
-            for _ in range(IN_A_ROW if times[name] < LONG else 1):
-                start = clock()
-                strategy(x, members)
-                if x.is_cuda:
-                    torch.cuda.synchronize(x.device)
-                if turn:
-                    times[name] = min(times[name], clock() - start)
-        if turn and clock() > end:
-            break
+    """Give the least seconds of a call of each strategy, as far as they were called when the time is up."""
+    times: dict[str, float] = {}
+    for name, strategy in strategies.items():
+        for call in range(1 + IN_A_ROW):
+            if clocks.wall() >= end:
+                return times
+            start = clocks.cost()
+            strategy(x, members)
+            if x.is_cuda:
+                torch.cuda.synchronize(x.device)
+            taken = clocks.cost() - start
+            if call:
+                times[name] = min(taken, times.get(name, taken))
+            if call and taken > LONG:
+                break
     return times

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from dubio.uncertainty.execution.chain import Conv, Function, Layer, Linear
 from dubio.uncertainty.execution.grouped import TYPICAL_ROWS, GroupedLinear
+from dubio.uncertainty.execution.timing import Clocks
 
 Kernel = Callable[[Tensor], Tensor]
 # Rows at which two ways to compute a layer are compared, and turns that count after one that warms up.
@@ -117,15 +118,16 @@ def speedup(old: Kernel, new: Kernel, shapes: Sequence[tuple[int, ...]], end: fl
     more is measured.
     """
     logs: list[float] = []
+    cost = Clocks.of(torch.device("cpu")).cost
     for shape in shapes:
         x = torch.ones(shape)
         times = {old: math.inf, new: math.inf}
         for turn in range(1 + TURNS):
             for kernel in (old, new):
-                start = time.perf_counter()
+                start = cost()
                 kernel(x)
                 if turn:
-                    times[kernel] = min(times[kernel], time.perf_counter() - start)
+                    times[kernel] = min(times[kernel], cost() - start)
             if turn and time.perf_counter() > end:
                 break
         logs.append(math.log(times[old] / times[new]))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from dubio.uncertainty.execution import chain, fx_trace, kernels, masked, thinne
 from dubio.uncertainty.execution.batched import BatchedChain, cached, prefix
 from dubio.uncertainty.execution.fallback import Fallbacks, Strategy
 from dubio.uncertainty.execution.flops import work_before_first_site
+from dubio.uncertainty.execution.timing import TimeBudget
 from dubio.uncertainty.execution.tolerance import require_agreement
 
 # Traces exist for these batch sizes; a batch is padded to the next one. Beyond the last, arithmetic dominates.
@@ -86,7 +87,7 @@ def build(
     banks: Sequence[Tensor],
     row: Tensor,
     budget: int,
-    seconds: float,
+    time: TimeBudget,
     fallbacks: Fallbacks,
 ) -> dict[str, Strategy]:
     """Build every strategy that gives what the plain loop gives on two rows, the one to prefer first.
@@ -100,7 +101,7 @@ def build(
         banks: Scaled masks, ``[K, *site.shape]`` a site.
         row: An input, ``[1, ...]``.
         budget: Bytes that intermediate results may take, and the members' own weights again (of these at most 256 MiB).
-        seconds: What tracing, or finding the kernels of a chain, may take, roughly.
+        time: Of which tracing, or finding the kernels of a chain, may take half.
         fallbacks: Are told why each other strategy was dropped.
     """
     numbers = cached(budget // LIVE_COPIES // plan.dtype.itemsize, row.device)
@@ -121,7 +122,7 @@ def build(
         return strategies
     if row.device.type == "cpu" and (reason := kernels.missing_onednn(banks[0])):
         fallbacks.drop("oneDNN kernels", reason)
-    chained = _chains(plan, banks, x, budget, seconds, next(iter(strategies.values())), fallbacks)
+    chained = _chains(plan, banks, x, budget, time, next(iter(strategies.values())), fallbacks)
     if chained:
         fallbacks.drop("traced", "the network is a chain, which runs without Python's overhead already")
         return chained | strategies
@@ -129,7 +130,8 @@ def build(
         if "vmap" not in strategies:
             raise StrategyNotApplicable("what is traced is vmap, which was dropped")
         numbers = min(budget // LIVE_COPIES, TRACED_NUMBERS * plan.dtype.itemsize)
-        traces = _trace(plan, banks, row, numbers // plan.row_bytes, seconds)
+        with time:
+            traces = _trace(plan, banks, row, numbers // plan.row_bytes, time.left / 2)
         traced = MaskedNetwork(_vmap, plan, banks, max_rows, row.shape[1:], traces)
         return {"traced": traced} | strategies
     if {"vmap", "fold"} <= strategies.keys() and (work_before_first_site(plan, row) or 0) < SHARED:
@@ -142,7 +144,7 @@ def _chains(
     banks: Sequence[Tensor],
     x: Tensor,
     budget: int,
-    seconds: float,
+    time: TimeBudget,
     other: Strategy,
     fallbacks: Fallbacks,
 ) -> dict[str, Strategy] | None:
@@ -159,7 +161,9 @@ def _chains(
         require_agreement(batched(x, members), expected)
         strategies: dict[str, Strategy] = {"chain": _for_shape(x.shape[1:], batched, other)}
         with fallbacks.attempt("thinned"):
-            thin = thinned.thin(shared, recorded, banks, weights_budget // plan.dtype.itemsize, numbers, seconds)
+            max_weights = weights_budget // plan.dtype.itemsize
+            with time:
+                thin = thinned.thin(shared, recorded, banks, max_weights, numbers, time.left / 2)
             require_agreement(thin(x, members), expected)
             strategies["thinned"] = _for_shape(x.shape[1:], thin, other)
         return strategies
@@ -184,16 +188,16 @@ def _trace(
     traces: dict[int, fx_trace.Graph] = {}
     if len(banks[0]) > max_rows:
         raise StrategyNotApplicable("the members' arithmetic for one row outweighs what a trace saves")
-    end, last = time.perf_counter() + seconds, 0.0
+    end, last = perf_counter() + seconds, 0.0
     for batch in TRACED_BATCHES:
-        start = time.perf_counter()
+        start = perf_counter()
         if batch * len(banks[0]) > max_rows or start + last > end:
             break
         x = torch.cat([row, noise_like(row.expand(batch - 1, *row.shape[1:]))])
         trace = fx_trace.trace(plan, x, banks)
         require_agreement(trace(x), masked.vmap(plan, x, banks))
         traces[batch] = trace
-        last = time.perf_counter() - start
+        last = perf_counter() - start
     if not traces:
         raise StrategyNotApplicable(f"no time was left of {seconds:g} seconds")
     return traces

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from dubio.uncertainty import Committee
 from dubio.uncertainty.errors import UnsupportedNetwork
-from dubio.uncertainty.execution.autotune import BATCHES, MIN_SAVED, MIN_SPEEDUP, Autotuner, autotune
+from dubio.uncertainty.execution.autotune import BATCHES, IN_A_ROW, Autotuner, autotune
 from dubio.uncertainty.execution.choice import NAMES, Choice
+from dubio.uncertainty.execution.decision import MIN_SAVED, MIN_SPEEDUP
 from dubio.uncertainty.execution.fallback import Strategy
+from dubio.uncertainty.execution.timing import Clocks
 from tests.uncertainty.chains import NO_CHAINS, THINNABLE, built, strategies_of
 
 ROW = torch.zeros(1, 3)
@@ -37,7 +39,7 @@ class Timed:
         return run
 
     def choose(self, seconds: float = 2.0) -> Autotuner:
-        return autotune(self.strategies, ROW, 4, None, seconds, clock=lambda: self.now)
+        return autotune(self.strategies, ROW, 4, None, seconds, clocks=Clocks(lambda: self.now, lambda: self.now))
 
     def sizes(self, name: str) -> set[int]:
         """Of the batches that a strategy ran."""
@@ -61,11 +63,11 @@ def test_another_must_save_the_stated_time(factor, taken):
 
 
 def test_each_size_is_measured_and_so_is_the_one_behind_16_and_64():
-    # 1 ms and 0.1 ms a row against 5 ms: the one that costs more a row is clearly slower from 50 rows on.
+    # 1 ms and 0.1 ms a row against 5 ms: the one that costs more a row is clearly slower from 48 rows on.
     timed = Timed({"vmap": 0.001, "fold": 0.005}, {"vmap": 0.0001})
     chosen = timed.choose(20.0)
     assert [each.rows for each in chosen.measured if each.name == "vmap"] == [1, 2, 4, 8, 16, 17, 32]
-    assert str(chosen) == "vmap up to 32 rows, fold"
+    assert str(chosen) == "vmap up to 47 rows, fold"
     assert timed.sizes("vmap") == timed.sizes("fold") == set(BATCHES)
     assert {16, 17, 64, 65} <= set(BATCHES)
 
@@ -88,7 +90,7 @@ def test_what_is_far_behind_leaves_the_race_so_that_time_is_left_for_the_others(
     # 250 ms against 5 and 6: a race of all three at all ten sizes would take over 5 seconds.
     timed = Timed({"vmap": 0.25, "fold": 0.006, "traced": 0.005}, {"fold": 0.0001, "traced": 0.0002})
     chosen = timed.choose(3.0)
-    assert timed.sizes("vmap") == {1, 2}
+    assert timed.sizes("vmap") == {1, 4}
     assert timed.sizes("fold") == set(BATCHES)
     assert chosen.choice[1] == "traced"
     assert chosen.choice[128] == "fold"
@@ -107,14 +109,15 @@ def test_what_is_behind_leaves_where_there_is_no_time_for_all():
 def test_what_is_behind_with_many_rows_and_does_not_catch_up_leaves():
     timed = Timed({"vmap": 0.0, "fold": 0.0, "traced": 0.0}, {"vmap": 0.0005, "fold": 0.0001, "traced": 0.0001})
     timed.choose(60.0)
-    assert timed.sizes("vmap") == {1, 2, 4, 8}
+    assert timed.sizes("vmap") == {1, 4, 16}
 
 
 def test_what_is_behind_but_catches_up_stays_in_the_race():
     # With few rows the second takes twenty times as long; with many a tenth of the time.
     timed = Timed({"chain": 0.0, "thinned": 0.02}, {"chain": 0.001, "thinned": 0.0001})
     chosen = timed.choose(20.0)
-    assert str(chosen) == "chain up to 17 rows, thinned"
+    # A row more, and .001 * rows is 1.15 times .02 + .0001 * rows.
+    assert str(chosen) == "chain up to 25 rows, thinned"
 
 
 def test_where_calls_take_long_few_sizes_are_measured_so_that_larger_ones_are_reached():
@@ -126,7 +129,7 @@ def test_where_calls_take_long_few_sizes_are_measured_so_that_larger_ones_are_re
 def test_the_last_in_the_race_is_not_measured_further():
     timed = Timed({"vmap": 0.5, "fold": 0.001})
     chosen = timed.choose(20.0)
-    assert {rows for _, rows in timed.calls} == {1, 2}
+    assert {rows for _, rows in timed.calls} == {1, 4}
     assert chosen.measured[-1].reason == "the others were far behind"
 
 
@@ -151,14 +154,45 @@ def test_the_loop_is_for_what_nothing_else_can_run():
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.01, 0.3, 2.0])
-def test_measuring_takes_little_more_than_it_may(seconds):
+def test_no_call_is_begun_when_the_time_is_up(seconds):
     timed = Timed({"vmap": 0.01, "fold": 0.012}, {"vmap": 0.002, "fold": 0.002})
     chosen = timed.choose(seconds)
-    # Its last size began in time; every turn of it takes as long as the first two were foretold to take.
-    assert timed.now <= seconds + 2 * (0.01 + 0.012 + 2 * 0.002)
+    assert timed.now <= seconds + 0.012 + 0.002 * max((rows for _, rows in timed.calls), default=0)
     if not seconds:
         assert not timed.calls
         assert chosen.choice == Choice(("vmap",))
+
+
+def test_a_size_at_which_calls_take_longer_than_foretold_is_left_unfinished():
+    timed = Timed({"vmap": 0.01, "fold": 0.001})
+    steady = timed.strategies["vmap"]
+
+    def falls(x: Tensor, members: slice) -> Tensor:
+        timed.now += 10.0 if len(x) == 4 else 0
+        return steady(x, members)
+
+    timed.strategies["vmap"] = falls
+    chosen = timed.choose(2.0)
+    assert [name for name, rows in timed.calls if rows == 4] == ["vmap"]
+    assert timed.now < 2.0 + 10.0 + 0.01
+    assert [each.reason for each in chosen.measured if each.rows == 4] == [
+        "not measured to the end, as the time was up"
+    ]
+    assert chosen.choice == Choice(("fold",))  # as at the sizes before
+
+
+def test_what_disturbs_a_size_once_changes_nothing():
+    timed = Timed({"vmap": 0.001, "fold": 0.0015})
+    steady, calls = timed.strategies["vmap"], list[int]()
+
+    def disturbed(x: Tensor, members: slice) -> Tensor:
+        calls.append(len(x))
+        timed.now += 0.005 if len(x) in {16, 17, 32} and calls.count(len(x)) <= 1 + IN_A_ROW else 0
+        return steady(x, members)
+
+    timed.strategies["vmap"] = disturbed
+    assert timed.choose(20.0).choice == Choice(("vmap",))
+    assert calls.count(16) > 1 + IN_A_ROW
 
 
 def test_the_first_run_which_warms_up_does_not_count():

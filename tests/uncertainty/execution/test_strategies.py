@@ -11,6 +11,7 @@ from dubio.uncertainty import Committee
 from dubio.uncertainty.dropout.audit import audit
 from dubio.uncertainty.execution import strategies
 from dubio.uncertainty.execution.fallback import Fallbacks, Strategy
+from dubio.uncertainty.execution.timing import TimeBudget
 from tests.uncertainty.chains import ALL_MEMBERS, NO_CHAINS, THINNABLE, K, banks_of, built, strategies_of
 
 
@@ -94,7 +95,7 @@ def _build(
 ) -> tuple[dict[str, Strategy], Fallbacks]:
     plan, fallbacks = audit(network, x), Fallbacks()
     with torch.inference_mode():
-        return strategies.build(plan, banks_of(plan, K), x[:1], budget, seconds, fallbacks), fallbacks
+        return strategies.build(plan, banks_of(plan, K), x[:1], budget, TimeBudget(seconds), fallbacks), fallbacks
 
 
 def test_a_trace_runs_no_module_and_other_batches_do():
