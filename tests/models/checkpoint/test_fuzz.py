@@ -23,6 +23,7 @@ from torch import Tensor
 from dubio.models import Predictor, load
 from dubio.models.checkpoint.schema import KEY
 from dubio.models.errors import UnreadableCheckpoint
+from dubio.models.trial import Limits, tried
 
 NUMBERS = (0, 1, -1, 2, 255, 4096, 2**20, 2**31 - 1, 2**31, 2**53, 2**62, -(2**62), 10**30)
 OTHERS = (None, True, "", "x" * 300, "..", "os.system", [], {}, [[]], {"a": 1}, (), 0.0, -1e308, 1e-320, float("nan"))
@@ -169,3 +170,20 @@ def test_a_spoiled_file_loads_or_is_refused_in_one_line_and_leaves_nothing(
     assert {seed for seed, reason in reasons.items() if not reason.isprintable() or len(reason) > 2000} == set()
     assert os.listdir(tmp_path) == ["model.ckpt"]
     assert (process.num_fds(), threading.active_count()) == (open_files, threads)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spoil", [_archive, _description, _spec], ids=lambda spoil: spoil.__name__.strip("_"))
+def test_no_spoiled_file_outlives_the_limits_of_its_trial_or_crashes_it(
+    spoil: Callable[[random.Random, bytes], bytes], saved: Path, tmp_path: Path
+):
+    whole, path, reasons = saved.read_bytes(), tmp_path / "model.ckpt", dict[int, str]()
+    for seed in range(100):
+        path.write_bytes(spoil(random.Random(f"{spoil.__name__} {seed}"), whole))
+        try:
+            with tried(path, Limits(seconds=30, size=2**30), strategy="chain"):
+                pass
+        except UnreadableCheckpoint as error:
+            reasons[seed] = str(error)
+    assert {seed for seed, reason in reasons.items() if "its trial load" in reason} == set()
+    assert len(reasons) > 50
