@@ -58,7 +58,8 @@ class CheckpointFiles(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write a checkpoint, which this process may read again without a trial as long as nobody changes it."""
         super().save_checkpoint(checkpoint, path, storage_options)
-        _known.add(identity(path))
+        if os.path.exists(path):  # which may also name an object store
+            _known.add(identity(path))
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Delete one plain file of the run; anything else is left alone."""
