@@ -60,7 +60,8 @@ def test_batches_are_filled_up_and_divided(rows: int) -> None:
         return part * 3, part + 1
 
     logits, features = BatchSizes((4, 16)).run(answer, x)
-    assert torch.equal(logits, x * 3) and torch.equal(features, x + 1)
+    assert torch.equal(logits, x * 3)
+    assert torch.equal(features, x + 1)
     assert rows == 0 or set(asked) <= {4, 16}
     assert sum(asked) < rows + 16
 

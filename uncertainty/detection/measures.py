@@ -9,9 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# torch computes so many numbers at a time, or a divisor of it; at the end of a row of numbers, the rest in other ways.
-LANES = 64
-
 
 @dataclass(frozen=True)
 class Summary:
@@ -49,16 +46,12 @@ def single(x: Tensor) -> Tensor:
 def softmax(logits_KBC: Tensor) -> Tensor:
     """Probabilities ``[K, B, C]`` in single precision at least, laid out class by class.
 
-    torch's softmax over a short last axis is not vectorised; over the first axis it takes a tenth of the time, and so
-    does what follows, which keeps the layout. Filled up to whole `LANES`, it rounds no row otherwise than the next.
+    torch's softmax over a short last axis is not vectorised; over the first axis this takes a tenth of the time, and so
+    does what follows, which keeps the layout. That one's own rounds a row otherwise at the end of a thread's share.
     """
-    logits_CKB = single(logits_KBC).movedim(-1, 0)
-    columns = logits_CKB[0].numel()
-    filled_CN = logits_CKB.new_zeros((len(logits_CKB), columns + -columns % LANES))
-    filled_CN[:, :columns].unflatten(1, logits_CKB.shape[1:]).copy_(logits_CKB)
-    probs_CN = filled_CN.softmax(0)[:, :columns]
-    probs_KBC: Tensor = probs_CN.unflatten(1, logits_CKB.shape[1:]).movedim(0, -1)
-    return probs_KBC
+    logits_CKB = single(logits_KBC).movedim(-1, 0).contiguous()
+    powers_CKB = (logits_CKB - logits_CKB.amax(0)).exp_()
+    return powers_CKB.div_(total(powers_CKB)).movedim(0, -1)
 
 
 def total(x: Tensor) -> Tensor:
