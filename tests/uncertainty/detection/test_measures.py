@@ -150,7 +150,7 @@ def test_logits_in_half_precision_are_measured_in_single(dtype):
 
 
 @pytest.mark.parametrize(("members", "classes"), [(2, 2), (8, 10), (100, 10), (101, 3), (64, 150)])
-@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("threads", [1, 3])
 def test_a_rows_measures_have_the_same_bits_in_every_batch(members: int, classes: int, threads: int) -> None:
     logits_KBC = 3 * torch.randn(members, 65, classes)
     before = torch.get_num_threads()
