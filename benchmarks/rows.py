@@ -59,7 +59,7 @@ def _list(sizes: list[int]) -> str:
     return "all" if len(sizes) >= len(SIZES) - 1 else ", ".join(map(str, sizes)) or "none"
 
 
-def child(name: str, threads: int) -> dict[str, list[str]]:
+def child(name: str, threads: int, strategies: list[str]) -> dict[str, list[str]]:
     """Compare all ways to answer of one network."""
     torch.set_num_threads(threads)
     case = NETWORKS[name]
@@ -72,7 +72,7 @@ def child(name: str, threads: int) -> dict[str, list[str]]:
         return logits if features is None else torch.cat([logits, features], dim=1)
 
     lines = {"deterministic": compare(deterministic, x)}
-    for strategy in STRATEGIES:
+    for strategy in strategies:
         try:
             committee = Committee(network, x[:1], num_samples=MEMBERS, strategy=strategy)
         except UncertaintyError:  # it cannot run this network
@@ -87,17 +87,19 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--instructions", nargs="+", choices=INSTRUCTIONS, default=list(INSTRUCTIONS))
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], help="torch threads")
+    parser.add_argument("--strategies", nargs="*", choices=STRATEGIES, default=list(STRATEGIES))
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         with torch.inference_mode():
-            print(json.dumps(child(arguments.child[0], int(arguments.child[1]))))
+            print(json.dumps(child(arguments.child[0], int(arguments.child[1]), arguments.strategies)))
         return
     lines = [["network", "instructions", "threads", "way", "as alone", "not as in the largest batch", "place matters"]]
     for network in arguments.networks:
         for name in arguments.instructions:
             for threads in arguments.threads:
                 command = [sys.executable, __file__, "--child", network, str(threads)]
+                command += ["--strategies", *arguments.strategies]
                 environment = os.environ | INSTRUCTIONS[name]
                 done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
                 for way, said in json.loads(done.stdout).items():

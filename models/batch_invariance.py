@@ -21,7 +21,7 @@ from dubio.models.prediction import AUTO, Flags, Model, MonteCarlo, Prediction, 
 # Numbers of rows that are compared with blocks of the first, the most telling first.
 TRIED_ROWS = (16, 1, 4, 8, 2, 32, 64, 12, 24, 48, 20, 28, 40, 56)
 # The same for the members, which run at every number of rows.
-TRIED_BATCHES = (16, 1, 2, 5, 3, 8, 64, 33, 15, 7, 12, 17, 48, 63)
+TRIED_BATCHES = (16, 1, 2, 5, 64, 33, 3, 8, 15, 7, 12, 17, 48, 63)
 # So many are compared although there is no time.
 LEAST_TRIED = 4
 # What a network answers: logits, and features where it offers them.
