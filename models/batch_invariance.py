@@ -24,6 +24,8 @@ TRIED_ROWS = (16, 1, 4, 8, 2, 32, 64, 12, 24, 48, 20, 28, 40, 56)
 TRIED_BATCHES = (16, 1, 2, 5, 64, 33, 3, 8, 15, 7, 12, 17, 48, 63)
 # So many are compared although there is no time.
 LEAST_TRIED = 4
+# So many rows are few.
+FEW = 4
 # What a network answers: logits, and features where it offers them.
 Answer = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
@@ -42,7 +44,8 @@ class BatchSizes:
     def find(cls, answer: Answer, x: Tensor, seconds: float) -> Self:
         """Compare what a network answers at several numbers of rows.
 
-        Where already the place in a batch matters, each row is answered alone.
+        Where few rows agree with no larger batch, blocks of few are compared as well, so that one row is not filled up
+        to many. Where already the place in a batch matters, each row is answered alone.
 
         Args:
             answer: Of the network, rows to rows.
@@ -50,7 +53,16 @@ class BatchSizes:
             seconds: After which no more numbers are tried.
         """
         end = time.perf_counter() + seconds
-        reference = max(size for size in TRIED_ROWS if size <= min(len(x), TRIED_ROWS[0]))
+        large = cls._agreeing(answer, x, TRIED_ROWS[0], end)
+        if large and large[0] <= FEW:
+            return cls(large)
+        small = cls._agreeing(answer, x, FEW, end)
+        return cls(small or large or (1,))
+
+    @staticmethod
+    def _agreeing(answer: Answer, x: Tensor, most: int, end: float) -> tuple[int, ...]:
+        """The numbers of rows that agree with blocks of so many at most, ascending; none where these do not agree."""
+        reference = max(size for size in TRIED_ROWS if size <= min(len(x), most))
         x = x[: len(x) - len(x) % reference]
         expected = _cat([answer(part) for part in x.split(reference)])
         rows = []
@@ -63,8 +75,8 @@ class BatchSizes:
             if _same(answer(part), expected) and _same([_flip(each) for each in turned], expected):
                 rows.append(size)
             elif size == reference:
-                return cls((1,))
-        return cls(tuple(sorted(rows)))
+                break
+        return tuple(sorted(rows))
 
     def run(self, answer: Answer, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Answer rows in batches of these sizes."""
