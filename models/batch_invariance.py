@@ -22,9 +22,11 @@ from dubio.uncertainty import DeterministicPass
 # Numbers of rows that are compared with blocks of the first, the most telling first.
 TRIED_ROWS = (16, 1, 4, 8, 2, 32, 64, 12, 24, 48, 20, 28, 40, 56)
 # The same for the members, which run at every number of rows.
-TRIED_BATCHES = (16, 1, 2, 5, 3, 8, 64, 33, 15, 7, 12, 17, 48, 63)
+TRIED_BATCHES = (16, 1, 2, 5, 64, 33, 3, 8, 15, 7, 12, 17, 48, 63)
 # So many are compared although there is no time.
 LEAST_TRIED = 4
+# So many rows are few.
+FEW = 4
 # What a network answers.
 Answer = Callable[[Tensor], DeterministicPass]
 
@@ -43,7 +45,8 @@ class BatchSizes:
     def find(cls, answer: Answer, x: Tensor, seconds: float) -> Self:
         """Compare what a network answers at several numbers of rows.
 
-        Where already the place in a batch matters, each row is answered alone.
+        Where few rows agree with no larger batch, blocks of few are compared as well, so that one row is not filled up
+        to many. Where already the place in a batch matters, each row is answered alone.
 
         Args:
             answer: Of the network, rows to rows.
@@ -51,7 +54,16 @@ class BatchSizes:
             seconds: After which no more numbers are tried.
         """
         end = time.perf_counter() + seconds
-        reference = max(size for size in TRIED_ROWS if size <= min(len(x), TRIED_ROWS[0]))
+        large = cls._agreeing(answer, x, TRIED_ROWS[0], end)
+        if large and large[0] <= FEW:
+            return cls(large)
+        small = cls._agreeing(answer, x, FEW, end)
+        return cls(small or large or (1,))
+
+    @staticmethod
+    def _agreeing(answer: Answer, x: Tensor, most: int, end: float) -> tuple[int, ...]:
+        """The numbers of rows that agree with blocks of so many at most, ascending; none where these do not agree."""
+        reference = max(size for size in TRIED_ROWS if size <= min(len(x), most))
         x = x[: len(x) - len(x) % reference]
         expected = DeterministicPass.cat([answer(part) for part in x.split(reference)])
         rows = []
@@ -64,8 +76,8 @@ class BatchSizes:
             if all(_same(each, expected.take(slice(size))) for each in (answer(part), turned)):
                 rows.append(size)
             elif size == reference:
-                return cls((1,))
-        return cls(tuple(sorted(rows)))
+                break
+        return tuple(sorted(rows))
 
     def run(self, answer: Answer, x: Tensor) -> DeterministicPass:
         """Answer rows in batches of these sizes."""

@@ -158,7 +158,8 @@ class Predictor(Model[DeterministicPass]):
         Args:
             members: Whether the members' answers, and with them the flags, are the same, too.
             most_rows: That may be tried at a time.
-            seconds: What trying may take, roughly, for the deterministic pass, and for each way to run members.
+            seconds: What trying may take, roughly, for the deterministic pass; four times as long for each way to run
+                members.
 
         Raises:
             BatchDependent: No way to run the members gives a row the same in any batch.
@@ -173,7 +174,7 @@ class Predictor(Model[DeterministicPass]):
                 candidate = replace(steady, committee=self.committee.pinned(strategy))
             except UncertaintyError:  # it cannot run this network
                 continue
-            largest = largest_batch(candidate, noise, seconds)
+            largest = largest_batch(candidate, noise, 4 * seconds)
             if largest is not None:
                 return replace(candidate, most_rows=largest)
         raise BatchDependent(

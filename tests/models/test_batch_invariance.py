@@ -43,8 +43,16 @@ def rounding(few: int, place: int | None = None) -> Callable[[Tensor], Determini
 def test_sizes_are_those_that_agree() -> None:
     x = torch.randn(64, 5)
     assert BatchSizes.find(rounding(1), x, 60).rows == tuple(sorted(TRIED_ROWS))
-    assert BatchSizes.find(rounding(8), x, 60).rows == tuple(sorted(size for size in TRIED_ROWS if size >= 8))
-    assert BatchSizes.find(rounding(8), x[:12], 60).rows == (8, 12)
+    assert BatchSizes.find(rounding(3), x, 60).rows == tuple(sorted(size for size in TRIED_ROWS if size >= 3))
+    assert BatchSizes.find(rounding(3), x[:12], 60).rows == (4, 8, 12)
+
+
+def test_few_rows_are_not_filled_up_to_many() -> None:
+    assert BatchSizes.find(rounding(16), torch.randn(64, 5), 60).rows == (1, 2, 4, 8, 12)
+
+
+def test_where_the_place_matters_rows_are_answered_alone() -> None:
+    x = torch.randn(64, 5)
     assert BatchSizes.find(rounding(1, place=2), x, 60).rows == (1,)
 
 

@@ -10,8 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# torch computes so many numbers at a time, or a divisor of it; at the end of a row of numbers, the rest in other ways.
-LANES = 64
 # Rows of a product come in blocks of so many, filled up with zeros.
 ROW_BLOCK = 4
 
@@ -60,31 +58,22 @@ def unit_norm(rows_BF: Tensor) -> Tensor:
 def softmax(logits_KBC: Tensor) -> Tensor:
     """Probabilities ``[K, B, C]`` in single precision at least, laid out class by class.
 
-    torch's softmax over a short last axis is not vectorised; over the first axis it takes a tenth of the time, and so
-    does what follows, which keeps the layout. Filled up to whole `LANES`, it rounds no row otherwise than the next.
+    torch's softmax over a short last axis is not vectorised; over the first axis this takes a tenth of the time, and so
+    does what follows, which keeps the layout. That one's own rounds a row otherwise at the end of a thread's share.
     """
-    logits_CKB = single(logits_KBC).movedim(-1, 0)
-    columns = logits_CKB[0].numel()
-    filled_CN = logits_CKB.new_zeros((len(logits_CKB), columns + -columns % LANES))
-    filled_CN[:, :columns].unflatten(1, logits_CKB.shape[1:]).copy_(logits_CKB)
-    probs_CN = filled_CN.softmax(0)[:, :columns]
-    probs_KBC: Tensor = probs_CN.unflatten(1, logits_CKB.shape[1:]).movedim(0, -1)
-    return probs_KBC
+    logits_CKB = single(logits_KBC).movedim(-1, 0).contiguous()
+    powers_CKB = (logits_CKB - logits_CKB.amax(0)).exp_()
+    return powers_CKB.div_(total(powers_CKB)).movedim(0, -1)
 
 
 def total(x: Tensor) -> Tensor:
     """The sum over the first axis, in the same order for each number, whatever stands beside it.
 
     torch's own sum takes the last numbers of a row of them in another order, so that one input's measures would depend
-    on how many others there are. Halves are added to each other, which is also more exact.
+    on how many others there are; its running sum, in double precision on a CPU, takes them one after the other. On a
+    GPU that one need not repeat itself.
     """
-    while len(x) > 1:
-        half = len(x) // 2
-        rest = x[2 * half :]
-        x = x[:half] + x[half : 2 * half]
-        if len(rest):
-            x[0] += rest[0]
-    return x[0]
+    return x.sum(0) if x.is_cuda else x.cumsum(0)[-1]
 
 
 def product(rows_BF: Tensor, matrix_FG: Tensor) -> Tensor:

@@ -147,3 +147,28 @@ def test_logits_in_half_precision_are_measured_in_single(dtype):
         np.testing.assert_allclose(measured.numpy(), due, atol=2e-6)
     assert len(summary.mutual_information_B.unique()) > 490
     assert measures.summarise(measures.softmax(logits_KBC).to(dtype)).mutual_information_B.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("members", "classes"), [(2, 2), (8, 10), (100, 10), (101, 3), (64, 150)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_rows_measures_have_the_same_bits_in_every_batch(members: int, classes: int, threads: int) -> None:
+    logits_KBC = 3 * torch.randn(members, 65, classes)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        alone = [vars(measures.summarise(measures.softmax(logits_KBC[:, row : row + 1]))) for row in range(65)]
+        for rows in (1, 2, 3, 5, 8, 15, 16, 17, 31, 33, 64, 65):
+            for name, measure in vars(measures.summarise(measures.softmax(logits_KBC[:, -rows:]))).items():
+                assert torch.equal(measure, torch.cat([each[name] for each in alone[-rows:]])), (name, rows)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 100, 4096])
+def test_a_total_is_the_exact_sum_up_to_rounding(count: int) -> None:
+    x = torch.randn(count, 3)
+    before = x.clone()
+    exact = [math.fsum(column) for column in x.T.tolist()]
+    bound = 2**-24 * math.ceil(math.log2(count) + 1) * x.abs().sum(0).double()
+    assert ((measures.total(x).double() - torch.tensor(exact, dtype=torch.float64)).abs() <= bound).all()
+    assert torch.equal(x, before)
