@@ -58,8 +58,8 @@ class CalibrationSettings:
         mc_sites: Which dropout sites the committee samples, by module name, pattern (`head.*`) or kind; all by default.
         mc_rates: Rates of the committee's dropout by module name, pattern or kind; by default those of the training.
         tune_rates: Factors on all of these rates to try on the validation split; the likeliest is kept. By default,
-            and if `mc_rates` is not given, lower rates are tried where those of the training make the members' mean
-            worse than the deterministic prediction; `[1]` keeps those of the training.
+            and if `mc_rates` is not given, those of the training are lowered until the members' mean is not worse than
+            the deterministic prediction; `[1]` keeps them.
         stages: How many members to ask at first, and then, where a request says `samples: auto`; at last all of them.
         risk: Largest share of wrong answers among those that are accepted, with confidence 1 - delta; may be a list,
             of which each is promised for itself, and the first stands for all where there is room for one only.

@@ -151,7 +151,7 @@ def table(evaluation: Evaluation, path: Path, predictor: Predictor | None = None
     lines.add_row("committee", f"{predictor.committee.num_samples} members; dropout sites: {sites}")
     tuning = predictor.provenance.tuning if predictor.provenance else None
     if tuning is not None and tuning.factor != 1:
-        lines.add_row("rates", f"{tuning.factor:g} times those of the training, likelier for the {tuning.split} rows")
+        lines.add_row("rates", f"{tuning.factor:g} times those of the training, which suits the {tuning.split} rows")
     lines.add_row(
         "promise",
         f"at most {calibration.alpha:.1%} false alarms, with confidence {1 - calibration.delta:.0%} "

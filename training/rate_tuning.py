@@ -76,7 +76,7 @@ def lower(
 
     Members that disagree too much make a mean that is too unsure, and no temperature of theirs mends that: the mean of
     sure members that disagree is as unsure. Lower rates do, and with rates of 0 the mean would be the deterministic
-    prediction. So the rates are lowered step by step as long as the likelihood grows.
+    prediction. So the rates are lowered, step by step and no further than until the mean is not worse any more.
 
     Args:
         predictor: With the rates of the training.
@@ -93,22 +93,25 @@ def lower(
         return None
     with torch.inference_mode():
         logits_BC = torch.cat([predictor.deterministic(rows).logits_BC for rows in x.split(batch)])
-        losses_N = _losses(_member_logits(predictor, x, batch), labels_N)
         deterministic_N = _losses(logits_BC.unsqueeze(0), labels_N)
-        worse_N = losses_N - deterministic_N
-        chance = ERRORS * float(worse_N.std()) / math.sqrt(len(x))
-        if float(worse_N.mean()) <= max(chance, SHARE * float(deterministic_N.mean())):
-            return None
+        losses_N = _losses(_member_logits(predictor, x, batch), labels_N)
         factors, losses, found = [1.0], [float(losses_N.mean())], [_scaled(predictor, 1.0)]
         for factor in LOWER:
-            rates = _scaled(predictor, factor)
-            factors.append(factor)
-            found.append(rates)
-            losses.append(float(_losses(_member_logits(build(rates), x, batch), labels_N).mean()))
-            if losses[-1] >= losses[-2]:
+            if not _worse(losses_N, deterministic_N):
                 break
-    best = losses.index(min(losses))
+            found.append(_scaled(predictor, factor))
+            losses_N = _losses(_member_logits(build(found[-1]), x, batch), labels_N)
+            factors.append(factor)
+            losses.append(float(losses_N.mean()))
+    best = losses.index(min(losses)) if _worse(losses_N, deterministic_N) else len(losses) - 1
     return (found[best], _told(factors, best, losses, len(x))) if best else None
+
+
+def _worse(losses_N: Tensor, others_N: Tensor) -> bool:
+    """Whether losses are larger, by more than chance explains and by more than matters."""
+    more_N = losses_N - others_N
+    chance = ERRORS * float(more_N.std()) / math.sqrt(len(more_N))
+    return float(more_N.mean()) > max(chance, SHARE * float(others_N.mean()))
 
 
 def _scaled(predictor: Predictor, factor: float) -> dict[str, float]:

@@ -128,6 +128,14 @@ def _predictor(
     )
 
 
+def temperature_scaled(network: nn.Module, digits: Digits) -> float:
+    """NLL of the deterministic prediction on the validation split at its best temperature."""
+    x, labels = digits.raw("validation")
+    logits_NC = _predictor(network, digits).deterministic(x).logits_BC.double()
+    log_probs_NC = (logits_NC / temperature.fit(logits_NC.unsqueeze(0), labels)).log_softmax(-1)
+    return float(nn.functional.nll_loss(log_probs_NC, labels))
+
+
 def test_rates_that_make_the_mean_worse_than_the_deterministic_answer_are_lowered(network: nn.Module, digits: Digits):
     """Rates beyond those of the training stand for a network that such rates do not suit."""
     x, labels = digits.raw("validation")
@@ -145,9 +153,10 @@ def test_rates_that_make_the_mean_worse_than_the_deterministic_answer_are_lowere
     rates, tuning = found
     assert asked == [{name: pytest.approx(0.8 * factor) for name in high} for factor in rate_tuning.LOWER[: len(asked)]]
     assert tuning.factors == [1.0, *rate_tuning.LOWER[: len(asked)]]
-    # Step by step as long as the likelihood grows.
-    assert tuning.nll[:-1] == sorted(tuning.nll[:-1], reverse=True)
-    assert tuning.factor == tuning.factors[int(np.argmin(tuning.nll))] < 1
+    # No further than until the mean is not worse any more: all but the last are.
+    deterministic = temperature_scaled(network, digits)
+    assert all(nll > 1.02 * deterministic for nll in tuning.nll[:-1])
+    assert tuning.factor == tuning.factors[-1] < 1
     assert rates == {name: pytest.approx(0.8 * tuning.factor) for name in high}
     for factor, nll in zip(tuning.factors, tuning.nll, strict=True):
         due = _likelihood(network, digits, dict.fromkeys(high, 0.8 * factor))
@@ -162,8 +171,8 @@ def test_rates_under_which_the_mean_is_as_good_are_left_alone(network: nn.Module
     assert rate_tuning.lower(predictor, lambda rates: pytest.fail("nothing to try"), x, labels, 250) is None
 
 
-def test_a_calibration_lowers_rates_unless_it_is_told_which(network: nn.Module, digits: Digits, monkeypatch):
-    """By default the mean is not worse than the deterministic answer by more than chance; what the user says counts."""
+def test_a_calibration_lowers_rates_unless_it_is_told_which(network: nn.Module, digits: Digits):
+    """What the user says counts."""
     settings = {"num_samples": 4, "scores": ("energy",)}
     lowered = calibrate(network, SPEC, digits, CalibrationSettings(**settings), measure_seconds=0.1)
     x, labels = digits.raw("validation")

@@ -28,6 +28,9 @@ NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's use of torch
 )
 
+# Commands that take the settings of a verb: which one, and what they take beside them.
+TAKES = {"compare": ("fit", ["figure"]), "report": ("test", ["ckpt", "output"])}
+
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; a user's mistake prints one line and exits with status 2.
@@ -76,8 +79,9 @@ def _run(given: list[str], args: list[str] | None) -> None:
     if given and given[0] in COMMANDS:
         if any(each in quick.HELP for each in given[1:]):
             commands.PARSERS[given[0]]().parse_args(["--help"])
-        if given[0] == "compare":
-            quick.check("fit", given[1:], ["figure"])
+        if given[0] in TAKES:
+            verb, more = TAKES[given[0]]
+            quick.check(verb, given[1:], more)
         with _importing():
             command = import_module(f"dubio.training.cli.{given[0]}")
         command.main(given[1:])

@@ -21,6 +21,7 @@ COMMANDS = {
     "audit": "Say which dropout sites of a calibrated checkpoint are sampled, at which rates, and how.",
     "compare": "Train with and without dropout, draw both, and measure both on the test rows.",
     "configs": "List the configurations that come with Dubio, or write one out to start from.",
+    "report": "Write a page, pictures and a JSON file of all that was measured of a calibrated checkpoint.",
 }
 
 # Lightning's verb of that name means something else.
@@ -40,6 +41,7 @@ DESCRIPTION = f"""Train a classifier with dropout, calibrate it, and write one c
                                                            makes another promise for the same weights
   dubio-train audit --ckpt runs/a/model.ckpt               says which dropout is sampled, and how
   dubio-train compare --config a.yaml                      trains with and without dropout and draws both
+  dubio-train report --ckpt runs/a/model.ckpt              writes a page of figures, to read and to send
   dubio-train test --config a.yaml                         tests runs/<name>/model.ckpt
   dubio-train predict --config a.yaml --data.path new.csv  answers every row of a file, with or without labels
 

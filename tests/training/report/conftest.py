@@ -1,0 +1,36 @@
+"""One report of a quick model of the digits, written by the command line, that several tests look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dubio.models import Predictor
+from dubio.models.checkpoint import file
+from dubio.training import Digits
+from dubio.training.cli.main import main
+from dubio.training.report import build
+from dubio.training.report.content import Report
+
+
+@dataclass(frozen=True)
+class Written:
+    """A report, and what it is of."""
+
+    checkpoint: Path
+    folder: Path
+    content: Report
+    predictor: Predictor
+    data: Digits
+
+
+@pytest.fixture(scope="session")
+def written(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Written:
+    path, folder = runs / "digits_mlp" / "model.ckpt", tmp_path_factory.mktemp("report")
+    main(["report", "--ckpt", str(path), "--output", str(folder)])
+    data = Digits()
+    data.follow(file.data_record(path, file.read_content(path)), "test")
+    content = Report.model_validate_json((folder / "report.json").read_text())
+    return Written(path, folder, content, build.reproducible(path, []), data)

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from dubio.training.report import words
+from dubio.training.report.content import Strangers
+from dubio.training.report.measure import rate
+from dubio.uncertainty import FlagEProcess
+from tests.training.report.conftest import Written
+
+
+def test_a_new_version_must_be_no_worse_than_chance_explains(written: Written):
+    content = written.content
+    due = {each.figure: each for each in words.requirements(content.answers, content.promise, content.strangers)}
+    mc = content.answers["MC dropout"]
+    assert (due["MC dropout: accuracy"].relation, due["MC dropout: accuracy"].bound) == (
+        "at least",
+        mc.after.accuracy.low,
+    )
+    assert (due["MC dropout: ece"].relation, due["MC dropout: ece"].bound) == ("at most", mc.after.ece.high)
+    worst = min(mc.by_class, key=lambda each: each.figures.accuracy.value)
+    assert due["MC dropout: accuracy of the worst class"].bound == worst.figures.accuracy.low
+    assert due["flagged among uniform noise"].bound == content.strangers[-1].flagged.low
+    # This very version passes.
+    assert all(
+        mc.after.model_dump()[figure]["value"] >= due[f"MC dropout: {figure}"].bound
+        if due[f"MC dropout: {figure}"].relation == "at least"
+        else mc.after.model_dump()[figure]["value"] <= due[f"MC dropout: {figure}"].bound
+        for figure in ("accuracy", "nll", "brier", "aurc")
+    )
+
+
+def test_the_monitor_is_timed_for_the_strangers_that_are_flagged_least(written: Written):
+    seen = Strangers(name="seen", flagged=rate(100, 100), auroc=1.0, fpr95=0.0)
+    hidden = Strangers(name="hidden", flagged=rate(40, 100), auroc=0.9, fpr95=0.1)
+    told = words.monitoring(written.content.promise, [seen, hidden])
+    assert (told.alpha, told.alarm_at) == (0.05, pytest.approx(20))
+    base = written.content.promise.measured.rate
+    assert [each["flagged"] for each in told.delays] == pytest.approx(
+        [0.95 * base + 0.05 * 0.4, 0.9 * base + 0.1 * 0.4, 0.8 * base + 0.2 * 0.4]
+    )
+    delays = [each["median_inputs"] or float("inf") for each in told.delays]
+    assert delays == sorted(delays, reverse=True)
+    assert FlagEProcess(alpha=told.alpha, epsilon=told.epsilon).observe([True] * 20).alarm is not None
+
+
+def test_without_strangers_nothing_is_timed(written: Written):
+    assert words.monitoring(written.content.promise, []).delays == []
+
+
+def test_each_rule_names_an_article_and_a_part_of_the_plan():
+    parts = ("description of modifications", "modification protocol", "impact assessment")
+    assert all(rule.article_13.startswith("13(3)") for rule in words.RULES)
+    assert all(rule.change_plan.startswith(parts) for rule in words.RULES)
+    told = " ".join(rule.change_plan for rule in words.RULES)
+    assert all(part in told for part in parts)
+    assert any(rule.article_15.startswith("15(3)") for rule in words.RULES)
+    assert any(rule.article_15.startswith("15(4)") for rule in words.RULES)

@@ -1,0 +1,194 @@
+"""A report of a checkpoint: measured, drawn, and written into a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dubio.models import Predictor
+from dubio.models.errors import UnreadableCheckpoint
+from dubio.models.loading import load
+from dubio.training.calibration import progress
+from dubio.training.data.module import TensorDataModule
+from dubio.training.errors import TrainingError
+from dubio.training.evaluation import DETERMINISTIC, MC
+from dubio.training.report import content, measure, page, pictures, words
+from dubio.training.report.answers import Answers, ask, fitted
+from dubio.training.report.displays import display
+from dubio.training.report.resplits import resplit
+from dubio.training.report.strangers import ROWS, SEVERITIES, damages, strangers
+
+# Ways to run the members whose rounding does not depend on what was found to be the fastest; the first that goes.
+STRATEGIES = ("vmap", "fold", "loop")
+SPLITS = ("train", "validation", "select", "calibration", "test")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found.
+
+    Attributes:
+        content: The numbers.
+        pictures: PNG files by name, in the order of the page.
+    """
+
+    content: content.Report
+    pictures: dict[str, bytes]
+
+    def write(self, folder: Path) -> Path:
+        """Write the page, the numbers, their schema and the pictures; give the path of the page."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, png in self.pictures.items():
+            (folder / f"{name}.png").write_bytes(png)
+        numbers = self.content.model_dump(mode="json")
+        for name, value in (("report.json", numbers), ("report.schema.json", content.Report.model_json_schema())):
+            text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+            (folder / name).write_text(f"{text}\n", encoding="utf-8")
+        written = folder / "report.html"
+        written.write_text(page.render(numbers, self.pictures), encoding="utf-8")
+        return written
+
+
+def reproducible(path: Path, trusted: list[str]) -> Predictor:
+    """The predictor of a checkpoint, which runs its members in the same way each time.
+
+    Raises:
+        UnreadableCheckpoint: If it cannot be loaded.
+    """
+    for strategy in STRATEGIES[:-1]:
+        try:
+            return load(path, trusted=trusted, strategy=strategy)
+        except UnreadableCheckpoint:  # or the strategy is not for this network; the last one tells
+            continue
+    return load(path, trusted=trusted, strategy=STRATEGIES[-1])
+
+
+def build(predictor: Predictor, data: TensorDataModule, path: Path, day: date) -> Report:
+    """Ask, measure and draw.
+
+    Args:
+        predictor: Of the checkpoint, calibrated.
+        data: Follows the checkpoint, to test it.
+        path: Of the checkpoint.
+        day: That the report is of.
+
+    Raises:
+        TrainingError: If there are no test or calibration rows.
+    """
+    _, calibration = fitted(predictor)
+    splits = data.splits
+    for name in ("test", "calibration"):
+        if name not in splits or not len(splits[name].labels):
+            raise TrainingError(
+                f"Expected rows in the {name} split of {data.title} to report on, but there are none; give the source "
+                "that the checkpoint was calibrated on."
+            )
+    x, labels_B = data.raw("test")
+    held_out, _ = data.raw("calibration")
+    others, kinds = strangers(data, x), damages(data.input)
+    few = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:ROWS].sort().values
+    rows = len(x) + len(held_out) + sum(map(len, others.values())) + len(kinds) * len(SEVERITIES) * len(few)
+    with progress("Reporting", rows) as batches:
+        asked = partial(ask, predictor, batches=batches)
+        known, calibrated = asked(x), asked(held_out)
+        strange = {name: asked(each) for name, each in others.items()}
+        damaged = [
+            measure.damaged(name, severity, asked(damage(x[few], severity, _generator(severity))), labels_B[few])
+            for name, damage in kinds.items()
+            for severity in SEVERITIES
+        ]
+    drawn = resplit(
+        torch.cat([calibrated.score_B, known.score_B]).numpy(), len(held_out), calibration.alpha, calibration.delta
+    )
+    answers = {name: measure.answer(name, known, labels_B, predictor.classes) for name in (DETERMINISTIC, MC)}
+    promise = measure.promise(calibration, known, labels_B, predictor.classes, drawn)
+    told = [measure.strangers(name, known, each) for name, each in strange.items()]
+    orders = {
+        "most_uncertain": measure.top(known.summary.predictive_entropy_B),
+        "most_unfamiliar": measure.top(known.score_B),
+    }
+    listed = {
+        name: measure.examples(
+            order_B,
+            known,
+            labels_B,
+            predictor.classes,
+            {row: display(x[row], data.input, index) for index, row in enumerate(order_B.tolist(), start=1)},
+        )
+        for name, order_B in orders.items()
+    }
+    settled = measure.settling(known)
+    drawings: dict[str, Callable[[], bytes]] = {
+        "reliability": lambda: pictures.reliability(answers),
+        "risk_coverage": lambda: pictures.risk_coverage(known, labels_B),
+        "scores": lambda: pictures.scores(known, strange, calibration.level),
+        "roc": lambda: pictures.roc(known, strange),
+        "resplits": lambda: pictures.resplits(drawn, calibration.alpha),
+        "settling": lambda: pictures.settling(settled),
+        "damages": lambda: pictures.damages(damaged, *_undamaged(known, labels_B, few)),
+    }
+    if data.input.kind == "image":
+        drawings |= {name: partial(pictures.images, x[order_B], data.input) for name, order_B in orders.items()}
+    return Report(
+        content.Report(
+            format_version=1,
+            date=day.isoformat(),
+            model=_model(predictor, path),
+            data=_data(data),
+            answers=answers,
+            promise=promise,
+            strangers=told,
+            settling=settled,
+            damages=damaged,
+            **listed,
+            not_promised=list(words.NOT_PROMISED),
+            monitoring=words.monitoring(promise, told),
+            new_version=words.requirements(answers, promise, told),
+            rules=list(words.RULES),
+        ),
+        {name: draw() for name, draw in drawings.items()},
+    )
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _undamaged(known: Answers, labels_B: Tensor, few: Tensor) -> tuple[float, float]:
+    """Accuracy and share flagged of the rows that are damaged, before."""
+    right_B = known.probs[MC].argmax(1) == labels_B
+    return float(right_B[few].double().mean()), float(known.flagged_B[few].double().mean())
+
+
+def _model(predictor: Predictor, path: Path) -> content.Model:
+    detector, _ = fitted(predictor)
+    provenance = predictor.provenance
+    return content.Model(
+        file=path.name,
+        network=predictor.network_spec.class_path,
+        parameters=sum(each.numel() for each in predictor.network.parameters()),
+        input=predictor.input.kind,
+        shape=list(predictor.input.shape),
+        classes=list(predictor.classes),
+        members=predictor.committee.num_samples,
+        sites=[f"{site.name}: {site.kind}, rate {site.p:g}" for site in predictor.committee.sites],
+        temperature=predictor.temperature.model_dump(),
+        scores=[score.name for score in detector.scores],
+        provenance=provenance.model_dump(mode="json") if provenance else {},
+    )
+
+
+def _data(data: TensorDataModule) -> content.Data:
+    splits = []
+    for name, examples in sorted(data.splits.items(), key=lambda each: SPLITS.index(each[0])):
+        labels = torch.from_numpy(examples.labels)
+        by_class = labels.bincount(minlength=len(data.classes)).tolist()
+        splits.append(content.Split(name=name, rows=len(labels), by_class=by_class))
+    return content.Data(title=data.title, splits=splits)

@@ -1,0 +1,237 @@
+"""Content: what stands in `report.json`, and its schema."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+# Digits beyond these say nothing about a model; a share of rows has fewer.
+_DIGITS = 6
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
+
+
+Number = Annotated[float, Field(allow_inf_nan=False), PlainSerializer(_rounded)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Part(BaseModel):
+    """Base of every part: no unknown key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Measured(Part):
+    """A figure with its 95% interval over the draw of the rows."""
+
+    value: Number
+    low: Number
+    high: Number
+
+
+class Rate(Part):
+    """A share of rows with its exact 95% interval (Clopper and Pearson)."""
+
+    count: Count
+    rows: Count
+    rate: Share
+    low: Share
+    high: Share
+
+
+class Model(Part):
+    """What was measured."""
+
+    file: str
+    network: str
+    parameters: Count
+    input: str
+    shape: list[int]
+    classes: list[str]
+    members: Count
+    sites: list[str]
+    temperature: dict[str, Number]
+    scores: list[str]
+    provenance: dict[str, Any]
+
+
+class Split(Part):
+    """Rows of one split, by class in the order of the model's classes."""
+
+    name: str
+    rows: Count
+    by_class: list[Count]
+
+
+class Data(Part):
+    """Where the rows come from, and how they were divided."""
+
+    title: str
+    splits: list[Split]
+
+
+class Figures(Part):
+    """How good and how honest probabilities are; see `dubio.training.quality.Quality`."""
+
+    accuracy: Measured
+    nll: Measured
+    brier: Measured
+    ece: Measured
+    adaptive_ece: Measured
+    aurc: Measured
+
+
+class ClassFigures(Part):
+    """Of the test rows of one class: figures is None where there are none."""
+
+    name: str
+    rows: Count
+    figures: Figures | None
+
+
+class Bin(Part):
+    """Of a reliability diagram: confidences above low, up to high."""
+
+    low: Share
+    high: Share
+    rows: Count
+    confidence: Share | None
+    accuracy: Share | None
+
+
+class Coverage(Part):
+    """The error rate among the most confident share of the rows."""
+
+    coverage: Share
+    risk: Share
+
+
+class Answer(Part):
+    """One of the two answers: before the temperature, after it, class by class."""
+
+    before: Figures
+    after: Figures
+    by_class: list[ClassFigures]
+    reliability: list[Bin]
+    risk_coverage: list[Coverage]
+
+
+class Resplits(Part):
+    """How often the promise was kept over divisions of the held-out rows, and how often its law says."""
+
+    count: Count
+    calibration_rows: Count
+    measured_rows: Count
+    within: Rate
+    due: Share
+    mean_rate: Share
+    consistent: bool
+
+
+class Promise(Part):
+    """The promised false-alarm rate, and what was measured."""
+
+    alpha: Share
+    delta: Share
+    level: Share
+    calibration_rows: Count
+    measured: Rate
+    by_class: list[Rate | None]
+    consistent: bool
+    resplits: Resplits
+
+
+class Strangers(Part):
+    """Inputs that are like no training data: how many are flagged, and how well the score tells them from test rows.
+
+    The FPR95 is the share of test rows flagged at the threshold that catches 95% of the strangers.
+    """
+
+    name: str
+    flagged: Rate
+    auroc: Share
+    fpr95: Share
+
+
+class Settled(Part):
+    """How far the first members' answer lies from that of all: mean over the rows of the largest difference."""
+
+    members: Count
+    mean: Number
+    std: Number
+
+
+class Damaged(Part):
+    """Test rows that were damaged."""
+
+    name: str
+    severity: Count
+    rows: Count
+    accuracy: dict[str, Share]
+    predictive_entropy: Number
+    flagged: Rate
+
+
+class Example(Part):
+    """A test row: its place in the split, what it is, what was answered."""
+
+    row: Count
+    label: str
+    answer: str
+    probability: Share
+    predictive_entropy: Number
+    p_value: Share
+    flagged: bool
+    shown: str
+
+
+class Requirement(Part):
+    """What a new version must show on the same test rows before it replaces this one."""
+
+    figure: str
+    relation: Literal["at least", "at most"]
+    bound: Number
+    because: str
+
+
+class Monitoring(Part):
+    """How to watch the model in service."""
+
+    alpha: Share
+    epsilon: Share
+    alarm_at: Number
+    delays: list[dict[str, Number | None]]
+    advice: list[str]
+
+
+class Rule(Part):
+    """Which numbers answer which rule."""
+
+    number: str
+    article_13: str
+    article_15: str
+    change_plan: str
+
+
+class Report(Part):
+    """All of a report. Its date is the one thing that differs between two reports of the same model and data."""
+
+    format_version: Literal[1]
+    date: str
+    model: Model
+    data: Data
+    answers: dict[str, Answer]
+    promise: Promise
+    strangers: list[Strangers]
+    settling: list[Settled]
+    damages: list[Damaged]
+    most_uncertain: list[Example]
+    most_unfamiliar: list[Example]
+    not_promised: list[str]
+    monitoring: Monitoring
+    new_version: list[Requirement]
+    rules: list[Rule]

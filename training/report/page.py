@@ -1,0 +1,265 @@
+"""The page: a report as one HTML file that loads nothing, from the numbers in `report.json`."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from dubio.training.evaluation import MC
+
+Numbers = Mapping[str, Any]
+
+CLASSES = 50  # lines of the table by class; of more, those of lowest accuracy
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #ccc; }
+table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .2rem .7rem; border-bottom: 1px solid #e4e4e4; vertical-align: top; }
+th { font-weight: 600; } td.number, th.number { text-align: right; } img { max-width: 100%; }
+.wide { overflow-x: auto; } .quiet { color: #666; } .good { color: #176b2c; } .bad { color: #a11; font-weight: 600; }
+"""
+CAPTIONS = {
+    "reliability": "Accuracy against confidence in 15 bins: on the diagonal, a confidence of 80% is right in 80%.",
+    "risk_coverage": "Errors among the most confident share of the test rows.",
+    "scores": "P-values of test rows and of strangers. To the right of the dashed line inputs are flagged.",
+    "roc": "Strangers that are caught against test rows that are flagged, for every threshold.",
+    "resplits": "False alarms over divisions of the held-out rows into calibration and measured rows, and their law.",
+    "settling": "How far the first members' mean and standard deviation lie from those of all members.",
+    "damages": "What damage does to accuracy, and how much of it is flagged.",
+    "most_uncertain": "The test rows of largest predictive entropy.",
+    "most_unfamiliar": "The test rows of largest composite score.",
+}
+
+
+def render(numbers: Numbers, pictures: Mapping[str, bytes]) -> str:
+    """The page.
+
+    Args:
+        numbers: As in `report.json`.
+        pictures: PNG files by name.
+    """
+    model, promise = numbers["model"], numbers["promise"]
+
+    def picture(name: str) -> str:
+        if name not in pictures:
+            return ""
+        data = base64.b64encode(pictures[name]).decode()
+        caption = escape(CAPTIONS[name])
+        return (
+            f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption class="quiet">{caption}'
+            "</figcaption></figure>"
+        )
+
+    sections = [
+        ("Model and data", _model(numbers)),
+        ("Both answers", _answers(numbers) + picture("reliability") + picture("risk_coverage") + _coverage(numbers)),
+        ("By class", _by_class(numbers)),
+        ("The promise on false alarms", _promise(promise) + picture("resplits")),
+        ("Strangers", _strangers(numbers["strangers"]) + picture("scores") + picture("roc")),
+        ("How many members it takes", picture("settling") + _settling(numbers["settling"])),
+        ("Damaged inputs", picture("damages") + _damages(numbers["damages"])),
+        ("The most uncertain inputs", picture("most_uncertain") + _examples(numbers["most_uncertain"])),
+        ("The most unfamiliar inputs", picture("most_unfamiliar") + _examples(numbers["most_unfamiliar"])),
+        ("What is not promised", _list(numbers["not_promised"])),
+        ("Monitoring", _monitoring(numbers["monitoring"])),
+        ("What a new version must show", _requirements(numbers["new_version"])),
+        ("Where each number belongs", _rules(numbers["rules"])),
+    ]
+    body = "\n".join(f"<section><h2>{escape(title)}</h2>\n{text}</section>" for title, text in sections)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f"<title>{escape(model['file'])}: report</title>\n"
+        '<meta name="viewport" content="width=device-width">\n'
+        f"<style>{STYLE}</style></head><body>\n<h1>{escape(numbers['data']['title'])}</h1>\n"
+        f'<p class="quiet">Report of {escape(model["file"])}, {escape(numbers["date"])}. Figures are of the test rows, '
+        "which nothing was fitted to; intervals are 95% intervals over the draw of these rows. The same numbers stand "
+        f"in report.json.</p>\n{body}\n</body></html>\n"
+    )
+
+
+def _model(numbers: Numbers) -> str:
+    model, data = numbers["model"], numbers["data"]
+    provenance = model["provenance"]
+    facts = [
+        ("network", f"{model['network']}, {model['parameters']} parameters"),
+        ("input", f"{model['input']} {model['shape']}"),
+        ("classes", f"{len(model['classes'])}: {_some(model['classes'])}"),
+        ("committee", f"{model['members']} members; {'; '.join(model['sites'])}"),
+        ("temperatures", ", ".join(f"{name} {value:.4g}" for name, value in model["temperature"].items())),
+        ("scores", ", ".join(model["scores"])),
+        ("weights", f"SHA-256 {provenance.get('weights_sha256', '')}"),
+        ("calibrated", f"{provenance.get('date', '')}, {_some(f'{k} {v}' for k, v in provenance['versions'].items())}"),
+    ]
+    splits = [[each["name"], each["rows"], min(each["by_class"]), max(each["by_class"])] for each in data["splits"]]
+    return _table(["", ""], facts) + _table(["split", "rows", "fewest of a class", "most of a class"], splits)
+
+
+def _answers(numbers: Numbers) -> str:
+    lines = []
+    for name, answer in numbers["answers"].items():
+        for when in ("before", "after"):
+            known = answer[when]
+            cells = [_interval(known["accuracy"], percent=True)]
+            cells += [_interval(known[figure]) for figure in ("nll", "brier", "ece", "adaptive_ece", "aurc")]
+            lines.append([name, f"{when} temperature", *cells])
+    return _table(["answer", "", "accuracy", "NLL (nats)", "Brier", "ECE", "adaptive ECE", "AURC"], lines)
+
+
+def _coverage(numbers: Numbers) -> str:
+    names = list(numbers["answers"])
+    curves = [numbers["answers"][name]["risk_coverage"] for name in names]
+    lines = [
+        [f"{points[0]['coverage']:.0%}", *(f"{each['risk']:.2%}" for each in points)]
+        for points in zip(*curves, strict=True)
+    ]
+    return _table(["coverage", *(f"errors, {name}" for name in names)], lines)
+
+
+def _by_class(numbers: Numbers) -> str:
+    names, rates = list(numbers["answers"]), numbers["promise"]["by_class"]
+    lines = []
+    for index, label in enumerate(numbers["model"]["classes"]):
+        mine = [numbers["answers"][name]["by_class"][index] for name in names]
+        if mine[0]["figures"] is None:
+            lines.append((2.0, [label, 0, "no test rows"]))
+            continue
+        cells = [label, mine[0]["rows"]]
+        for each in mine:
+            known = each["figures"]
+            cells += [_interval(known["accuracy"], percent=True)]
+            cells += [_interval(known[figure], short=True) for figure in ("nll", "ece", "brier")]
+        lines.append((mine[-1]["figures"]["accuracy"]["value"], [*cells, _rate(rates[index])]))
+    shown = [
+        cells for _, cells in (sorted(lines, key=lambda each: each[0])[:CLASSES] if len(lines) > CLASSES else lines)
+    ]
+    more = f"<p>The {CLASSES} of {len(lines)} classes with the lowest accuracy; all are in report.json.</p>"
+    header = [f"{figure}, {name}" for name in names for figure in ("accuracy", "NLL", "ECE", "Brier")]
+    return (more if len(lines) > CLASSES else "") + _table(["class", "rows", *header, "flagged"], shown)
+
+
+def _promise(promise: Numbers) -> str:
+    drawn = promise["resplits"]
+    kept = "is consistent with it" if promise["consistent"] else "REFUTES it; are test and calibration rows alike?"
+    law = "as often as its law says" if drawn["consistent"] else "less often than its law says"
+    return (
+        f"<p>Promised: at most {promise['alpha']:.1%} of inputs like the {promise['calibration_rows']} calibration "
+        f"rows are flagged, with confidence {1 - promise['delta']:.0%} over the draw of these rows. An input is "
+        f"flagged if its p-value is at or below {promise['level']:.4f}.</p>"
+        f"<p>Measured: {_rate(promise['measured'])} of the test rows. {_verdict(promise['consistent'])}: that {kept}."
+        "</p>"
+        f"<p>Over {drawn['count']} divisions of the held-out rows into {drawn['calibration_rows']} to calibrate on and "
+        f"{drawn['measured_rows']} to measure, {drawn['mean_rate']:.2%} were flagged on average, and at most "
+        f"{promise['alpha']:.1%} in {_rate(drawn['within'])} of the divisions. By the exact law, Beta-binomial, it is "
+        f"{drawn['due']:.1%}: the measured rows scatter too. {_verdict(drawn['consistent'])}: the promise is kept "
+        f"{law}.</p>"
+    )
+
+
+def _strangers(strangers: Sequence[Numbers]) -> str:
+    lines = [
+        [each["name"], _rate(each["flagged"]), f"{each['auroc']:.4f}", f"{each['fpr95']:.2%}"] for each in strangers
+    ]
+    return _table(["strangers", "flagged", "AUROC", "test rows flagged where 95% of them are caught"], lines)
+
+
+def _settling(settled: Sequence[Numbers]) -> str:
+    lines = [[each["members"], f"{each['mean']:.4f}", f"{each['std']:.4f}"] for each in settled]
+    return _table(["members", "distance of the mean", "distance of the std"], lines)
+
+
+def _damages(damaged: Sequence[Numbers]) -> str:
+    lines = [
+        [
+            each["name"],
+            each["severity"],
+            *(f"{value:.1%}" for value in each["accuracy"].values()),
+            f"{each['predictive_entropy']:.3f}",
+            _rate(each["flagged"]),
+        ]
+        for each in damaged
+    ]
+    names = [f"accuracy, {name}" for name in damaged[0]["accuracy"]] if damaged else []
+    return _table(["damage", "severity", *names, "predictive entropy", "flagged"], lines)
+
+
+def _examples(examples: Sequence[Numbers]) -> str:
+    lines = [
+        [
+            index,
+            each["shown"],
+            each["label"],
+            f"{each['answer']} ({each['probability']:.0%})",
+            f"{each['predictive_entropy']:.3f}",
+            f"{each['p_value']:.4f}",
+            "yes" if each["flagged"] else "no",
+        ]
+        for index, each in enumerate(examples, start=1)
+    ]
+    return _table(["", "input", "is", f"answer, {MC}", "predictive entropy", "p-value", "flagged"], lines)
+
+
+def _monitoring(monitoring: Numbers) -> str:
+    lines = [
+        [
+            f"{each['strangers']:.0%}",
+            f"{each['flagged']:.1%}",
+            "more than 2000" if each["median_inputs"] is None else f"{each['median_inputs']:.0f}",
+        ]
+        for each in monitoring["delays"]
+    ]
+    return (
+        f"<p>An e-process on the flags with alpha = {monitoring['alpha']:g} and epsilon = {monitoring['epsilon']:g} "
+        f"raises the alarm when its e-value reaches {monitoring['alarm_at']:g}; a false alarm ever has probability "
+        "epsilon + delta at most. Simulated for the strangers that are flagged least often here:</p>"
+        + _table(["strangers among the inputs", "flagged", "inputs until the alarm (median)"], lines)
+        + _list(monitoring["advice"])
+    )
+
+
+def _requirements(requirements: Sequence[Numbers]) -> str:
+    lines = [[each["figure"], f"{each['relation']} {each['bound']:.4g}", each["because"]] for each in requirements]
+    return "<p>On the same test rows, which neither version may have seen:</p>" + _table(
+        ["figure", "must be", "why"], lines
+    )
+
+
+def _rules(rules: Sequence[Numbers]) -> str:
+    lines = [[each["number"], each["article_13"], each["article_15"], each["change_plan"]] for each in rules]
+    names = ["number", "AI Act, article 13", "AI Act, article 15", "predetermined change control plan (FDA)"]
+    return (
+        "<p>This says where a number of this report may stand in such documents. It is no legal advice, and no number "
+        "fulfils a law by itself.</p>" + _table(names, lines)
+    )
+
+
+def _table(names: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    lines = list(lines)
+    if not lines:
+        return ""
+    head = f"<tr>{''.join(f'<th>{escape(name)}</th>' for name in names)}</tr>" if any(names) else ""
+    rows = "\n".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in line)}</tr>" for line in lines)
+    return f'<div class="wide"><table>{head}\n{rows}\n</table></div>\n'
+
+
+def _list(sentences: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(each)}</li>' for each in sentences)}</ul>\n"
+
+
+def _interval(measured: Numbers, percent: bool = False, short: bool = False) -> str:
+    form = ".2%" if percent else ".3f" if short else ".4f"
+    return f"{measured['value']:{form}} ({measured['low']:{form}} to {measured['high']:{form}})"
+
+
+def _rate(rate: Numbers) -> str:
+    return f"{rate['count']} of {rate['rows']}: {rate['rate']:.1%} ({rate['low']:.1%} to {rate['high']:.1%})"
+
+
+def _verdict(good: bool) -> str:
+    return f'<span class="{"good" if good else "bad"}">{"Kept" if good else "Not kept"}</span>'
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

@@ -1,0 +1,170 @@
+"""Words: what a report says in sentences, and what follows from its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from dubio.training.report import content
+from dubio.uncertainty import FlagEProcess
+
+EPSILON = 0.05  # how likely a false alarm of the monitor may be, ever
+CONTAMINATIONS = (0.05, 0.1, 0.2)  # shares of strangers whose alarm is timed
+_STREAMS, _LONGEST = 21, 2000
+
+NOT_PROMISED = (
+    "How many strangers are flagged. It is measured, on the strangers named here; others may look more like the data.",
+    "Anything about inputs that are not like the calibration rows: the false-alarm rate is that of inputs like them, "
+    "and so are the error rates. Where classes become more or less frequent, both change.",
+    "That a class has the promised false-alarm rate by itself: it is kept over all classes together.",
+    "That a row which is not flagged is answered rightly. Errors among them are measured above.",
+    "That mutual information or standard deviation say why the model is unsure: they say how far its members disagree.",
+    "Anything about inputs that depend on each other, such as one image sent many times, in the monitor.",
+    "That the figures hold for a group of people or things that the test rows do not name.",
+)
+
+ADVICE = (
+    "Feed the flag of each request to an e-process (`dubio.uncertainty.FlagEProcess`), one for each client, and keep "
+    "its state; equal inputs count once.",
+    "On an alarm, look at the flagged inputs before anything else: a broken sensor and a new kind of input look alike.",
+    "Calibrate again on fresh labelled rows after a change of source, and at least whenever the promise is looked at.",
+    "Label a random share of the answers, too: drift that changes no input, only its meaning, raises no flag.",
+)
+
+RULES = tuple(
+    content.Rule(number=number, article_13=article_13, article_15=article_15, change_plan=change_plan)
+    for number, article_13, article_15, change_plan in (
+        (
+            "model, provenance",
+            "13(3)(a), (b)(iv): what the system is",
+            "",
+            "description of modifications: what it replaces",
+        ),
+        ("data and splits", "13(3)(b)(vi): training, validation and test data", "", "modification protocol: data"),
+        (
+            "accuracy, NLL, Brier score with intervals",
+            "13(3)(b)(ii): accuracy and its metrics",
+            "15(3): declared accuracy",
+            "modification protocol: performance evaluation",
+        ),
+        (
+            "figures by class",
+            "13(3)(b)(v): performance for specific groups, where classes are such",
+            "15(3)",
+            "impact assessment: who is served worse",
+        ),
+        (
+            "calibration error, reliability diagram",
+            "13(3)(b)(vii): how to interpret the output",
+            "15(1): consistent accuracy",
+            "modification protocol: performance evaluation",
+        ),
+        (
+            "risk and coverage",
+            "13(3)(d): human oversight, which answers a person should see",
+            "15(1)",
+            "impact assessment: work that is left to people",
+        ),
+        (
+            "promised and measured false alarms, resplits",
+            "13(3)(b)(ii): what can be expected",
+            "15(4): resilience to errors and inconsistencies",
+            "modification protocol: acceptance criteria",
+        ),
+        (
+            "strangers, ROC",
+            "13(3)(b)(iii): foreseeable circumstances of risk",
+            "15(4)",
+            "impact assessment: risks of unknown inputs",
+        ),
+        ("damaged inputs", "13(3)(b)(ii), (iii): robustness", "15(4): robustness", "modification protocol: robustness"),
+        (
+            "most uncertain and most unfamiliar inputs",
+            "13(3)(b)(vii), (d): how people interpret and oversee",
+            "",
+            "impact assessment: known weaknesses",
+        ),
+        ("what is not promised", "13(3)(b)(iii): limitations", "15(1)", "impact assessment: residual risk"),
+        (
+            "monitoring",
+            "13(3)(e), (f): maintenance, logs",
+            "15(4): feedback and drift",
+            "modification protocol: when to change",
+        ),
+        (
+            "what a new version must show",
+            "13(3)(c): changes that were determined beforehand",
+            "15(1): throughout the lifecycle",
+            "modification protocol: acceptance criteria; impact assessment",
+        ),
+    )
+)
+
+
+def monitoring(promise: content.Promise, strangers: Sequence[content.Strangers]) -> content.Monitoring:
+    """The settings of the monitor, and how soon it would have noticed the strangers that are caught least often."""
+    hardest = min((each.flagged.rate for each in strangers), default=None)
+    delays: list[dict[str, float | None]] = []
+    for share in CONTAMINATIONS if hardest is not None else ():
+        flagged = (1 - share) * promise.measured.rate + share * (hardest or 0.0)
+        delays.append({"strangers": share, "flagged": flagged, "median_inputs": _median_delay(promise.alpha, flagged)})
+    return content.Monitoring(
+        alpha=promise.alpha, epsilon=EPSILON, alarm_at=1 / EPSILON, delays=delays, advice=list(ADVICE)
+    )
+
+
+def _median_delay(alpha: float, flagged: float, seed: int = 0) -> float | None:
+    """Of several streams; None if most raise no alarm among their inputs."""
+    generator = np.random.default_rng(seed)
+    alarms = []
+    for _ in range(_STREAMS):
+        process = FlagEProcess(alpha=alpha, epsilon=EPSILON)
+        while process.alarm is None and process.seen < _LONGEST:
+            process = process.observe((generator.random(100) < flagged).tolist())
+        alarms.append(process.alarm or float("inf"))
+    median = float(np.median(alarms))
+    return median if np.isfinite(median) else None
+
+
+def requirements(
+    answers: Mapping[str, content.Answer], promise: content.Promise, strangers: Sequence[content.Strangers]
+) -> list[content.Requirement]:
+    """What these figures ask of a new version: to be no worse than chance in the draw of the test rows explains."""
+    found = []
+    chance = "the end of this version's 95% interval"
+    for name, answer in answers.items():
+        for figure, least in (("accuracy", True), ("nll", False), ("brier", False), ("ece", False), ("aurc", False)):
+            measured: content.Measured = getattr(answer.after, figure)
+            found.append(
+                content.Requirement(
+                    figure=f"{name}: {figure}",
+                    relation="at least" if least else "at most",
+                    bound=measured.low if least else measured.high,
+                    because=chance,
+                )
+            )
+        known = [each.figures.accuracy for each in answer.by_class if each.figures is not None]
+        found.append(
+            content.Requirement(
+                figure=f"{name}: accuracy of the worst class",
+                relation="at least",
+                bound=min(known, key=lambda each: each.value).low,
+                because=chance,
+            )
+        )
+    found.append(
+        content.Requirement(
+            figure="flagged test rows: lower end of the interval",
+            relation="at most",
+            bound=promise.alpha,
+            because="the promise; otherwise it is refuted",
+        )
+    )
+    for each in strangers:
+        found.append(
+            content.Requirement(
+                figure=f"flagged among {each.name}", relation="at least", bound=each.flagged.low, because=chance
+            )
+        )
+    return found
