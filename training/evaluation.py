@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from dubio.models import Prediction, Predictor
-from dubio.training.calibration import progress
 from dubio.training.callbacks.learning_curves import logits
 from dubio.training.data.module import TensorDataModule
+from dubio.training.progress import progress
 from dubio.training.report import ClassFigures, measured_rate
 from dubio.uncertainty.detection.measures import negative_log_likelihood
 
