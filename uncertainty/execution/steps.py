@@ -31,7 +31,8 @@ PRODUCTS: set[Callable[..., Any]] = {
 }
 PERMUTATIONS: set[Callable[..., Any]] = {
     *(torch.transpose, Tensor.transpose, torch.permute, Tensor.permute, torch.movedim, Tensor.movedim),
-    *(torch.swapaxes, Tensor.swapaxes, torch.swapdims, Tensor.swapdims, Tensor.mT.__get__),
+    *(torch.swapaxes, Tensor.swapaxes, torch.swapdims, Tensor.swapdims),
+    Tensor.mT.__get__,  # type: ignore[attr-defined]
 }
 COPIES: set[Callable[..., Any]] = {Tensor.contiguous, Tensor.clone, torch.clone}
 LARGEST: set[Callable[..., Any]] = {torch.amax, Tensor.amax, torch.max, Tensor.max}
