@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dubio.models import MLP, ConvNet, ResNet
+from dubio.models import MLP, ConvNet, ResNet, TextCNN
 from dubio.uncertainty import Committee
 
 Predict = Callable[[Tensor], Tensor]
@@ -42,6 +42,7 @@ class Case:
         batches: batch sizes to measure.
         device: where it runs.
         dtype: of weights and inputs.
+        vocabulary: how many tokens there are where an input is a text; otherwise 0.
     """
 
     build: Callable[[], nn.Module]
@@ -50,6 +51,7 @@ class Case:
     batches: tuple[int, ...]
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
+    vocabulary: int = 0
 
     def network(self) -> nn.Module:
         """In eval mode, always with the same weights."""
@@ -57,7 +59,12 @@ class Case:
         return self.build().eval().requires_grad_(False).to(self.device, self.dtype)
 
     def inputs(self, rows: int) -> Tensor:
-        """Normal numbers ``[rows, *shape]``."""
+        """Normal numbers ``[rows, *shape]``; or as many texts of 3 to 14 random words, filled up with zeros."""
+        if self.vocabulary:
+            words = torch.randint(3, 15, (rows, 1))
+            words[0] = 9  # one text alone is one of average length
+            tokens = torch.randint(1, self.vocabulary, (rows, *self.shape))
+            return (tokens * (torch.arange(self.shape[0]) < words)).to(self.device, torch.float32)
         return torch.randn(rows, *self.shape).to(self.device, self.dtype)
 
 
@@ -66,10 +73,16 @@ def resnet18() -> nn.Module:
     return ResNet(in_channels=3, widths=(64, 128, 256, 512), blocks=2)
 
 
+def text_cnn() -> nn.Module:
+    """That of `configs/clinc150.yaml`."""
+    return TextCNN(padding=0.0, num_classes=150)
+
+
 CASES = {
     "mlp": Case(MLP, (784,), samples=100, batches=(1, 8, 32, 128)),
     "convnet": Case(ConvNet, (1, 28, 28), samples=20, batches=(1, 8, 32)),
     "transformer": Case(Transformer, (64, 16), samples=50, batches=(1, 8, 32)),
+    "text_cnn": Case(text_cnn, (32,), samples=64, batches=(1, 8, 32), vocabulary=8000),
     "resnet": Case(resnet18, (3, 32, 32), samples=20, batches=(1, 8)),
 }
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -14,8 +12,6 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor, nn
 
 from dubio.models import NetworkSpec, Predictor, Provenance, Temperature
@@ -23,6 +19,7 @@ from dubio.models.checkpoint import state_dict as weights
 from dubio.training import answer_promises, promise, rate_tuning
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
+from dubio.training.progress import BATCH, progress
 from dubio.training.score_choice import ScoreName, choose, may_be_fitted
 from dubio.uncertainty import AdaptiveSampling, Detector, DeterministicPass, Outputs
 from dubio.uncertainty.detection import temperature
@@ -32,7 +29,6 @@ from dubio.uncertainty.detection.rounding import Rounding, distinct
 from dubio.uncertainty.detection.serialization import MOST_RISKS
 from dubio.uncertainty.precision import without_tf32
 
-BATCH = 250
 # Select rows that are evaluated once more in small batches, as requests come, and the sizes of those.
 ROUNDED = 64
 REQUESTS = (1, 16)
@@ -275,21 +271,6 @@ def fewer_neighbours(data: TensorDataModule, settings: CalibrationSettings) -> s
         f"there are {rows} training rows, fewer than {NEIGHBOUR}, so the score `neighbours` takes "
         f"{settings.neighbour(rows, len(data.classes))} for `calibration.k`, and not {NEIGHBOUR}."
     )
-
-
-@contextmanager
-def progress(what: str, rows: int) -> Iterator[Callable[[Tensor], Iterator[Tensor]]]:
-    """A progress bar, on a terminal; what it yields splits rows into batches and moves on with each."""
-    console = Console()
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=rows)
-
-        def batches(x: Tensor) -> Iterator[Tensor]:
-            for batch in x.split(BATCH):
-                yield batch
-                bar.advance(task, len(batch))
-
-        yield batches
 
 
 def _sha256(x: Tensor, labels: Tensor) -> str:

@@ -17,10 +17,10 @@ from dubio.models import Prediction, Predictor, Temperature
 from dubio.models.prediction import Work
 from dubio.training import acceptance
 from dubio.training.acceptance import AnswerFigures
-from dubio.training.calibration import progress
 from dubio.training.callbacks.learning_curves import logits
 from dubio.training.class_figures import ClassFigures, measured_rate
 from dubio.training.data.module import TensorDataModule
+from dubio.training.progress import progress
 from dubio.training.quality import Quality, intervals
 
 DETERMINISTIC, MC = "deterministic", "MC dropout"  # the two answers, as they are told

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from dubio.models import Prediction, Predictor
 from dubio.models.decision import members
 from dubio.models.errors import InvalidInput
-from dubio.training.calibration import progress
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError, UnreadableData
+from dubio.training.progress import progress
 from dubio.training.splits.division import splits_of
 
 if TYPE_CHECKING:  # it takes a quarter of a second to import, and a fit predicts nothing

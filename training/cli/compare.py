@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from dubio.models.checkpoint import file
 from dubio.models.inputs import encoding
-from dubio.training.calibration import BATCH
 from dubio.training.callbacks.learning_curves import Curves, logits
 from dubio.training.checkpoint_files import read
 from dubio.training.cli import commands, data_summary
 from dubio.training.cli.lightning_cli import CLI, run
 from dubio.training.errors import TrainingError
+from dubio.training.progress import BATCH
 from dubio.training.quality import Quality
 from dubio.training.trainer import Trainer, check
 from dubio.uncertainty import Committee

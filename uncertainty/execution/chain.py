@@ -113,7 +113,7 @@ def record(plan: SamplingPlan, x: Tensor) -> Chain:
     Raises:
         StrategyNotApplicable: The network from its first site on is not a chain.
     """
-    recorder = _Recorder(plan, x)
+    recorder = Recorder(plan, x)
     with recorder:
         logits = plan.network(x)
     if logits is not recorder.last or logits.ndim != 2:
@@ -150,7 +150,7 @@ class _Reached(Exception):
     """Carries what the first site sees."""
 
 
-class _Recorder(DropoutMode):
+class Recorder(DropoutMode):
     """Follows the activation as long as it runs through one chain of known layers.
 
     Attributes:

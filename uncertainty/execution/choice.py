@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-NAMES = ("chain", "thinned", "traced", "vmap", "fold", "loop")
+NAMES = ("chain", "thinned", "packed", "traced", "vmap", "fold", "loop")
 _PART = re.compile(r"(\w+) up to ([1-9]\d{0,8}) rows?")
 
 

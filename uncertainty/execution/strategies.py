@@ -10,10 +10,11 @@ from torch import Tensor
 
 from dubio.uncertainty.dropout.audit import SamplingPlan, noise_like
 from dubio.uncertainty.errors import StrategyNotApplicable
-from dubio.uncertainty.execution import chain, fx_trace, kernels, masked, thinned
+from dubio.uncertainty.execution import chain, fx_trace, kernels, masked, steps, thinned
 from dubio.uncertainty.execution.batched import BatchedChain, cached, prefix
 from dubio.uncertainty.execution.fallback import Fallbacks, Strategy
 from dubio.uncertainty.execution.flops import work_before_first_site
+from dubio.uncertainty.execution.packed import PackedSteps
 from dubio.uncertainty.execution.timing import TimeBudget
 from dubio.uncertainty.execution.tolerance import require_agreement
 
@@ -93,8 +94,9 @@ def build(
     """Build every strategy that gives what the plain loop gives on two rows, the one to prefer first.
 
     ``chain`` and ``thinned`` for a chain, see `dubio.uncertainty.execution.batched` and
-    `dubio.uncertainty.execution.thinned`; otherwise ``traced`` or ``vmap``, and ``fold``, see
-    `dubio.uncertainty.execution.masked`; always ``loop``.
+    `dubio.uncertainty.execution.thinned`; ``packed`` for convolutions over the steps of a sequence, see
+    `dubio.uncertainty.execution.packed`; otherwise ``traced``; always ``vmap`` and ``fold``, see
+    `dubio.uncertainty.execution.masked`, and ``loop``.
 
     Args:
         plan: Of the network.
@@ -117,15 +119,22 @@ def build(
             strategies[name] = MaskedNetwork(run, plan, banks, max_rows, row.shape[1:])
     strategies["loop"] = MaskedNetwork(masked.loop, plan, banks, max_rows, row.shape[1:])
     if plan.value_dependent:
-        for name in ("chain", "thinned", "traced"):
+        for name in ("chain", "thinned", "packed", "traced"):
             fallbacks.drop(name, VALUE_DEPENDENT)
         return strategies
     if row.device.type == "cpu" and (reason := kernels.missing_onednn(banks[0])):
         fallbacks.drop("oneDNN kernels", reason)
     chained = _chains(plan, banks, x, budget, time, next(iter(strategies.values())), fallbacks)
     if chained:
+        fallbacks.drop("packed", "the network is a chain")
         fallbacks.drop("traced", "the network is a chain, which runs without Python's overhead already")
         return chained | strategies
+    with fallbacks.attempt("packed"):
+        numbers = budget // (LIVE_COPIES * plan.dtype.itemsize)
+        packed = _packed(plan, banks, x, numbers, next(iter(strategies.values())))
+        require_agreement(packed(x, slice(0, FEW)), expected)
+        fallbacks.drop("traced", "packed steps are few operations already")
+        return {"packed": packed} | strategies
     with fallbacks.attempt("traced"):
         if "vmap" not in strategies:
             raise StrategyNotApplicable("what is traced is vmap, which was dropped")
@@ -169,6 +178,12 @@ def _chains(
         return strategies
     fallbacks.drop("thinned", "what is thinned is a chain, which was dropped")
     return None
+
+
+def _packed(plan: SamplingPlan, banks: Sequence[Tensor], x: Tensor, numbers: int, other: Strategy) -> PackedSteps:
+    if x.is_cuda:
+        raise StrategyNotApplicable("how many steps there are would have to come from the GPU first")
+    return PackedSteps(plan, steps.record(plan, x), banks, x.shape[1:], numbers, other)
 
 
 def _for_shape(shape: torch.Size, strategy: Strategy, other: Strategy) -> Strategy:
