@@ -17,7 +17,6 @@ from dubio.models.checkpoint.schema import KEY
 from dubio.models.decision import LabelSetRows, members, unite
 from dubio.models.errors import ModelError, UnreadableCheckpoint
 from dubio.models.prediction import NOT_CALIBRATED, NOT_CALIBRATED_FOR_SAMPLES, Prediction
-from dubio.uncertainty.detection.answers import Answers
 
 
 @pytest.fixture(scope="module")
@@ -166,8 +165,3 @@ def test_a_union_lacks_what_one_of_its_parts_lacks():
     assert unite([one, none]) is none
     union = unite([one, other])
     assert (union.contains.tolist(), union.coverage) == ([[True, False]], 0.95)
-
-
-def test_answers_agree_where_both_labels_are_the_same():
-    probs = torch.tensor([[0.6, 0.4], [0.6, 0.4]])
-    assert Answers(probs.argmax(-1), probs, torch.tensor([[0.9, 0.1], [0.1, 0.9]])).agreed.tolist() == [True, False]

@@ -15,10 +15,10 @@ from torch import Tensor
 from dubio.models import Predictor
 from dubio.models.errors import UnreadableCheckpoint
 from dubio.models.loading import load
-from dubio.training.calibration import progress
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
 from dubio.training.evaluation import DETERMINISTIC, MC
+from dubio.training.progress import progress
 from dubio.training.report import content, measure, page, pictures, words
 from dubio.training.report.answers import Answers, ask, fitted
 from dubio.training.report.displays import display

@@ -144,6 +144,7 @@ def test_there_are_only_so_many_classes(given: int | None, meant: int | None) ->
         ),
         ({"name": "probabilities", "parameters": {"classification": "2"}}, "classification` to be a valid integer"),
         ({"name": "probabilities", "parameters": {"classification": True}}, "classification` to be a valid integer"),
+        ({"name": "label_set", "parameters": {"classification": 2}}, "which has yes or no for each"),
         ({"name": "mutual_information", "parameters": {"classification": 2}}, "a number for each class"),
         ({"name": "label", "parameters": {"binary_data": 1}}, "binary_data` to be a valid boolean"),
         ({"name": "label", "parameters": {"shared_memory_region": "r"}}, "shared memory is not supported"),

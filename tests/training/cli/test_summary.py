@@ -55,7 +55,11 @@ def test_the_figures_are_told_together_and_by_class(
     said = capsys.readouterr()
     assert "│ baseline " in said.out
     assert "test rows by class" in said.out
-    assert said.err == ""
+    # Digits are few: what they do not carry is told, on one line.
+    refused = [each.risk for each in predictor.promises.acceptances if each.refusal]
+    assert [line.split(": the")[0] for line in said.err.splitlines()] == [
+        f"dubio-train: note: no answer is accepted at a risk of {risk:g}" for risk in refused
+    ]
 
 
 def test_what_weakens_the_promise_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import beta, binom
-from torch import Tensor
 
 from dubio.uncertainty.detection import selective
 from dubio.uncertainty.detection.answers import CONFIDENCES, Answers, LabelledAnswers
@@ -24,6 +23,7 @@ from dubio.uncertainty.detection.selective import (
     choose_confidence,
 )
 from dubio.uncertainty.errors import CalibrationSetTooSmall, UncertaintyError
+from tests.uncertainty.detection.labelled import labelled
 
 ALPHA = DELTA = 0.05
 DRAWS = 120
@@ -58,16 +58,6 @@ class World:
         accepted = rule.accepts(rows.answers, rows.high_N).numpy()
         share = self.share[accepted].sum()
         return (float(self.share[accepted] @ self.risk[accepted] / share) if share else 0.0), float(share)
-
-
-def labelled(confidence: np.ndarray, wrong: np.ndarray, score: np.ndarray, rounding: float = 0.0) -> LabelledAnswers:
-    """Answers of two classes and a third that is always improbable; class 0 is the answer."""
-    rest = (1 - confidence)[:, None]
-    probs = torch.from_numpy(np.concatenate([confidence[:, None], 0.9 * rest, 0.1 * rest], axis=1))
-    labels_N = torch.from_numpy(wrong.astype(np.int64))
-    answers = Answers(torch.zeros(len(confidence), dtype=torch.int64), probs, probs)
-    score_N = torch.from_numpy(score.astype(np.float64))
-    return LabelledAnswers(answers, labels_N, score_N, score_N, torch.ones(len(score), dtype=torch.bool), rounding)
 
 
 WORLDS = {
@@ -156,7 +146,6 @@ def test_the_rule_is_what_one_would_find_by_hand():
         passed.append((value, int(chosen.sum()), wrong))
     assert len(passed) > 1
     assert (rule.threshold, rule.accepted, rule.wrong) == passed[-1]
-    assert np.diff(world.score).any()
 
 
 def test_the_calibration_rows_do_not_move_what_is_tested():
@@ -186,33 +175,6 @@ def test_a_score_that_is_not_a_number_is_not_accepted():
     answers = labelled(np.array([0.9]), np.array([False]), np.zeros(1)).answers
     rule = Acceptance(0.02, DELTA, "probability", familiar=1.0, threshold=ALL, rows=200, accepted=200)
     assert rule.accepts(answers, torch.tensor([math.nan])).tolist() == [False]
-
-
-def test_what_rounding_may_move_counts_as_it_does_most_harm():
-    confidence, score = np.array([0.9, 0.8, 0.7, 0.6]), np.array([1.0, 1.0, 1.0, 1.0])
-    thresholds = torch.tensor([0.9, 0.8, 0.7, 0.6], dtype=torch.float64)
-
-    def count(wrong: list[bool], rounding: float, **changes: Tensor) -> list[list[int]]:
-        rows = replace(labelled(confidence, np.array(wrong), score, rounding), **changes)
-        return [each.tolist() for each in rows.count("mc_probability", 2.0, thresholds)]
-
-    assert count([False] * 4, 0.0) == [[1, 2, 3, 4], [0, 0, 0, 0]]
-    assert count([False] * 4, 0.01) == [[0, 1, 2, 3], [0, 0, 0, 0]]
-    assert count([True] * 4, 0.01) == [[1, 2, 3, 4], [1, 2, 3, 4]]
-    assert count([True] * 4, 0.06)[1] == [2, 3, 4, 4]
-    # Right rows whose score may not lie below, and wrong ones whose score may.
-    high, low = torch.tensor([3.0, 1, 1, 1]), torch.tensor([1.0, 1, 1, 1])
-    assert count([False] * 4, 0.0, high_N=high, low_N=low) == [[0, 1, 2, 3], [0, 0, 0, 0]]
-    assert count([True] * 4, 0.0, high_N=high, low_N=low) == [[1, 2, 3, 4], [1, 2, 3, 4]]
-    # A row that may ask other members may say anything, with any confidence.
-    sure = torch.tensor([True, True, True, False])
-    assert count([False] * 4, 0.0, sure_N=sure) == [[2, 3, 4, 4], [1, 1, 1, 1]]
-
-
-def test_a_label_that_rounding_may_change_is_no_right_answer():
-    rows = labelled(np.array([0.501, 0.9]), np.array([False, False]), np.zeros(2), rounding=0.05)
-    assert rows.right.tolist() == [False, True]
-    assert rows.wrong.tolist() == [True, False]
 
 
 @pytest.mark.parametrize(
