@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +15,8 @@ from dubio.uncertainty.execution.kernels import Kernel
 
 # Numbers in the largest activation of one pass: more than the caches hold would be written to memory and read back.
 CACHED = 2 * 2**20
+# Of a batch, at which ways to compute a layer are compared.
+ROWS = (1, 8, 32)
 
 
 def cached(max_numbers: int, device: torch.device) -> int:
@@ -21,16 +24,17 @@ def cached(max_numbers: int, device: torch.device) -> int:
     return min(max_numbers, CACHED) if device.type == "cpu" else max_numbers
 
 
-def prefix(chain: Chain, plan: SamplingPlan) -> Kernel:
+def prefix(chain: Chain, plan: SamplingPlan, end: float = math.inf) -> Kernel:
     """What the members share: from ``[B, ...]`` to what the first site sees, once for the batch.
 
     Args:
         chain: As recorded.
         plan: Of the network, which runs that part where it is no chain.
+        end: Until when kernels may be compared, by `time.perf_counter`.
     """
     if chain.prefix is None:
         return lambda x: FirstSite(plan).activation(x)
-    layers = [kernels.prepare(layer) for layer in chain.prefix]
+    layers = [kernels.prepare(layer, ROWS, end) for layer in chain.prefix]
 
     def run(x: Tensor) -> Tensor:
         for layer in layers:
@@ -48,12 +52,18 @@ class BatchedChain:
         chain: As recorded.
         banks: Scaled masks, ``[K, *site.shape]`` a site.
         max_numbers: How many numbers an activation may hold.
+        end: Until when kernels may be compared, by `time.perf_counter`.
     """
 
-    def __init__(self, prefix: Kernel, chain: Chain, banks: Sequence[Tensor], max_numbers: int) -> None:
+    def __init__(
+        self, prefix: Kernel, chain: Chain, banks: Sequence[Tensor], max_numbers: int, end: float = math.inf
+    ) -> None:
         self._prefix = prefix
         # A site is its number, any other layer its kernel.
-        self._steps = [layer.site if isinstance(layer, Mask) else kernels.prepare(layer) for layer in chain.layers]
+        rows = [len(banks[0]) * each for each in ROWS]
+        self._steps = [
+            layer.site if isinstance(layer, Mask) else kernels.prepare(layer, rows, end) for layer in chain.layers
+        ]
         self._masks = [bank.unsqueeze(1) for bank in banks]
         self._row_numel = chain.row_numel
         self._max_rows = max(1, max_numbers // chain.row_numel)

@@ -56,7 +56,9 @@ class GroupedLinear:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._num_members, self._width, self._incoming = weight_KOI.shape
-        self._bias, self._after = bias_KO.flatten(), "relu" if relu else "none"
+        # With AVX alone a convolution that fuses a ReLU is another one, whose weights have another order.
+        fused = relu and torch.backends.cpu.get_cpu_capability() != "DEFAULT"
+        self._bias, self._after, self._relu = bias_KO.flatten(), "relu" if fused else "none", relu and not fused
         self._packed = self._pack(weight_KOI.reshape(-1, self._incoming, 1, 1), TYPICAL_ROWS)
         self.rows = {torch.get_num_threads(): self._fitting(end, clock)}
 
@@ -84,7 +86,7 @@ class GroupedLinear:
             pixels, self._packed, self._bias, _ZEROS, _ONES, _ONES, groups, self._after, [], ""
         )
         out_BKO: Tensor = out.permute(0, 3, 2, 1).reshape(rows, groups, self._width)
-        return out_BKO
+        return out_BKO.relu_() if self._relu else out_BKO
 
     def _pack(self, stacked: Tensor, rows: int) -> Tensor:
         """Give weights ``[K * O, I, 1, 1]`` in the order for so many rows."""

@@ -26,6 +26,10 @@ Kernel = Callable[[Tensor], Tensor]
 # Rows at which two ways to compute a layer are compared, and turns that count after one that warms up.
 COMPARED_ROWS = (1, 16, 64)
 TURNS = 3
+# What inputs have at most, on which they are.
+MOST_ROWS = 4096
+# How much faster torch's own product must be.
+MIN_SPEEDUP = 1.1
 # Logarithm of a ratio of times from which more measuring changes nothing.
 CLEAR = 2.0
 
@@ -47,10 +51,10 @@ def missing_onednn(weight: Tensor) -> str | None:
     return f"torch {torch.__version__} has no such operators here"
 
 
-def prepare(layer: Layer) -> Kernel:
-    """Prepare any layer but a site."""
+def prepare(layer: Layer, rows: Sequence[int] = (), end: float = math.inf) -> Kernel:
+    """Prepare any layer but a site; see `linear` for numbers of rows and the end."""
     if isinstance(layer, Linear):
-        return linear(layer)
+        return linear(layer, rows, end)
     if isinstance(layer, Conv):
         return conv(layer)
     if isinstance(layer, Function):
@@ -58,15 +62,32 @@ def prepare(layer: Layer) -> Kernel:
     raise TypeError(f"Expected a layer with an operation of its own, but got {layer}.")
 
 
-def linear(layer: Linear) -> Kernel:
-    """From ``[rows, I]`` to ``[rows, O]``."""
+def linear(layer: Linear, rows: Sequence[int] = (), end: float = math.inf) -> Kernel:
+    """From ``[rows, I]`` to ``[rows, O]``.
+
+    By oneDNN, unless torch's own product, a call of which takes less from Python, is clearly faster; the weights of the
+    other are not kept.
+
+    Args:
+        layer: To prepare.
+        rows: At which the two are compared; without any it is oneDNN.
+        end: Until when they may be, by `time.perf_counter`.
+    """
     weight_OI, bias_O = layer.weight, layer.bias
-    if has_onednn(weight_OI):
-        call = torch.ops.mkldnn._linear_pointwise.default
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight_OI.contiguous(), None)
-        after = "relu" if layer.relu else "none"
-        return lambda x: call(x, packed, bias_O, after, [], "")
-    return _then_relu(lambda x: F.linear(x, weight_OI, bias_O), layer.relu)
+    plain = _then_relu(lambda x: F.linear(x, weight_OI, bias_O), layer.relu)
+    if not has_onednn(weight_OI):
+        return plain
+    call = torch.ops.mkldnn._linear_pointwise.default
+    weight_packed = torch.ops.mkldnn._reorder_linear_weight(weight_OI.contiguous(), None)
+    after = "relu" if layer.relu else "none"
+
+    def packed(x: Tensor) -> Tensor:
+        out: Tensor = call(x, weight_packed, bias_O, after, [], "")
+        return out
+
+    shapes = [(min(each, MOST_ROWS), weight_OI.shape[1]) for each in rows]
+    compared = bool(shapes) and time.perf_counter() < end
+    return plain if compared and speedup(packed, plain, shapes, end) > MIN_SPEEDUP else packed
 
 
 def conv(layer: Conv) -> Kernel:

@@ -164,8 +164,10 @@ def _chains(
         recorded = chain.record(plan, x)
         if recorded.num_weights * plan.dtype.itemsize > weights_budget:
             raise StrategyNotApplicable(f"its weights take more than the budget of {weights_budget} bytes")
-        shared = prefix(recorded, plan)
-        batched = BatchedChain(shared, recorded, banks, numbers)
+        with time:
+            end = perf_counter() + time.left / 4
+            shared = prefix(recorded, plan, end)
+            batched = BatchedChain(shared, recorded, banks, numbers, end)
         expected = other(x, members)
         require_agreement(batched(x, members), expected)
         strategies: dict[str, Strategy] = {"chain": _for_shape(x.shape[1:], batched, other)}

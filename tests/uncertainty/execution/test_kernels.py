@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -95,3 +98,26 @@ def test_fast_linear_layers_of_any_network():
             _close(network(x.float()), expected)
     with torch.inference_mode(), kernels.OneDNNLinear():
         torch.testing.assert_close(network.double()(x), expected)
+
+
+@pytest.mark.parametrize("faster", [0.5, 2.0])
+@pytest.mark.parametrize("relu", [False, True])
+def test_of_two_linear_kernels_the_clearly_faster_is_kept_alone(faster, relu, library, monkeypatch):
+    monkeypatch.setattr(kernels, "speedup", lambda old, new, shapes, end: faster)
+    weight, bias = torch.randn(5, 7, generator=torch.Generator().manual_seed(0)), torch.ones(5)
+    x = torch.randn(9, 7, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        kernel = kernels.linear(Linear(weight, bias, relu), rows=(1, 8))
+        held = weakref.ref(weight)
+        expected = x @ weight.T + 1
+        torch.testing.assert_close(kernel(x), expected.relu() if relu else expected, rtol=1e-5, atol=1e-5)
+        del weight
+        # torch's own product reads the network's weights, oneDNN's a copy.
+        assert (held() is not None) == (faster > 1 or not library)
+
+
+def test_without_time_or_rows_nothing_is_compared(monkeypatch):
+    monkeypatch.setattr(kernels, "speedup", lambda *_: pytest.fail("compared"))
+    with torch.inference_mode():
+        for rows, end in (((), math.inf), ((1,), 0.0)):
+            kernels.linear(Linear(torch.ones(5, 7), None), rows, end)
