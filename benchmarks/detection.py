@@ -99,7 +99,7 @@ def learn(network: nn.Module, data: TensorDataModule, task: Task, epochs: int, s
 def prepare(task: Task, seed: int, sources: Sources, folder: Path) -> Trained:
     """Train, or take what was trained before, and ask network and members about everything."""
     data, strange = task.data(seed, sources)
-    class_path, given = task.network
+    class_path, given = (sources.quick and task.quick_network) or task.network
     network_class = NETWORKS[class_path]
     wanted = ("in_features", "in_channels", "image_size", "num_classes", "vocabulary", "padding")
     taken = [name for name in wanted if name in network_class.__init__.__code__.co_varnames and name not in given]

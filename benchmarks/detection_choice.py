@@ -18,6 +18,8 @@ from dubio.uncertainty.errors import UncertaintyError
 LEAST_GAIN = 0.002
 MOST_SCORES = 4
 LARGEST_COST = 0.15
+# The one is refused for many classes of many features, the other takes K values only, so that inputs tie.
+UNSUITED = ("ddu", "variation_ratio")
 BACKSTOPS = ("block_mahalanobis", "input_mahalanobis")
 
 
@@ -94,7 +96,7 @@ def choose(tasks: Sequence[Any], prepare: Callable[[Any, int], Any], folder: Cal
 
 
 def _choose(kind: str, candidates: Sequence[Candidate]) -> None:
-    no_candidates = {*BACKSTOPS, *([] if kind == "table" else ["input_class_mahalanobis"])}
+    no_candidates = {*BACKSTOPS, *UNSUITED, *([] if kind == "table" else ["input_class_mahalanobis"])}
     refused = {name for candidate in candidates for name in candidate.refused}
     names = [name for name in SCORES if name not in no_candidates | refused]
     print(f"refused: {sorted(refused - no_candidates)}")

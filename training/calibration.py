@@ -45,12 +45,12 @@ class CalibrationSettings:
         delta: How likely it may be, over the draw of the calibration rows, that the rate is larger than alpha.
         num_samples: Members of the committee. More members, less noise in mean and std, and more time a request.
         seed: Draws the members' dropout masks.
-        scores: What makes an input strange; the strangest of them counts. By default mutual_information, neighbours,
-            relative_mahalanobis and, but for texts and inputs of more than 4096 numbers, input_mahalanobis.
+        scores: What makes an input strange; the strangest of them counts. The default depends on the kind of input, see
+            `dubio.training.score_choice`.
         k: Which nearest neighbour the score `neighbours` measures the distance to; by default the 50th, or with fewer
             training rows the one in the middle of a class of average size.
-        bank: At most so many training rows stand in the checkpoint with their features, which `neighbours` compares
-            inputs with; they are drawn by a seed. To keep none, leave `neighbours` out of `scores`.
+        bank: At most so many training rows stand in the checkpoint with their features, which `neighbours` and
+            `nnguide` compare inputs with; they are drawn by a seed. Without these two in `scores` none are kept.
         mc_sites: Which dropout sites the committee samples, by module name, pattern (`head.*`) or kind; all by default.
         mc_rates: Rates of the committee's dropout by module name, pattern or kind; by default those of the training.
         tune_rates: Factors on all of these rates to try on the validation split; the likeliest is kept. By default,

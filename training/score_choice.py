@@ -42,11 +42,12 @@ ScoreName = Literal[
     "block_mahalanobis",
     "input_mahalanobis",
 ]
-# Of each kind of input, without the backstop.
+# Of each kind of input, without the backstop, as docs/concepts.md says how they were chosen.
+TABLE: tuple[ScoreName, ...] = ("predicted_std", "input_class_mahalanobis", "unit_mahalanobis", "vim")
 DEFAULT_SCORES: dict[str, tuple[ScoreName, ...]] = {
-    "image": ("mutual_information", "neighbours", "relative_mahalanobis"),
-    "numbers": ("mutual_information", "neighbours", "relative_mahalanobis"),
-    "table": ("mutual_information", "neighbours", "relative_mahalanobis"),
+    "image": ("expected_entropy", "unit_mahalanobis", "predicted_std", "feature_norm"),
+    "numbers": TABLE,
+    "table": TABLE,
     "text": ("mutual_information", "neighbours", "relative_mahalanobis"),
 }
 
@@ -61,12 +62,13 @@ def default_scores(spec: InputSpec, found: Sequence[Block]) -> tuple[ScoreName, 
         spec: What one input is.
         found: The network's blocks.
     """
-    chosen = DEFAULT_SCORES[spec.kind]
+    narrow = math.prod(spec.shape) <= MAX_INPUT_WIDTH
+    chosen = tuple(name for name in DEFAULT_SCORES[spec.kind] if narrow or name != "input_class_mahalanobis")
     if spec.kind == "text":
         return chosen
     if spec.kind == "image" and found:
         return (*chosen, "block_mahalanobis")
-    return (*chosen, "input_mahalanobis") if math.prod(spec.shape) <= MAX_INPUT_WIDTH else chosen
+    return (*chosen, "input_mahalanobis") if narrow else chosen
 
 
 def choose(

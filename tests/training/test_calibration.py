@@ -181,7 +181,7 @@ def test_stages_that_do_not_rise_are_refused(stages: tuple[int, ...]):
         CalibrationSettings(stages=stages)
 
 
-@pytest.mark.parametrize(("scores", "kept"), [(None, 60), (("energy",), 0)])
+@pytest.mark.parametrize(("scores", "kept"), [(("neighbours",), 60), (("energy", "nnguide"), 60), (None, 0)])
 def test_a_checkpoint_keeps_as_many_training_rows_as_it_may_and_says_so(
     trained: nn.Module, digits: Digits, scores: tuple[ScoreName, ...] | None, kept: int
 ):

@@ -67,13 +67,13 @@ def test_what_weakens_the_promise_is_told(tmp_path: Path, capsys: pytest.Capture
     x[40:] = x[:20]
     np.savez(tmp_path / "few.npz", x=x, y=np.arange(60) % 2)
     few = Arrays(str(tmp_path / "few.npz"), train=0.5, validation=0.1, select=0.1, calibration=0.2, test=0.1)
-    summary.say_caveats(few, CalibrationSettings())
+    summary.say_caveats(few, CalibrationSettings(scores=("neighbours",)))
     note, warning = capsys.readouterr().err.splitlines()
     assert note == (
         "dubio-train: note: there are 30 training rows, fewer than 50, so the score `neighbours` takes 7 for "
         "`calibration.k`, and not 50."
     )
     assert "held-out rows are exact duplicates" in warning
-    for settings in (CalibrationSettings(k=3), CalibrationSettings(scores=("energy",))):
+    for settings in (CalibrationSettings(k=3, scores=("neighbours",)), CalibrationSettings(scores=("energy",))):
         summary.say_caveats(few, settings)
         assert len(capsys.readouterr().err.splitlines()) == 1

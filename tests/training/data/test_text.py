@@ -13,6 +13,7 @@ import torch
 from dubio.models import NetworkSpec, TextCNN, load, save
 from dubio.training import CalibrationSettings, Text, calibrate
 from dubio.training.errors import DataUnavailable, InvalidSplit, TrainingError, UnreadableData
+from dubio.training.score_choice import DEFAULT_SCORES
 from dubio.training.splits.random_splits import SPLITS
 from tests.quick import quick_committee
 
@@ -209,11 +210,7 @@ def test_from_the_file_a_sentence_is_answered_as_its_tokens_are(tmp_path: Path, 
     spec = NetworkSpec(class_path="dubio.models.TextCNN", init_args=arguments)
     predictor = calibrate(network, spec, data, CalibrationSettings(num_samples=8))
     assert predictor.detector is not None
-    assert [score.name for score in predictor.detector.scores] == [
-        "mutual_information",
-        "neighbours",
-        "relative_mahalanobis",
-    ]
+    assert tuple(score.name for score in predictor.detector.scores) == DEFAULT_SCORES["text"]
     save(predictor, None, tmp_path / "model.ckpt")
     again = load(tmp_path / "model.ckpt")
     assert again.input == data.input
