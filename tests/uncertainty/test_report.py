@@ -55,6 +55,7 @@ def test_strategies_are_in_use_or_agree_or_are_dropped_with_the_reason():
         "fold": "agrees",
         "loop": "agrees",
         "thinned": "not",
+        "packed": "not",
         "traced": "not",
     }
     assert table[5] == "thinned   not applicable  what follows site 0 makes something of a dropped unit"
