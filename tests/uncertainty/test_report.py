@@ -48,7 +48,7 @@ def test_strategies_are_in_use_or_agree_or_are_dropped_with_the_reason():
     lines = str(report).splitlines()
     table = lines[lines.index("") + 1 :]
     assert table[0].split() == ["strategy", "state", "why"]
-    states = {line.split()[0]: line.split()[1] for line in table[1:7]}
+    states = {line.split()[0]: line.split()[1] for line in table[1:8]}
     assert states == {
         "chain": "agrees",
         "vmap": "in",
