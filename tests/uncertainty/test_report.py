@@ -48,13 +48,14 @@ def test_strategies_are_in_use_or_agree_or_are_dropped_with_the_reason():
     lines = str(report).splitlines()
     table = lines[lines.index("") + 1 :]
     assert table[0].split() == ["strategy", "state", "why"]
-    states = {line.split()[0]: line.split()[1] for line in table[1:7]}
+    states = {line.split()[0]: line.split()[1] for line in table[1:8]}
     assert states == {
         "chain": "agrees",
         "vmap": "in",
         "fold": "agrees",
         "loop": "agrees",
         "thinned": "not",
+        "packed": "not",
         "traced": "not",
     }
     assert table[5] == "thinned   not applicable  what follows site 0 makes something of a dropped unit"
