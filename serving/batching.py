@@ -23,13 +23,13 @@ import torch
 from numpy.typing import NDArray
 
 from dubio.models import AUTO, Ensemble, Prediction, Predictor, Samples, Work
-from dubio.serving.errors import DeadlineExceeded, OutOfMemory, Overloaded, Stopping
+from dubio.serving import errors
+from dubio.serving.errors import DeadlineExceeded, DeviceLost, OutOfMemory, Overloaded, Stopping
 
 T = TypeVar("T")
 
 _log = logging.getLogger("dubio")
 # The words of torch's allocator for the processor, of C++, and of the libraries of a GPU.
-_OUT_OF_MEMORY = ("DefaultCPUAllocator", "std::bad_alloc", "out of memory", "_STATUS_ALLOC_FAILED")
 
 
 class Executor:
@@ -38,13 +38,16 @@ class Executor:
     Args:
         threads: How many predictions run at once, at most.
         torch_threads: How many threads each takes inside torch; None for one a processor.
+
+    Attributes:
+        device_lost: Whether no more can be computed on an accelerator by this process.
     """
 
     def __init__(self, *, threads: int, torch_threads: int | None) -> None:
         # Left to itself torch would count the machine's processors, not those that this process may use.
         torch.set_num_threads(torch_threads or len(os.sched_getaffinity(0)))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="dubio-predict")
-        self._begun: dict[Future[Any], float] = {}
+        self._begun, self.device_lost = dict[Future[Any], float](), False
 
     def submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """`work()`, off the event loop; the future belongs to the loop that is running."""
@@ -300,6 +303,7 @@ class Batcher:
         if not done.cancelled():
             error = done.exception()
             answers = [error] * len(batch) if isinstance(error, Exception) else done.result()
+        self.executor.device_lost |= any(isinstance(answer, DeviceLost) for answer in answers)
         for job, answer in zip(batch, answers, strict=True):
             if job.answer.done():
                 continue
@@ -347,6 +351,8 @@ def _predict(predictor: Predictor | Ensemble, batch: list[Job], samples: Samples
     if len(batch) == 1:
         alone = batch[0]
         return [_halve(predictor, alone.inputs, samples, alone.work) if isinstance(answer, OutOfMemory) else answer]
+    if isinstance(answer, DeviceLost):
+        return [answer] * len(batch)
     too_large = isinstance(answer, OutOfMemory)
     del answer  # with the arrays that its frames hold
     if not too_large:
@@ -382,16 +388,12 @@ def _attempt(
     try:
         return predictor.predict(inputs[0] if len(inputs) == 1 else np.concatenate(inputs), samples=samples, work=work)
     except Exception as error:  # handed to whoever caused it
-        if not _is_out_of_memory(error):
+        if errors.is_device_lost(error):
+            _log.error("The device is lost to this process: %s", error)
+            return DeviceLost()
+        if not errors.is_out_of_memory(error):
             return error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     # Only out here are the arrays of what failed gone: an exception that is being handled keeps them.
     _log.warning("No memory to predict %d rows at once: %s", sum(map(len, inputs)), reason)
     return OutOfMemory()
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether memory of the processor or of a device was used up; only some of torch's allocators say so by type."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)

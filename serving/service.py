@@ -84,8 +84,10 @@ class PredictionService:
             model: Whose batches are meant; None for those of all, and of versions that are gone.
 
         Raises:
-            NotReady: A batch takes too long.
+            NotReady: A batch takes too long, or the device failed.
         """
+        if self.executor.device_lost:
+            raise NotReady("The device of this process failed; ask another service.")
         if model is None:
             seconds, what = self.executor.busy_seconds, "A batch"
         else:
@@ -95,9 +97,13 @@ class PredictionService:
             raise NotReady(f"{what} has been computed for {seconds:.0f} s and is not done; ask another service.")
 
     @property
-    def hung(self) -> bool:
-        """Whether a batch takes so long that only a new process will help."""
-        return self.executor.busy_seconds > self.hung_seconds
+    def beyond_help(self) -> str | None:
+        """Why only a new process will help; None where that is not so."""
+        if self.executor.device_lost:
+            return "The device of this process failed"
+        if self.executor.busy_seconds > self.hung_seconds:
+            return f"A batch has been computed for more than {self.hung_seconds:g} s"
+        return None
 
     def describe(self, model: ServedModel) -> dict[str, Any]:
         """What is known about a model, as plain data."""

@@ -58,6 +58,7 @@ TABLE: Mapping[type[Exception], ProblemType] = {
     errors.NotReady: ProblemType(503, "Not ready"),
     errors.Overloaded: ProblemType(503, "Overloaded"),
     errors.OutOfMemory: ProblemType(503, "Out of memory"),
+    errors.DeviceLost: ProblemType(503, "Device lost"),
     errors.Stopping: ProblemType(503, "Stopping"),
     errors.DeadlineExceeded: ProblemType(504, "Deadline exceeded"),
     # Not the caller's doing: what these say may name files of this machine, so it is logged and not sent.

@@ -64,7 +64,7 @@ class _Server(uvicorn.Server):
         """Ten times a second: other workers see how this one stands; connections that ended count no more."""
         if self._counts is not None:
             self._counts.show(self._count())
-            self.ticked()
+        self.ticked()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -161,11 +161,15 @@ def run(
         gauges.register(IN_FLIGHT, lambda: len(server.server_state.tasks))
 
         def ticked() -> None:
-            gauges.update()
-            if application.service.hung and not lifecycle.stopping:
-                # A probe would ask any of the workers. This one ends after `grace_seconds`, the others go on.
-                _log.error("A batch has been computed for too long, so this worker ends; another one takes its place.")
-                lifecycle.stop()
+            if folder is not None:
+                gauges.update()
+            service = application.service
+            # One process alone is left to its probe while it may recover. Among several, a probe would ask any of them.
+            if lifecycle.stopping or not (service.executor.device_lost or (folder is not None and service.beyond_help)):
+                return
+            ends = "this process ends" if folder is None else "this worker ends; another one takes its place"
+            _log.error("%s, so %s.", service.beyond_help, ends)
+            lifecycle.stop()
 
         server.ticked = ticked
 

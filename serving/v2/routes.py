@@ -49,8 +49,8 @@ def build_health(service: PredictionService, lifecycle: Lifecycle) -> ScopedRout
 
     @router.get("/live", summary="Is the process alive?", responses=schema.describe_errors(503))
     async def live() -> dict[str, bool]:
-        if service.hung:
-            raise NotReady(f"A batch has been computed for more than {service.hung_seconds:g} s; restart the process.")
+        if reason := service.beyond_help:
+            raise NotReady(f"{reason}; restart the process.")
         return {"live": True}
 
     @router.get("/ready", summary="May requests be sent here?", responses=schema.describe_errors(503))
