@@ -19,7 +19,7 @@ MAX_RATE = 0.95
 # Tried one after the other where the members' mean is worse than the deterministic prediction.
 LOWER = (0.7, 0.5, 0.35, 0.25, 0.15)
 # By so many standard errors it must be worse, and by this share.
-ERRORS, SHARE = 2.0, 0.02
+ERRORS, SHARE = 2.0, 0.005
 
 
 def check(factors: Sequence[float]) -> None:

@@ -246,7 +246,8 @@ def test_no_name_and_no_subcommand_are_mistakes(capsys: pytest.CaptureFixture[st
     assert "give `--name` or `--config`" in fails(capsys, "fit", *nameless)
     assert "fit.model" in fails(capsys, "fit", "--name", "x")
     assert fails(capsys).endswith(
-        "Expected a command, but got none; known: fit, validate, test, predict, calibrate, audit, compare, configs."
+        "Expected a command, but got none; known: fit, validate, test, predict, calibrate, audit, compare, configs, "
+        "report."
     )
     assert "did you mean `fit`?" in fails(capsys, "fti")
 

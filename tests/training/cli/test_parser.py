@@ -33,6 +33,6 @@ def test_the_help_lists_the_commands_that_are_not_lightnings_too():
     parser = Parser(formatter_class=HelpFormatter)
     parser.add_subcommands().add_subcommand("predict", Parser(description="Lightning's"))
     said = " ".join(parser.format_help().split())
-    assert "{predict,audit,compare,configs}" in said
+    assert "{predict,audit,compare,configs,report}" in said
     assert "predict Answer every row of a file as the service would" in said
     assert "audit Say which dropout sites" in said
