@@ -112,7 +112,7 @@ class CalibrationSettings:
     @property
     def risks(self) -> tuple[float, ...]:
         """All of them."""
-        return self.risk if isinstance(self.risk, tuple) else (self.risk,)
+        return (self.risk,) if isinstance(self.risk, int | float) else tuple(self.risk)
 
     def neighbour(self, rows: int, classes: int) -> int:
         """Which nearest neighbour is meant, of so many training rows of so many classes."""
