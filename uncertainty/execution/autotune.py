@@ -112,8 +112,8 @@ def autotune(
     """
     if wanted is not None:
         return _kept(_pinned(wanted, strategies, dropped), strategies)
-    # A chain, or packed steps, beat whatever runs the network itself, and everything beats the loop.
-    chains = [name for name in strategies if name in {"chain", "thinned", "packed"}]
+    # A chain beats whatever runs the network itself, and everything beats the loop.
+    chains = [name for name in strategies if name in {"chain", "thinned"}]
     order = chains or [name for name in strategies if name != "loop"] or list(strategies)
     if len(order) == 1:
         return _kept(Choice((order[0],)), strategies)

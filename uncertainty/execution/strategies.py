@@ -129,12 +129,12 @@ def build(
         fallbacks.drop("packed", "the network is a chain")
         fallbacks.drop("traced", "the network is a chain, which runs without Python's overhead already")
         return chained | strategies
+    preferred: dict[str, Strategy] = {}
     with fallbacks.attempt("packed"):
         numbers = budget // (LIVE_COPIES * plan.dtype.itemsize)
         packed = _packed(plan, banks, x, numbers, next(iter(strategies.values())))
         require_agreement(packed(x, slice(0, FEW)), expected)
-        fallbacks.drop("traced", "packed steps are few operations already")
-        return {"packed": packed} | strategies
+        preferred = {"packed": packed}
     with fallbacks.attempt("traced"):
         if "vmap" not in strategies:
             raise StrategyNotApplicable("what is traced is vmap, which was dropped")
@@ -142,10 +142,10 @@ def build(
         with time:
             traces = _trace(plan, banks, row, numbers // plan.row_bytes, time.left / 2)
         traced = MaskedNetwork(_vmap, plan, banks, max_rows, row.shape[1:], traces)
-        return {"traced": traced} | strategies
+        return preferred | {"traced": traced} | strategies
     if {"vmap", "fold"} <= strategies.keys() and (work_before_first_site(plan, row) or 0) < SHARED:
-        return {"fold": strategies["fold"]} | strategies
-    return strategies
+        return preferred | {"fold": strategies["fold"]} | strategies
+    return preferred | strategies
 
 
 def _chains(

@@ -241,4 +241,4 @@ def test_what_a_committee_says_can_be_pinned(strategy):
 
 def test_the_names_are_those_of_the_strategies_that_there_are():
     chain, other = (strategies_of(built(*case)) for case in (THINNABLE["mlp"], NO_CHAINS["skip connection"]))
-    assert {*chain, *other} == set(NAMES)
+    assert {*chain, *other} == set(NAMES) - {"packed"}  # for texts alone

@@ -93,15 +93,15 @@ def test_a_strategy_that_disagrees_says_by_how_much_and_is_a_warning(caplog):
 def test_what_does_not_apply_is_no_warning(caplog):
     caplog.set_level(logging.INFO, logger="dubio")
     skipping = _reasons(built(*NO_CHAINS["skip connection"]).network)
-    assert set(skipping) == {"chain", "thinned"}
+    assert set(skipping) == {"chain", "thinned", "packed"}
     assert "no chain of layers: add reads something else" in skipping["chain"].reason
-    assert set(_reasons(built(*THINNABLE["mlp"]).network)) == {"traced"}
-    assert set(_reasons(built(*NOT_THINNABLE["dropout at the end"]).network)) == {"thinned", "traced"}
+    assert set(_reasons(built(*THINNABLE["mlp"]).network)) == {"packed", "traced"}
+    assert set(_reasons(built(*NOT_THINNABLE["dropout at the end"]).network)) == {"thinned", "packed", "traced"}
     recurrent = _reasons(Recurrent())
-    assert set(recurrent) == {"vmap", "chain", "thinned", "traced"}
+    assert set(recurrent) == {"vmap", "chain", "thinned", "packed", "traced"}
     assert "torch.vmap has no such operation: Batching rule not implemented for aten::gru" in recurrent["vmap"].reason
     branching = _reasons(Branching())
-    assert set(branching) == {"vmap", "fold", "chain", "thinned", "traced"}
+    assert set(branching) == {"vmap", "fold", "chain", "thinned", "packed", "traced"}
     assert all("reads values out of its tensors" in each.reason for each in branching.values())
     assert {record.levelno for record in caplog.records} == {logging.INFO}
     assert len(caplog.records) == 5  # once for each committee
