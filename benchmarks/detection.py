@@ -179,7 +179,7 @@ def kept(task: Task, seed: int, sources: Sources) -> dict[str, Any]:
     if path.is_file():
         read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         # Of the same scores and defaults, or else they are measured anew; the network stays.
-        if set(read["scores"]) | set(read["refused"]) == {COMPOSITE, *SCORES} and read["defaults"] == defaults:
+        if set(read["scores"]) | set(read["refused"]) == {COMPOSITE, *SCORES} and read.get("defaults") == defaults:
             return read
     figures = {"defaults": defaults} | measure(prepare(task, seed, sources, folder))
     path.write_text(json.dumps(figures, indent=1), encoding="utf-8")
