@@ -24,7 +24,7 @@ from dubio.training.data.ood import inverted, photograph_patches, uniform_noise
 from dubio.training.splits.dataset import Examples
 
 ROOMY = {"train": 0.5, "validation": 0.06, "select": 0.14, "calibration": 0.18, "test": 0.12}
-SMALL = {"train": 0.4, "validation": 0.05, "select": 0.15, "calibration": 0.25, "test": 0.15}
+SMALL = {"train": 0.36, "validation": 0.05, "select": 0.14, "calibration": 0.3, "test": 0.15}
 TEXT_CNN = ("dubio.models.TextCNN", {})
 
 
