@@ -32,7 +32,7 @@ from dubio.models.registry import NETWORKS
 from dubio.training import network_sizes, parameter_groups
 from dubio.training.calibration import CalibrationSettings
 from dubio.training.data.module import TensorDataModule
-from dubio.training.score_choice import default_scores
+from dubio.training.score_choice import DEFAULT_SCORES, default_scores
 from dubio.uncertainty import Detector, DeterministicPass, Outputs
 from dubio.uncertainty.detection import blocks, temperature
 from dubio.uncertainty.detection.registry import SCORES
@@ -175,12 +175,13 @@ def measure(trained: Trained) -> dict[str, Any]:
 def kept(task: Task, seed: int, sources: Sources) -> dict[str, Any]:
     """The figures of a seed, measured or as they were measured before."""
     folder = sources.cache / task.name.replace(" ", "_") / ("quick" if sources.quick else "full") / str(seed)
-    path = folder / "figures.json"
+    path, defaults = folder / "figures.json", {kind: list(names) for kind, names in DEFAULT_SCORES.items()}
     if path.is_file():
         read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if set(read["scores"]) | set(read["refused"]) == {COMPOSITE, *SCORES}:
+        # Of the same scores and defaults, or else they are measured anew; the network stays.
+        if set(read["scores"]) | set(read["refused"]) == {COMPOSITE, *SCORES} and read.get("defaults") == defaults:
             return read
-    figures = measure(prepare(task, seed, sources, folder))
+    figures = {"defaults": defaults} | measure(prepare(task, seed, sources, folder))
     path.write_text(json.dumps(figures, indent=1), encoding="utf-8")
     return figures
 

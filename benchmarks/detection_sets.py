@@ -24,7 +24,7 @@ from dubio.training.data.ood import inverted, photograph_patches, uniform_noise
 from dubio.training.splits.dataset import Examples
 
 ROOMY = {"train": 0.5, "validation": 0.06, "select": 0.14, "calibration": 0.18, "test": 0.12}
-SMALL = {"train": 0.4, "validation": 0.05, "select": 0.15, "calibration": 0.25, "test": 0.15}
+SMALL = {"train": 0.36, "validation": 0.05, "select": 0.14, "calibration": 0.3, "test": 0.15}
 TEXT_CNN = ("dubio.models.TextCNN", {})
 
 
@@ -181,6 +181,20 @@ def far_fashion(seed: int, sources: Sources) -> tuple[TensorDataModule, Mapping[
     }
 
 
+def fashion_for_development(seed: int, sources: Sources) -> tuple[TensorDataModule, Mapping[str, Tensor]]:
+    data = fewer(FashionMNIST(validation=2500, select=2500, calibration=5000, batch_size=64, seed=seed))
+    test = data.raw("test")[0][:500]
+    pixels = torch.from_numpy(datasets.load_digits().images[:500].astype(np.float32)).unsqueeze(1) * (255 / 16)
+    return data, {
+        "enlarged digits": torch.nn.functional.interpolate(pixels, 28, mode="bilinear"),
+        "photograph patches": photograph_patches(data.input, 500, seed),
+        "pixels permuted": permuted(test, seed),
+        "turned by a right angle": test.rot90(1, (2, 3)),
+        "dim": test * 0.3,
+        "inverted": inverted(data.input, test),
+    }
+
+
 def near_fashion(seed: int, sources: Sources) -> tuple[TensorDataModule, Mapping[str, Tensor]]:
     data, strange = without(fashion(seed, sources), {2 * seed % 10, (2 * seed + 1) % 10})
     return data, {"held-out classes": strange}
@@ -286,6 +300,16 @@ TASKS: tuple[Task, ...] = (
         "MNIST without two",
         "image",
         mnist_without_two,
+        ("dubio.models.ConvNet", MNIST_NET),
+        epochs=3,
+        members=32,
+        development=True,
+        seeds=1,
+    ),
+    Task(
+        "Fashion-MNIST for development",
+        "image",
+        fashion_for_development,
         ("dubio.models.ConvNet", MNIST_NET),
         epochs=3,
         members=32,

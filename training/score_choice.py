@@ -45,10 +45,10 @@ ScoreName = Literal[
 # Of each kind of input, without the backstop, as docs/concepts.md says how they were chosen.
 TABLE: tuple[ScoreName, ...] = ("predicted_std", "input_class_mahalanobis", "unit_mahalanobis", "vim")
 DEFAULT_SCORES: dict[str, tuple[ScoreName, ...]] = {
-    "image": ("expected_entropy", "unit_mahalanobis", "predicted_std", "feature_norm"),
+    "image": ("predictive_entropy", "unit_mahalanobis"),
     "numbers": TABLE,
     "table": TABLE,
-    "text": ("mutual_information", "neighbours", "relative_mahalanobis"),
+    "text": ("mutual_information",),
 }
 
 

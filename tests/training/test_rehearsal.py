@@ -145,8 +145,9 @@ def test_a_network_that_cannot_be_built_again_is_refused(digits: Digits, monkeyp
     [
         (replace(QUICK, mc_sites=("nowhere",)), UncertaintyError),
         (replace(QUICK, mc_rates={"nowhere": 0.5}), UncertaintyError),
-        (replace(QUICK, k=2000), TrainingError),
-        (replace(QUICK, k=0), UncertaintyError),
+        (replace(QUICK, k=2000, scores=("neighbours",)), TrainingError),
+        (replace(QUICK, k=2000, scores=("nnguide",)), TrainingError),
+        (replace(QUICK, k=0, scores=("neighbours",)), UncertaintyError),
     ],
 )
 def test_settings_that_the_calibration_refuses_are_refused(
