@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from dubio.models import Prediction, Samples, Work
 from dubio.serving.batching import Batcher, Budget, Executor, Policy
 from dubio.serving.errors import NotReady
+from dubio.serving.explainer import Explainer
 from dubio.serving.repository.registry import ServedModel
 from dubio.serving.repository.repository import ModelRepository
 from dubio.serving.telemetry.telemetry import Telemetry
@@ -30,6 +32,7 @@ class PredictionService:
         timeout: Seconds that a request waits at most.
         stalled_seconds: How long a batch may take until its model is not ready.
         hung_seconds: How long until the process is taken for one that will never recover.
+        explainer: Explains answers, one request after the other.
     """
 
     repository: ModelRepository
@@ -40,6 +43,7 @@ class PredictionService:
     timeout: float
     stalled_seconds: float
     hung_seconds: float
+    explainer: Explainer = field(default_factory=Explainer)
 
     def __post_init__(self) -> None:
         # A version that was swapped out goes with the last request that uses it, and its batcher with it.
@@ -53,6 +57,7 @@ class PredictionService:
         samples: Samples = None,
         work: Work = Work.FLAG,
         timeout: float | None = None,
+        explain: bool = False,
     ) -> Prediction:
         """Predict raw `inputs` of shape [B, *input shape], together with whatever else waits for this model.
 
@@ -65,6 +70,8 @@ class PredictionService:
                 overload fewer may.
             work: How much to compute.
             timeout: Seconds until the answer is of no use; at most the service's own.
+            explain: Whether to say of each row why it was flagged, or was not. That comes after the batch, in a thread
+                of its own, so that it holds up nobody whose rows shared the batch.
 
         Raises:
             InvalidInput: The model refuses these inputs.
@@ -73,9 +80,12 @@ class PredictionService:
         """
         batcher = self._batchers.get(model) or self._start_batcher(model)
         seconds = self.timeout if timeout is None else min(timeout, self.timeout)
+        until = time.monotonic() + seconds
         prediction = await batcher.submit(inputs, samples=samples, work=work, timeout=seconds)
         self.telemetry.count_prediction(model, prediction)
-        return prediction
+        if not explain:
+            return prediction
+        return await self.explainer.explain(model.predictor, inputs, prediction, until - time.monotonic())
 
     def require_progress(self, model: ServedModel | None = None) -> None:
         """Check that what was begun comes to an end.
