@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dubio.models.explanation import Explanation
+if TYPE_CHECKING:  # which would bring torch along
+    from dubio.models.explanation import Explanation
 
 
 def to_plain(explanation: Explanation) -> dict[str, Any]:
