@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dubio.models.decision import Decision, LabelSetRows, cover, describe_label_sets, uncovered, unite
 from dubio.models.errors import MismatchedCheckpoints
+from dubio.models.explanation import Explanation
 from dubio.models.inputs.spec import InputSpec
 from dubio.models.prediction import NOT_CALIBRATED, Model, Sampled
 from dubio.models.predictor import Predictor, describe_promise
@@ -165,6 +168,18 @@ class Ensemble(Model[list[DeterministicPass]]):
             ),
         )
 
+    def explain_rows(
+        self, raw: Tensor, ranks: tuple[NDArray[np.float64], ...], loudest: NDArray[np.int64]
+    ) -> list[Explanation]:
+        explained: dict[int, Explanation] = {}
+        for which in sorted(set(loudest.tolist())):
+            rows, predictor = np.flatnonzero(loudest == which), self.predictors[which]
+            own = predictor.explain_rows(raw[torch.from_numpy(rows)], (ranks[which][rows],), np.zeros_like(rows))
+            explained |= {
+                row: replace(each, checkpoint=which + 1) for row, each in zip(rows.tolist(), own, strict=True)
+            }
+        return [explained[row] for row in range(len(raw))]
+
     def describe(self) -> dict[str, Any]:
         """Everything a user may want to know about this model, as plain data; each checkpoint under its own key."""
         parts = [predictor.describe() for predictor in self.predictors]
@@ -187,6 +202,7 @@ class Ensemble(Model[list[DeterministicPass]]):
             "decisions": [],
             "label_set": describe_label_sets(*(predictor.promises for predictor in self.predictors)),
             "training_rows_kept": sum(part["training_rows_kept"] for part in parts),
+            "training_examples_kept": next((kept for part in parts if (kept := part["training_examples_kept"])), None),
             "auto": self._describe_auto(),
             "not_calibrated": self.hint,
             "provenance": {"data": ", ".join(sorted(data))} if data else None,
@@ -228,13 +244,15 @@ class Ensemble(Model[list[DeterministicPass]]):
             raise NotFitted(f"Expected an ensemble with a common promise, but {self.hint}.")
         p_values_MB = torch.stack([verdict.p_value_B for verdict in verdicts])
         p_value_B = self.joint.p_value(p_values_MB)
-        loudest = self.joint.loudest(p_values_MB).tolist()
+        loudest_B = self.joint.loudest(p_values_MB).cpu()
         return Verdict(
             score_B=1 - p_value_B,
             p_value_B=p_value_B,
             flagged_B=p_value_B <= self.joint.level,
             level=self.joint.level,
-            reasons=[verdicts[which].reasons[row] for row, which in enumerate(loudest)],
+            reasons=[verdicts[which].reasons[row] for row, which in enumerate(loudest_B.tolist())],
+            ranks=tuple(ranks_SB for verdict in verdicts for ranks_SB in verdict.ranks),
+            loudest_B=loudest_B,
         )
 
 

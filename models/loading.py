@@ -131,6 +131,7 @@ def save(
         auto=dump_stopping(stopping),
         divisions=list(divisions),
         answers=_dump_answers(predictor.promises, predictor.auto_promises),
+        explanation=predictor.explaining,
     )
     content.pop(data_record.KEY, None)  # the same is in the metadata
     file.write({**content, KEY: metadata.model_dump()}, destination)
@@ -173,6 +174,9 @@ def _assemble(
     with _blame("answers"):
         flags = {"all": calibration, "auto": stopping.calibration}
         promises = [_load_answers(metadata.answers, who, flag, len(metadata.classes)) for who, flag in flags.items()]
+    if metadata.explanation is not None:
+        with _blame("explanation"):
+            metadata.explanation.check(detector, metadata.input)
     with _blame("network or input"):
         outline = registry.outline(metadata.network, read.weights, trusted)
         if metadata.network.class_path in registry.NETWORKS:  # code that the operator trusts sets its own bounds
@@ -201,12 +205,14 @@ def _assemble(
             f"field `{KEY}.auto.committee`: expected the committee's {committee.num_samples} members, but got "
             f"{stopping.committee}; calibrate again."
         )
+    everybody, auto = (each and each.to(device) for each in promises)
     calibrated = predictor.calibrated(
-        metadata.temperature, detector, metadata.provenance, stopping, *(each and each.to(device) for each in promises)
+        metadata.temperature, detector, metadata.provenance, stopping, everybody, auto, metadata.explanation
     )
     # One prediction: a detector that was fitted to another network's features shows here, not in a request.
     with _blame("detector, input or temperature"):
-        calibrated.predict(encoding.noise(predictor.input, 1))
+        noise = encoding.noise(predictor.input, 1)
+        calibrated.explain(noise, calibrated.predict(noise))
     return calibrated
 
 

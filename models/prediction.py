@@ -6,15 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Any, Final, Generic, Literal, Protocol, TypeVar
+from typing import Final, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dubio.models import batched
 from dubio.models.decision import Decision, LabelSetRows
 from dubio.models.errors import InvalidInput, ModelError
+from dubio.models.explanation import Explanation
 from dubio.models.inputs import encoding
 from dubio.models.inputs.spec import InputSpec
 from dubio.uncertainty.detection.answers import Answers
@@ -29,6 +31,8 @@ AUTO: Final = "auto"
 """As many members as the label and the flag of each row need; see `dubio.uncertainty.detection.adaptive`."""
 Samples = int | Literal["auto"] | None
 """How many members to ask: a number, `AUTO`, or None for all."""
+
+EXPLAINED_ROWS = 256  # at a time: distances to all rows of the bank are taken
 
 Part = TypeVar("Part")
 
@@ -56,12 +60,19 @@ class MonteCarlo:
 
 @dataclass(frozen=True)
 class Flags:
-    """What the detector says; see `Prediction`."""
+    """What the detector says; see `Prediction`.
+
+    Attributes:
+        ranks: Of the inputs by the scores of each checkpoint, ``[B, S]``, for who asks for an explanation.
+        loudest: Which checkpoint gave the reason, ``[B]``.
+    """
 
     p_value: NDArray[np.float64] | None
     flagged: NDArray[np.bool_] | None
     level: float | None
     reasons: list[str | None]
+    ranks: tuple[NDArray[np.float64], ...] | None = None
+    loudest: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,7 @@ class Prediction:
         flags: None if no flag was asked for.
         decisions: One a risk, in the order of the calibration; None if no flag was asked for.
         label_sets: None if neither label sets nor a flag were asked for.
+        explanations: One an input; None if none were asked for.
     """
 
     samples: int | NDArray[np.int64]
@@ -85,6 +97,7 @@ class Prediction:
     flags: Flags | None
     decisions: tuple[Decision, ...] | None = None
     label_sets: LabelSetRows | None = None
+    explanations: list[Explanation] | None = None
 
     @property
     def mc_samples(self) -> NDArray[np.int32]:
@@ -156,36 +169,14 @@ class Prediction:
 
     def rows(self, start: int, stop: int) -> Prediction:
         """The prediction of some of the inputs."""
-        prediction: Prediction = _slice(self, start, stop)
+        prediction: Prediction = batched.take(self, start, stop)
         return prediction
 
     @staticmethod
     def join(parts: Sequence[Prediction]) -> Prediction:
         """The prediction of the inputs of several, which were asked for the same."""
-        prediction: Prediction = _join(parts)
+        prediction: Prediction = batched.join(parts)
         return prediction
-
-
-_PARTS = (Prediction, MonteCarlo, Flags, Decision, LabelSetRows)
-
-
-def _join(values: Sequence[Any]) -> Any:
-    first = values[0]
-    if isinstance(first, tuple):
-        return tuple(_join(parts) for parts in zip(*values, strict=True))
-    if isinstance(first, _PARTS):
-        return type(first)(**{name: _join([getattr(each, name) for each in values]) for name in vars(first)})
-    if isinstance(first, np.ndarray):
-        return np.concatenate(values)
-    return [each for value in values for each in value] if isinstance(first, list) else first
-
-
-def _slice(value: Any, start: int, stop: int) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_slice(each, start, stop) for each in value)
-    if isinstance(value, _PARTS):
-        return type(value)(**{name: _slice(each, start, stop) for name, each in vars(value).items()})
-    return value[start:stop] if isinstance(value, np.ndarray | list) else value
 
 
 def _require(part: Part | None) -> Part:
@@ -236,6 +227,33 @@ class Model(ABC, Generic[Pass]):
     input: InputSpec
     committee: Members
     most_rows: int | None
+
+    def explain(self, x: encoding.Inputs, prediction: Prediction) -> Prediction:
+        """The same prediction with its `explanations`: why each input was flagged, or was not.
+
+        It takes one more deterministic pass. Where no promise applies there is nothing to explain.
+
+        Args:
+            x: The inputs that were predicted.
+            prediction: Of these inputs, with the flag.
+
+        Raises:
+            InvalidInput: If these are not so many inputs, or as `predict`.
+            ModelError: If the prediction has no flag.
+        """
+        raw, flags = encoding.check(self.input, x), _require(prediction.flags)
+        if len(raw) != len(prediction.label):
+            raise InvalidInput(f"Expected the {len(prediction.label)} inputs of the prediction, but got {len(raw)}.")
+        if flags.ranks is None or flags.loudest is None:
+            return replace(prediction, explanations=[Explanation()] * len(raw))
+        explanations: list[Explanation] = []
+        rows = min(self.most_rows or EXPLAINED_ROWS, EXPLAINED_ROWS)
+        with torch.inference_mode():
+            for start in range(0, len(raw), rows):
+                part = slice(start, start + rows)
+                ranks = tuple(ranks_BS[part] for ranks_BS in flags.ranks)
+                explanations += self.explain_rows(raw[part], ranks, flags.loudest[part])
+        return replace(prediction, explanations=explanations)
 
     def predict(self, x: encoding.Inputs, *, samples: Samples = None, work: Work = Work.FLAG) -> Prediction:
         """Both answers and the flag.
@@ -294,6 +312,12 @@ class Model(ABC, Generic[Pass]):
             flags = _flags(self.input, raw, verdict)
             return replace(prediction, flags=flags, decisions=sampled.decide(answers, verdict))
 
+    @abstractmethod
+    def explain_rows(
+        self, raw: Tensor, ranks: tuple[NDArray[np.float64], ...], loudest: NDArray[np.int64]
+    ) -> list[Explanation]:
+        """Explain what was said about checked raw inputs ``[B, *input.shape]``; the rest as in `Flags`."""
+
     @property
     @abstractmethod
     def no_promise(self) -> str | None:
@@ -345,6 +369,8 @@ def _flags(input_spec: InputSpec, raw: Tensor, verdict: Verdict) -> Flags:
         flagged=verdict.flagged_B.cpu().numpy(),
         level=verdict.level,
         reasons=[(OUT_OF_RANGE if outside else reason) if flag else None for flag, outside, reason in rows],
+        ranks=tuple(ranks_SB.T.cpu().numpy() for ranks_SB in verdict.ranks),
+        loudest=verdict.loudest_B.numpy(),
     )
 
 

@@ -8,14 +8,18 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dubio.models import decision
+from dubio.models import decision, explanation
 from dubio.models.batch_invariance import TRIED_ROWS, BatchSizes, largest_batch
 from dubio.models.budget import Budget
+from dubio.models.checkpoint.explanation_record import ExplanationRecord
 from dubio.models.decision import Decision, LabelSetRows
 from dubio.models.errors import BatchDependent, InvalidInput
+from dubio.models.explanation import Explanation
 from dubio.models.inputs import encoding
 from dubio.models.inputs.spec import InputSpec
 from dubio.models.prediction import NOT_CALIBRATED, Model, Sampled
@@ -53,6 +57,7 @@ class Predictor(Model[DeterministicPass]):
         stopping: When fewer members than all are enough; None until calibrated.
         promises: About answers of all members; None until calibrated.
         auto_promises: About answers of as many members as it takes; None until calibrated.
+        explaining: What explains a flag; None where the checkpoint keeps nothing for it.
         sizes: Of the batches in which the deterministic pass runs; None for batches as they come.
         most_rows: See `Model`.
     """
@@ -69,6 +74,7 @@ class Predictor(Model[DeterministicPass]):
     stopping: AdaptiveSampling | None = None
     promises: AnswerPromises | None = None
     auto_promises: AnswerPromises | None = None
+    explaining: ExplanationRecord | None = None
     sizes: BatchSizes | None = None
     most_rows: int | None = None
 
@@ -130,6 +136,7 @@ class Predictor(Model[DeterministicPass]):
         stopping: AdaptiveSampling | None = None,
         promises: AnswerPromises | None = None,
         auto_promises: AnswerPromises | None = None,
+        explaining: ExplanationRecord | None = None,
     ) -> Predictor:
         """The same predictor with what calibration learned."""
         known = replace(
@@ -140,6 +147,7 @@ class Predictor(Model[DeterministicPass]):
             stopping=stopping,
             promises=promises,
             auto_promises=auto_promises,
+            explaining=explaining,
         )
         return known if detector is None else known.listening(detector.blocks)
 
@@ -298,6 +306,14 @@ class Predictor(Model[DeterministicPass]):
 
         return Sampled(samples, summary, judge, decide, cover)
 
+    def explain_rows(
+        self, raw: Tensor, ranks: tuple[NDArray[np.float64], ...], loudest: NDArray[np.int64]
+    ) -> list[Explanation]:
+        if self.detector is None:
+            raise NotFitted("Expected a calibrated predictor; run the calibration first.")
+        seen = self.forward(self.encode(raw))
+        return explanation.explain(self.detector, self.explaining, self.input, seen, ranks[0])
+
     def describe(self) -> dict[str, Any]:
         """Everything a user may want to know about this model, as plain data."""
         return {
@@ -321,6 +337,7 @@ class Predictor(Model[DeterministicPass]):
             "decisions": decision.describe_decisions(self.promises),
             "label_set": decision.describe_label_sets(self.promises),
             "training_rows_kept": self._training_rows_kept,
+            "training_examples_kept": explanation.describe_examples(self.explaining, self.input),
             "auto": self.stopping.describe() if self.stopping else None,
             "provenance": self.provenance.model_dump(mode="json") if self.provenance else None,
         }

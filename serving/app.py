@@ -175,6 +175,7 @@ def create_app(
                 watching.cancel()
             repository.close()
             executor.close()
+            service.explainer.close()
             telemetry.close()
 
     # A redirect for a trailing slash would lose a POST's body, so there is none.

@@ -2,19 +2,56 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dubio.models import Prediction, Samples, Work
+from dubio.models import Ensemble, Prediction, Predictor, Samples, Work
 from dubio.serving.batching import Batcher, Budget, Executor, Policy
-from dubio.serving.errors import NotReady
+from dubio.serving.errors import DeadlineExceeded, NotReady
 from dubio.serving.repository.registry import ServedModel
 from dubio.serving.repository.repository import ModelRepository
 from dubio.serving.telemetry.telemetry import Telemetry
+
+
+class Explainer:
+    """One thread, in which one request is explained after the other; what nobody waits for any more is left out."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="dubio-explain")
+
+    async def explain(
+        self, predictor: Predictor | Ensemble, inputs: NDArray[np.float32], prediction: Prediction, seconds: float
+    ) -> Prediction:
+        """The same prediction with its explanations.
+
+        Args:
+            predictor: Who predicted.
+            inputs: Raw rows.
+            prediction: Of these rows, with the flag.
+            seconds: Until the answer is of no use.
+
+        Raises:
+            DeadlineExceeded: The time is up.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.wrap_future(self._pool.submit(predictor.explain, inputs, prediction))
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                "Expected the explanations within the time for an answer, but they were not ready; send fewer rows, "
+                "leave out `parameters.explain`, or allow more time."
+            ) from error
+
+    def close(self) -> None:
+        """Wait for what is running, drop what has not begun."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 @dataclass
@@ -30,6 +67,7 @@ class PredictionService:
         timeout: Seconds that a request waits at most.
         stalled_seconds: How long a batch may take until its model is not ready.
         hung_seconds: How long until the process is taken for one that will never recover.
+        explainer: Explains answers, one request after the other.
     """
 
     repository: ModelRepository
@@ -40,6 +78,7 @@ class PredictionService:
     timeout: float
     stalled_seconds: float
     hung_seconds: float
+    explainer: Explainer = field(default_factory=Explainer)
 
     def __post_init__(self) -> None:
         # A version that was swapped out goes with the last request that uses it, and its batcher with it.
@@ -53,6 +92,7 @@ class PredictionService:
         samples: Samples = None,
         work: Work = Work.FLAG,
         timeout: float | None = None,
+        explain: bool = False,
     ) -> Prediction:
         """Predict raw `inputs` of shape [B, *input shape], together with whatever else waits for this model.
 
@@ -65,6 +105,8 @@ class PredictionService:
                 overload fewer may.
             work: How much to compute.
             timeout: Seconds until the answer is of no use; at most the service's own.
+            explain: Whether to say of each row why it was flagged, or was not. That comes after the batch, in a thread
+                of its own, so that it holds up nobody whose rows shared the batch.
 
         Raises:
             InvalidInput: The model refuses these inputs.
@@ -73,9 +115,12 @@ class PredictionService:
         """
         batcher = self._batchers.get(model) or self._start_batcher(model)
         seconds = self.timeout if timeout is None else min(timeout, self.timeout)
+        until = time.monotonic() + seconds
         prediction = await batcher.submit(inputs, samples=samples, work=work, timeout=seconds)
         self.telemetry.count_prediction(model, prediction)
-        return prediction
+        if not explain:
+            return prediction
+        return await self.explainer.explain(model.predictor, inputs, prediction, until - time.monotonic())
 
     def require_progress(self, model: ServedModel | None = None) -> None:
         """Check that what was begun comes to an end.

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from dubio.models import NetworkSpec, Predictor, Provenance, Temperature
 from dubio.models.checkpoint import state_dict as weights
-from dubio.training import answer_promises, promise, rate_tuning
+from dubio.models.checkpoint.explanation_record import ExplanationRecord
+from dubio.training import answer_promises, explanations, promise, rate_tuning
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
 from dubio.training.progress import BATCH, progress
@@ -51,6 +52,8 @@ class CalibrationSettings:
             training rows the one in the middle of a class of average size.
         bank: At most so many training rows stand in the checkpoint with their features, which `neighbours` and
             `nnguide` compare inputs with; they are drawn by a seed. Without these two in `scores` none are kept.
+        examples: Bytes that thumbnails or texts of these rows may take in the checkpoint, which then shows them to
+            whoever asks for an explanation; by default none is kept. Such rows are no secret any more.
         mc_sites: Which dropout sites the committee samples, by module name, pattern (`head.*`) or kind; all by default.
         mc_rates: Rates of the committee's dropout by module name, pattern or kind; by default those of the training.
         tune_rates: Factors on all of these rates to try on the validation split; the likeliest is kept. By default,
@@ -73,6 +76,7 @@ class CalibrationSettings:
     scores: tuple[ScoreName, ...] | None = None
     k: int | None = None
     bank: int = 5000
+    examples: int = 0
     mc_sites: tuple[str, ...] | None = None
     mc_rates: dict[str, float] | None = None
     tune_rates: tuple[float, ...] | None = None
@@ -94,6 +98,8 @@ class CalibrationSettings:
                 f"Expected `calibration.bank` to be at least `calibration.k`, which is {least}, but got {self.bank}; "
                 "to keep no training row, leave neighbours out of `calibration.scores`."
             )
+        if self.examples < 0:
+            raise TrainingError(f"Expected `calibration.examples` to be a number of bytes, but got {self.examples}.")
         if any(low >= high for low, high in pairwise((1, *self.stages))):
             raise TrainingError(
                 f"Expected `calibration.stages` to be rising numbers of members, at least 2, but got "
@@ -129,6 +135,7 @@ def calibrate(
     data: TensorDataModule,
     settings: CalibrationSettings,
     fitted: Detector | None = None,
+    explaining: ExplanationRecord | None = None,
     measure_seconds: float = 2.0,
 ) -> Predictor:
     """Fits temperatures, ranks and adaptive sampling on select, feature scores on train, the levels on calibration.
@@ -140,6 +147,7 @@ def calibrate(
         settings: What to promise, and with which committee.
         fitted: The checkpoint's detector, whose feature scores are kept where `data` has no training rows: those of
             another source than the fit's.
+        explaining: What explains the flags of that detector.
         measure_seconds: What finding the fastest way to sample may take, see `Predictor.build`.
 
     Returns:
@@ -176,6 +184,7 @@ def calibrate(
             rates, tuned = lowered
             predictor = build(rates)
     names, blocks = choose(data.input, settings.scores, network)
+    explanations.require(data.input, names, settings.examples)
     if not len(data.splits["train"].labels):
         blocks = fitted.blocks if fitted else ()
     predictor = predictor.listening(blocks)
@@ -217,6 +226,17 @@ def calibrate(
             settings.risks,
             LabelSets(settings.label_set, settings.label_set_by, settings.coverage),
         )
+        record = explanations.record(
+            detector,
+            outputs,
+            rounding,
+            data.input,
+            train_x,
+            data.load().rows["train"],
+            settings.bank,
+            settings.examples,
+            explaining,
+        )
 
     provenance = Provenance(
         data=data.title,
@@ -226,7 +246,7 @@ def calibrate(
         versions=_versions(),
         tuning=tuned,
     )
-    return predictor.calibrated(temperatures, detector, provenance, adaptive, **promises)
+    return predictor.calibrated(temperatures, detector, provenance, adaptive, **promises, explaining=record)
 
 
 def _refit(fitted: Detector | None, select: Outputs, settings: CalibrationSettings) -> Detector:

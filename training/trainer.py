@@ -67,7 +67,8 @@ class Trainer(pl.Trainer):
         # The configuration is the user's own, so the module of the network that it names may be imported.
         network = registry.build(spec, weights, trusted=[type(model.network).__module__])
         fitted = load_detector(content[KEY]["detector"]) if trained is not None and KEY in content else None
-        predictor = calibration.calibrate(network, spec, datamodule, settings, fitted)
+        explaining = file.explanation_record(ckpt_path, content) if fitted else None
+        predictor = calibration.calibrate(network, spec, datamodule, settings, fitted, explaining)
         # Around weights from elsewhere there is nothing that this classifier could resume from.
         own = key_prefix in (None, file.PREFIX) and is_own(content, model)
         save(predictor, ckpt_path if own else None, output, datamodule.divisions)

@@ -16,6 +16,7 @@ from torch import Tensor
 from dubio.models.checkpoint import archive, sanitize, unpickler
 from dubio.models.checkpoint.data_record import KEY as DATA_KEY
 from dubio.models.checkpoint.data_record import DataRecord
+from dubio.models.checkpoint.explanation_record import ExplanationRecord
 from dubio.models.checkpoint.schema import KEY, Metadata
 from dubio.models.errors import ModelError, UnreadableCheckpoint
 from dubio.models.spec import describe_validation_error
@@ -126,6 +127,30 @@ def data_record(path: str | Path, content: Mapping[str, Any]) -> DataRecord | No
     except ValidationError as error:
         raise UnreadableCheckpoint(path, f"field {describe_validation_error(error, key)}") from error
     return record if record.divisions else None
+
+
+def explanation_record(path: str | Path, content: Mapping[str, Any]) -> ExplanationRecord | None:
+    """What a servable checkpoint keeps to explain flags; None if it keeps nothing.
+
+    Args:
+        path: Of the file.
+        content: That was read from it.
+
+    Raises:
+        UnreadableCheckpoint: If the record is not what it should be.
+    """
+    held = content.get(KEY)
+    record = dict.get(held, "explanation") if isinstance(held, dict) else None
+    if record is None:
+        return None
+    where = f"{KEY}.explanation"
+    try:
+        copied = sanitize.Sanitizer(os.path.getsize(path)).copy(record, where)
+        return ExplanationRecord.model_validate(copied)
+    except ModelError as error:
+        raise UnreadableCheckpoint(path, str(error)) from error
+    except ValidationError as error:
+        raise UnreadableCheckpoint(path, f"field {describe_validation_error(error, where)}") from error
 
 
 def write(content: dict[str, Any], destination: str | Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import field_validator
 
 from dubio.models.checkpoint.data_record import Classes, Divisions
+from dubio.models.checkpoint.explanation_record import ExplanationRecord
 from dubio.models.inputs.spec import InputSpec
 from dubio.models.spec import CommitteeSpec, NetworkSpec, Provenance, StrictModel, Temperature
 
@@ -37,6 +38,7 @@ class Metadata(StrictModel):
         divisions: Which rows it was trained and calibrated on; none if that is not known.
         answers: What is promised about answers of all members, and about those of as many as it takes, see
             `dubio.uncertainty.detection.serialization.dump_promises`; None if nothing is.
+        explanation: What explains a flag; None if nothing does.
     """
 
     format_version: Literal[1]
@@ -51,6 +53,7 @@ class Metadata(StrictModel):
     auto: dict[str, Any]
     divisions: Divisions
     answers: Answers | None
+    explanation: ExplanationRecord | None
 
     @field_validator("classes")
     @classmethod

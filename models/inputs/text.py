@@ -143,6 +143,10 @@ class Tokens:
             tokens_NL[row, : len(ids)] = ids
         return tokens_NL
 
+    def join(self, tokens: Sequence[int]) -> str:
+        """A text as it was read: its words or parts with blanks between them, and those that are unknown as such."""
+        return " ".join(self.spec.vocabulary[token] for token in tokens if token != PADDING)
+
     def example(self) -> str:
         """A text to try."""
         words = [word for word in self.spec.vocabulary[len(SPECIAL) :] if word.isalpha()]

@@ -37,12 +37,14 @@ class DecodedRequest:
         inputs: Finite, [B, *shape].
         images: What was read of each image file, see `Picture.describe`; None for every other instance.
         samples: How many members to ask, None for all, `auto` for as many as it takes.
+        explain: Whether to say why rows were flagged.
     """
 
     id: str | None
     inputs: NDArray[np.float32]
     images: list[dict[str, int | bool] | None]
     samples: Samples
+    explain: bool = False
 
 
 def decode_request(
@@ -67,7 +69,7 @@ def decode_request(
     parameters = request.parameters or Parameters()
     samples = limit_samples(parameters.samples, committee=committee)
     inputs, images = to_array(request.instances, spec=spec, max_rows=max_rows, resize=parameters.resize, effort=effort)
-    return DecodedRequest(request.id, inputs, images, samples)
+    return DecodedRequest(request.id, inputs, images, samples, parameters.explain or False)
 
 
 def takes_long(body: bytes, spec: InputSpec) -> bool:

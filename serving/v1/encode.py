@@ -11,9 +11,11 @@ import orjson
 from dubio.models import Prediction
 from dubio.models.decision import Decision, members
 from dubio.serving.repository.repository import ServedModel
+from dubio.serving.wire.explanation import to_plain
 
 # Writing this many takes about a millisecond; more would hold up the event loop.
 LONG_ROWS = 32
+LONG_EXPLAINED_ROWS = 2  # with pictures
 
 
 def encode_response(
@@ -89,6 +91,7 @@ def _row(prediction: Prediction, row: int, *, classes: tuple[str, ...], samples:
             "p_value": None if prediction.p_value is None else np.float64(prediction.p_value[row]),
             "level": prediction.level,
             "reason": prediction.reasons[row],
+            **(to_plain(prediction.explanations[row]) if prediction.explanations else {}),
         },
         "label_set": _label_set(prediction, row, classes),
         "decision": {**first, "others": others},

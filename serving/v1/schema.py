@@ -9,13 +9,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from dubio.serving.wire.schema import Incoming, RequestId, SampleCount, Wire
+from dubio.serving.wire.schema import Explain, Incoming, RequestId, SampleCount, Wire
 
 
 class Parameters(Incoming):
     """How to predict."""
 
     samples: SampleCount = None
+    explain: Explain = None
     resize: bool = Field(
         default=True,
         description="Whether an image file of another size may be brought to the model's, where the training images "
@@ -73,6 +74,22 @@ class Uncertainty(Wire):
     mutual_information: float
 
 
+class ColumnContribution(Wire):
+    """What one column adds to the squared distance."""
+
+    name: str = Field(description="Of the column; of plain numbers their place, counted from 0.")
+    contribution: float = Field(description="Below 0 where the column makes others look likelier.")
+
+
+class Neighbour(Wire):
+    """A training row that looks to the network most like the instance."""
+
+    row: int = Field(description="Its number in the source of the training, counted from 0.")
+    distance: float = Field(description="Between the features of both, each of length 1; from 0 to 2.")
+    text: str | None = Field(description="As the model reads it; None if the checkpoint does not keep it.")
+    thumbnail: str | None = Field(description="A PNG as a data URL; None if the checkpoint does not keep it.")
+
+
 class OutOfDistribution(Wire):
     """Whether the instance looks like the training data."""
 
@@ -89,6 +106,27 @@ class OutOfDistribution(Wire):
             "calibration_too_small",
         ]
         | None
+    )
+    checkpoint: int | None = Field(
+        default=None, description="With `explain`: whose answer is explained, of an ensemble's, counted from 1."
+    )
+    scores: dict[str, float] | None = Field(
+        default=None,
+        description="With `explain`: the p-value that each score alone would have. Only `p_value` carries the promise.",
+    )
+    squared_distance: float | None = Field(
+        default=None,
+        description="With `explain`: z^T S^-1 z of a table's row, z being its normalised numbers less the mean of the "
+        "training rows, and S their covariance.",
+    )
+    columns: list[ColumnContribution] | None = Field(
+        default=None,
+        description="With `explain`: the columns that add most to it, the sum of z_i (S^-1 z)_i over a column's "
+        "numbers; those of all columns sum to the squared distance.",
+    )
+    neighbours: list[Neighbour] | None = Field(
+        default=None,
+        description="With `explain`, of an image or a text: the nearest of the training rows that the model keeps.",
     )
 
 

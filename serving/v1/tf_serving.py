@@ -16,7 +16,7 @@ from dubio.serving.v1.decode import DecodedRequest, to_array
 from dubio.serving.wire.effort import Effort
 from dubio.serving.wire.envelope import limit_samples, name_value, read
 from dubio.serving.wire.images import KEY
-from dubio.serving.wire.schema import Extensible, SampleCount, Wire
+from dubio.serving.wire.schema import Explain, Extensible, SampleCount, Wire
 
 if TYPE_CHECKING:  # which would bring torch along
     from dubio.models import InputSpec
@@ -29,6 +29,7 @@ class TFServingParameters(Extensible):
     """How to predict; not part of the format."""
 
     samples: SampleCount = None
+    explain: Explain = None
     resize: bool | None = Field(default=None, description="As over `/v1/predict`.")
 
 
@@ -91,7 +92,7 @@ def decode_request(
     instances = _instances(request, is_table=spec.columns is not None)
     resize = parameters.resize is not False
     inputs, images = to_array(instances, spec=spec, max_rows=max_rows, resize=resize, effort=effort)
-    return DecodedRequest(None, inputs, images, samples)
+    return DecodedRequest(None, inputs, images, samples, parameters.explain or False)
 
 
 def describe_status(versions: Sequence[str]) -> dict[str, Any]:

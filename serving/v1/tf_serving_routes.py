@@ -13,7 +13,7 @@ from dubio.serving.http.request import cancel_on_disconnect, offload_if, read_bo
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
 from dubio.serving.v1.decode import DecodedRequest, takes_long
-from dubio.serving.v1.encode import LONG_ROWS, encode_tf_serving
+from dubio.serving.v1.encode import LONG_EXPLAINED_ROWS, LONG_ROWS, encode_tf_serving
 from dubio.serving.v1.tf_serving import TFServingRequest, TFServingResponse, decode_request
 from dubio.serving.wire.effort import Effort, Readers
 from dubio.serving.wire.schema import ForeignError, describe_content, describe_errors
@@ -49,10 +49,12 @@ def build(service: PredictionService, settings: Settings, readers: Readers) -> S
             timer.lap()
             async with cancel_on_disconnect(request):
                 left = None if effort is None else max(0.0, round(effort.seconds, 2))  # of all the time there was
-                prediction = await service.predict(model, decoded.inputs, samples=decoded.samples, timeout=left)
+                prediction = await service.predict(
+                    model, decoded.inputs, samples=decoded.samples, timeout=left, explain=decoded.explain
+                )
             timer.lap()
             answer = await offload_if(
-                len(decoded.inputs) > LONG_ROWS,
+                len(decoded.inputs) > (LONG_EXPLAINED_ROWS if decoded.explain else LONG_ROWS),
                 lambda: encode_tf_serving(prediction, model=model, images=decoded.images),
             )
             return Response(answer, media_type="application/json")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dubio.models import Samples, Work
 from dubio.serving.errors import InvalidRequest
 from dubio.serving.v2.input_tensor import ModelSignature, read_inputs, read_raw
-from dubio.serving.v2.outputs import OUTPUTS, Output
+from dubio.serving.v2.outputs import EXPLANATION, OUTPUTS, Output
 from dubio.serving.v2.schema import InferParameters, InferRequest, OutputParameters, RequestOutput
 from dubio.serving.wire.envelope import limit_samples, read
 
@@ -58,6 +58,11 @@ class DecodedRequest:
         """The least that gives all the outputs."""
         return max(selected.output.work for selected in self.outputs)
 
+    @property
+    def explain(self) -> bool:
+        """Whether one of the outputs is an explanation."""
+        return any(selected.output.explains for selected in self.outputs)
+
 
 def decode_request(body: bytes, *, header_length: str | None, model: ModelSignature) -> DecodedRequest:
     """Read a request: JSON, then the raw tensors that it announces.
@@ -79,19 +84,28 @@ def decode_request(body: bytes, *, header_length: str | None, model: ModelSignat
     parameters = request.parameters or _NO_PARAMETERS
     binary = parameters.binary_data_output or False
     outputs = select_outputs(request.outputs or (), binary=binary, model=model)
+    if (
+        outputs
+        and parameters.explain is not None
+        and parameters.explain != any(each.output.explains for each in outputs)
+    ):
+        raise InvalidRequest(
+            f"Expected `parameters.explain` to agree with `outputs`, but it is {str(parameters.explain).lower()} and "
+            f"'{EXPLANATION}' is {'not ' if parameters.explain else ''}among them; leave `parameters.explain` out."
+        )
     return DecodedRequest(
         id=request.id,
         inputs=read_inputs(request.inputs, view[size:], model, resize=parameters.resize is not False),
         samples=limit_samples(parameters.samples, committee=model.committee),
         timeout=parameters.timeout / 1e6 if parameters.timeout else None,  # clients send 0 for none
-        outputs=outputs or default_outputs(binary=binary),
+        outputs=outputs or default_outputs(binary=binary, explain=parameters.explain or False),
         listed=bool(outputs),
     )
 
 
-def default_outputs(*, binary: bool) -> tuple[SelectedOutput, ...]:
-    """The outputs for those who name none: all."""
-    return tuple(SelectedOutput(output, binary) for output in OUTPUTS.values())
+def default_outputs(*, binary: bool, explain: bool = False) -> tuple[SelectedOutput, ...]:
+    """The outputs for those who name none: all, the explanation only if it was asked for."""
+    return tuple(SelectedOutput(output, binary) for output in OUTPUTS.values() if explain or not output.explains)
 
 
 def select_outputs(

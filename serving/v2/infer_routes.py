@@ -24,6 +24,7 @@ from dubio.serving.wire.schema import describe_content
 _LONG_JSON = 64 * 1024
 _LONG_BINARY = 1024 * 1024
 _LONG_ROWS = 256
+_LONG_EXPLAINED_ROWS = 2  # with pictures
 # Texts are divided into words, and columns looked at value by value, which takes longer.
 _LONG_READER = 4 * 1024
 # What fits into one packet is sent no faster when it is compressed.
@@ -90,11 +91,17 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
             timer.lap()
             async with cancel_on_disconnect(request):
                 prediction = await service.predict(
-                    model, decoded.inputs, samples=decoded.samples, work=decoded.work, timeout=decoded.timeout
+                    model,
+                    decoded.inputs,
+                    samples=decoded.samples,
+                    work=decoded.work,
+                    timeout=decoded.timeout,
+                    explain=decoded.explain,
                 )
             timer.lap()
             answer = await offload_if(
-                len(decoded.inputs) > _LONG_ROWS, lambda: encode_response(prediction, request=decoded, model=model)
+                len(decoded.inputs) > (_LONG_EXPLAINED_ROWS if decoded.explain else _LONG_ROWS),
+                lambda: encode_response(prediction, request=decoded, model=model),
             )
             return await _respond(request, answer)
 

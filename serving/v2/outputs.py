@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from dubio.models import Prediction, Work
+from dubio.serving.wire.explanation import to_plain
+
+EXPLANATION = "ood_explanation"
 
 Values = NDArray[Any] | list[str]
 
@@ -26,6 +30,7 @@ class Output:
         read: Takes it from a prediction and the class names; None without a calibration that applies.
         why_not: Says of a prediction why none does.
         given: Whether a model that describes itself so can give it.
+        explains: Whether it is an explanation, which those who name no outputs get on request only.
     """
 
     name: str
@@ -35,6 +40,7 @@ class Output:
     read: Callable[[Prediction, Sequence[str]], Values | None]
     why_not: Callable[[Prediction], str | None] = lambda _: None
     given: Callable[[Mapping[str, Any]], bool] = lambda _: True
+    explains: bool = False
 
     @property
     def numbers(self) -> bool:
@@ -64,6 +70,12 @@ def no_set(prediction: Prediction) -> str | None:
     return prediction.label_sets.reason if prediction.label_sets else None
 
 
+def _explanations(prediction: Prediction, _: Sequence[str]) -> Values | None:
+    if prediction.explanations is None or prediction.p_value is None:
+        return None
+    return [orjson.dumps(to_plain(explanation)).decode() for explanation in prediction.explanations]
+
+
 def _flags(model: Mapping[str, Any]) -> bool:
     return model["calibration"] is not None
 
@@ -89,6 +101,7 @@ OUTPUTS: dict[str, Output] = {
         Output("mutual_information", "FP32", False, Work.MC, lambda prediction, _: prediction.mutual_information),
         Output("ood_p_value", "FP64", False, Work.FLAG, lambda prediction, _: prediction.p_value, _no_flag, _flags),
         Output("ood_flag", "BOOL", False, Work.FLAG, lambda prediction, _: prediction.flagged, _no_flag, _flags),
+        Output(EXPLANATION, "BYTES", False, Work.FLAG, _explanations, _no_flag, _flags, explains=True),
         Output("accepted", "BOOL", False, Work.FLAG, lambda prediction, _: prediction.accepted, no_decision, _decides),
         Output("label_set", "BOOL", True, Work.LABEL_SET, lambda prediction, _: prediction.label_set, no_set, _covers),
     )

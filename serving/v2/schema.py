@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, SkipValidation
 
 from dubio.serving.wire import schema as wire
-from dubio.serving.wire.schema import Extensible, Incoming, RequestId, SampleCount, Wire
+from dubio.serving.wire.schema import Explain, Extensible, Incoming, RequestId, SampleCount, Wire
 
 _DATATYPES = (
     "BOOL",
@@ -43,6 +43,7 @@ class InferParameters(Parameters):
     """How to predict."""
 
     samples: SampleCount = None
+    explain: Explain = None
     resize: bool | None = Field(
         default=None,
         description="Whether an image file of another size may be brought to the model's, where the training images "
@@ -124,7 +125,8 @@ class InferRequest(Extensible):
     outputs: list[RequestOutput] | None = Field(
         default=None,
         fail_fast=True,
-        description="All, if none is named. Name those that you need: no others are computed and sent.",
+        description="All, if none is named, `ood_explanation` with `explain` only. Name those that you need: no others "
+        "are computed and sent. An element of `ood_explanation` is the JSON of what `/v1` adds to `ood` then.",
     )
 
 

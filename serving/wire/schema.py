@@ -37,6 +37,15 @@ SampleCount = Annotated[
     ),
 ]
 
+Explain = Annotated[
+    bool | None,
+    Field(
+        description="Whether to say of each row why it was flagged, or was not: the p-value of each score alone, of a "
+        "table the columns that contribute most, of images and texts the nearest training rows. It takes one more pass "
+        "of the network."
+    ),
+]
+
 
 class Slip(NamedTuple):
     """A key that looks like one of ours.

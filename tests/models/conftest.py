@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from dubio.models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Temperature, load, save
+from dubio.models.checkpoint.explanation_record import ExplanationRecord
 from dubio.models.checkpoint.schema import KEY
 from dubio.models.checkpoint.state_dict import sha256
 from dubio.uncertainty import AdaptiveSampling, Detector
 from dubio.uncertainty.detection.label_sets import LabelSets
 from dubio.uncertainty.detection.promises import AnswerPromises, with_all_members, with_as_many_as_it_takes
+from dubio.uncertainty.detection.single_scores import SingleScores
 
 INIT_ARGS = {"in_features": 16, "widths": [24, 20], "num_classes": 3, "rates": [0.5, 0.3]}
 CLASSES = ("left", "middle", "right")
@@ -86,7 +88,12 @@ def train() -> Predictor:
         )
         for each, flag in ((ask, detector.calibration), (auto, stopping.calibration))
     ]
-    return predictor.calibrated(temperature, detector, provenance, stopping, *promises)
+    record = ExplanationRecord(
+        ranks=SingleScores.fit(detector, calibration).ranks_SN,
+        rows=torch.arange(400) + 7,
+        examples=((x[:100] - input_spec.low) / (input_spec.high - input_spec.low) * 255).to(torch.uint8),
+    )
+    return predictor.calibrated(temperature, detector, provenance, stopping, *promises, explaining=record)
 
 
 @pytest.fixture(scope="session")

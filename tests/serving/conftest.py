@@ -24,7 +24,7 @@ from dubio.models.inputs.tabular import CategoricalColumn, NumericColumn, Table,
 from dubio.models.inputs.text import TokenizerSpec, Tokens
 from dubio.serving.app import create_app
 from dubio.serving.settings import Settings
-from dubio.training import answer_promises
+from dubio.training import answer_promises, explanations
 from dubio.uncertainty import AdaptiveSampling, Detector
 from dubio.uncertainty.detection.label_sets import LabelSets
 from tests.serving.command import Command
@@ -69,7 +69,20 @@ def write_checkpoint(
         (0.02, 0.1),
         LabelSets("lac", "all", 0.95),
     )
-    predictor = predictor.calibrated(predictor.temperature, detector, provenance, stopping, **promises)
+    record = explanations.record(
+        detector,
+        calibration,
+        detector.least_rounding,
+        inputs,
+        torch.from_numpy(train_x),
+        np.arange(1000, 1200),
+        5000,
+        5000 if inputs.kind in ("image", "text") else 0,
+        None,
+    )
+    predictor = predictor.calibrated(
+        predictor.temperature, detector, provenance, stopping, **promises, explaining=record
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     source = path.with_suffix(".source")
     torch.save({"state_dict": {f"network.{name}": value for name, value in network.state_dict().items()}}, source)

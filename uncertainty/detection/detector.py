@@ -32,6 +32,8 @@ class Verdict:
         flagged_B: Whether the p-value is at or below the level.
         level: The largest p-value that is flagged.
         reasons: For each input the reason of the score with the largest rank, flagged or not.
+        ranks: Of the detector's scores, ``[S, B]``; of several detectors those of each.
+        loudest_B: Whose reason it is, where there are several detectors; 0 where there is one.
     """
 
     score_B: Tensor
@@ -39,6 +41,8 @@ class Verdict:
     flagged_B: Tensor
     level: float
     reasons: list[str]
+    ranks: tuple[Tensor, ...]
+    loudest_B: Tensor
 
 
 @dataclass(frozen=True)
@@ -187,6 +191,8 @@ class Detector:
             flagged_B=p_value_B <= calibration.level,
             level=calibration.level,
             reasons=[self.scores[index].reason for index in ranks_SB.argmax(0).tolist()],
+            ranks=(ranks_SB,),
+            loudest_B=torch.zeros(len(score_B), dtype=torch.int64),
         )
 
     def to(self, device: torch.device) -> Detector:

@@ -52,10 +52,17 @@ class Bank(Score):
         """
         features_NF, logits_NC = train.features(), train.logits_BC
         if len(features_NF) > bank_size:
-            generator = torch.Generator(device="cpu").manual_seed(seed)
-            chosen = torch.randperm(len(features_NF), generator=generator)[: max(bank_size, k)].to(features_NF.device)
+            chosen = cls.draw(len(features_NF), k, bank_size, seed).to(features_NF.device)
             features_NF, logits_NC = features_NF[chosen], logits_NC[chosen]
         return cls(cls._kept(features_NF, logits_NC), k)
+
+    @staticmethod
+    def draw(rows: int, k: int, bank_size: int, seed: int = 0) -> Tensor:
+        """Which of so many training rows `fit` keeps, in the order of the bank."""
+        if rows <= bank_size:
+            return torch.arange(rows)
+        generator = torch.Generator(device="cpu").manual_seed(seed)
+        return torch.randperm(rows, generator=generator)[: max(bank_size, k)]
 
     @staticmethod
     def _kept(features_NF: Tensor, logits_NC: Tensor) -> Tensor:
@@ -73,12 +80,23 @@ class NearestNeighbours(Bank):
     def score(self, outputs: Outputs) -> Tensor:
         """Distance to the k-th neighbour, ``[B]`` in float64, in [0, 2]."""
         features_BF = unit_norm(outputs.deterministic.features())
+        kth_B = self._nearest(features_BF, self.k)[:, -1]
+        distance_B: Tensor = torch.linalg.vector_norm(features_BF - self.bank_NF[kth_B], dim=-1)
+        return distance_B
+
+    def nearest(self, features_BF: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """The places in the bank of so many rows that are nearest, or of all, and how far they are, ``[B, count]``."""
+        features_BF = unit_norm(features_BF)
+        places_BK = self._nearest(features_BF, min(count, len(self.bank_NF)))
+        distances_BK = torch.linalg.vector_norm(features_BF.unsqueeze(1) - self.bank_NF[places_BK], dim=-1)
+        distances_BK, order_BK = distances_BK.sort(dim=-1, stable=True)
+        return places_BK.gather(1, order_BK), distances_BK
+
+    def _nearest(self, features_BF: Tensor, count: int) -> Tensor:
         # |a - b|^2 = |a|^2 - 2 (a.b - |b|^2 / 2) finds the neighbour in one product, but does not say how near it is:
         # what cancels are the digits of small distances, and a difference keeps them.
         closeness_BN = torch.addmm(self._minus_half_squares, features_BF, self.bank_NF.T)
-        kth_B = closeness_BN.topk(self.k, dim=-1).indices[:, -1]
-        distance_B: Tensor = torch.linalg.vector_norm(features_BF - self.bank_NF[kth_B], dim=-1)
-        return distance_B
+        return closeness_BN.topk(count, dim=-1).indices
 
     @cached_property
     def _minus_half_squares(self) -> Tensor:

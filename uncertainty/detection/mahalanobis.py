@@ -67,6 +67,15 @@ class InputMahalanobis(Score):
         centred_BF = centred(outputs.deterministic.inputs_BF, self.mean_F)
         return product(centred_BF, self.whitening_FF).double().square().sum(-1)
 
+    def contributions(self, inputs_BF: Tensor) -> Tensor:
+        """What each number of an input adds to its squared distance, ``[B, F]`` in float64.
+
+        With z = x - mu it is z_i (Sigma^-1 z)_i: these sum to z^T Sigma^-1 z. A number that makes others likelier, as
+        it varies together with them, adds less than nothing.
+        """
+        centred_BF, whitening_FF = centred(inputs_BF, self.mean_F).double(), self.whitening_FF.double()
+        return centred_BF * product(product(centred_BF, whitening_FF), whitening_FF.T)
+
     def discount(self, rank_B: Tensor) -> Tensor:
         return backstop.discount(rank_B)
 

@@ -138,3 +138,21 @@ def test_guidance_keeps_the_energies_of_the_rows_that_it_keeps():
     whole = normalize(train.features().double().numpy()) * energies_N.numpy()[:, None]
     assert len(fitted.bank_NF) == 20
     assert all(np.isclose(whole, row, rtol=1e-12).all(-1).any() for row in fitted.bank_NF.numpy())
+
+
+@pytest.mark.parametrize("count", [1, 5, 300])
+def test_the_nearest_rows_are_scikit_learns(count: int):
+    train, asked = _features(200), 3 * _features(40, seed=1)
+    oracle = NearestNeighbors(n_neighbors=min(count, 200)).fit(normalize(train.double().numpy()))
+    due_distances, due_places = oracle.kneighbors(normalize(asked.double().numpy()))
+    places, distances = _fit(train, k=3).nearest(asked, count)
+    np.testing.assert_array_equal(places, due_places)
+    np.testing.assert_allclose(distances, due_distances, rtol=1e-9)
+
+
+def test_what_is_drawn_is_what_is_kept():
+    train = _features(90)
+    drawn = NearestNeighbours.draw(90, 3, 20)
+    kept = normalize(train[drawn].double().numpy())
+    np.testing.assert_allclose(_fit(train, k=3, bank_size=20).bank_NF, kept, rtol=1e-6)
+    assert NearestNeighbours.draw(90, 3, 90).tolist() == list(range(90))

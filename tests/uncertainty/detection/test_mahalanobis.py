@@ -221,3 +221,15 @@ def test_rows_far_from_0_and_close_together_are_told_apart(mean, dtype):
     moved = torch.from_numpy(exact - mean)
     relative = _score(_fit_relative(rows, labels_N), rows)
     np.testing.assert_allclose(relative, _score(_fit_relative(moved, labels_N), moved), rtol=1e-3, atol=1e-3)
+
+
+def test_contributions_are_the_closed_form_and_sum_to_the_distance():
+    train, _ = _classes()
+    asked = 3 * _classes(rows=20, seed=1)[0]
+    fitted = _fit(train, shrinkage=TINY)
+    given = fitted.contributions(asked)
+    z = asked.double().numpy() - train.double().numpy().mean(0)
+    inverse = np.linalg.inv(np.cov(train.double().numpy().T, bias=True))
+    np.testing.assert_allclose(given, z * (z @ inverse), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(given.sum(1), _score(fitted, asked), rtol=1e-5)
+    assert bool((given < 0).any())  # correlated numbers make each other likelier
