@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dubio.models.prediction import AUTO, Flags, Model, MonteCarlo, Prediction, Samples
+from dubio.models.prediction import AUTO, Model, Samples
 from dubio.uncertainty import DeterministicPass
 
 # Numbers of rows that are compared with blocks of the first, the most telling first.
@@ -127,8 +127,10 @@ def _answers(model: Model[Any], x: Tensor, block: int, count: Samples) -> list[A
 
 
 def _bits(value: Any) -> Any:
-    if isinstance(value, Prediction | MonteCarlo | Flags):
+    if is_dataclass(value):
         return [_bits(each) for each in vars(value).values()]
+    if isinstance(value, list | tuple):
+        return [_bits(each) for each in value]
     return value.tobytes() if isinstance(value, np.ndarray) else value
 
 
