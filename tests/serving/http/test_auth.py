@@ -31,7 +31,9 @@ HEADERS: dict[Scope | None, dict[str, str]] = {None: {}, **{scope: {"X-API-Key":
 # What the service promises. Whatever is not listed needs the scope infer.
 POLICY: dict[str, Scope | None] = {
     **dict.fromkeys(["/v2/health/live", "/v2/health/ready"]),
-    **dict.fromkeys(["/", "/static/page.css", "/static/page.js", "/docs", "/redoc", "/openapi.json"]),
+    **dict.fromkeys(
+        ["/", "/static/page.css", "/static/page.js", "/static/explanation.js", "/docs", "/redoc", "/openapi.json"]
+    ),
     **dict.fromkeys(f"/static/{name}" for name in ("swagger-ui-bundle.js", "swagger-ui.css", "redoc.standalone.js")),
     "/metrics": Scope.METRICS,
     "/v2/repository/index": Scope.ADMIN,

@@ -16,7 +16,12 @@ def test_the_page_loads_nothing_from_elsewhere(client: httpx.Client) -> None:
             assert client.get(f"/{link}").status_code == 200, link
 
 
-@pytest.mark.parametrize(("name", "media_type"), [("page.css", "text/css"), ("page.js", "text/javascript")])
+SCRIPTS = ["page.js", "explanation.js"]
+
+
+@pytest.mark.parametrize(
+    ("name", "media_type"), [("page.css", "text/css"), *((script, "text/javascript") for script in SCRIPTS)]
+)
 def test_its_files_have_their_types(client: httpx.Client, name: str, media_type: str) -> None:
     response = client.get(f"/static/{name}")
     assert response.headers["content-type"].startswith(media_type)
@@ -24,7 +29,8 @@ def test_its_files_have_their_types(client: httpx.Client, name: str, media_type:
 
 
 def test_every_element_the_script_names_is_on_the_page(client: httpx.Client) -> None:
-    named = set(re.findall(r'\$\("([\w-]+)"\)', client.get("/static/page.js").text))
+    scripts = "".join(client.get(f"/static/{name}").text for name in SCRIPTS)
+    named = set(re.findall(r'\$\("([\w-]+)"\)', scripts))
     there = set(re.findall(r'\bid="([\w-]+)"', client.get("/").text))
     assert named <= there
 
