@@ -37,7 +37,7 @@ const short = (number) => (number === 0 ? "0" : Number(number.toPrecision(3)).to
 /** Ask the service, with the key of this tab if there is one; a refused key makes the page ask for another. */
 async function ask(path, options = {}) {
   const key = sessionStorage.getItem("dubio-key");
-  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  const headers = { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
   const response = await fetch(path, { ...options, headers });
   if (response.status === 401 || response.status === 403) $("access").hidden = false;
   return response;
