@@ -174,9 +174,6 @@ def _assemble(
     with _blame("answers"):
         flags = {"all": calibration, "auto": stopping.calibration}
         promises = [_load_answers(metadata.answers, who, flag, len(metadata.classes)) for who, flag in flags.items()]
-    if metadata.explanation is not None:
-        with _blame("explanation"):
-            metadata.explanation.check(detector, metadata.input)
     with _blame("network or input"):
         outline = registry.outline(metadata.network, read.weights, trusted)
         if metadata.network.class_path in registry.NETWORKS:  # code that the operator trusts sets its own bounds
@@ -209,6 +206,9 @@ def _assemble(
     calibrated = predictor.calibrated(
         metadata.temperature, detector, metadata.provenance, stopping, everybody, auto, metadata.explanation
     )
+    if metadata.explanation is not None:
+        with _blame("explanation"):
+            metadata.explanation.check(detector, metadata.input)
     # One prediction: a detector that was fitted to another network's features shows here, not in a request.
     with _blame("detector, input or temperature"):
         noise = encoding.noise(predictor.input, 1)

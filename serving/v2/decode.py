@@ -61,7 +61,7 @@ class DecodedRequest:
     @property
     def explain(self) -> bool:
         """Whether one of the outputs is an explanation."""
-        return any(selected.output.explains for selected in self.outputs)
+        return any(selected.output is EXPLANATION for selected in self.outputs)
 
 
 def decode_request(body: bytes, *, header_length: str | None, model: ModelSignature) -> DecodedRequest:
@@ -84,28 +84,26 @@ def decode_request(body: bytes, *, header_length: str | None, model: ModelSignat
     parameters = request.parameters or _NO_PARAMETERS
     binary = parameters.binary_data_output or False
     outputs = select_outputs(request.outputs or (), binary=binary, model=model)
-    if (
-        outputs
-        and parameters.explain is not None
-        and parameters.explain != any(each.output.explains for each in outputs)
-    ):
+    named = any(selected.output is EXPLANATION for selected in outputs)
+    if named and parameters.explain is False:
         raise InvalidRequest(
-            f"Expected `parameters.explain` to agree with `outputs`, but it is {str(parameters.explain).lower()} and "
-            f"'{EXPLANATION}' is {'not ' if parameters.explain else ''}among them; leave `parameters.explain` out."
+            f"Expected no output '{EXPLANATION.name}' where `parameters.explain` is false, but it is named; leave one "
+            "of them out."
         )
+    more = (SelectedOutput(EXPLANATION, binary),) if parameters.explain and not named else ()
     return DecodedRequest(
         id=request.id,
         inputs=read_inputs(request.inputs, view[size:], model, resize=parameters.resize is not False),
         samples=limit_samples(parameters.samples, committee=model.committee),
         timeout=parameters.timeout / 1e6 if parameters.timeout else None,  # clients send 0 for none
-        outputs=outputs or default_outputs(binary=binary, explain=parameters.explain or False),
+        outputs=(outputs or default_outputs(binary=binary)) + more,
         listed=bool(outputs),
     )
 
 
-def default_outputs(*, binary: bool, explain: bool = False) -> tuple[SelectedOutput, ...]:
-    """The outputs for those who name none: all, the explanation only if it was asked for."""
-    return tuple(SelectedOutput(output, binary) for output in OUTPUTS.values() if explain or not output.explains)
+def default_outputs(*, binary: bool) -> tuple[SelectedOutput, ...]:
+    """The outputs for those who name none: all."""
+    return tuple(SelectedOutput(output, binary) for output in OUTPUTS.values())
 
 
 def select_outputs(
@@ -123,7 +121,7 @@ def select_outputs(
     """
     selected: dict[str, SelectedOutput] = {}
     for entry in entries:
-        output = OUTPUTS.get(entry.name)
+        output = EXPLANATION if entry.name == EXPLANATION.name else OUTPUTS.get(entry.name)
         if output is None:
             raise InvalidRequest(
                 f"unexpected inference output {entry.name[:100]!r} for model {model.name!r}; "

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from dubio.models import Prediction, Work
 from dubio.serving.wire.explanation import to_plain
 
-EXPLANATION = "ood_explanation"
-
 Values = NDArray[Any] | list[str]
 
 
@@ -30,7 +28,6 @@ class Output:
         read: Takes it from a prediction and the class names; None without a calibration that applies.
         why_not: Says of a prediction why none does.
         given: Whether a model that describes itself so can give it.
-        explains: Whether it is an explanation, which those who name no outputs get on request only.
     """
 
     name: str
@@ -40,7 +37,6 @@ class Output:
     read: Callable[[Prediction, Sequence[str]], Values | None]
     why_not: Callable[[Prediction], str | None] = lambda _: None
     given: Callable[[Mapping[str, Any]], bool] = lambda _: True
-    explains: bool = False
 
     @property
     def numbers(self) -> bool:
@@ -101,11 +97,13 @@ OUTPUTS: dict[str, Output] = {
         Output("mutual_information", "FP32", False, Work.MC, lambda prediction, _: prediction.mutual_information),
         Output("ood_p_value", "FP64", False, Work.FLAG, lambda prediction, _: prediction.p_value, _no_flag, _flags),
         Output("ood_flag", "BOOL", False, Work.FLAG, lambda prediction, _: prediction.flagged, _no_flag, _flags),
-        Output(EXPLANATION, "BYTES", False, Work.FLAG, _explanations, _no_flag, _flags, explains=True),
         Output("accepted", "BOOL", False, Work.FLAG, lambda prediction, _: prediction.accepted, no_decision, _decides),
         Output("label_set", "BOOL", True, Work.LABEL_SET, lambda prediction, _: prediction.label_set, no_set, _covers),
     )
 }
+
+# Not among the outputs of a model: those who name none are sent all of these, and few want to wait for this one.
+EXPLANATION = Output("ood_explanation", "BYTES", False, Work.FLAG, _explanations, _no_flag, _flags)
 
 
 def classify(values_BC: NDArray[np.float32], classes: Sequence[str], *, count: int) -> list[list[str]]:

@@ -107,7 +107,10 @@ class OutputParameters(Parameters):
 class RequestOutput(Extensible):
     """An output that is asked for; what is not asked for is not computed."""
 
-    name: str = Field(description="One of the model's outputs.")
+    name: str = Field(
+        description="One of the model's outputs, or `ood_explanation`, which `parameters.explain` adds to the others: "
+        "BYTES [-1], each the JSON of what `/v1` adds to `ood` if it is to explain."
+    )
     parameters: OutputParameters | None = Field(default=None, description="How the output is to come.")
 
 
@@ -125,8 +128,7 @@ class InferRequest(Extensible):
     outputs: list[RequestOutput] | None = Field(
         default=None,
         fail_fast=True,
-        description="All, if none is named, `ood_explanation` with `explain` only. Name those that you need: no others "
-        "are computed and sent. An element of `ood_explanation` is the JSON of what `/v1` adds to `ood` then.",
+        description="All, if none is named. Name those that you need: no others are computed and sent.",
     )
 
 

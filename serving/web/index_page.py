@@ -1,4 +1,4 @@
-"""The web page at `/` and the two files it needs."""
+"""The web page at `/` and the files it needs."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ _FILES = {
     "/": ("page.html", "text/html"),
     "/static/page.css": ("page.css", "text/css"),
     "/static/page.js": ("page.js", "text/javascript"),
+    "/static/explanation.js": ("explanation.js", "text/javascript"),
 }
 
 

@@ -16,7 +16,7 @@ from dubio.serving.v1 import schema as v1_schema
 from dubio.serving.v1 import tf_serving
 from dubio.serving.v2 import schema as v2_schema
 from dubio.serving.v2.input_tensor import list_inputs
-from dubio.serving.v2.outputs import OUTPUTS
+from dubio.serving.v2.outputs import EXPLANATION, OUTPUTS
 from dubio.serving.wire.images import ImageCodec
 from dubio.serving.wire.schema import Problem, Wire
 
@@ -45,7 +45,7 @@ def describe_api(app: FastAPI, models: Sequence[ServedModel]) -> dict[str, Any]:
     components |= schemas["$defs"]
     for unused in ("HTTPValidationError", "ValidationError"):  # the framework's, which nothing answers with
         components.pop(unused, None)
-    components["RequestOutput"]["properties"]["name"]["enum"] = list(OUTPUTS)
+    components["RequestOutput"]["properties"]["name"]["enum"] = [*OUTPUTS, EXPLANATION.name]
     examples, infer_examples = _examples(models)
     for path, operations in document["paths"].items():
         for operation in operations.values():

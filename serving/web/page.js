@@ -37,7 +37,7 @@ const short = (number) => (number === 0 ? "0" : Number(number.toPrecision(3)).to
 /** Ask the service, with the key of this tab if there is one; a refused key makes the page ask for another. */
 async function ask(path, options = {}) {
   const key = sessionStorage.getItem("dubio-key");
-  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  const headers = { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
   const response = await fetch(path, { ...options, headers });
   if (response.status === 401 || response.status === 403) $("access").hidden = false;
   return response;
@@ -255,6 +255,7 @@ function showAnswer({ deterministic, mc, uncertainty, ood, decision, label_set: 
     ood.p_value === null
       ? ""
       : `p-value ${short(ood.p_value)}; flagged at or below ${short(ood.level)}` + (promise ? `. Promise: ${promise}.` : ".");
+  showExplanation(ood);
   $("decision").textContent = describeDecision(decision);
   $("label-set").textContent = describeLabelSet(labelSet);
   $("label").textContent = deterministic.label;
@@ -281,7 +282,7 @@ async function predict() {
   }
   const asked = ++state.asked;
   const samples = $("samples").value;
-  const body = { instances: [instance], parameters: samples === "" ? {} : { samples: Number(samples) } };
+  const body = { instances: [instance], parameters: { explain: true, ...(samples !== "" && { samples: Number(samples) }) } };
   const path = `v1/models/${encodeURIComponent(state.card.name)}/predict`;
   try {
     const response = await ask(path, { method: "POST", body: JSON.stringify(body) });

@@ -250,6 +250,7 @@ def test_a_new_file_calibrates_as_many_rows_as_the_advice_says(coin: Path, capsy
     for score in after.detector.scores:
         if score.name == "neighbours":
             assert np.array_equal(score.bank_NF, fitted[score.name].bank_NF)
+    assert np.array_equal(after.explaining.rows, before.explaining.rows)
     capsys.readouterr()
     coins.run("test", "--data.path", path)  # its own test rows, not those that have set the level
     coins.run("predict", "--data.path", path, "--ids", "[label]")
