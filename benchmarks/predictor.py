@@ -22,6 +22,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from subprocess import PIPE
 from types import SimpleNamespace
 from typing import IO, Any
 
@@ -32,7 +33,7 @@ from engine import show
 from dubio.models import AUTO, MLP, InputSpec, NetworkSpec, Predictor, Temperature, Work
 from dubio.serving.v1 import encode as v1
 from dubio.serving.v2 import encode as v2
-from dubio.serving.v2.decode import DecodedRequest, SelectedOutput
+from dubio.serving.v2.decode import SelectedOutput
 from dubio.serving.v2.outputs import OUTPUTS
 from dubio.uncertainty import AdaptiveSampling, Detector
 from dubio.uncertainty.detection import promises
@@ -41,6 +42,16 @@ ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = 100
 ROWS = (1, 8, 32)
 CLASSES = tuple("0123456789")
+KINDS = (
+    "deterministic",
+    "MC",
+    "MC and label set",
+    "MC and flag, no decision",
+    "MC and flag",
+    "auto",
+    "JSON of /v1",
+    "binary of /v2",
+)
 
 
 def build(strategy: str) -> Predictor:
@@ -75,17 +86,17 @@ def kinds(predictor: Predictor, rows: int) -> dict[str, Callable[[], object]]:
     model: Any = SimpleNamespace(name="mlp", version="1", predictor=predictor)
     outputs = tuple(SelectedOutput(output, binary=True, classification=None) for output in OUTPUTS.values())
     request: Any = SimpleNamespace(id=None, outputs=outputs, listed=True, work=Work.FLAG, samples=SAMPLES)
-    assert DecodedRequest
-    return {
-        "deterministic": lambda: predictor.predict(x, work=Work.DETERMINISTIC),
-        "MC": lambda: predictor.predict(x, work=Work.MC),
-        "MC and label set": lambda: predictor.predict(x, work=Work.LABEL_SET),
-        "MC and flag, no decision": lambda: bare.predict(x),
-        "MC and flag": lambda: predictor.predict(x),
-        "auto": lambda: predictor.predict(x, samples=AUTO),
-        "JSON of /v1": lambda: v1.encode_response(answer, model=model, request_id=None, images=[None] * rows),
-        "binary of /v2": lambda: v2.encode_response(answer, request=request, model=model),
-    }
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: predictor.predict(x, work=Work.DETERMINISTIC),
+        lambda: predictor.predict(x, work=Work.MC),
+        lambda: predictor.predict(x, work=Work.LABEL_SET),
+        lambda: bare.predict(x),
+        lambda: predictor.predict(x),
+        lambda: predictor.predict(x, samples=AUTO),
+        lambda: v1.encode_response(answer, model=model, request_id=None, images=[None] * rows),
+        lambda: v2.encode_response(answer, request=request, model=model),
+    )
+    return dict(zip(KINDS, calls, strict=True))
 
 
 def child(threads: int) -> None:
@@ -111,13 +122,12 @@ def measure(roots: list[Path], name: str, threads: int, rounds: int) -> dict[tup
         for root in roots:
             environment = os.environ | INSTRUCTIONS[name] | {"PYTHONPATH": str(root)}
             command = [sys.executable, __file__, "--child", str(threads)]
-            started = subprocess.Popen(
-                command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
-            process = stack.enter_context(started)
-            assert process.stdin and process.stdout
-            pipes.append((process.stdin, process.stdout))
-            process.stdout.readline()
+            started = subprocess.Popen(command, env=environment, stdin=PIPE, stdout=PIPE, text=True)
+            asks, says = (stack.enter_context(started).stdin, started.stdout)
+            assert asks is not None
+            assert says is not None
+            says.readline()
+            pipes.append((asks, says))
         times: dict[tuple[str, int], list[list[float]]] = {}
         for _ in range(rounds):
             for rows in ROWS:
@@ -128,18 +138,6 @@ def measure(roots: list[Path], name: str, threads: int, rounds: int) -> dict[tup
                         found = times.setdefault((kind, rows), [[] for _ in roots])
                         found[index].append(float(says.readline()))
         return times
-
-
-KINDS = (
-    "deterministic",
-    "MC",
-    "MC and label set",
-    "MC and flag, no decision",
-    "MC and flag",
-    "auto",
-    "JSON of /v1",
-    "binary of /v2",
-)
 
 
 def main() -> None:
