@@ -1,4 +1,4 @@
-"""The precision that GPUs multiply in: TF32 is refused where a promise is made or kept."""
+"""The precision that products are computed in: TF32 is refused where a promise is made or kept."""
 
 from __future__ import annotations
 
@@ -28,3 +28,8 @@ def without_tf32() -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(products)
         torch.backends.cudnn.allow_tf32 = convolutions
+
+
+def keeps_single(device: torch.device) -> bool:
+    """Whether products in single precision round no more than that; torch may have been told that they may."""
+    return device.type == "cpu" and torch.backends.mkldnn.matmul.fp32_precision in {"none", "ieee"}

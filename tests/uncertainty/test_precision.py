@@ -11,7 +11,7 @@ from scipy.special import softmax
 from torch import nn
 
 from dubio.uncertainty.detection.measures import single
-from dubio.uncertainty.precision import without_tf32
+from dubio.uncertainty.precision import keeps_single, without_tf32
 from tests.quick import quick_committee
 
 
@@ -61,3 +61,17 @@ def test_tf32_is_refused_for_a_while(fails):
     finally:
         torch.set_float32_matmul_precision(products)
         torch.backends.cudnn.allow_tf32 = convolutions
+
+
+@pytest.mark.parametrize(("said", "kept"), [("highest", True), ("high", False), ("medium", False)])
+def test_whether_products_keep_single_precision_is_as_torch_was_told(said, kept):
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(said)
+    try:
+        assert keeps_single(torch.device("cpu")) == kept
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_on_a_gpu_products_are_not_relied_upon():
+    assert not keeps_single(torch.device("cuda"))

@@ -230,12 +230,7 @@ class AdaptiveSampling:
     def run(self, detector: Detector, deterministic: DeterministicPass, sample: SampleMembers) -> Stopped:
         """Ask stage by stage, until every row has stopped."""
         probs_KBC = deterministic.logits_BC.new_empty((0, *deterministic.logits_BC.shape))
-        # A score looks at the deterministic pass or asks members, so each sees all that it needs.
-        fixed = {
-            score.name: score.discount(detector.ranks[score.name](score.score(Outputs(deterministic, probs_KBC))))
-            for score in detector.scores
-            if not score.asks_members
-        }
+        fixed = detector.rank_without_members(deterministic)
         asking = [score for score in detector.scores if score.asks_members]
         open_B = torch.arange(probs_KBC.shape[1], device=probs_KBC.device)
         none_B = torch.full(open_B.shape, -math.inf, dtype=torch.float64, device=open_B.device)
@@ -253,13 +248,14 @@ class AdaptiveSampling:
                 rank_B = torch.stack([none_B[open_B], *asked.values()]).amax(0)
                 clear_B = clearance(probs_KBC, self.committee)
                 settled_B = stage.settles(clear_B, decided_B[open_B], rank_B, rank_B)
-            rows = open_B[settled_B]
-            if len(rows):
+            # By index: torch looks up a mask anew for each tensor.
+            stopped, going = settled_B.nonzero().squeeze(1), (~settled_B).nonzero().squeeze(1)
+            if len(stopped):
                 known = asked | {name: rank_B[open_B] for name, rank_B in fixed.items()}
-                ranks_BS = torch.stack([known[score.name] for score in detector.scores], dim=1)[settled_B]
-                measured = (measure[settled_B] for measure in vars(seen.summary).values())
-                done.append((rows, torch.full_like(rows, members), ranks_BS, *measured))
-            open_B, probs_KBC = open_B[~settled_B], probs_KBC[:, ~settled_B]
+                ranks_BS = torch.stack([known[score.name] for score in detector.scores], dim=1)
+                told = (open_B, torch.full_like(open_B, members), ranks_BS, *vars(seen.summary).values())
+                done.append(tuple(value[stopped] for value in told))
+                open_B, probs_KBC = open_B[going], probs_KBC[:, going]
             if not len(open_B):
                 break
         rows_B, *values = (torch.cat(parts) for parts in zip(*done, strict=True))

@@ -168,8 +168,12 @@ class Detector:
 
     def rank(self, outputs: Outputs) -> Tensor:
         """The ranks of S scores as they count in the composite, ``[S, B]`` in float64."""
-        ranks_SB = self._table(torch.stack([score.score(outputs).double() for score in self.scores]))
-        return torch.stack([score.discount(rank_B) for score, rank_B in zip(self.scores, ranks_SB, strict=True)])
+        return torch.stack(list(self._ranks(self.scores, self._table, outputs).values()))
+
+    def rank_without_members(self, deterministic: DeterministicPass) -> dict[str, Tensor]:
+        """The ranks, as they count, of the scores that do not ask members, by name, ``[B]`` in float64 each."""
+        nobody_KBC = deterministic.logits_BC.new_empty((0, *deterministic.logits_BC.shape))
+        return self._ranks(self._fixed, self._fixed_table, Outputs(deterministic, nobody_KBC)) if self._fixed else {}
 
     def judge(self, outputs: Outputs) -> Verdict:
         """P-values, flags and reasons.
@@ -206,3 +210,16 @@ class Detector:
     @cached_property
     def _table(self) -> RankTable:
         return RankTable.of([self.ranks[score.name] for score in self.scores])
+
+    @cached_property
+    def _fixed(self) -> tuple[Score, ...]:
+        return tuple(score for score in self.scores if not score.asks_members)
+
+    @cached_property
+    def _fixed_table(self) -> RankTable:
+        return RankTable.of([self.ranks[score.name] for score in self._fixed])
+
+    @staticmethod
+    def _ranks(scores: Sequence[Score], table: RankTable, outputs: Outputs) -> dict[str, Tensor]:
+        ranks_SB = table(torch.stack([score.score(outputs).double() for score in scores]))
+        return {score.name: score.discount(rank_B) for score, rank_B in zip(scores, ranks_SB, strict=True)}

@@ -59,12 +59,14 @@ class RankTable:
 
     Attributes:
         scores_PN: Their select scores, ascending, each row padded with infinity to the longest.
-        last_P1: Where each row ends.
+        last_P1: Where each row ends,
+        largest_P1: and the score there.
         spread_P1: From the middle select score to the largest.
     """
 
     scores_PN: Tensor
     last_P1: Tensor
+    largest_P1: Tensor
     spread_P1: Tensor
 
     @classmethod
@@ -73,16 +75,16 @@ class RankTable:
         longest = max(len(each.scores_N) for each in ranks)
         rows = [F.pad(each.scores_N, (0, longest - len(each.scores_N)), value=torch.inf) for each in ranks]
         spreads = [each.scores_N[-1] - each.scores_N[(len(each.scores_N) - 1) // 2] for each in ranks]
-        last_P = torch.tensor([len(each.scores_N) - 1 for each in ranks], device=rows[0].device)
-        return cls(torch.stack(rows), last_P.unsqueeze(1), torch.stack(spreads).unsqueeze(1))
+        last_P1 = torch.tensor([[len(each.scores_N) - 1] for each in ranks], device=rows[0].device)
+        scores_PN = torch.stack(rows)
+        return cls(scores_PN, last_P1, scores_PN.gather(1, last_P1), torch.stack(spreads).unsqueeze(1))
 
     def __call__(self, scores_PB: Tensor) -> Tensor:
         """Ranks ``[P, B]`` in float64; see `Ranks`."""
         scores_PB = scores_PB.double()
-        upper_PB = torch.searchsorted(self.scores_PN, scores_PB).clamp(min=1).minimum(self.last_P1)
+        inside_PB = scores_PB.clamp(self.scores_PN[:, :1], self.largest_P1)
+        upper_PB = torch.searchsorted(self.scores_PN, inside_PB).clamp(min=1).minimum(self.last_P1)
         low_PB, high_PB = self.scores_PN.gather(1, upper_PB - 1), self.scores_PN.gather(1, upper_PB)
-        steps_PB = upper_PB - 1 + (scores_PB - low_PB) / (high_PB - low_PB)
-        inside_PB = (steps_PB.clamp(min=0) / self.last_P1).clamp(max=1)
-        above_PB = torch.log1p((scores_PB - self.scores_PN.gather(1, self.last_P1)).clamp(min=0) / self.spread_P1)
-        below_PB = torch.log1p((self.scores_PN[:, :1] - scores_PB).clamp(min=0) / self.spread_P1)
-        return inside_PB + above_PB - below_PB
+        steps_PB = upper_PB - 1 + (inside_PB - low_PB) / (high_PB - low_PB)
+        beyond_PB = scores_PB - inside_PB
+        return steps_PB / self.last_P1 + torch.log1p(beyond_PB.abs() / self.spread_P1).copysign(beyond_PB)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -13,6 +14,12 @@ from dubio.uncertainty.detection.measures import product, unit_norm
 from dubio.uncertainty.detection.outputs import DeterministicPass, Outputs
 from dubio.uncertainty.detection.scores import UNFAMILIAR, Score
 from dubio.uncertainty.errors import CalibrationSetTooSmall, UncertaintyError
+from dubio.uncertainty.precision import keeps_single
+
+# So many rows on either side of the k-th are looked at in any case; few inputs have more that are as near as it.
+SPARE = 8
+# Numbers of the differences that are held at a time, unless one input has more: 1 MiB, what a cache holds.
+MAX_DIFFERENCES = 2**17
 
 
 @dataclass(frozen=True)
@@ -72,36 +79,83 @@ class Bank(Score):
 class NearestNeighbours(Bank):
     """Distance to the k-th nearest training row among L2-normalised penultimate features.
 
+    Single precision finds the rows that may be among the k nearest, and double precision says how near these are.
+
     Source: Sun 2022.
     """
 
     name = "neighbours"
 
     def score(self, outputs: Outputs) -> Tensor:
-        """Distance to the k-th neighbour, ``[B]`` in float64, in [0, 2]."""
+        """Distance to the k-th neighbour, ``[B]`` in float64, in [0, 2]; the same to the last bit in any batch."""
         features_BF = unit_norm(outputs.deterministic.features())
-        kth_B = self._nearest(features_BF, self.k)[:, -1]
-        distance_B: Tensor = torch.linalg.vector_norm(features_BF - self.bank_NF[kth_B], dim=-1)
-        return distance_B
+        return self._distance(features_BF, torch.float32 if keeps_single(features_BF.device) else torch.float64)
 
     def nearest(self, features_BF: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """The places in the bank of so many rows that are nearest, or of all, and how far they are, ``[B, count]``."""
         features_BF = unit_norm(features_BF)
-        places_BK = self._nearest(features_BF, min(count, len(self.bank_NF)))
+        bank_FN, halves_N = self._transposed[torch.float64]
+        places_BK = (features_BF @ bank_FN - halves_N).topk(min(count, len(self.bank_NF))).indices
         distances_BK = torch.linalg.vector_norm(features_BF.unsqueeze(1) - self.bank_NF[places_BK], dim=-1)
         distances_BK, order_BK = distances_BK.sort(dim=-1, stable=True)
         return places_BK.gather(1, order_BK), distances_BK
 
-    def _nearest(self, features_BF: Tensor, count: int) -> Tensor:
-        # |a - b|^2 = |a|^2 - 2 (a.b - |b|^2 / 2) finds the neighbour in one product, but does not say how near it is:
-        # what cancels are the digits of small distances, and a difference keeps them.
-        closeness_BN = torch.addmm(self._minus_half_squares, features_BF, self.bank_NF.T)
-        return closeness_BN.topk(count, dim=-1).indices
+    def _distance(self, features_BF: Tensor, dtype: torch.dtype) -> Tensor:
+        """Distance to the k-th neighbour, of candidates that products in this precision find."""
+        bank_FN, halves_N = self._transposed[dtype]
+        # |a - b|^2 = |a|^2 - 2 (a.b - |b|^2 / 2): the nearer, the larger.
+        closeness_BN = (features_BF.to(dtype) @ bank_FN).sub_(halves_N)
+        # Among the candidates for the k-th neighbour; all rows before them are nearer.
+        first, last = max(self.k - SPARE, 1), min(self.k + SPARE, len(self.bank_NF))
+        found = closeness_BN.topk(last)
+        distance_B = self._nearest(features_BF, found.indices[:, first - 1 :], self.k - first + 1)
+        margin, kth_B = _margin(closeness_BN, len(bank_FN)), found.values[:, self.k - 1]
+        open_B = found.values[:, -1] >= kth_B - margin  # whether there may be more candidates, or
+        if first > 1:
+            open_B |= found.values[:, first - 2] <= kth_B + margin
+        if bool(open_B.any()):
+            features_RF = features_BF[open_B]
+            if dtype == torch.float32:
+                distance_B[open_B] = self._distance(features_RF, torch.float64)
+            else:  # as good as copies of one row
+                closeness_RN = closeness_BN[open_B]
+                most = int((closeness_RN >= (kth_B[open_B] - margin).unsqueeze(1)).sum(1).amax())
+                distance_B[open_B] = self._nearest(features_RF, closeness_RN.topk(most).indices, self.k)
+        return distance_B
+
+    def _nearest(self, features_BF: Tensor, rows_BW: Tensor, k: int) -> Tensor:
+        """The k-th smallest distance to some rows of the bank, ``[B]``.
+
+        A difference keeps the digits of small distances, where what a product sums up cancels.
+        """
+        width, features = rows_BW.shape[1], self.bank_NF.shape[1]
+        inputs = max(1, MAX_DIFFERENCES // (width * features))
+        distances = []
+        for features_PF, rows_PW in zip(features_BF.split(inputs), rows_BW.split(inputs), strict=True):
+            near_PWF = self.bank_NF.index_select(0, rows_PW.flatten()).view(-1, width, features)
+            distances.append(torch.linalg.vector_norm(near_PWF.sub_(features_PF.unsqueeze(1)), dim=-1))
+        return torch.cat(distances).kthvalue(k).values
 
     @cached_property
-    def _minus_half_squares(self) -> Tensor:
-        """-|b|^2 / 2 of every row, ``[N]``: 1/2 but for rows of zeros, which stay zeros."""
-        return self.bank_NF.square().sum(-1) / -2
+    def _transposed(self) -> Mapping[torch.dtype, tuple[Tensor, Tensor]]:
+        """The bank and |b|^2 / 2 of its rows (1/2 but for rows of zeros), as products take them.
+
+        In single precision it is laid out for one input, which then takes half of the time.
+        """
+        halves_N = self.bank_NF.square().sum(-1) / 2
+        return {
+            torch.float32: (self.bank_NF.float().T.contiguous(), halves_N.float()),
+            torch.float64: (self.bank_NF.T, halves_N),
+        }
+
+
+def _margin(closeness_BN: Tensor, width: int) -> float:
+    """By how much the closeness of two rows may come out the wrong way round, whatever the order of the sums.
+
+    Of unit vectors, each factor is rounded by half a step, the product by half a step a summand at most (Higham 2002,
+    section 3.1), and the difference by one; that twice. The rest of the 8 is for what is of second order.
+    """
+    return (width + 8) * torch.finfo(closeness_BN.dtype).eps
 
 
 class NearestNeighbourGuidance(Bank):

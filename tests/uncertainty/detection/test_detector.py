@@ -75,6 +75,15 @@ def test_a_verdict_is_the_calibration_of_the_largest_rank(trained):
     assert verdict.reasons == [SCORES[EVERY_SCORE[index]].reason for index in ranks_SB.argmax(0)]
 
 
+def test_the_ranks_of_scores_that_ask_nobody_need_no_members(trained):
+    detector = _fit(trained, EVERY_SCORE)
+    ranks = detector.rank_without_members(trained.held_out.deterministic)
+    rank = dict(zip(EVERY_SCORE, detector.rank(trained.held_out), strict=True))
+    assert list(ranks) == [name for name in EVERY_SCORE if not SCORES[name].asks_members]
+    assert all(torch.equal(rank_B, rank[name]) for name, rank_B in ranks.items())
+    assert _fit(trained, ("mutual_information",)).rank_without_members(trained.held_out.deterministic) == {}
+
+
 def test_the_backstop_spends_a_tenth_and_still_catches_what_is_beyond(trained):
     detector = _calibrated(trained)
     (backstop,) = [score for score in detector.scores if score.name == "input_mahalanobis"]

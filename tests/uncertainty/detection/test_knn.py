@@ -11,7 +11,9 @@ from sklearn.preprocessing import normalize
 from torch import Tensor
 
 from dubio.uncertainty import DeterministicPass, Outputs
+from dubio.uncertainty.detection import knn
 from dubio.uncertainty.detection.knn import NearestNeighbourGuidance, NearestNeighbours
+from dubio.uncertainty.detection.measures import unit_norm
 from dubio.uncertainty.errors import CalibrationSetTooSmall
 
 
@@ -113,6 +115,65 @@ def test_a_row_that_occurs_k_times_is_at_no_distance_at_all():
     train = _features(10).repeat(5, 1)
     assert not _score(_fit(train, k=5), train).any()
     assert bool((_score(_fit(train, k=6), train) > 0.1).all())
+
+
+def _clouds(spread: float) -> Tensor:
+    return 3 * _features(2, width=24, seed=4).repeat(150, 1) + spread * _features(300, 24, 5)
+
+
+def _ties() -> Tensor:
+    """Rows at a few distances only, each from many others: +-1 in two of 24 places."""
+    rows = torch.zeros(300, 24)
+    places = torch.randint(0, 6, (300, 2), generator=torch.Generator().manual_seed(6))
+    return rows.scatter_add_(1, places, torch.ones(300, 2)) * torch.tensor([1.0, -1.0]).repeat(150).unsqueeze(1)
+
+
+BANKS = {
+    "random": _features(300, 24),
+    "tied": _ties(),
+    "copies": _features(6, 24).repeat(50, 1),
+    "nearly copies": (1 + 1e-7 * _features(300, 24)) * _features(6, 24).repeat(50, 1),
+    "clouds": _clouds(1e-3),
+    "dense clouds": _clouds(1e-6),
+    "one large place": _features(300, 24) * torch.logspace(0, 12, 24),
+    "large and tiny rows": _features(300, 24) * torch.logspace(-30, 30, 300).unsqueeze(1),
+    "tiny places": _features(300, 24) * torch.tensor([1.0, 1e-38]).repeat(12),
+    "zeros": torch.cat([_features(100, 24), torch.zeros(200, 24)]),
+}
+
+
+@pytest.mark.parametrize("k", [1, 9, 50, 299, 300])
+@pytest.mark.parametrize("kind", BANKS)
+def test_no_rounding_hides_the_kth_neighbour(kind, k):
+    bank = BANKS[kind]
+    asked = torch.cat([bank[::30], bank[5:15] + 1e-3 * bank[25:35], _features(10, 24, 7), torch.zeros(1, 24)])
+    nearest = _fit(bank, k)
+    rows_BF = unit_norm(asked).numpy()
+    due = np.sort(np.linalg.norm(rows_BF[:, None] - nearest.bank_NF.numpy(), axis=-1), axis=-1)[:, k - 1]
+    np.testing.assert_allclose(_score(nearest, asked), due, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("kind", BANKS)
+def test_the_distance_is_the_same_in_any_company_to_the_last_bit(kind, threads):
+    bank = BANKS[kind]
+    asked = torch.cat([bank[::30], _features(22, 24, 7), torch.zeros(1, 24)])
+    nearest, before = _fit(bank, k=50), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        together = _score(nearest, asked)
+        for size in (1, 2, 3, 5, 8, 17, 32):
+            assert torch.equal(torch.cat([_score(nearest, part) for part in asked.split(size)]), together), size
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_many_candidates_are_looked_at_in_parts(monkeypatch):
+    asked = _features(7, 24)
+    due = [_score(_fit(BANKS[kind], k=9), asked) for kind in ("random", "copies")]
+    monkeypatch.setattr(knn, "MAX_DIFFERENCES", 24 * 40)
+    parts = [_score(_fit(BANKS[kind], k=9), asked) for kind in ("random", "copies")]
+    assert all(map(torch.equal, parts, due))
 
 
 @pytest.mark.parametrize("k", [1, 10, 300])
