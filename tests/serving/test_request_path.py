@@ -16,7 +16,9 @@ from dubio.serving.wire.envelope import name_value
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("serving", "models", "training", "uncertainty")
-MOST = 30  # with the chain, which this model is answered by wherever it was measured
+# With the chain, which this model is answered by wherever it was measured, a file for each kind of score, and one for
+# each of the two promises and the label sets.
+MOST = 40
 
 
 class FileRecorder:
