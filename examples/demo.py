@@ -93,9 +93,15 @@ def ask(url: str, service: subprocess.Popen[bytes]) -> int:
         body = answer.json()
         console.print(answers_table(rows, body["predictions"]))
         calibration = client.get(f"/v1/models/{body['model']['name']}").json()["calibration"]
-    console.print(f"[dim]The promise: {calibration['promise']}.[/]\n")
-    console.print(f"Open [bold link={url}]{url}[/] to draw a digit yourself, [bold]{url}/docs[/] for every route,")
-    console.print("or paste this into another terminal:\n")
+    decision = body["predictions"][0]["decision"]
+    console.print("[dim]MI: mutual information in nats, how far the members disagree. p: conformal p-value.[/]")
+    console.print(f"[dim]flagged: {calibration['promise']}.[/]")
+    console.print(
+        f"[dim]accepted: at most {decision['risk']:.1%} of accepted answers are wrong, with confidence "
+        f"{decision['confidence']:.0%}.[/]\n"
+    )
+    console.print(f"Open [bold link={url}]{url}[/] to draw a digit yourself,")
+    console.print(f"[bold]{url}/docs[/] for every route, or paste this into another terminal:\n")
     console.print(curl(url, instances[0]), soft_wrap=True, highlight=False)
     console.print("\nCtrl-C stops the service.")
     service.wait()
@@ -135,8 +141,9 @@ def answers_table(rows: list[str], predictions: list[dict[str, Any]]) -> Table:
     table = Table(
         title="What the service said", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
     )
-    for name in ("input", "deterministic", "MC dropout", "MI (nats)", "p-value", "flagged"):
-        table.add_column(name, justify="left" if name in {"input", "flagged"} else "right", no_wrap=True)
+    for name in ("input", "deterministic", "MC dropout", "MI", "p", "flagged", "accepted"):
+        left = name in {"input", "flagged", "accepted"}
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
     for index, (what, prediction) in enumerate(zip(rows, predictions, strict=True)):
         deterministic, mc, ood = prediction["deterministic"], prediction["mc"], prediction["ood"]
         best = max(range(len(mc["mean"])), key=mc["mean"].__getitem__)
@@ -147,6 +154,7 @@ def answers_table(rows: list[str], predictions: list[dict[str, Any]]) -> Table:
             f"{prediction['uncertainty']['mutual_information']:.3f}",
             f"{ood['p_value']:.3f}",
             f"[bold red]{ood['reason']}[/]" if ood["flagged"] else "[green]no[/]",
+            {True: "[green]yes[/]", False: "[bold red]no[/]", None: "no promise"}[prediction["decision"]["accepted"]],
             end_section=index == 4,
         )
     return table
