@@ -35,12 +35,13 @@ def _acceptance(each: Numbers) -> str:
         return (
             f"<p>At a risk of {risk}: <strong>no promise</strong> ({escape(each['reason'].replace('_', ' '))}). The "
             f"{each['calibration_rows']} calibration rows cannot show with confidence {sure} that accepted answers err "
-            f"so seldom, so no answer is accepted at this risk. What would help: {escape(each['advice'])}.</p>"
+            f"so seldom, so no answer is accepted at this risk. What would help: "
+            f"{escape(each['advice'].replace('`', ''))}.</p>"
         )
     text = (
         f"<p>Promised: at most {risk} of the accepted answers are wrong, with confidence {sure} over the draw of the "
-        f"{each['calibration_rows']} calibration rows. Accepted is what reaches {each['threshold']:.4f} by "
-        f"{CONFIDENCES[each['confidence']]}.</p><p>Measured: {markup.rate(each['accepted'])} of the test rows are "
+        f"{each['calibration_rows']} calibration rows. {_threshold(each)}</p><p>Measured: "
+        f"{markup.rate(each['accepted'])} of the test rows are "
         "accepted"
     )
     if each["wrong"] is None:
@@ -66,6 +67,12 @@ def _acceptance(each: Numbers) -> str:
             f"{markup.rate(drawn['within'])} of the divisions with a promise; the measured rows scatter too."
         )
     return f"{text}</p>"
+
+
+def _threshold(each: Numbers) -> str:
+    if each["threshold"] < 0:
+        return "Any confidence is enough: what is not flagged and has two equal labels is accepted."
+    return f"The confidence is {CONFIDENCES[each['confidence']]}, of at least {each['threshold']:.4f}."
 
 
 def label_sets(sets: Numbers | None, classes: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -14,9 +15,10 @@ def table(names: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
     lines = list(lines)
     if not lines:
         return ""
+    kind = "" if any(names) else ' class="facts"'
     head = f"<tr>{''.join(f'<th>{escape(name)}</th>' for name in names)}</tr>" if any(names) else ""
-    rows = "\n".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in line)}</tr>" for line in lines)
-    return f'<div class="wide"><table>{head}\n{rows}\n</table></div>\n'
+    rows = "\n".join(f"<tr>{''.join(f'<td>{_cell(cell)}</td>' for cell in line)}</tr>" for line in lines)
+    return f'<div class="wide"><table{kind}>{head}\n{rows}\n</table></div>\n'
 
 
 def listing(sentences: Sequence[str]) -> str:
@@ -44,3 +46,8 @@ def some(names: Iterable[str]) -> str:
     """The first names, and how many more there are."""
     names = list(names)
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def _cell(cell: object) -> str:
+    """An interval stays on one line."""
+    return re.sub(r"\((\S+) to (\S+)\)$", "(\\1\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}\\2)", escape(str(cell)))

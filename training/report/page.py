@@ -17,14 +17,15 @@ STYLE = """
 @media (prefers-color-scheme: dark) {
   :root { --text: #ddd; --back: #181818; --line: #3a3a3a; --quiet: #999; --good: #6fce8a; --bad: #ff8080; }
 }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 62rem;
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 68rem;
   margin: 2rem auto; padding: 0 1rem; overflow-wrap: break-word; }
 h1 { font-size: 1.6rem; margin-bottom: 0; }
 h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid var(--line); }
-table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums; font-size: .92em; }
-th, td { text-align: left; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { font-weight: 600; } figure { margin: 1rem 0; } img { max-width: 100%; background: #fff; }
-td { overflow-wrap: anywhere; min-width: 4.5em; }
+table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums; font-size: .88em; }
+th, td { text-align: left; padding: .2rem .7rem .2rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+th { font-weight: 600; } .facts td + td { overflow-wrap: anywhere; }
+figure { margin: 1rem 0; overflow-x: auto; } img { max-width: 100%; background: #fff; }
+@media (max-width: 40rem) { img { max-width: none; } }
 .wide { overflow-x: auto; } .quiet { color: var(--quiet); } .good { color: var(--good); }
 .bad { color: var(--bad); font-weight: 600; }
 """
@@ -152,25 +153,30 @@ def _coverage(numbers: Numbers) -> str:
 
 
 def _by_class(numbers: Numbers) -> str:
-    names, rates = list(numbers["answers"]), numbers["promise"]["by_class"]
-    lines = []
-    for index, label in enumerate(numbers["model"]["classes"]):
-        mine = [numbers["answers"][name]["by_class"][index] for name in names]
-        if mine[0]["figures"] is None:
-            lines.append((2.0, [label, 0, "no test rows"]))
-            continue
-        cells = [label, mine[0]["rows"]]
-        for each in mine:
-            known = each["figures"]
-            cells += [markup.interval(known["accuracy"], percent=True)]
-            cells += [markup.interval(known[figure], short=True) for figure in ("nll", "ece", "brier")]
-        lines.append((mine[-1]["figures"]["accuracy"]["value"], [*cells, markup.rate(rates[index])]))
-    shown = [
-        cells for _, cells in (sorted(lines, key=lambda each: each[0])[:CLASSES] if len(lines) > CLASSES else lines)
-    ]
-    more = f"<p>The {CLASSES} of {len(lines)} classes with the lowest accuracy; all are in report.json.</p>"
-    header = [f"{figure}, {name}" for name in names for figure in ("accuracy", "NLL", "ECE", "Brier")]
-    return (more if len(lines) > CLASSES else "") + markup.table(["class", "rows", *header, "flagged"], shown)
+    classes, rates = numbers["model"]["classes"], numbers["promise"]["by_class"]
+
+    def accuracy(index: int) -> float:
+        figures = numbers["answers"][MC]["by_class"][index]["figures"]
+        return 2.0 if figures is None else float(figures["accuracy"]["value"])
+
+    order = [*range(len(classes))]
+    more = f"<p>The {CLASSES} of {len(classes)} classes with the lowest accuracy; all are in report.json.</p>"
+    if len(order) > CLASSES:
+        order = sorted(order, key=accuracy)[:CLASSES]
+    text = more if len(classes) > CLASSES else ""
+    for name, answer in numbers["answers"].items():
+        lines = []
+        for index in order:
+            each = answer["by_class"][index]
+            if each["figures"] is None:
+                lines.append([classes[index], 0, "no test rows", "", "", "", ""])
+                continue
+            cells = [markup.interval(each["figures"][figure], short=True) for figure in ("nll", "ece", "brier")]
+            cells = [markup.interval(each["figures"]["accuracy"], percent=True), *cells, markup.rate(rates[index])]
+            lines.append([classes[index], each["rows"], *cells])
+        text += f"<h3>{escape(name)}</h3>"
+        text += markup.table(["class", "rows", "accuracy", "NLL (nats)", "ECE", "Brier", "flagged"], lines)
+    return text
 
 
 def _promise(promise: Numbers) -> str:
@@ -216,7 +222,7 @@ def _damages(damaged: Sequence[Numbers]) -> str:
         for each in damaged
     ]
     names = [f"accuracy, {name}" for name in damaged[0]["accuracy"]] if damaged else []
-    return markup.table(["damage", "severity", *names, "predictive entropy", "flagged"], lines)
+    return markup.table(["damage", "severity", *names, "predictive entropy (nats)", "flagged"], lines)
 
 
 def _examples(examples: Sequence[Numbers]) -> str:
@@ -232,7 +238,7 @@ def _examples(examples: Sequence[Numbers]) -> str:
         ]
         for index, each in enumerate(examples, start=1)
     ]
-    return markup.table(["", "input", "is", f"answer, {MC}", "predictive entropy", "p-value", "flagged"], lines)
+    return markup.table(["", "input", "is", f"answer, {MC}", "predictive entropy (nats)", "p-value", "flagged"], lines)
 
 
 def _monitoring(monitoring: Numbers) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -92,11 +93,14 @@ def roc(known: Answers, strange: Mapping[str, Answers]) -> bytes:
 def risk_coverage(known: Answers, labels_B: Tensor, acceptances: Sequence[content.Acceptance] = ()) -> bytes:
     """The error rate among the most confident rows, and of those that are accepted with its interval and promise."""
     figure = _figure(5.5, 3.8)
-    axes = figure.subplots()
+    axes, width = figure.subplots(), 4.0  # so that an equal curve does not hide the first
     for name, probs_BC in known.probs.items():
         right_B = (probs_BC.argmax(1) == labels_B).numpy()
         risk_B = quality.risk_coverage(probs_BC.double().amax(1).numpy(), right_B)
-        axes.plot(np.arange(1, len(risk_B) + 1) / len(risk_B), 100 * risk_B, color=COLOURS[name], label=name)
+        axes.plot(
+            np.arange(1, len(risk_B) + 1) / len(risk_B), 100 * risk_B, color=COLOURS[name], label=name, linewidth=width
+        )
+        width = 1.5
     for index, each in enumerate(acceptances):
         if each.accepted is None or each.wrong is None:
             continue
@@ -130,7 +134,9 @@ def acceptance(rules: Sequence[tuple[float, AcceptanceResplits]]) -> bytes:
     figure = _figure(8, 3.2)
     for axes, (risk, drawn) in zip(figure.subplots(1, len(rules), squeeze=False)[0], rules, strict=True):
         wrong_R = 100 * drawn.wrong_R[drawn.promised_R] / drawn.accepted_R[drawn.promised_R].clip(1)
-        edges = np.linspace(0, max(float(wrong_R.max()), 100 * risk) * 1.1, 25)
+        step = 100 / max(float(drawn.accepted_R[drawn.promised_R].mean()), 1.0)  # one row
+        step *= math.ceil(max(float(wrong_R.max()), 100 * risk) * 1.1 / step / 40)
+        edges = np.arange(-0.5, max(float(wrong_R.max()), 100 * risk) * 1.1 / step + 1) * step
         axes.hist(wrong_R, edges.tolist(), weights=np.full(len(wrong_R), 1 / len(wrong_R)), color="0.8")
         axes.axvline(100 * risk, color="C3", linestyle="--", label="promised at most")
         axes.axvline(float(wrong_R.mean()), color="C0", label="mean")
@@ -145,17 +151,17 @@ def label_sets(sets: content.LabelSets) -> bytes:
     left, right = figure.subplots(1, 2)
     largest = max(index for index, rows in enumerate(sets.sizes, start=1) if rows)
     left.bar(range(1, largest + 1), sets.sizes[:largest], color="0.8")
-    left.set(xlabel="classes in the set", ylabel="test rows")
+    left.set(xlabel="classes in the set", ylabel="test rows", xlim=(0.3, max(largest, min(len(sets.sizes), 4)) + 0.7))
     left.xaxis.get_major_locator().set_params(integer=True)
     known = [(index, each) for index, each in enumerate(sets.by_class) if each is not None]
     rates = [100 * each.rate for _, each in known]
     around = [[100 * (each.rate - each.low) for _, each in known], [100 * (each.high - each.rate) for _, each in known]]
     right.errorbar([index for index, _ in known], rates, around, color="C0", marker="o", markersize=4, linestyle="")
     right.axhline(100 * sets.coverage, color="C3", linestyle="--", label=PROMISED[sets.by])
-    right.set(xlabel="true class, by its number from 0", ylabel="covered (%)")
+    right.set(xlabel="true class, by its number from 0", ylabel="covered (%)", ylim=(None, 101))
     right.set_xlim(-0.5, len(sets.by_class) - 0.5)
     right.xaxis.get_major_locator().set_params(integer=True)
-    right.legend(fontsize=8, loc="lower right")
+    right.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
     return _png(figure)
 
 
