@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -19,10 +19,11 @@ from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
 from dubio.training.evaluation import DETERMINISTIC, MC
 from dubio.training.progress import progress
-from dubio.training.report import content, measure, page, pictures, words
+from dubio.training.report import answer_promises, content, measure, page, pictures, words
+from dubio.training.report.acceptance_resplits import AcceptanceResplits
 from dubio.training.report.answers import Answers, ask, fitted
 from dubio.training.report.displays import display
-from dubio.training.report.resplits import resplit
+from dubio.training.report.resplits import Resplits, resplit
 from dubio.training.report.strangers import ROWS, SEVERITIES, damages, strangers
 
 # Ways to run the members whose rounding does not depend on what was found to be the fastest; the first that goes.
@@ -91,13 +92,17 @@ def build(predictor: Predictor, data: TensorDataModule, path: Path, day: date) -
                 "that the checkpoint was calibrated on."
             )
     x, labels_B = data.raw("test")
-    held_out, _ = data.raw("calibration")
+    held_out, held_out_labels = data.raw("calibration")
+    chosen, chosen_labels = data.raw("select") if "select" in splits else (x[:0], labels_B[:0])
     others, kinds = strangers(data, x), damages(data.input)
     few = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:ROWS].sort().values
-    rows = len(x) + len(held_out) + sum(map(len, others.values())) + len(kinds) * len(SEVERITIES) * len(few)
+    rows = (
+        len(x) + len(held_out) + len(chosen) + sum(map(len, others.values())) + len(kinds) * len(SEVERITIES) * len(few)
+    )
     with progress("Reporting", rows) as batches:
         asked = partial(ask, predictor, batches=batches)
         known, calibrated = asked(x), asked(held_out)
+        select = (asked(chosen), chosen_labels) if len(chosen) else None
         strange = {name: asked(each) for name, each in others.items()}
         damaged = [
             measure.damaged(name, severity, asked(damage(x[few], severity, _generator(severity))), labels_B[few])
@@ -109,6 +114,16 @@ def build(predictor: Predictor, data: TensorDataModule, path: Path, day: date) -
     )
     answers = {name: measure.answer(name, known, labels_B, predictor.classes) for name in (DETERMINISTIC, MC)}
     promise = measure.promise(calibration, known, labels_B, predictor.classes, drawn)
+    ours, test = (calibrated, held_out_labels), (known, labels_B)
+    accepted = [
+        answer_promises.acceptance(each, calibration, select, ours, test, len(predictor.classes))
+        for each in (predictor.promises.acceptances if predictor.promises else ())
+    ]
+    sets, sets_drawn = (
+        answer_promises.label_sets(predictor.promises.label_sets, ours, test, predictor.classes)
+        if predictor.promises
+        else (None, None)
+    )
     told = [measure.strangers(name, known, each) for name, each in strange.items()]
     orders = {
         "most_uncertain": measure.top(known.summary.predictive_entropy_B),
@@ -127,9 +142,10 @@ def build(predictor: Predictor, data: TensorDataModule, path: Path, day: date) -
     settled = measure.settling(known)
     drawings: dict[str, Callable[[], bytes]] = {
         "reliability": lambda: pictures.reliability(answers),
-        "risk_coverage": lambda: pictures.risk_coverage(known, labels_B),
+        "risk_coverage": lambda: pictures.risk_coverage(known, labels_B, [each for each, _ in accepted]),
         "scores": lambda: pictures.scores(known, strange, calibration.level),
         "roc": lambda: pictures.roc(known, strange),
+        **_promised(accepted, sets, sets_drawn),
         "resplits": lambda: pictures.resplits(drawn, calibration.alpha),
         "settling": lambda: pictures.settling(settled),
         "damages": lambda: pictures.damages(damaged, *_undamaged(known, labels_B, few)),
@@ -144,17 +160,36 @@ def build(predictor: Predictor, data: TensorDataModule, path: Path, day: date) -
             data=_data(data),
             answers=answers,
             promise=promise,
+            acceptances=[each for each, _ in accepted],
+            label_sets=sets,
             strangers=told,
             settling=settled,
             damages=damaged,
             **listed,
             not_promised=list(words.NOT_PROMISED),
             monitoring=words.monitoring(promise, told),
-            new_version=words.requirements(answers, promise, told),
+            new_version=words.requirements(answers, promise, [each for each, _ in accepted], sets, told),
             rules=list(words.RULES),
         ),
         {name: draw() for name, draw in drawings.items()},
     )
+
+
+def _promised(
+    accepted: Sequence[tuple[content.Acceptance, AcceptanceResplits | None]],
+    sets: content.LabelSets | None,
+    drawn: Resplits | None,
+) -> dict[str, Callable[[], bytes]]:
+    """Pictures of what is promised about answers, as far as it is."""
+    found: dict[str, Callable[[], bytes]] = {}
+    rules = [(each.risk, divided) for each, divided in accepted if divided is not None and divided.promised_R.any()]
+    if rules:
+        found["acceptance"] = lambda: pictures.acceptance(rules)
+    if sets is not None:
+        found["label_sets"] = lambda: pictures.label_sets(sets)
+    if sets is not None and drawn is not None:
+        found["label_set_resplits"] = lambda: pictures.resplits(drawn, 1 - sets.coverage, "rows missed")
+    return found
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -179,6 +214,7 @@ def _model(predictor: Predictor, path: Path) -> content.Model:
         classes=list(predictor.classes),
         members=predictor.committee.num_samples,
         sites=[f"{site.name}: {site.kind}, rate {site.p:g}" for site in predictor.committee.sites],
+        rates_factor=provenance.tuning.factor if provenance and provenance.tuning else 1.0,
         temperature=predictor.temperature.model_dump(),
         scores=[score.name for score in detector.scores],
         provenance=provenance.model_dump(mode="json") if provenance else {},

@@ -54,6 +54,7 @@ class Model(Part):
     classes: list[str]
     members: Count
     sites: list[str]
+    rates_factor: Number
     temperature: dict[str, Number]
     scores: list[str]
     provenance: dict[str, Any]
@@ -145,6 +146,68 @@ class Promise(Part):
     resplits: Resplits
 
 
+class AcceptanceResplits(Part):
+    """How often a rule for accepting answers that was calibrated on some held-out rows breaks its promise.
+
+    A rule is broken if it errs more than promised on all held-out rows: that happens in a share delta of the divisions
+    at most. The measured rows alone scatter; so their figures are told without a verdict.
+    """
+
+    count: Count
+    calibration_rows: Count
+    measured_rows: Count
+    promised: Count
+    broken: Rate
+    mean_accepted: Share
+    mean_wrong: Share | None
+    within: Rate | None
+    consistent: bool
+
+
+class Acceptance(Part):
+    """The promised error rate of accepted answers, and what was measured.
+
+    Where there is no promise, all that follows from one is None, and `reason` and `advice` say why and what would help.
+    """
+
+    risk: Share
+    delta: Share
+    confidence: str
+    threshold: Number | None
+    calibration_rows: Count
+    reason: str | None
+    advice: str | None
+    accepted: Rate | None
+    wrong: Rate | None
+    wrong_by_class: list[Rate | None] | None
+    consistent: bool | None
+    resplits: AcceptanceResplits | None
+    no_resplits: str | None
+
+
+class LabelSets(Part):
+    """The promised coverage of label sets, and what was measured.
+
+    Sizes counts the test rows whose set has 1, 2, ... classes. For sets that promise the same to all inputs together,
+    the number of missed test rows follows a Beta-binomial law or lies below it: `chance` is the probability of so many
+    or more by the law. For others there is no such law over all rows, and it is None.
+    """
+
+    score: str
+    by: str
+    coverage: Share
+    calibration_rows: Count
+    unbounded: list[str]
+    covered: Rate
+    by_class: list[Rate | None]
+    sizes: list[Count]
+    mean_size: Number
+    chance: Share | None
+    consistent: bool
+    resplits: Resplits | None
+    no_resplits: str | None
+
+
 class Strangers(Part):
     """Inputs that are like no training data: how many are flagged, and how well the score tells them from test rows.
 
@@ -226,6 +289,8 @@ class Report(Part):
     data: Data
     answers: dict[str, Answer]
     promise: Promise
+    acceptances: list[Acceptance]
+    label_sets: LabelSets | None
     strangers: list[Strangers]
     settling: list[Settled]
     damages: list[Damaged]

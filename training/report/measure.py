@@ -82,8 +82,6 @@ def promise(
         known = rate(int(answers.flagged_B[mine_B].sum()), int(mine_B.sum())) if bool(mine_B.any()) else None
         by_class.append(known)
     measured = rate(int(answers.flagged_B.sum()), len(labels_B))
-    count = len(drawn.false_alarms_R)
-    within = rate(round(drawn.within * count), count)
     return content.Promise(
         alpha=calibration.alpha,
         delta=calibration.delta,
@@ -92,15 +90,22 @@ def promise(
         measured=measured,
         by_class=by_class,
         consistent=measured.low <= calibration.alpha,
-        resplits=content.Resplits(
-            count=count,
-            calibration_rows=drawn.calibration,
-            measured_rows=drawn.measured,
-            within=within,
-            due=min(drawn.due, 1.0),
-            mean_rate=float(drawn.false_alarms_R.mean() / drawn.measured),
-            consistent=clopper_pearson(within.count, count, 0.98)[1] >= drawn.due,  # a test at 1%
-        ),
+        resplits=resplits(drawn),
+    )
+
+
+def resplits(drawn: Resplits) -> content.Resplits:
+    """How often a promise was kept over resplits, held against its law by a test at 1%."""
+    count = len(drawn.false_alarms_R)
+    within = rate(round(drawn.within * count), count)
+    return content.Resplits(
+        count=count,
+        calibration_rows=drawn.calibration,
+        measured_rows=drawn.measured,
+        within=within,
+        due=min(drawn.due, 1.0),
+        mean_rate=float(drawn.false_alarms_R.mean() / drawn.measured),
+        consistent=clopper_pearson(within.count, count, 0.98)[1] >= drawn.due,
     )
 
 

@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
 
 from dubio.training.evaluation import MC
-
-Numbers = Mapping[str, Any]
+from dubio.training.report import answer_promises_markup, markup
+from dubio.training.report.markup import Numbers
 
 CLASSES = 50  # lines of the table by class; of more, those of lowest accuracy
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #ccc; }
-table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .2rem .7rem; border-bottom: 1px solid #e4e4e4; vertical-align: top; }
-th { font-weight: 600; } td.number, th.number { text-align: right; } img { max-width: 100%; }
-.wide { overflow-x: auto; } .quiet { color: #666; } .good { color: #176b2c; } .bad { color: #a11; font-weight: 600; }
+:root { color-scheme: light dark; --text: #222; --back: #fff; --line: #ddd; --quiet: #666;
+  --good: #176b2c; --bad: #a11; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #ddd; --back: #181818; --line: #3a3a3a; --quiet: #999; --good: #6fce8a; --bad: #ff8080; }
+}
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 68rem;
+  margin: 2rem auto; padding: 0 1rem; overflow-wrap: break-word; }
+h1 { font-size: 1.6rem; margin-bottom: 0; }
+h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid var(--line); }
+table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums; font-size: .88em; }
+th, td { text-align: left; padding: .2rem .7rem .2rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+th { font-weight: 600; } .facts td + td { overflow-wrap: anywhere; }
+figure { margin: 1rem 0; overflow-x: auto; } img { max-width: 100%; background: #fff; }
+@media (max-width: 40rem) { img { max-width: none; } }
+.wide { overflow-x: auto; } .quiet { color: var(--quiet); } .good { color: var(--good); }
+.bad { color: var(--bad); font-weight: 600; }
 """
 CAPTIONS = {
     "reliability": "Accuracy against confidence in 15 bins: on the diagonal, a confidence of 80% is right in 80%.",
-    "risk_coverage": "Errors among the most confident share of the test rows.",
+    "risk_coverage": "Errors among the most confident share of the test rows. Stars are the accepted answers with the "
+    "95% interval of their errors, dashed lines what is promised of them.",
     "scores": "P-values of test rows and of strangers. To the right of the dashed line inputs are flagged.",
     "roc": "Strangers that are caught against test rows that are flagged, for every threshold.",
     "resplits": "False alarms over divisions of the held-out rows into calibration and measured rows, and their law.",
+    "acceptance": "Errors among accepted answers over divisions of the held-out rows, and what is promised of them.",
+    "label_sets": "How many classes the sets of the test rows have, and how often the true one is among them.",
+    "label_set_resplits": "Rows whose set misses the true class over divisions of the held-out rows, and their law.",
     "settling": "How far the first members' mean and standard deviation lie from those of all members.",
     "damages": "What damage does to accuracy, and how much of it is flagged.",
     "most_uncertain": "The test rows of largest predictive entropy.",
@@ -57,12 +70,22 @@ def render(numbers: Numbers, pictures: Mapping[str, bytes]) -> str:
         ("Both answers", _answers(numbers) + picture("reliability") + picture("risk_coverage") + _coverage(numbers)),
         ("By class", _by_class(numbers)),
         ("The promise on false alarms", _promise(promise) + picture("resplits")),
+        (
+            "The promise on accepted answers",
+            answer_promises_markup.acceptances(numbers["acceptances"]) + picture("acceptance"),
+        ),
+        (
+            "Label sets",
+            answer_promises_markup.label_sets(numbers["label_sets"], model["classes"])
+            + picture("label_sets")
+            + picture("label_set_resplits"),
+        ),
         ("Strangers", _strangers(numbers["strangers"]) + picture("scores") + picture("roc")),
         ("How many members it takes", picture("settling") + _settling(numbers["settling"])),
         ("Damaged inputs", picture("damages") + _damages(numbers["damages"])),
         ("The most uncertain inputs", picture("most_uncertain") + _examples(numbers["most_uncertain"])),
         ("The most unfamiliar inputs", picture("most_unfamiliar") + _examples(numbers["most_unfamiliar"])),
-        ("What is not promised", _list(numbers["not_promised"])),
+        ("What is not promised", markup.listing(numbers["not_promised"])),
         ("Monitoring", _monitoring(numbers["monitoring"])),
         ("What a new version must show", _requirements(numbers["new_version"])),
         ("Where each number belongs", _rules(numbers["rules"])),
@@ -71,7 +94,7 @@ def render(numbers: Numbers, pictures: Mapping[str, bytes]) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f"<title>{escape(model['file'])}: report</title>\n"
-        '<meta name="viewport" content="width=device-width">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<style>{STYLE}</style></head><body>\n<h1>{escape(numbers['data']['title'])}</h1>\n"
         f'<p class="quiet">Report of {escape(model["file"])}, {escape(numbers["date"])}. Figures are of the test rows, '
         "which nothing was fitted to; intervals are 95% intervals over the draw of these rows. The same numbers stand "
@@ -85,15 +108,27 @@ def _model(numbers: Numbers) -> str:
     facts = [
         ("network", f"{model['network']}, {model['parameters']} parameters"),
         ("input", f"{model['input']} {model['shape']}"),
-        ("classes", f"{len(model['classes'])}: {_some(model['classes'])}"),
+        ("classes", f"{len(model['classes'])}: {markup.some(model['classes'])}"),
         ("committee", f"{model['members']} members; {'; '.join(model['sites'])}"),
+        ("dropout rates", _rates(model["rates_factor"])),
         ("temperatures", ", ".join(f"{name} {value:.4g}" for name, value in model["temperature"].items())),
         ("scores", ", ".join(model["scores"])),
         ("weights", f"SHA-256 {provenance.get('weights_sha256', '')}"),
-        ("calibrated", f"{provenance.get('date', '')}, {_some(f'{k} {v}' for k, v in provenance['versions'].items())}"),
+        (
+            "calibrated",
+            f"{provenance.get('date', '')}, {markup.some(f'{k} {v}' for k, v in provenance['versions'].items())}",
+        ),
     ]
     splits = [[each["name"], each["rows"], min(each["by_class"]), max(each["by_class"])] for each in data["splits"]]
-    return _table(["", ""], facts) + _table(["split", "rows", "fewest of a class", "most of a class"], splits)
+    return markup.table(["", ""], facts) + markup.table(
+        ["split", "rows", "fewest of a class", "most of a class"], splits
+    )
+
+
+def _rates(factor: float) -> str:
+    return (
+        "those of the training" if factor == 1 else f"{factor:g} times those of the training, tuned before calibration"
+    )
 
 
 def _answers(numbers: Numbers) -> str:
@@ -101,10 +136,10 @@ def _answers(numbers: Numbers) -> str:
     for name, answer in numbers["answers"].items():
         for when in ("before", "after"):
             known = answer[when]
-            cells = [_interval(known["accuracy"], percent=True)]
-            cells += [_interval(known[figure]) for figure in ("nll", "brier", "ece", "adaptive_ece", "aurc")]
+            cells = [markup.interval(known["accuracy"], percent=True)]
+            cells += [markup.interval(known[figure]) for figure in ("nll", "brier", "ece", "adaptive_ece", "aurc")]
             lines.append([name, f"{when} temperature", *cells])
-    return _table(["answer", "", "accuracy", "NLL (nats)", "Brier", "ECE", "adaptive ECE", "AURC"], lines)
+    return markup.table(["answer", "", "accuracy", "NLL (nats)", "Brier", "ECE", "adaptive ECE", "AURC"], lines)
 
 
 def _coverage(numbers: Numbers) -> str:
@@ -114,29 +149,34 @@ def _coverage(numbers: Numbers) -> str:
         [f"{points[0]['coverage']:.0%}", *(f"{each['risk']:.2%}" for each in points)]
         for points in zip(*curves, strict=True)
     ]
-    return _table(["coverage", *(f"errors, {name}" for name in names)], lines)
+    return markup.table(["coverage", *(f"errors, {name}" for name in names)], lines)
 
 
 def _by_class(numbers: Numbers) -> str:
-    names, rates = list(numbers["answers"]), numbers["promise"]["by_class"]
-    lines = []
-    for index, label in enumerate(numbers["model"]["classes"]):
-        mine = [numbers["answers"][name]["by_class"][index] for name in names]
-        if mine[0]["figures"] is None:
-            lines.append((2.0, [label, 0, "no test rows"]))
-            continue
-        cells = [label, mine[0]["rows"]]
-        for each in mine:
-            known = each["figures"]
-            cells += [_interval(known["accuracy"], percent=True)]
-            cells += [_interval(known[figure], short=True) for figure in ("nll", "ece", "brier")]
-        lines.append((mine[-1]["figures"]["accuracy"]["value"], [*cells, _rate(rates[index])]))
-    shown = [
-        cells for _, cells in (sorted(lines, key=lambda each: each[0])[:CLASSES] if len(lines) > CLASSES else lines)
-    ]
-    more = f"<p>The {CLASSES} of {len(lines)} classes with the lowest accuracy; all are in report.json.</p>"
-    header = [f"{figure}, {name}" for name in names for figure in ("accuracy", "NLL", "ECE", "Brier")]
-    return (more if len(lines) > CLASSES else "") + _table(["class", "rows", *header, "flagged"], shown)
+    classes, rates = numbers["model"]["classes"], numbers["promise"]["by_class"]
+
+    def accuracy(index: int) -> float:
+        figures = numbers["answers"][MC]["by_class"][index]["figures"]
+        return 2.0 if figures is None else float(figures["accuracy"]["value"])
+
+    order = [*range(len(classes))]
+    more = f"<p>The {CLASSES} of {len(classes)} classes with the lowest accuracy; all are in report.json.</p>"
+    if len(order) > CLASSES:
+        order = sorted(order, key=accuracy)[:CLASSES]
+    text = more if len(classes) > CLASSES else ""
+    for name, answer in numbers["answers"].items():
+        lines = []
+        for index in order:
+            each = answer["by_class"][index]
+            if each["figures"] is None:
+                lines.append([classes[index], 0, "no test rows", "", "", "", ""])
+                continue
+            cells = [markup.interval(each["figures"][figure], short=True) for figure in ("nll", "ece", "brier")]
+            cells = [markup.interval(each["figures"]["accuracy"], percent=True), *cells, markup.rate(rates[index])]
+            lines.append([classes[index], each["rows"], *cells])
+        text += f"<h3>{escape(name)}</h3>"
+        text += markup.table(["class", "rows", "accuracy", "NLL (nats)", "ECE", "Brier", "flagged"], lines)
+    return text
 
 
 def _promise(promise: Numbers) -> str:
@@ -147,26 +187,27 @@ def _promise(promise: Numbers) -> str:
         f"<p>Promised: at most {promise['alpha']:.1%} of inputs like the {promise['calibration_rows']} calibration "
         f"rows are flagged, with confidence {1 - promise['delta']:.0%} over the draw of these rows. An input is "
         f"flagged if its p-value is at or below {promise['level']:.4f}.</p>"
-        f"<p>Measured: {_rate(promise['measured'])} of the test rows. {_verdict(promise['consistent'])}: that {kept}."
-        "</p>"
+        f"<p>Measured: {markup.rate(promise['measured'])} of the test rows. "
+        f"{markup.verdict(promise['consistent'])}: that {kept}.</p>"
         f"<p>Over {drawn['count']} divisions of the held-out rows into {drawn['calibration_rows']} to calibrate on and "
         f"{drawn['measured_rows']} to measure, {drawn['mean_rate']:.2%} were flagged on average, and at most "
-        f"{promise['alpha']:.1%} in {_rate(drawn['within'])} of the divisions. By the exact law, Beta-binomial, it is "
-        f"{drawn['due']:.1%}: the measured rows scatter too. {_verdict(drawn['consistent'])}: the promise is kept "
-        f"{law}.</p>"
+        f"{promise['alpha']:.1%} in {markup.rate(drawn['within'])} of the divisions. By the exact law, "
+        f"Beta-binomial, it is {drawn['due']:.1%}: the measured rows scatter too. "
+        f"{markup.verdict(drawn['consistent'])}: the promise is kept {law}.</p>"
     )
 
 
 def _strangers(strangers: Sequence[Numbers]) -> str:
     lines = [
-        [each["name"], _rate(each["flagged"]), f"{each['auroc']:.4f}", f"{each['fpr95']:.2%}"] for each in strangers
+        [each["name"], markup.rate(each["flagged"]), f"{each['auroc']:.4f}", f"{each['fpr95']:.2%}"]
+        for each in strangers
     ]
-    return _table(["strangers", "flagged", "AUROC", "test rows flagged where 95% of them are caught"], lines)
+    return markup.table(["strangers", "flagged", "AUROC", "test rows flagged where 95% of them are caught"], lines)
 
 
 def _settling(settled: Sequence[Numbers]) -> str:
     lines = [[each["members"], f"{each['mean']:.4f}", f"{each['std']:.4f}"] for each in settled]
-    return _table(["members", "distance of the mean", "distance of the std"], lines)
+    return markup.table(["members", "distance of the mean", "distance of the std"], lines)
 
 
 def _damages(damaged: Sequence[Numbers]) -> str:
@@ -176,12 +217,12 @@ def _damages(damaged: Sequence[Numbers]) -> str:
             each["severity"],
             *(f"{value:.1%}" for value in each["accuracy"].values()),
             f"{each['predictive_entropy']:.3f}",
-            _rate(each["flagged"]),
+            markup.rate(each["flagged"]),
         ]
         for each in damaged
     ]
     names = [f"accuracy, {name}" for name in damaged[0]["accuracy"]] if damaged else []
-    return _table(["damage", "severity", *names, "predictive entropy", "flagged"], lines)
+    return markup.table(["damage", "severity", *names, "predictive entropy (nats)", "flagged"], lines)
 
 
 def _examples(examples: Sequence[Numbers]) -> str:
@@ -197,7 +238,7 @@ def _examples(examples: Sequence[Numbers]) -> str:
         ]
         for index, each in enumerate(examples, start=1)
     ]
-    return _table(["", "input", "is", f"answer, {MC}", "predictive entropy", "p-value", "flagged"], lines)
+    return markup.table(["", "input", "is", f"answer, {MC}", "predictive entropy (nats)", "p-value", "flagged"], lines)
 
 
 def _monitoring(monitoring: Numbers) -> str:
@@ -213,14 +254,14 @@ def _monitoring(monitoring: Numbers) -> str:
         f"<p>An e-process on the flags with alpha = {monitoring['alpha']:g} and epsilon = {monitoring['epsilon']:g} "
         f"raises the alarm when its e-value reaches {monitoring['alarm_at']:g}; a false alarm ever has probability "
         "epsilon + delta at most. Simulated for the strangers that are flagged least often here:</p>"
-        + _table(["strangers among the inputs", "flagged", "inputs until the alarm (median)"], lines)
-        + _list(monitoring["advice"])
+        + markup.table(["strangers among the inputs", "flagged", "inputs until the alarm (median)"], lines)
+        + markup.listing(monitoring["advice"])
     )
 
 
 def _requirements(requirements: Sequence[Numbers]) -> str:
     lines = [[each["figure"], f"{each['relation']} {each['bound']:.4g}", each["because"]] for each in requirements]
-    return "<p>On the same test rows, which neither version may have seen:</p>" + _table(
+    return "<p>On the same test rows, which neither version may have seen:</p>" + markup.table(
         ["figure", "must be", "why"], lines
     )
 
@@ -230,36 +271,5 @@ def _rules(rules: Sequence[Numbers]) -> str:
     names = ["number", "AI Act, article 13", "AI Act, article 15", "predetermined change control plan (FDA)"]
     return (
         "<p>This says where a number of this report may stand in such documents. It is no legal advice, and no number "
-        "fulfils a law by itself.</p>" + _table(names, lines)
+        "fulfils a law by itself.</p>" + markup.table(names, lines)
     )
-
-
-def _table(names: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    lines = list(lines)
-    if not lines:
-        return ""
-    head = f"<tr>{''.join(f'<th>{escape(name)}</th>' for name in names)}</tr>" if any(names) else ""
-    rows = "\n".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in line)}</tr>" for line in lines)
-    return f'<div class="wide"><table>{head}\n{rows}\n</table></div>\n'
-
-
-def _list(sentences: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(each)}</li>' for each in sentences)}</ul>\n"
-
-
-def _interval(measured: Numbers, percent: bool = False, short: bool = False) -> str:
-    form = ".2%" if percent else ".3f" if short else ".4f"
-    return f"{measured['value']:{form}} ({measured['low']:{form}} to {measured['high']:{form}})"
-
-
-def _rate(rate: Numbers) -> str:
-    return f"{rate['count']} of {rate['rows']}: {rate['rate']:.1%} ({rate['low']:.1%} to {rate['high']:.1%})"
-
-
-def _verdict(good: bool) -> str:
-    return f'<span class="{"good" if good else "bad"}">{"Kept" if good else "Not kept"}</span>'
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 from sklearn.metrics import roc_curve
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from dubio.models import InputSpec
 from dubio.training import quality
 from dubio.training.evaluation import DETERMINISTIC, MC
 from dubio.training.report import content
+from dubio.training.report.acceptance_resplits import AcceptanceResplits
 from dubio.training.report.answers import Answers
 from dubio.training.report.resplits import Resplits
 
@@ -22,6 +25,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = {DETERMINISTIC: "C0", MC: "C1"}
+PROMISED = {
+    "all": "promised, over all classes",
+    "class": "promised for each class",
+    "predicted": "promised, by predicted class",
+}
+_COLOURS = 256
 _COLUMNS = 6  # of a grid of images
 
 
@@ -81,14 +90,26 @@ def roc(known: Answers, strange: Mapping[str, Answers]) -> bytes:
     return _png(figure)
 
 
-def risk_coverage(known: Answers, labels_B: Tensor) -> bytes:
-    """The error rate among the most confident rows."""
-    figure = _figure(4.5, 3.8)
-    axes = figure.subplots()
+def risk_coverage(known: Answers, labels_B: Tensor, acceptances: Sequence[content.Acceptance] = ()) -> bytes:
+    """The error rate among the most confident rows, and of those that are accepted with its interval and promise."""
+    figure = _figure(5.5, 3.8)
+    axes, width = figure.subplots(), 4.0  # so that an equal curve does not hide the first
     for name, probs_BC in known.probs.items():
         right_B = (probs_BC.argmax(1) == labels_B).numpy()
         risk_B = quality.risk_coverage(probs_BC.double().amax(1).numpy(), right_B)
-        axes.plot(np.arange(1, len(risk_B) + 1) / len(risk_B), 100 * risk_B, color=COLOURS[name], label=name)
+        axes.plot(
+            np.arange(1, len(risk_B) + 1) / len(risk_B), 100 * risk_B, color=COLOURS[name], label=name, linewidth=width
+        )
+        width = 1.5
+    for index, each in enumerate(acceptances):
+        if each.accepted is None or each.wrong is None:
+            continue
+        colour, wrong = f"C{2 + index % 8}", each.wrong
+        around = [[100 * (wrong.rate - wrong.low)], [100 * (wrong.high - wrong.rate)]]
+        label = f"accepted at risk {each.risk:.1%}"
+        point = [each.accepted.rate], [100 * wrong.rate]
+        axes.errorbar(*point, around, color=colour, marker="*", markersize=11, capsize=3, linestyle="", label=label)
+        axes.axhline(100 * each.risk, color=colour, linestyle="--", linewidth=1)
     axes.set(xlabel="coverage: share of the rows that are answered", ylabel="errors among them (%)")
     axes.legend(fontsize=8)
     return _png(figure)
@@ -108,7 +129,43 @@ def settling(settled: Sequence[content.Settled]) -> bytes:
     return _png(figure)
 
 
-def resplits(drawn: Resplits, alpha: float) -> bytes:
+def acceptance(rules: Sequence[tuple[float, AcceptanceResplits]]) -> bytes:
+    """Errors among accepted rows over divisions of the held-out rows, for each risk."""
+    figure = _figure(8, 3.2)
+    for axes, (risk, drawn) in zip(figure.subplots(1, len(rules), squeeze=False)[0], rules, strict=True):
+        wrong_R = 100 * drawn.wrong_R[drawn.promised_R] / drawn.accepted_R[drawn.promised_R].clip(1)
+        step = 100 / max(float(drawn.accepted_R[drawn.promised_R].mean()), 1.0)  # one row
+        step *= math.ceil(max(float(wrong_R.max()), 100 * risk) * 1.1 / step / 40)
+        edges = np.arange(-0.5, max(float(wrong_R.max()), 100 * risk) * 1.1 / step + 1) * step
+        axes.hist(wrong_R, edges.tolist(), weights=np.full(len(wrong_R), 1 / len(wrong_R)), color="0.8")
+        axes.axvline(100 * risk, color="C3", linestyle="--", label="promised at most")
+        axes.axvline(float(wrong_R.mean()), color="C0", label="mean")
+        axes.set(xlabel="errors among accepted measured rows (%)", ylabel="share of resplits")
+        axes.legend(fontsize=8)
+    return _png(figure)
+
+
+def label_sets(sets: content.LabelSets) -> bytes:
+    """How many classes sets have, and how often they contain the true one, class by class."""
+    figure = _figure(8, 3.2)
+    left, right = figure.subplots(1, 2)
+    largest = max(index for index, rows in enumerate(sets.sizes, start=1) if rows)
+    left.bar(range(1, largest + 1), sets.sizes[:largest], color="0.8")
+    left.set(xlabel="classes in the set", ylabel="test rows", xlim=(0.3, max(largest, min(len(sets.sizes), 4)) + 0.7))
+    left.xaxis.get_major_locator().set_params(integer=True)
+    known = [(index, each) for index, each in enumerate(sets.by_class) if each is not None]
+    rates = [100 * each.rate for _, each in known]
+    around = [[100 * (each.rate - each.low) for _, each in known], [100 * (each.high - each.rate) for _, each in known]]
+    right.errorbar([index for index, _ in known], rates, around, color="C0", marker="o", markersize=4, linestyle="")
+    right.axhline(100 * sets.coverage, color="C3", linestyle="--", label=PROMISED[sets.by])
+    right.set(xlabel="true class, by its number from 0", ylabel="covered (%)", ylim=(None, 101))
+    right.set_xlim(-0.5, len(sets.by_class) - 0.5)
+    right.xaxis.get_major_locator().set_params(integer=True)
+    right.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
+    return _png(figure)
+
+
+def resplits(drawn: Resplits, alpha: float, name: str = "false alarms") -> bytes:
     """False alarms over divisions of the held-out rows, and their law."""
     figure = _figure(8, 3.2)
     axes = figure.subplots()
@@ -122,7 +179,7 @@ def resplits(drawn: Resplits, alpha: float) -> bytes:
     sums = [law[int(low + 0.5) : int(low + 0.5) + step].sum() for low in edges[:-1]]
     axes.plot(edges[:-1] + step / 2, sums, color="C0", marker=".", label="Beta-binomial law")
     axes.axvline(alpha * drawn.measured, color="C3", linestyle="--", label="promised at most")
-    axes.set(xlabel=f"false alarms among {drawn.measured} rows", ylabel="share of resplits")
+    axes.set(xlabel=f"{name} among {drawn.measured} rows", ylabel="share of resplits")
     axes.legend(fontsize=8)
     return _png(figure)
 
@@ -171,4 +228,8 @@ def _plain(name: str) -> str:
 def _png(figure: Figure) -> bytes:
     written = io.BytesIO()
     figure.savefig(written, format="png", dpi=100, metadata={"Software": None})
-    return written.getvalue()
+    # A palette: a drawing has few colours, and takes a third of the bytes so.
+    small = io.BytesIO()
+    drawn = Image.open(written).convert("RGB")
+    drawn.quantize(_COLOURS, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
+    return small.getvalue()

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dubio.uncertainty.detection.conformal import level
+from dubio.uncertainty.detection.label_sets import place
 
 COUNT = 400
 
@@ -55,8 +56,34 @@ def resplit(
 
     Source: Vovk 2012.
     """
+    return _resplit(
+        scores_N, calibration, round(level(calibration, alpha, delta) * (calibration + 1)), alpha, count, seed
+    )
+
+
+def resplit_label_sets(
+    scores_N: npt.NDArray[np.float64], calibration: int, coverage: float, count: int = COUNT, seed: int = 0
+) -> Resplits | None:
+    """The same of label sets: an alarm is a true class that is missing, of which 1 - coverage is promised.
+
+    Args:
+        scores_N: Of the true classes of rows that were used for nothing else.
+        calibration: How many to calibrate on.
+        coverage: The promise, which is one over the draw of the calibration rows, too: it is kept on average.
+        count: How many resplits.
+        seed: Draws them.
+
+    Returns:
+        None where so few rows give sets of every class.
+    """
+    missing = calibration + 1 - place(calibration, coverage)
+    return _resplit(scores_N, calibration, missing, 1 - coverage, count, seed) if missing > 0 else None
+
+
+def _resplit(
+    scores_N: npt.NDArray[np.float64], calibration: int, alarms: int, alpha: float, count: int, seed: int
+) -> Resplits:
     rows, measured = len(scores_N), len(scores_N) - calibration
-    alarms = round(level(calibration, alpha, delta) * (calibration + 1))
     generator = np.random.default_rng(seed)
     found = np.empty(count, dtype=np.int64)
     for index in range(count):
@@ -64,7 +91,7 @@ def resplit(
         # p <= alarms / (n + 1) says: fewer than `alarms` calibration scores are as large.
         threshold = np.partition(mixed_N[:calibration], calibration - alarms)[calibration - alarms]
         found[index] = (mixed_N[calibration:] > threshold).sum()
-    law_m, most = beta_binomial(measured, alarms, calibration + 1 - alarms), math.floor(alpha * measured)
+    law_m, most = beta_binomial(measured, alarms, calibration + 1 - alarms), math.floor(alpha * measured + 1e-9)
     within = float((found <= most).mean())
     return Resplits(calibration, measured, alarms, found, law_m, within, float(law_m[: most + 1].sum()))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -18,7 +19,10 @@ NOT_PROMISED = (
     "Anything about inputs that are not like the calibration rows: the false-alarm rate is that of inputs like them, "
     "and so are the error rates. Where classes become more or less frequent, both change.",
     "That a class has the promised false-alarm rate by itself: it is kept over all classes together.",
-    "That a row which is not flagged is answered rightly. Errors among them are measured above.",
+    "That a row which is not flagged is answered rightly. Only of accepted answers a share is promised to be right, "
+    "where one is promised above: over all of them together, not of each class or of each answer.",
+    "That a label set contains the true class of one certain input, or so often with these very calibration rows: its "
+    "coverage is that of all inputs and all draws of calibration rows together.",
     "That mutual information or standard deviation say why the model is unsure: they say how far its members disagree.",
     "Anything about inputs that depend on each other, such as one image sent many times, in the monitor.",
     "That the figures hold for a group of people or things that the test rows do not name.",
@@ -31,6 +35,9 @@ ADVICE = (
     "Calibrate again on fresh labelled rows after a change of source, and at least whenever the promise is looked at.",
     "Label a random share of the answers, too: drift that changes no input, only its meaning, raises no flag.",
 )
+
+CHANCE = "the end of this version's 95% interval"
+PROMISED = "the promise; otherwise it is refuted"
 
 RULES = tuple(
     content.Rule(number=number, article_13=article_13, article_15=article_15, change_plan=change_plan)
@@ -65,6 +72,18 @@ RULES = tuple(
             "13(3)(d): human oversight, which answers a person should see",
             "15(1)",
             "impact assessment: work that is left to people",
+        ),
+        (
+            "promised and measured errors of accepted answers",
+            "13(3)(b)(ii), (d): what can be expected of answers that no person sees",
+            "15(3), 15(1)",
+            "modification protocol: acceptance criteria",
+        ),
+        (
+            "label sets: coverage and size",
+            "13(3)(b)(vii): how to interpret the output",
+            "15(3)",
+            "modification protocol: acceptance criteria",
         ),
         (
             "promised and measured false alarms, resplits",
@@ -128,11 +147,14 @@ def _median_delay(alpha: float, flagged: float, seed: int = 0) -> float | None:
 
 
 def requirements(
-    answers: Mapping[str, content.Answer], promise: content.Promise, strangers: Sequence[content.Strangers]
+    answers: Mapping[str, content.Answer],
+    promise: content.Promise,
+    acceptances: Sequence[content.Acceptance],
+    label_sets: content.LabelSets | None,
+    strangers: Sequence[content.Strangers],
 ) -> list[content.Requirement]:
     """What these figures ask of a new version: to be no worse than chance in the draw of the test rows explains."""
     found = []
-    chance = "the end of this version's 95% interval"
     for name, answer in answers.items():
         for figure, least in (("accuracy", True), ("nll", False), ("brier", False), ("ece", False), ("aurc", False)):
             measured: content.Measured = getattr(answer.after, figure)
@@ -141,7 +163,7 @@ def requirements(
                     figure=f"{name}: {figure}",
                     relation="at least" if least else "at most",
                     bound=measured.low if least else measured.high,
-                    because=chance,
+                    because=CHANCE,
                 )
             )
         known = [each.figures.accuracy for each in answer.by_class if each.figures is not None]
@@ -150,7 +172,7 @@ def requirements(
                 figure=f"{name}: accuracy of the worst class",
                 relation="at least",
                 bound=min(known, key=lambda each: each.value).low,
-                because=chance,
+                because=CHANCE,
             )
         )
     found.append(
@@ -158,13 +180,34 @@ def requirements(
             figure="flagged test rows: lower end of the interval",
             relation="at most",
             bound=promise.alpha,
-            because="the promise; otherwise it is refuted",
+            because=PROMISED,
         )
     )
+    found += _of_answers(acceptances, label_sets)
     for each in strangers:
         found.append(
             content.Requirement(
-                figure=f"flagged among {each.name}", relation="at least", bound=each.flagged.low, because=chance
+                figure=f"flagged among {each.name}", relation="at least", bound=each.flagged.low, because=CHANCE
             )
         )
+    return found
+
+
+def _of_answers(
+    acceptances: Sequence[content.Acceptance], label_sets: content.LabelSets | None
+) -> list[content.Requirement]:
+    found = []
+
+    def ask(figure: str, relation: Literal["at least", "at most"], bound: float, because: str) -> None:
+        found.append(content.Requirement(figure=figure, relation=relation, bound=bound, because=because))
+
+    for each in acceptances:
+        if each.accepted is not None:
+            at = f"at a risk of {each.risk:g}"
+            ask(f"errors among accepted rows {at}: lower end of the interval", "at most", each.risk, PROMISED)
+            ask(f"accepted test rows {at}", "at least", each.accepted.low, CHANCE)
+    if label_sets is not None:
+        figure = "test rows covered by their label set: upper end of the interval"
+        ask(figure, "at least", label_sets.coverage, PROMISED)
+        ask("test rows covered by their label set", "at least", label_sets.covered.low, CHANCE)
     return found

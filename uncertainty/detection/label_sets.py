@@ -175,19 +175,19 @@ class LabelSets:
 def rows_for(coverage: float) -> int:
     """The fewest calibration rows, of each group, whose sets do not hold every class."""
     rows = math.ceil(coverage / (1 - coverage))
-    return next(n for n in (rows - 1, rows, rows + 1) if _place(n, coverage) <= n and n > 0)
+    return next(n for n in (rows - 1, rows, rows + 1) if place(n, coverage) <= n and n > 0)
 
 
-def _place(rows: int, coverage: float) -> int:
+def place(rows: int, coverage: float) -> int:
     """Which of the scores of so many rows is the quantile: the smallest k with k / (n + 1) >= coverage."""
-    place = math.ceil((rows + 1) * coverage)
+    found = math.ceil((rows + 1) * coverage)
     # (n + 1) coverage may be a whole number and be computed as a little more.
-    return place - 1 if (place - 1) / (rows + 1) >= coverage else place
+    return found - 1 if (found - 1) / (rows + 1) >= coverage else found
 
 
 def _quantile(scores_N: Tensor, coverage: float, most: float = UNBOUNDED) -> float:
-    place = _place(len(scores_N), coverage)
-    return float(scores_N.sort().values[place - 1]) if place <= len(scores_N) else most
+    found = place(len(scores_N), coverage)
+    return float(scores_N.sort().values[found - 1]) if found <= len(scores_N) else most
 
 
 def _rank(probs_BC: Tensor, tolerance: float) -> Tensor:

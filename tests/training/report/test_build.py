@@ -22,7 +22,8 @@ from dubio.training.report import build
 from tests.training.report.conftest import Written
 
 DAY = date(2026, 1, 2)
-PICTURES = {"reliability", "risk_coverage", "scores", "roc", "resplits", "settling", "damages"}
+PICTURES = {"reliability", "risk_coverage", "scores", "roc", "resplits", "settling", "damages", "label_sets"}
+PICTURES |= {"label_set_resplits"}
 EXAMPLES = {"most_uncertain", "most_unfamiliar"}
 
 
@@ -67,6 +68,11 @@ def test_its_numbers_are_those_of_the_test(written: Written):
         recalls = [each.figures.accuracy.value for each in content.answers[name].by_class]
         if name == DETERMINISTIC:
             assert recalls == pytest.approx(measured.by_class.recall.tolist(), rel=1e-5)
+    sets, (acceptance,) = content.label_sets, content.acceptances
+    assert (sets.covered.count, sets.covered.rows) == (measured.answers.covered, measured.rows)
+    assert sets.mean_size == pytest.approx(measured.answers.size, rel=1e-5)
+    promised = written.predictor.promises.acceptances[0]
+    assert (acceptance.risk, acceptance.reason) == (promised.risk, promised.refusal)
     assert content.promise.measured.count == measured.flagged
     assert content.promise.measured.rows == measured.rows
     assert [each.count for each in content.promise.by_class] == measured.by_class.flagged_C.tolist()

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -52,7 +53,7 @@ def test_it_is_one_file_with_every_picture_in_it(written: Written, text: str):
 
 def test_it_tells_what_report_json_holds(written: Written, text: str):
     content = written.content
-    words = re.sub(r"<[^>]+>", " ", re.sub(r"base64,[\w+/=]*", "", text))
+    words = re.sub(r"<[^>]+>", " ", re.sub(r"base64,[\w+/=]*", "", text)).replace("\N{NO-BREAK SPACE}", " ")
     for name, answer in content.answers.items():
         nll = answer.after.nll
         assert f"{nll.value:.4f} ({nll.low:.4f} to {nll.high:.4f})" in words, name
@@ -60,6 +61,8 @@ def test_it_tells_what_report_json_holds(written: Written, text: str):
     measured = content.promise.measured
     assert f"{measured.count} of {measured.rows}: {measured.rate:.1%}" in words
     assert f"it is {content.promise.resplits.due:.1%}" in words
+    covered = content.label_sets.covered
+    assert f"{covered.count} of {covered.rows}: {covered.rate:.1%}" in words
     for each in content.strangers:
         assert f"{each.auroc:.4f}" in words
     for sentence in (*content.not_promised, *content.monitoring.advice):
@@ -84,6 +87,7 @@ def test_of_many_classes_the_worst_are_shown(written: Written):
     numbers = json.loads((written.folder / "report.json").read_text())
     numbers["model"]["classes"] = [f"class {index}" for index in range(60)]
     numbers["promise"]["by_class"] *= 6
+    numbers["label_sets"] = None
     for answer in numbers["answers"].values():
         answer["by_class"] *= 6
     numbers["answers"]["MC dropout"]["by_class"] = [
@@ -94,7 +98,7 @@ def test_of_many_classes_the_worst_are_shown(written: Written):
     text = page.render(numbers, {})
     assert "The 50 of 60 classes with the lowest accuracy" in text
     rows = re.findall(r"<td>(class \d+)</td>", text)
-    assert rows == [f"class {index}" for index in range(59, 9, -1)]
+    assert rows == 2 * [f"class {index}" for index in range(59, 9, -1)]  # for each answer
 
 
 def test_a_promise_that_is_refuted_is_told_loudly(written: Written):
@@ -102,3 +106,22 @@ def test_a_promise_that_is_refuted_is_told_loudly(written: Written):
     numbers["promise"]["consistent"] = False
     assert "REFUTES it" in page.render(numbers, {})
     assert "REFUTES it" not in (written.folder / "report.html").read_text()
+
+
+def test_it_is_made_for_small_and_dark_screens(text: str):
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
+    assert "@media (prefers-color-scheme: dark)" in text
+    assert text.count("<table") == text.count('<div class="wide"><table')  # which scrolls by itself
+
+
+def test_the_reports_of_the_documentation_are_what_is_written_today(text: str):
+    found = sorted((Path(__file__).parents[3] / "docs" / "reports").glob("*.html"))
+    assert [path.stem for path in found] == ["digits_mlp", "table_mlp"]
+    for path in found:
+        kept = path.read_text(encoding="utf-8")
+        for part in (r"<h2>.*?</h2>", r"<style>.*?</style>"):
+            assert re.findall(part, kept, re.DOTALL) == re.findall(part, text, re.DOTALL)
+        assert "no promise" in kept  # at one risk,
+        assert "of the accepted answers are wrong" in kept  # and one at the other
+        assert "REFUTES" not in kept
+    assert sum(path.stat().st_size for path in found) < 1_500_000

@@ -11,6 +11,7 @@ from PIL import Image
 
 from dubio.models import InputSpec
 from dubio.training.report import pictures
+from dubio.training.report.acceptance_resplits import AcceptanceResplits
 from dubio.training.report.content import Settled
 from dubio.training.report.resplits import resplit
 
@@ -40,3 +41,12 @@ def test_images_are_shown_as_they_are(channels: int):
 def test_resplits_are_drawn_where_the_law_has_its_mass():
     drawn = resplit(np.random.default_rng(0).normal(size=400), 200, 0.05, 0.05, count=30)
     assert Image.open(io.BytesIO(pictures.resplits(drawn, 0.05))).size == (800, 320)
+
+
+def test_errors_of_accepted_rows_are_drawn_for_each_risk():
+    all_, counts = np.ones(10, dtype=bool), np.full(10, 50)
+    few = AcceptanceResplits(100, 60, all_, ~all_, counts, counts // 50, all_)
+    many = AcceptanceResplits(100, 60, all_, all_, counts, counts // 5, ~all_)
+    one, other = pictures.acceptance([(0.05, few)]), pictures.acceptance([(0.05, many)])
+    assert one == pictures.acceptance([(0.05, few)])
+    assert len({one, other, pictures.acceptance([(0.05, few), (0.1, many)])}) == 3

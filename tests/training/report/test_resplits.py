@@ -7,8 +7,9 @@ import pytest
 import torch
 from scipy.stats import betabinom, kstest
 
-from dubio.training.report.resplits import beta_binomial, resplit
+from dubio.training.report.resplits import beta_binomial, resplit, resplit_label_sets
 from dubio.uncertainty import Calibration
+from dubio.uncertainty.detection.label_sets import LabelSets
 
 
 @pytest.mark.parametrize(("n", "a", "b"), [(10, 2, 9), (216, 6, 210), (1, 1, 1)])
@@ -43,3 +44,25 @@ def test_over_resplits_they_follow_the_law():
 def test_equal_scores_give_fewer_false_alarms():
     scores = np.repeat([0.0, 1.0], [1700, 300])
     assert resplit(scores, 1000, 0.05, 0.05, count=50).false_alarms_R.max() == 0
+
+
+def test_missed_rows_are_those_of_label_sets_calibrated_on_the_same_rows():
+    draws = np.random.default_rng(3)
+    probs = torch.from_numpy(draws.dirichlet(np.ones(4), size=150))
+    labels = torch.from_numpy(draws.integers(0, 4, 150))
+    scores = (1 - probs).gather(1, labels.unsqueeze(1)).squeeze(1).numpy()
+    drawn = resplit_label_sets(scores, 90, 0.9, count=20, seed=4)
+    generator = np.random.default_rng(4)
+    for counted in drawn.false_alarms_R:
+        mixed = torch.from_numpy(generator.permutation(150))
+        rule = LabelSets("lac", "all", 0.9).calibrate(probs[mixed[:90]], labels[mixed[:90]])
+        missed = torch.from_numpy(scores)[mixed[90:]] > rule.quantiles_G
+        assert counted == int(missed.sum())
+    assert drawn.alarms == 91 - int(np.ceil(91 * 0.9))
+    assert drawn.due == pytest.approx(betabinom.cdf(6, 60, drawn.alarms, 91 - drawn.alarms))
+    assert drawn.within == (drawn.false_alarms_R <= 6).mean()
+
+
+def test_too_few_rows_have_no_label_sets_to_draw():
+    assert resplit_label_sets(np.arange(40.0), 18, 0.95) is None
+    assert resplit_label_sets(np.arange(40.0), 19, 0.95).alarms == 1

@@ -3,15 +3,47 @@ from __future__ import annotations
 import pytest
 
 from dubio.training.report import words
-from dubio.training.report.content import Strangers
+from dubio.training.report.content import Acceptance, Report, Requirement, Strangers
 from dubio.training.report.measure import rate
 from dubio.uncertainty import FlagEProcess
 from tests.training.report.conftest import Written
 
 
+def _required(content: Report, acceptances: list[Acceptance] | None = None) -> list[Requirement]:
+    taken = content.acceptances if acceptances is None else acceptances
+    return words.requirements(content.answers, content.promise, taken, content.label_sets, content.strangers)
+
+
+def test_promises_about_answers_are_asked_of_a_new_version(written: Written):
+    accepted = Acceptance(
+        risk=0.1,
+        delta=0.05,
+        confidence="probability",
+        threshold=0.9,
+        calibration_rows=100,
+        reason=None,
+        advice=None,
+        accepted=rate(80, 100),
+        wrong=rate(2, 80),
+        wrong_by_class=None,
+        consistent=True,
+        resplits=None,
+        no_resplits="none",
+    )
+    due = {each.figure: each for each in _required(written.content, [accepted])}
+    errors = due["errors among accepted rows at a risk of 0.1: lower end of the interval"]
+    assert (errors.relation, errors.bound) == ("at most", 0.1)
+    taken = due["accepted test rows at a risk of 0.1"]
+    assert (taken.relation, taken.bound) == ("at least", accepted.accepted.low)
+    covered = due["test rows covered by their label set: upper end of the interval"]
+    assert (covered.relation, covered.bound) == ("at least", 0.95)
+    refused = accepted.model_copy(update={"accepted": None, "reason": "too_few_rows"})
+    assert not [each for each in _required(written.content, [refused]) if "accepted" in each.figure]
+
+
 def test_a_new_version_must_be_no_worse_than_chance_explains(written: Written):
     content = written.content
-    due = {each.figure: each for each in words.requirements(content.answers, content.promise, content.strangers)}
+    due = {each.figure: each for each in _required(content)}
     mc = content.answers["MC dropout"]
     assert (due["MC dropout: accuracy"].relation, due["MC dropout: accuracy"].bound) == (
         "at least",
