@@ -1,4 +1,4 @@
-"""The device that networks run on: checked by name, and by putting something on it."""
+"""The device that networks run on: whether it can be used, and whether it is lost."""
 
 from __future__ import annotations
 
@@ -7,6 +7,21 @@ import torch
 from dubio.models.errors import UnusableDevice
 
 KINDS = ("cpu", "cuda")
+# What CUDA says, in the words of `cudaGetErrorString`, when every later call of the process fails likewise.
+_LOST = (
+    "an illegal memory access was encountered",
+    "an illegal instruction was encountered",
+    "misaligned address",
+    "invalid program counter",
+    "operation not supported on global/shared address space",
+    "hardware stack error",
+    "unspecified launch failure",
+    "the launch timed out and was terminated",
+    "device-side assert triggered",
+    "uncorrectable ECC error encountered",
+    "uncorrectable NVLink error detected",
+    "context is destroyed",
+)
 
 
 def usable(name: str) -> torch.device:
@@ -28,3 +43,12 @@ def usable(name: str) -> torch.device:
     if device.type not in KINDS:
         raise UnusableDevice(f"Expected `device` to be cpu, cuda or cuda:N, but got {name!r:.80}.")
     return device
+
+
+def lost(error: BaseException) -> bool:
+    """Whether the process can compute nothing more on its device; torch raises an `AcceleratorError` or, before 2.8,
+    a `RuntimeError` in the same words.
+
+    Source: The CUDA Runtime API on `cudaError_t`: after these "the process must be terminated and relaunched".
+    """
+    return isinstance(error, RuntimeError) and "CUDA" in str(error) and any(words in str(error) for words in _LOST)

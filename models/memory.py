@@ -9,7 +9,8 @@ import torch
 # What torch, and oneDNN in it, say where they raise no type of their own.
 _SAID = (
     *("can't allocate memory", "not enough memory", "cannot allocate memory", "out of memory"),
-    *("bad_alloc", "could not create a primitive", "could not create a memory"),
+    *("defaultcpuallocator", "_status_alloc_failed", "bad_alloc"),
+    *("could not create a primitive", "could not create a memory"),
 )
 
 

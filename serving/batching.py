@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dubio.models import AUTO, Ensemble, Prediction, Predictor, Samples, Work
-from dubio.serving import errors
+from dubio.models import AUTO, Ensemble, Prediction, Predictor, Samples, Work, device
+from dubio.models.memory import exhausted
 from dubio.serving.errors import DeadlineExceeded, DeviceLost, OutOfMemory, Overloaded, Stopping
 
 T = TypeVar("T")
@@ -388,10 +388,10 @@ def _attempt(
     try:
         return predictor.predict(inputs[0] if len(inputs) == 1 else np.concatenate(inputs), samples=samples, work=work)
     except Exception as error:  # handed to whoever caused it
-        if errors.is_device_lost(error):
+        if device.lost(error):
             _log.error("The device is lost to this process: %s", error)
             return DeviceLost()
-        if not errors.is_out_of_memory(error):
+        if exhausted(error) is None:
             return error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     # Only out here are the arrays of what failed gone: an exception that is being handled keeps them.

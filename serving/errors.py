@@ -2,26 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
-# Only some of torch's allocators say so by type.
-_OUT_OF_MEMORY = ("DefaultCPUAllocator", "std::bad_alloc", "out of memory", "_STATUS_ALLOC_FAILED")
-# What CUDA says, in the words of `cudaGetErrorString`, when every later call of the process fails likewise.
-_LOST = (
-    "an illegal memory access was encountered",
-    "an illegal instruction was encountered",
-    "misaligned address",
-    "invalid program counter",
-    "operation not supported on global/shared address space",
-    "hardware stack error",
-    "unspecified launch failure",
-    "the launch timed out and was terminated",
-    "device-side assert triggered",
-    "uncorrectable ECC error encountered",
-    "uncorrectable NVLink error detected",
-    "context is destroyed",
-)
-
 
 class ServingError(Exception):
     """Anything the service refuses to do, with a message that says what to do instead."""
@@ -147,19 +127,3 @@ class UnsupportedEncoding(ServingError):
 
 class UnsupportedContentType(ServingError):
     """The body is said to be what no client of this service sends."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory of the processor or of a device was used up."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
-
-
-def is_device_lost(error: BaseException) -> bool:
-    """Whether the process can compute nothing more on its device; torch raises an `AcceleratorError` or, before 2.8,
-    a `RuntimeError` in the same words.
-
-    Source: The CUDA Runtime API on `cudaError_t`: after these "the process must be terminated and relaunched".
-    """
-    return isinstance(error, RuntimeError) and "CUDA" in str(error) and any(words in str(error) for words in _LOST)

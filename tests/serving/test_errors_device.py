@@ -9,7 +9,8 @@ import httpx
 import pytest
 import torch
 
-from dubio.serving.errors import is_device_lost, is_out_of_memory
+from dubio.models.device import lost
+from dubio.models.memory import exhausted
 
 # As CUDA does after a fault: this call fails, and so does every one behind it.
 FAULTY = '''
@@ -36,8 +37,8 @@ class FaultyMLP(MLP):
     ],
 )
 def test_a_device_that_no_call_will_bring_back_is_lost(error):
-    assert is_device_lost(error)
-    assert not is_out_of_memory(error)
+    assert lost(error)
+    assert exhausted(error) is None
 
 
 @pytest.mark.parametrize(
@@ -50,8 +51,8 @@ def test_a_device_that_no_call_will_bring_back_is_lost(error):
     ],
 )
 def test_a_device_without_memory_is_not_lost(error):
-    assert is_out_of_memory(error)
-    assert not is_device_lost(error)
+    assert exhausted(error) is not None
+    assert not lost(error)
 
 
 @pytest.mark.parametrize(
@@ -63,8 +64,8 @@ def test_a_device_without_memory_is_not_lost(error):
     ],
 )
 def test_other_errors_are_neither(error):
-    assert not is_device_lost(error)
-    assert not is_out_of_memory(error)
+    assert not lost(error)
+    assert exhausted(error) is None
 
 
 def test_a_process_whose_device_is_lost_says_so_and_ends(command: Any, numbers_checkpoint: Path, tmp_path: Path):

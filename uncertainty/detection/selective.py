@@ -298,7 +298,8 @@ def _error(accepted_T: Tensor, wrong_T: Tensor) -> Tensor:
     counts_T = accepted_T.double().clamp(min=1)
     share_T = wrong_T / counts_T
     spread_T = (share_T * (1 - share_T) / counts_T + LUCK**2 / (4 * counts_T**2)).sqrt()
-    return (share_T + LUCK**2 / (2 * counts_T) + LUCK * spread_T) / (1 + LUCK**2 / counts_T)
+    bound_T = (share_T + LUCK**2 / (2 * counts_T) + LUCK * spread_T) / (1 + LUCK**2 / counts_T)
+    return bound_T.clamp(max=1)  # rounding may put it above
 
 
 def _first(accepted_T: Tensor, error_T: Tensor, risk: float, delta: float) -> int:
