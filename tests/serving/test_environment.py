@@ -113,7 +113,8 @@ def test_an_empty_option_is_refused(option: str, defaults: Settings, capsys: pyt
 def test_a_service_starts_among_variables_of_compose_and_kubernetes(
     command: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("DUBIO_TEST_DATA", raising=False)  # of these tests
+    for name in ("DUBIO_TEST_DATA", "DUBIO_TEST_MLSERVER"):  # of these tests
+        monkeypatch.delenv(name, raising=False)
     empty = {f"DUBIO_{name.upper()}": "" for name in SETTINGS if name not in (*KEYS, "torch_threads")}
     with command.started(str(checkpoint), **{**empty, **KUBERNETES}) as service:
         assert httpx.get(f"{service.url}/v2/health/ready").status_code == 200

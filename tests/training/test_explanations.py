@@ -18,7 +18,8 @@ from tests import table
 
 ARGUMENTS = {"in_features": 64, "widths": [16], "num_classes": 10, "rates": [0.3]}
 SPEC = NetworkSpec(class_path="dubio.models.MLP", init_args=ARGUMENTS)
-QUICK = CalibrationSettings(num_samples=4, stages=(), bank=60, tune_rates=(1.0,))
+SCORES = ("mutual_information", "neighbours", "input_mahalanobis")
+QUICK = CalibrationSettings(num_samples=4, stages=(), bank=60, tune_rates=(1.0,), scores=SCORES)
 
 
 @pytest.fixture(scope="module")

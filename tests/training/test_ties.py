@@ -60,6 +60,7 @@ class Population:
         """Calibrated on fresh rows."""
         generator = np.random.default_rng([2, seed])
         rows = {"train": self.train, **{name: self.draw(ROWS, generator) for name in ("select", "calibration")}}
+        rows["validation"] = tuple(values[:0] for values in self.train)
         data = SimpleNamespace(
             input=self.input,
             classes=("no", "yes"),
@@ -67,6 +68,7 @@ class Population:
             trained=None,
             splits={name: SimpleNamespace(x=x, labels=labels) for name, (x, labels) in rows.items()},
             raw=lambda name: tuple(map(torch.from_numpy, rows[name])),
+            load=lambda: SimpleNamespace(rows={"train": np.arange(len(self.train[1]))}),
         )
         settings = CalibrationSettings(num_samples=16, stages=(4, 8))
         return calibrate(self.network, self.spec, cast("TensorDataModule", data), settings, measure_seconds=0.05)
