@@ -108,7 +108,8 @@ class MmapStore:
 
     def processes(self) -> dict[str, int]:
         """The number of each process that counts here, by that of its worker."""
-        return {path.stem: int(np.fromfile(path, np.int64, 1)[0]) for path in self._files()}
+        heads = {path.stem: np.fromfile(path, np.int64, 1).tolist() for path in self._files()}
+        return {worker: head[0] for worker, head in heads.items() if head}  # one that has only just begun has none
 
     def _files(self) -> list[Path]:
         return [] if self._folder is None else sorted(self._folder.glob(f"*{_SUFFIX}"))
@@ -137,7 +138,10 @@ def map_file(path: Path, size: int) -> mmap.mmap:
 
 def _read(path: Path) -> Blocks:
     with path.open("rb") as file:
-        _, used = np.fromfile(file, np.int64, _HEADER).tolist()
+        header = np.fromfile(file, np.int64, _HEADER).tolist()
+        if len(header) < _HEADER:  # its process has only just begun, and counted nothing
+            return {}
+        _, used = header
         entries = _entries(file.read(used))
         file.seek(_FIRST_NUMBER)
         return _blocks(entries, np.fromfile(file, count=sum(size for _, _, size in entries)))

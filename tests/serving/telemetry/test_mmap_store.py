@@ -117,6 +117,16 @@ for i in range(20_000):
 """
 
 
+def test_a_file_of_a_process_that_has_only_just_begun_counts_nothing(tmp_path: Path) -> None:
+    store = MmapStore(tmp_path, 0)
+    store.block("a", ("x",), 1)[0] += 1
+    before, processes = totals(store), store.processes()
+    (tmp_path / next(tmp_path.iterdir()).name.replace("0", "1", 1)).touch()
+    assert len(list(tmp_path.iterdir())) == 2
+    assert totals(store) == before
+    assert store.processes() == processes
+
+
 def test_what_is_read_while_others_write_never_falls(tmp_path: Path) -> None:
     writers = [subprocess.Popen([sys.executable, "-c", COUNT, tmp_path, worker], cwd=ROOT) for worker in ("1", "2")]
     reader = MmapStore(tmp_path, 0)

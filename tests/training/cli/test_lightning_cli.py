@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -338,7 +339,7 @@ def test_what_an_average_hides_is_told_after_the_fit_and_by_test(
     assert never in said.err
     # All that the summary of the fit told: baseline, committee, promise, flags by class.
     assert {"baseline", "macro-F1", "committee", "promise", "measured", "fraud"} <= {*summary}
-    assert first_cells(said.out)[-len(summary) :] == summary
+    assert not Counter(summary) - Counter(first_cells(said.out))
     assert "95.83% accuracy for always saying 'no'" in " ".join(said.out.split())
     assert re.search(r"\d+ of 120 test rows flagged", said.out)
     last = str(Path("runs/table_mlp/checkpoints/last.ckpt"))

@@ -39,7 +39,7 @@ def test_written_again_it_is_the_same_byte_for_byte(written: Written, tmp_path: 
         for name in ("report.html", "report.json"):
             second[name] = second[name].replace(dates[1].encode(), dates[0].encode())
     assert first == second
-    assert first.keys() == {f"{name}.png" for name in PICTURES | EXAMPLES} | {
+    assert first.keys() == {f"{name}.png" for name in PICTURES | EXAMPLES | {"acceptance"}} | {
         "report.html",
         "report.json",
         "report.schema.json",
