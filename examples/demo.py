@@ -94,7 +94,6 @@ def ask(url: str, service: subprocess.Popen[bytes]) -> int:
         console.print(answers_table(rows, body["predictions"]))
         calibration = client.get(f"/v1/models/{body['model']['name']}").json()["calibration"]
     decision = body["predictions"][0]["decision"]
-    console.print("[dim]MI: mutual information in nats, how far the members disagree. p: conformal p-value.[/]")
     console.print(f"[dim]flagged: {calibration['promise']}.[/]")
     console.print(
         f"[dim]accepted: at most {decision['risk']:.1%} of accepted answers are wrong, with confidence "
@@ -141,7 +140,7 @@ def answers_table(rows: list[str], predictions: list[dict[str, Any]]) -> Table:
     table = Table(
         title="What the service said", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
     )
-    for name in ("input", "deterministic", "MC dropout", "MI", "p", "flagged", "accepted"):
+    for name in ("input", "deterministic", "MC dropout", "p-value", "flagged", "accepted"):
         left = name in {"input", "flagged", "accepted"}
         table.add_column(name, justify="left" if left else "right", no_wrap=True)
     for index, (what, prediction) in enumerate(zip(rows, predictions, strict=True)):
@@ -151,7 +150,6 @@ def answers_table(rows: list[str], predictions: list[dict[str, Any]]) -> Table:
             what,
             f"{deterministic['label']}  {deterministic['probability']:.2f}",
             f"{mc['label']}  {mc['mean'][best]:.2f} ± {mc['std'][best]:.2f}",
-            f"{prediction['uncertainty']['mutual_information']:.3f}",
             f"{ood['p_value']:.3f}",
             f"[bold red]{ood['reason']}[/]" if ood["flagged"] else "[green]no[/]",
             {True: "[green]yes[/]", False: "[bold red]no[/]", None: "no promise"}[prediction["decision"]["accepted"]],

@@ -9,10 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from dubio.models import load
+from dubio.models import InputSpec, load
 from dubio.models.checkpoint import file
+from dubio.models.checkpoint.explanation_record import ExplanationRecord
 from dubio.models.checkpoint.schema import KEY
-from dubio.models.errors import UnreadableCheckpoint
+from dubio.models.errors import ModelError, UnreadableCheckpoint
+from dubio.models.inputs.text import SPECIAL, TokenizerSpec
+from dubio.uncertainty import Calibration, Detector, DeterministicPass
+from dubio.uncertainty.detection.ecdf import Ranks
+from dubio.uncertainty.detection.knn import NearestNeighbours
 
 HOSTILE: dict[str, tuple[str, Callable[[Any], Any], str]] = {
     "ranks that fall": ("ranks", lambda x: x.flip(1), "ascending"),
@@ -35,6 +40,30 @@ HOSTILE: dict[str, tuple[str, Callable[[Any], Any], str]] = {
     "examples that are numbers": ("examples", lambda x: x.float(), "thumbnails"),
     "examples that are flat": ("examples", lambda x: x.flatten(1), "thumbnails"),
 }
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        torch.tensor([[1, 2, 5, 0, 0]], dtype=torch.int32),
+        torch.tensor([[-1, 2, 0, 0, 0]], dtype=torch.int32),
+        torch.tensor([[1, 2, 0, 0]], dtype=torch.int32),
+        torch.tensor([[1, 2, 0, 0, 0]]),
+    ],
+    ids=["unknown", "negative", "too few", "int64"],
+)
+def test_texts_are_tokens_of_the_model(tokens: torch.Tensor):
+    vocabulary = [*SPECIAL, "book", "a", "flight"]
+    words = TokenizerSpec(kind="word", vocabulary=vocabulary, merges=[], lowercase=True, length=5)
+    spec = InputSpec(kind="text", shape=(5,), mean=(0.0,), std=(1.0,), low=0.0, high=4.0, tokenizer=words)
+    seen = DeterministicPass(torch.eye(6), torch.eye(6), torch.eye(6))
+    nearest = NearestNeighbours.fit(seen, torch.zeros(6, dtype=torch.int64), k=1)
+    ranks = Ranks.fit(torch.linspace(0, 1, 20, dtype=torch.float64))
+    detector = Detector((nearest,), {"neighbours": ranks}, Calibration.fit(torch.rand(9).double(), 0.5, 0.5))
+    known = {"ranks": torch.linspace(0, 1, 9, dtype=torch.float64).unsqueeze(0), "rows": torch.arange(6)}
+    ExplanationRecord(**known, examples=torch.tensor([[1, 2, 4, 0, 0]], dtype=torch.int32)).check(detector, spec)
+    with pytest.raises(ModelError, match="tokens"):
+        ExplanationRecord(**known, examples=tokens).check(detector, spec)
 
 
 @pytest.mark.parametrize(("field", "spoil", "why"), HOSTILE.values(), ids=HOSTILE)
