@@ -12,6 +12,8 @@ from torch.overrides import TorchFunctionMode
 
 from dubio.models.errors import ModelError
 
+MAX_LIVE = 2**30  # bytes of results of a network that may be in use at a time
+
 
 class Budget(TorchFunctionMode):
     """Ends a step that takes more than it may. On the meta device that costs no memory, and little time.

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dubio.models import registry
-from dubio.models.budget import Budget
+from dubio.models.budget import MAX_LIVE, Budget
 from dubio.models.checkpoint import data_record, file
 from dubio.models.checkpoint.data_record import Division
 from dubio.models.checkpoint.file import Checkpoint
@@ -42,7 +42,6 @@ from dubio.uncertainty.errors import NotFitted
 
 MAX_BANK = 2**28  # numbers in the masks of all members: 1 GiB in float32
 MAX_ROW = 2**28  # bytes of the largest intermediate result for one input: 256 MiB
-MAX_LIVE = 2**30  # of all that are in use at a time
 MAX_OPERATIONS = 2**18  # of one pass: a recurrent network takes some for each step of an input
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dubio.models import decision, explanation
 from dubio.models.batch_invariance import TRIED_ROWS, BatchSizes, largest_batch
-from dubio.models.budget import Budget
+from dubio.models.budget import MAX_LIVE, Budget
 from dubio.models.checkpoint.explanation_record import ExplanationRecord
 from dubio.models.decision import Decision, LabelSetRows
 from dubio.models.errors import BatchDependent, InvalidInput
@@ -36,8 +36,6 @@ from dubio.uncertainty.errors import NotFitted, UncertaintyError
 
 # Ways to run members that are tried after those that were the fastest; the loop is the last resort.
 INVARIANT_STRATEGIES = ("chain", "thinned", "fold", "loop")
-
-MAX_LIVE = 2**30  # bytes of the network's results; a batch that would take more at a time is answered in parts
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from dubio.models.budget import MAX_LIVE
 from dubio.models.ensemble import Ensemble
 from dubio.models.inputs import encoding
 from dubio.models.predictor import Predictor
 
 # One row is what most requests carry, the others are a small and a large batch: all are warm before the first request.
 ROW_COUNTS = (1, 8, 32)
-MAX_LIVE = 2**30  # bytes of the network's results; a batch that would take more is not tried
-MAX_SECONDS = 20.0  # nor one that, by how long the last took, would take longer
+MAX_SECONDS = 20.0  # a batch that, by how long the last took, would take longer is not tried
 
 
 def most_rows(predictor: Predictor | Ensemble) -> int:

@@ -113,7 +113,8 @@ def test_what_was_not_changed_goes_on_as_it_was(
     source = halfway(*planned)
     capsys.readouterr()
     assert rates(*planned, *resumed(source)) == whole[12:]
-    assert "goes on after epoch" not in capsys.readouterr().err
+    notes = [line for line in capsys.readouterr().err.splitlines() if "note" in line]
+    assert all("no answer is accepted at a risk of" in note for note in notes)  # so few rows promise nothing
 
 
 def test_weight_decay_and_betas_that_were_changed_count(halfway: Halfway, tmp_path: Path):

@@ -23,6 +23,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 main()
 """
 ROOT = Path(__file__).resolve().parents[3]
+CONFIG = str(ROOT / "configs" / "digits_mlp.yaml")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
@@ -83,3 +84,23 @@ def test_only_ctrl_c_is_taken_for_it():
     with pytest.raises(SystemExit) as ended:
         _end_as_lightning_does()
     assert ended.value.code == 130
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
+def test_a_fit_that_is_terminated_says_so(tmp_path: Path):
+    arguments = ["fit", "--config", CONFIG, "--runs", str(tmp_path), "--trainer.max_epochs", "10000"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "dubio.training", *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.rglob("last.ckpt")) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert torch.load(next(tmp_path.rglob("last.ckpt")), weights_only=True)["epoch"] >= 0

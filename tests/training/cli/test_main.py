@@ -2,13 +2,10 @@ from __future__ import annotations
 
 import csv
 import gc
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -379,23 +376,3 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]):
     for command in (*CLI.subcommands(), "audit", "compare", "configs"):
         assert re.search(rf"^    {command}  +\w", said, flags=re.MULTILINE)
         assert re.search(rf"^usage: [^{{]*{{[^}}]*\b{command}\b", said)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
-def test_a_fit_that_is_terminated_says_so(tmp_path: Path):
-    arguments = ["fit", "--config", CONFIG, "--runs", str(tmp_path), "--trainer.max_epochs", "10000"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [sys.executable, "-m", "dubio.training", *arguments],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        deadline = time.monotonic() + 120
-        while not list(tmp_path.rglob("last.ckpt")) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 128 + signal.SIGTERM
-    assert torch.load(next(tmp_path.rglob("last.ckpt")), weights_only=True)["epoch"] >= 0
