@@ -95,11 +95,12 @@ def ask(url: str, service: subprocess.Popen[bytes]) -> int:
         calibration = client.get(f"/v1/models/{body['model']['name']}").json()["calibration"]
     decision = body["predictions"][0]["decision"]
     console.print(f"[dim]flagged: {calibration['promise']}.[/]")
-    console.print(
-        f"[dim]accepted: at most {decision['risk']:.1%} of accepted answers are wrong, with confidence "
-        f"{decision['confidence']:.0%}.[/]\n"
-    )
-    console.print(f"Open [bold link={url}]{url}[/] to draw a digit yourself,")
+    if decision["accepted"] is not None:
+        console.print(
+            f"[dim]accepted: at most {decision['risk']:.1%} of accepted answers are wrong, with confidence "
+            f"{decision['confidence']:.0%}.[/]"
+        )
+    console.print(f"\nOpen [bold link={url}]{url}[/] to draw a digit yourself,")
     console.print(f"[bold]{url}/docs[/] for every route, or paste this into another terminal:\n")
     console.print(curl(url, instances[0]), soft_wrap=True, highlight=False)
     console.print("\nCtrl-C stops the service.")

@@ -75,18 +75,20 @@ def tried(
     """
     if "__main__" in trusted:
         raise TrialUnavailable(path, "its network is a class of the script that runs; move it into a module of its own")
+    if not hasattr(os, "fork"):
+        raise TrialUnavailable(path, "this system cannot fork")
     descriptor = _open(path)
     try:
         before, size = identity(descriptor), os.fstat(descriptor).st_size
-        request = {
-            "what": what,
-            "trusted": list(trusted),
-            "strategy": strategy,
-            "limits": {"seconds": limits.seconds, "size": limits.size + COPIES * size},
-            "path": [os.path.abspath(each) for each in sys.path],
-            "folder": os.getcwd(),
-        }
         try:
+            request = {
+                "what": what,
+                "trusted": list(trusted),
+                "strategy": strategy,
+                "limits": {"seconds": limits.seconds, "size": limits.size + COPIES * size},
+                "path": [os.path.abspath(each) for each in sys.path],
+                "folder": os.getcwd(),
+            }
             outcome = servers.ask(request, descriptor)
         except (OSError, ValueError) as error:
             raise TrialUnavailable(path, str(error)) from error

@@ -79,7 +79,8 @@ class Server:
     @property
     def fresh(self) -> bool:
         """Whether it cannot have ended for want of work."""
-        return not self._ready or time.monotonic() - self._used < FRESH_SECONDS
+        ended = self.process.returncode is not None  # also before the first trial, if that is long in coming
+        return not ended and (not self._ready or time.monotonic() - self._used < FRESH_SECONDS)
 
     def _await(self) -> None:
         """Wait until it is ready.
@@ -92,7 +93,7 @@ class Server:
             try:
                 self._receive(START_SECONDS)
             except OSError as error:
-                self.close()
+                self.socket.close()
                 self.process.kill()
                 self.process.wait()
                 said = errors.read().decode(errors="replace").strip().splitlines() or [str(error)]
@@ -133,6 +134,8 @@ class Server:
     def close(self) -> None:
         """Let it end, and with it a trial that runs: it sees that nobody is there any more."""
         self.socket.close()
+        if self.process.stderr is not None:  # closed already, where a trial was asked for
+            self.process.stderr.close()
 
 
 class Servers:
@@ -145,22 +148,24 @@ class Servers:
     def prepare(self) -> None:
         """Start the server, which takes seconds to import torch; whoever wants a trial waits for what is left."""
         with self._lock:
-            if self._server is None or not self._server.fresh:
-                self.close()
-                self._server = Server()
+            self._running()
+
+    def _running(self) -> Server:
+        if self._server is None or not self._server.fresh:
+            self.close()
+            self._server = Server()
+        return self._server
 
     def ask(self, request: Mapping[str, Any], descriptor: int) -> Outcome:
         """Have an open file tried.
 
         Raises:
-            OSError: There is no server, or it is gone.
+            OSError: There can be no server, or it ended meanwhile.
         """
-        self.prepare()
         with self._lock:
-            if self._server is None:
-                raise OSError("the process that starts trials was ended")
+            server = self._running()
             try:
-                return self._server.ask(request, descriptor)
+                return server.ask(request, descriptor)
             except BaseException:  # whoever interrupts the wait does not wait for what is left of the trial either
                 self.close()
                 raise
@@ -179,4 +184,5 @@ class Servers:
 
 servers = Servers()
 atexit.register(servers.close)
-os.register_at_fork(after_in_child=servers.forget)
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=servers.forget)

@@ -163,10 +163,18 @@ def _limit(seconds: float, size: int) -> None:
     os.nice(_NICENESS)
     signal.setitimer(signal.ITIMER_REAL, PATIENCE * seconds)
     whole = max(1, round(seconds))
-    resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _bound(resource.RLIMIT_CPU, whole, whole + 1)
+    _bound(resource.RLIMIT_CORE, 0, 0)
     # Not the address space, most of which a program never uses. macOS takes this limit, but does not keep it.
-    resource.setrlimit(resource.RLIMIT_DATA, (_held() + size,) * 2)
+    _bound(resource.RLIMIT_DATA, _held() + size, _held() + size)
+
+
+def _bound(which: int, soft: int, hard: int) -> None:
+    """Set a limit, or keep a stricter one that this process came with."""
+    most = resource.getrlimit(which)[1]
+    if most != resource.RLIM_INFINITY:
+        soft, hard = min(soft, most), min(hard, most)
+    resource.setrlimit(which, (soft, hard))
 
 
 def _held() -> int:

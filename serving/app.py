@@ -28,7 +28,7 @@ from dubio.serving.lifecycle import Lifecycle
 from dubio.serving.repository import heap
 from dubio.serving.repository.registry import ServedModel
 from dubio.serving.repository.repository import ModelRepository, ModelSource
-from dubio.serving.service import PredictionService
+from dubio.serving.service import Explainer, PredictionService
 from dubio.serving.settings import Settings
 from dubio.serving.telemetry.access_log import AccessLog
 from dubio.serving.telemetry.expected_series import ExpectedSeries, RouteAnswers
@@ -158,6 +158,7 @@ def create_app(
         timeout=settings.timeout_seconds,
         stalled_seconds=stalled_seconds,
         hung_seconds=settings.hung_seconds or 5 * stalled_seconds,
+        explainer=Explainer(),
     )
 
     @asynccontextmanager
@@ -210,7 +211,7 @@ def create_app(
         return keys.grants(Scope.ADMIN) and settings.workers == 1 and settings.model_control != "poll"
 
     readers = Readers(settings.prediction_threads)  # for both forms of the same request
-    predict, infer = v1_routes.build(service, settings, readers), infer_routes.build(service, settings)
+    predict, infer = v1_routes.build(service, settings, readers), infer_routes.build(service, settings, readers)
     tf_serving = tf_serving_routes.build(service, settings, readers)
     routers = [  # the calls that carry the traffic are found first
         predict,

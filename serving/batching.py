@@ -29,7 +29,6 @@ from dubio.serving.errors import DeadlineExceeded, DeviceLost, OutOfMemory, Over
 T = TypeVar("T")
 
 _log = logging.getLogger("dubio")
-# The words of torch's allocator for the processor, of C++, and of the libraries of a GPU.
 
 
 class Executor:

@@ -49,8 +49,9 @@ there. The command line wins. docs/operations.md describes how to run the servic
 signals: SIGTERM or Ctrl-C lets requests in flight finish; a second one ends the service at once. SIGHUP reads the keys'
 file and the models again.
 
-exit codes: 0 stopped by SIGTERM or Ctrl-C; 1 the system refused (port in use, no temporary folder), or requests in
-flight did not finish in time; 2 a wrong argument, setting or checkpoint; 130 or 143 ended by a second signal.
+exit codes: 0 stopped by SIGTERM or Ctrl-C; 1 the system refused (port in use, no temporary folder), requests in flight
+did not finish in time, or the device failed; 2 a wrong argument, setting or checkpoint; 130 or 143 ended by a second
+signal.
 """
 
 

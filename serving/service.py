@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dubio.models import Ensemble, Prediction, Predictor, Samples, Work
+from dubio.models.memory import exhausted
 from dubio.serving.batching import Batcher, Budget, Executor, Policy
-from dubio.serving.errors import DeadlineExceeded, NotReady
+from dubio.serving.errors import DeadlineExceeded, NotReady, OutOfMemory
 from dubio.serving.repository.registry import ServedModel
 from dubio.serving.repository.repository import ModelRepository
 from dubio.serving.telemetry.telemetry import Telemetry
@@ -39,11 +40,16 @@ class Explainer:
 
         Raises:
             DeadlineExceeded: The time is up.
+            OutOfMemory: There was not enough for these rows.
         """
         try:
             async with asyncio.timeout(seconds):
                 return await asyncio.wrap_future(self._pool.submit(predictor.explain, inputs, prediction))
-        except TimeoutError as error:
+        except Exception as error:
+            if exhausted(error) is not None:
+                raise OutOfMemory() from error
+            if not isinstance(error, TimeoutError):
+                raise
             raise DeadlineExceeded(
                 "Expected the explanations within the time for an answer, but they were not ready; send fewer rows, "
                 "leave out `parameters.explain`, or allow more time."
@@ -78,7 +84,7 @@ class PredictionService:
     timeout: float
     stalled_seconds: float
     hung_seconds: float
-    explainer: Explainer = field(default_factory=Explainer)
+    explainer: Explainer
 
     def __post_init__(self) -> None:
         # A version that was swapped out goes with the last request that uses it, and its batcher with it.
@@ -120,7 +126,11 @@ class PredictionService:
         self.telemetry.count_prediction(model, prediction)
         if not explain:
             return prediction
-        return await self.explainer.explain(model.predictor, inputs, prediction, until - time.monotonic())
+        self.budget.take(inputs, 0.0)  # once more: explanations wait, too
+        try:
+            return await self.explainer.explain(model.predictor, inputs, prediction, until - time.monotonic())
+        finally:
+            self.budget.give_back(inputs)
 
     def require_progress(self, model: ServedModel | None = None) -> None:
         """Check that what was begun comes to an end.

@@ -291,8 +291,9 @@ class Settings(BaseSettings):
     @field_validator("hung_seconds")
     @classmethod
     def _stalled_before_hung(cls, seconds: float | None, info: ValidationInfo) -> float | None:
-        if seconds is not None and (stalled := info.data.get("stalled_seconds")) is not None and seconds < stalled:
-            raise ValueError(f"it comes after stalled_seconds, which is {stalled:g}")
+        stalled = info.data.get("stalled_seconds") or info.data.get("timeout_seconds", 0.0)
+        if seconds is not None and seconds < stalled:
+            raise ValueError(f"it comes after stalled_seconds, which is {stalled:g} (unset: timeout_seconds)")
         return seconds
 
     @field_validator("drain_seconds")

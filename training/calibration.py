@@ -21,7 +21,7 @@ from dubio.training import answer_promises, explanations, promise, rate_tuning
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
 from dubio.training.progress import BATCH, progress
-from dubio.training.score_choice import ScoreName, choose, may_be_fitted
+from dubio.training.score_choice import ScoreName, choose, may_be_fitted, with_bank
 from dubio.uncertainty import AdaptiveSampling, Detector, DeterministicPass, Outputs
 from dubio.uncertainty.detection import temperature
 from dubio.uncertainty.detection.adaptive import STAGES
@@ -46,9 +46,13 @@ class CalibrationSettings:
         delta: How likely it may be, over the draw of the calibration rows, that the rate is larger than alpha.
         num_samples: Members of the committee. More members, less noise in mean and std, and more time a request.
         seed: Draws the members' dropout masks.
-        scores: What makes an input strange; the strangest of them counts. The default depends on the kind of input, see
-            `dubio.training.score_choice`.
-        k: Which nearest neighbour the score `neighbours` measures the distance to; by default the 50th, or with fewer
+        scores: What makes an input strange; the strangest of them counts. By default of images predictive_entropy,
+            unit_mahalanobis and block_mahalanobis (input_mahalanobis if the network has no blocks); of tables and
+            numbers predicted_std, input_class_mahalanobis, unit_mahalanobis, vim and input_mahalanobis; of texts
+            mutual_information. There are also expected_entropy, variation_ratio, logit_disagreement, max_softmax,
+            max_logit, energy, gen, neighbours, nnguide, mahalanobis, relative_mahalanobis, unit_relative_mahalanobis,
+            ddu, core, fdbd, react and feature_norm.
+        k: Which nearest neighbour the scores `neighbours` and `nnguide` look at; by default the 50th, or with fewer
             training rows the one in the middle of a class of average size.
         bank: At most so many training rows stand in the checkpoint with their features, which `neighbours` and
             `nnguide` compare inputs with; they are drawn by a seed. Without these two in `scores` none are kept.
@@ -92,11 +96,11 @@ class CalibrationSettings:
             raise TrainingError(
                 f"Expected `calibration.scores` to be at least one name, and none twice, but got {list(self.scores)}."
             )
-        least = NEIGHBOUR if self.k is None else self.k
-        if self.bank < least:
+        least, banks = NEIGHBOUR if self.k is None else self.k, with_bank(self.scores or ())
+        if banks and self.bank < least:
             raise TrainingError(
                 f"Expected `calibration.bank` to be at least `calibration.k`, which is {least}, but got {self.bank}; "
-                "to keep no training row, leave neighbours out of `calibration.scores`."
+                f"to keep no training row, leave {' and '.join(banks)} out of `calibration.scores`."
             )
         if self.examples < 0:
             raise TrainingError(f"Expected `calibration.examples` to be a number of bytes, but got {self.examples}.")
@@ -173,6 +177,12 @@ def calibrate(
             "Expected rows in the validation split to tune `calibration.tune_rates` on, but there are none; leave "
             "it out."
         )
+    names, blocks = choose(data.input, settings.scores, network)
+    kept: tuple[str, ...] = names
+    if not len(data.splits["train"].labels):  # its scores are those of the checkpoint
+        kept = settings.scores or (tuple(score.name for score in fitted.scores) if fitted else ())
+        blocks = fitted.blocks if fitted else ()
+    explanations.require(data.input, kept, settings.examples)
     rates, tuned = settings.mc_rates, None
     if settings.tune_rates:
         rates, tuned = rate_tuning.tune(build, rates, settings.tune_rates, *data.raw("validation"), BATCH)
@@ -183,10 +193,6 @@ def calibrate(
         if lowered is not None:
             rates, tuned = lowered
             predictor = build(rates)
-    names, blocks = choose(data.input, settings.scores, network)
-    explanations.require(data.input, names, settings.examples)
-    if not len(data.splits["train"].labels):
-        blocks = fitted.blocks if fitted else ()
     predictor = predictor.listening(blocks)
     train_x, train_labels = data.raw("train")
     select_x, select_labels = data.raw("select")
@@ -280,15 +286,11 @@ def _rounding(predictor: Predictor, detector: Detector, select: Outputs, select_
 
 def fewer_neighbours(data: TensorDataModule, settings: CalibrationSettings) -> str | None:
     """That the default of `calibration.k` is lowered to the training rows that there are; None if it is not."""
-    rows = len(data.splits["train"].labels)
-    if (
-        settings.k is not None
-        or not 0 < rows < NEIGHBOUR
-        or "neighbours" not in may_be_fitted(data.input, settings.scores)
-    ):
+    rows, banks = len(data.splits["train"].labels), with_bank(may_be_fitted(data.input, settings.scores))
+    if settings.k is not None or not 0 < rows < NEIGHBOUR or not banks:
         return None
     return (
-        f"there are {rows} training rows, fewer than {NEIGHBOUR}, so the score `neighbours` takes "
+        f"there are {rows} training rows, fewer than {NEIGHBOUR}, so the score `{banks[0]}` takes "
         f"{settings.neighbour(rows, len(data.classes))} for `calibration.k`, and not {NEIGHBOUR}."
     )
 

@@ -142,7 +142,9 @@ def _label_sets(answer: Prediction, classes: tuple[str, ...]) -> list[str | None
 
 def _decisions(answer: Prediction) -> dict[str, npt.NDArray[np.bool_] | None]:
     """Whether each answer is accepted, at the first risk and at each of the others."""
-    first, *others = answer.decisions or ()
+    if not answer.decisions:
+        return {"decision.accepted": None}
+    first, *others = answer.decisions
     return {
         "decision.accepted": first.accepted,
         **{f"decision.accepted_at_{each.risk:g}": each.accepted for each in others},

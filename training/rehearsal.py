@@ -21,7 +21,6 @@ from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
 from dubio.training.splits.dataset import Examples
 from dubio.training.splits.random_splits import IntArray, SplitName
-from dubio.uncertainty.detection.knn import Bank
 from dubio.uncertainty.detection.mahalanobis import MAX_INPUT_WIDTH
 from dubio.uncertainty.detection.registry import SCORES
 
@@ -94,7 +93,7 @@ def _check_rows(data: TensorDataModule, settings: CalibrationSettings) -> None:
             "leave it out of `calibration.scores`."
         )
     k = settings.neighbour(len(labels), len(data.classes))
-    banks = [name for name in names if issubclass(SCORES[name], Bank)]
+    banks = score_choice.with_bank(names)
     if banks and k > len(labels):
         raise TrainingError(
             f"Expected `calibration.k` to be at most {len(labels)}, the number of training rows, but got {k}; "

@@ -12,6 +12,7 @@ from dubio.models import InputSpec
 from dubio.models.inputs import encoding
 from dubio.uncertainty.detection import blocks
 from dubio.uncertainty.detection.blocks import Block
+from dubio.uncertainty.detection.knn import Bank
 from dubio.uncertainty.detection.mahalanobis import MAX_INPUT_WIDTH
 from dubio.uncertainty.detection.registry import SCORES
 
@@ -86,6 +87,11 @@ def choose(
     found = blocks.find(network, encoding.blank(spec, **encoding.place(network)))
     names = asked or default_scores(spec, found)
     return names, found if any(SCORES[name].reads_blocks for name in names) else ()
+
+
+def with_bank(names: Sequence[str]) -> list[str]:
+    """Those of the scores that keep training rows to compare inputs with."""
+    return [name for name in names if issubclass(SCORES[name], Bank)]
 
 
 def may_be_fitted(spec: InputSpec, asked: tuple[ScoreName, ...] | None) -> tuple[ScoreName, ...]:

@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
-from urllib.parse import urlsplit
 
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
@@ -218,7 +217,7 @@ class SameOriginMiddleware:
 
     def _is_own(self, origin: str, headers: Mapping[bytes, bytes]) -> bool:
         """Whether a page of the service itself asks; a proxy may have put another Host in place of its name."""
-        address = urlsplit(origin).netloc
+        address = origin.partition("://")[2]  # of an origin nothing follows it
         return address.encode("latin-1") == headers.get(b"host") or self._hosts.is_named(address)
 
 

@@ -17,7 +17,7 @@ import uvicorn
 from dubio.models.errors import ModelError
 from dubio.serving.app import create_app
 from dubio.serving.errors import ServingError
-from dubio.serving.lifecycle import Lifecycle
+from dubio.serving.lifecycle import Lifecycle, end
 from dubio.serving.server.acceptor import Acceptor, ConnectionCounts
 from dubio.serving.server.protocol import BoundedProtocol, Limits
 from dubio.serving.server.sockets import accept_waiting, as_peers
@@ -179,6 +179,8 @@ def run(
 
         with contextlib.closing(bound), asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(serve())
+        if application.service.executor.device_lost:
+            end(1)  # so that what started this process starts another one
     except (ModelError, UncertaintyError, ServingError) as error:
         return " ".join(str(error).split())
     return None

@@ -125,7 +125,10 @@ def map_file(path: Path, size: int) -> mmap.mmap:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             # Without room for it on the disk, a page that is written for the first time would end the process.
-            os.posix_fallocate(descriptor, 0, size)
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(descriptor, 0, size)
+            elif os.fstat(descriptor).st_size < size:
+                os.truncate(descriptor, size)
             return mmap.mmap(descriptor, size)
         finally:
             os.close(descriptor)

@@ -13,6 +13,7 @@ from dubio.serving.errors import InvalidRequest
 from dubio.serving.v2.input_tensor import ModelSignature, read_inputs, read_raw
 from dubio.serving.v2.outputs import EXPLANATION, OUTPUTS, Output
 from dubio.serving.v2.schema import InferParameters, InferRequest, OutputParameters, RequestOutput
+from dubio.serving.wire.effort import Effort
 from dubio.serving.wire.envelope import limit_samples, read
 
 _NO_PARAMETERS, _NO_OUTPUT_PARAMETERS = InferParameters(), OutputParameters()
@@ -64,7 +65,9 @@ class DecodedRequest:
         return any(selected.output is EXPLANATION for selected in self.outputs)
 
 
-def decode_request(body: bytes, *, header_length: str | None, model: ModelSignature) -> DecodedRequest:
+def decode_request(
+    body: bytes, *, header_length: str | None, model: ModelSignature, effort: Effort | None = None
+) -> DecodedRequest:
     """Read a request: JSON, then the raw tensors that it announces.
 
     Args:
@@ -72,6 +75,7 @@ def decode_request(body: bytes, *, header_length: str | None, model: ModelSignat
         header_length: The header Inference-Header-Content-Length, how many bytes are JSON; None if all are. With 0 the
             body is one row and nothing else.
         model: Whom the request is for.
+        effort: What reading may take; by default no time is set.
 
     Raises:
         MalformedJSON, InvalidRequest, TooManyRows: It breaks a rule; the message names field, rule, value and cure.
@@ -93,7 +97,7 @@ def decode_request(body: bytes, *, header_length: str | None, model: ModelSignat
     more = (SelectedOutput(EXPLANATION, binary),) if parameters.explain and not named else ()
     return DecodedRequest(
         id=request.id,
-        inputs=read_inputs(request.inputs, view[size:], model, resize=parameters.resize is not False),
+        inputs=read_inputs(request.inputs, view[size:], model, resize=parameters.resize is not False, effort=effort),
         samples=limit_samples(parameters.samples, committee=model.committee),
         timeout=parameters.timeout / 1e6 if parameters.timeout else None,  # clients send 0 for none
         outputs=(outputs or default_outputs(binary=binary)) + more,

@@ -14,10 +14,11 @@ from dubio.serving.http.request import cancel_on_disconnect, choose, compress, o
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
 from dubio.serving.v2 import schema
-from dubio.serving.v2.decode import decode_request
+from dubio.serving.v2.decode import DecodedRequest, decode_request
 from dubio.serving.v2.encode import EncodedResponse, encode_response
 from dubio.serving.v2.input_tensor import ModelSignature
 from dubio.serving.v2.routes import find_model
+from dubio.serving.wire.effort import Effort, Readers
 from dubio.serving.wire.schema import describe_content
 
 # Reading or writing this much takes about a millisecond; more would hold up the event loop.
@@ -68,8 +69,8 @@ _DOCS: dict[str, Any] = {
 }
 
 
-def build(service: PredictionService, settings: Settings) -> ScopedRouter:
-    """The infer routes around `service`."""
+def build(service: PredictionService, settings: Settings, readers: Readers) -> ScopedRouter:
+    """The infer routes around `service`; long requests are read by `readers`."""
     router = ScopedRouter(Scope.INFER, prefix="/v2", tags=["v2"])
 
     async def infer(request: Request, name: str, version: str | None) -> Response:
@@ -86,7 +87,12 @@ def build(service: PredictionService, settings: Settings) -> ScopedRouter:
                 max_rows=settings.max_rows,
             )
             long = _takes_long(body, predictor.input, binary=header is not None)
-            decoded = await offload_if(long, lambda: decode_request(body, header_length=header, model=signature))
+            effort = Effort(settings.timeout_seconds) if long else None
+
+            def decode() -> DecodedRequest:
+                return decode_request(body, header_length=header, model=signature, effort=effort)
+
+            decoded = decode() if effort is None else await readers.run(decode, effort)
             request.state.rows = len(decoded.inputs)
             timer.lap()
             async with cancel_on_disconnect(request):
@@ -121,8 +127,9 @@ def _takes_long(body: bytes, spec: InputSpec, *, binary: bool) -> bool:
     if spec.reader is not None:
         return len(body) > _LONG_READER
     # Image files take longer to read than their length tells.
-    may_hold_files = spec.kind == "image" and body.find(b"BYTES", 0, _LONG_JSON) >= 0
-    return may_hold_files or len(body) > (_LONG_BINARY if binary else _LONG_JSON)
+    if len(body) > (_LONG_BINARY if binary else _LONG_JSON):
+        return True
+    return spec.kind == "image" and (b"BYTES" in body or b"\\u" in body)  # JSON may spell any letter by its number
 
 
 async def _respond(request: Request, answer: EncodedResponse) -> Response:

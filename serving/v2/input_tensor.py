@@ -62,7 +62,12 @@ def list_inputs(spec: InputSpec) -> list[dict[str, Any]]:
 
 
 def read_inputs(
-    tensors: Sequence[RequestInput], rest: memoryview, model: ModelSignature, *, resize: bool = True
+    tensors: Sequence[RequestInput],
+    rest: memoryview,
+    model: ModelSignature,
+    *,
+    resize: bool = True,
+    effort: Effort | None = None,
 ) -> NDArray[np.float32]:
     """The rows [B, *shape] of a request.
 
@@ -71,9 +76,11 @@ def read_inputs(
         rest: The body behind the JSON.
         model: Whom the request is for.
         resize: Whether image files of another size may be resized as the training images were.
+        effort: What reading may take; by default no time is set.
 
     Raises:
         InvalidRequest, TooManyRows: See the message.
+        DeadlineExceeded: The time is up.
         InvalidInput: The model's reader of texts, of a table's rows or of image files refuses one.
     """
     reader = model.input.reader
@@ -93,7 +100,8 @@ def read_inputs(
     if tensor.datatype == BYTES and isinstance(reader, Tokens):
         _check_shape(tensor, model, _ONE_A_ROW)
         texts = read_elements(tensor, *split_binary(tensors, rest, model.name))
-        return reader.fill(reader.split(texts, lambda row: f"row {row} of {name_input(tensor)}", Effort().spend))
+        spend = (effort or Effort()).spend
+        return reader.fill(reader.split(texts, lambda row: f"row {row} of {name_input(tensor)}", spend))
     if tensor.datatype == BYTES and not (codec := ImageCodec(model.input, resize)).unsupported:
         _check_shape(tensor, model, _ONE_A_ROW)
         return _read_files(read_strings(tensor, *split_binary(tensors, rest, model.name)), tensor, codec)

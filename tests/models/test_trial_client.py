@@ -34,6 +34,19 @@ def test_one_process_forks_all_trials(saved: Path):
     assert psutil.Process().num_fds() == open_files
 
 
+def test_a_process_that_ended_before_its_first_trial_is_started_again(saved: Path):
+    servers = trial_client.Servers()
+    servers.prepare()
+    server = servers._server
+    assert server is not None
+    server.process.kill()  # or it ended by itself, for want of a trial
+    wait(lambda: server.process.returncode is not None)
+    assert not server.fresh
+    servers.prepare()
+    assert servers._server is not server
+    servers.close()
+
+
 def test_a_trial_ends_with_the_program_that_wanted_it(trusting: Callable[[str], tuple[Path, str]], tmp_path: Path):
     note = tmp_path / "pids"
     path, module = trusting(

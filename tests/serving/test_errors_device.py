@@ -42,6 +42,6 @@ def test_a_process_whose_device_is_lost_says_so_and_ends(command: Any, numbers_c
             assert refused.json()["type"] == "urn:dubio:problem:device-lost"
             # The process answers until it has drained.
             assert [client.get(f"/v2/health/{each}").status_code for each in ("ready", "live")] == [503, 503]
-        service.process.wait(30)
+        assert service.process.wait(30) == 1
         assert "an illegal memory access was encountered" in service.log
         assert "Traceback" not in service.log

@@ -30,6 +30,7 @@ def test_the_environment_sets_and_arguments_win(monkeypatch: pytest.MonkeyPatch)
         {"prot": 1},
         {"grace_seconds": 5, "drain_seconds": 6},
         {"stalled_seconds": 5, "hung_seconds": 4},
+        {"timeout_seconds": 60, "hung_seconds": 5},  # unset, stalled_seconds is the timeout
         {"model_control": "sometimes"},
         {"poll_seconds": 0.0},
         {"workers": 2, "model_control": "explicit"},

@@ -193,5 +193,10 @@ def test_a_checkpoint_keeps_as_many_training_rows_as_it_may_and_says_so(
 
 
 def test_fewer_rows_than_neighbours_are_refused():
-    with pytest.raises(TrainingError, match=r"at least `calibration\.k`, which is 50, but got 49"):
-        CalibrationSettings(bank=49)
+    for scores in (("neighbours",), ("energy", "nnguide")):
+        with pytest.raises(
+            TrainingError, match=rf"at least `calibration\.k`, which is 50, but got 49;.* {scores[-1]} out"
+        ):
+            CalibrationSettings(bank=49, scores=scores)
+    for scores in (None, ("energy",)):  # these keep none
+        assert CalibrationSettings(bank=49, k=60, scores=scores).bank == 49

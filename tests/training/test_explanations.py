@@ -104,6 +104,7 @@ def test_texts_are_kept_as_they_were_read(tmp_path: Path):
     settings = replace(QUICK, examples=10**6, alpha=0.2, delta=0.2)
     predictor = calibrate(network, spec, data, settings, measure_seconds=0.1)
     given = predictor.explain("Tell me of rain", predictor.predict("Tell me of rain")).explanations[0].neighbours
+    assert len(given) == 5
     for near in given:
         said = rows[near.row]["text"].lower().replace(",", " ,").split()
         assert [one == other or one == "[UNK]" for one, other in zip(near.text.split(), said, strict=True)] == [

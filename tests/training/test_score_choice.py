@@ -23,6 +23,8 @@ def _image(*shape: int) -> InputSpec:
 
 def test_the_scores_that_can_be_asked_for_are_those_of_the_registry():
     assert set(get_args(ScoreName)) == set(SCORES)
+    # The help of `calibration.scores` is this text.
+    assert [name for name in SCORES if name not in str(CalibrationSettings.__doc__)] == []
 
 
 @pytest.mark.parametrize("kind", get_args(InputSpec.model_fields["kind"].annotation))

@@ -51,6 +51,7 @@ def report() -> ArgumentParser:
 The test rows are those of the checkpoint: its data are read as at the fit. What is told:
   both answers' accuracy, NLL, Brier score and calibration error with intervals, together and by class
   the promise on false alarms, held against the test rows and, over 400 resplits, against its exact law
+  the promise on accepted answers and the label sets, where they were calibrated, held against theirs
   strangers, damaged inputs, the most uncertain and the most unfamiliar rows
   what is not promised, how to monitor, what a new version must show, and which rule asks for which number
 The folder holds report.html, which loads nothing from elsewhere, the pictures in it as PNG files, report.json

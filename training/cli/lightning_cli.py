@@ -42,6 +42,7 @@ from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
 from dubio.training.splits.division import Purpose
 from dubio.training.trainer import Trainer, check, is_own
+from dubio.uncertainty.precision import refuse_tf32
 
 
 class CLI(LightningCLI):
@@ -277,7 +278,8 @@ class CLI(LightningCLI):
             summary.say_caveats(datamodule, self.settings.calibration)
         output = output or str(self.servable)
         source = ckpt_path or self._existing()
-        if getattr(datamodule, "scale", None) is None and not is_own(read(source), model):
+        foreign = self.subcommand == "calibrate" and not is_own(read(source), model)
+        if foreign and getattr(datamodule, "scale", None) is None:
             # The wrong scale breaks nothing that a program could see; the measured accuracy shows it.
             note(
                 "the weights come from elsewhere; inputs are normalised by mean and std of the training rows. If the "
@@ -323,6 +325,7 @@ class CLI(LightningCLI):
     def _predictor(self) -> Predictor:
         """That of the command's checkpoint, as the service loads it."""
         # The configuration is the user's own, so the module of the network that it names may be imported.
+        refuse_tf32()  # which this command line allows in training
         device = str(self.trainer.strategy.root_device)
         return load(self.settings.ckpt_path, device=device, trusted=[type(self.model.network).__module__])
 

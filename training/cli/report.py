@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dubio.models.checkpoint import file, schema
+from dubio.models.checkpoint import schema
+from dubio.training.checkpoint_files import read
 from dubio.training.cli import commands
 from dubio.training.cli.lightning_cli import CLI, run
 from dubio.training.errors import TrainingError
@@ -45,7 +46,7 @@ def main(args: Sequence[str]) -> None:
     """
     given, rest = commands.report().parse_known_args(list(args))
     path = Path(given.ckpt)
-    if schema.KEY not in file.read_content(path):
+    if schema.KEY not in read(path):
         raise TrainingError(
             f"{path}: expected a calibrated checkpoint to report on, but this one is not; calibrate it first "
             f"(`dubio-train calibrate --config ... --ckpt_path {path}`) and give what that writes."

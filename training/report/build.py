@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from dubio.models import Predictor
-from dubio.models.errors import UnreadableCheckpoint
 from dubio.models.loading import load
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
@@ -25,10 +24,11 @@ from dubio.training.report.answers import Answers, ask, fitted
 from dubio.training.report.displays import display
 from dubio.training.report.resplits import Resplits, resplit
 from dubio.training.report.strangers import ROWS, SEVERITIES, damages, strangers
+from dubio.training.splits.random_splits import SPLITS
+from dubio.uncertainty.errors import UnsupportedNetwork
 
 # Ways to run the members whose rounding does not depend on what was found to be the fastest; the first that goes.
 STRATEGIES = ("vmap", "fold", "loop")
-SPLITS = ("train", "validation", "select", "calibration", "test")
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,13 @@ def reproducible(path: Path, trusted: list[str]) -> Predictor:
     Raises:
         UnreadableCheckpoint: If it cannot be loaded.
     """
+    predictor = load(path, trusted=trusted, measure_seconds=0)
     for strategy in STRATEGIES[:-1]:
         try:
-            return load(path, trusted=trusted, strategy=strategy)
-        except UnreadableCheckpoint:  # or the strategy is not for this network; the last one tells
+            return replace(predictor, committee=predictor.committee.pinned(strategy))
+        except UnsupportedNetwork:
             continue
-    return load(path, trusted=trusted, strategy=STRATEGIES[-1])
+    return replace(predictor, committee=predictor.committee.pinned(STRATEGIES[-1]))
 
 
 def build(predictor: Predictor, data: TensorDataModule, path: Path, day: date) -> Report:

@@ -96,3 +96,5 @@ def test_a_record_is_read_alone_for_another_calibration(
     path = edit(lambda content: content[KEY]["explanation"].update(rows="many"))
     with pytest.raises(UnreadableCheckpoint, match=r"dubio\.explanation\.rows"):
         file.explanation_record(path, file.read_content(path))
+    with pytest.raises(UnreadableCheckpoint, match=r"dubio\.explanation\.ranks"):
+        file.explanation_record(saved, {KEY: {"explanation": {"ranks": {1, 2}}}})

@@ -162,3 +162,8 @@ def test_json_is_however_it_is_called(service: Service, kind: str) -> None:
 def test_programs_that_are_no_browsers_need_nothing(service: Service, url: str) -> None:
     assert service.predict() == 200
     assert httpx.post(f"{url}/v1/models/row/predict", content=PREDICT).status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "://", "http://", "null", "http://a@b:c@d"])
+def test_an_origin_that_is_no_address_is_foreign(service: Service, origin: str) -> None:
+    assert service.predict(f"Origin: {origin}", "Content-Type: application/json") == 403
