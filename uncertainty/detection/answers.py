@@ -105,6 +105,7 @@ class LabelledAnswers:
         confidence_N, slack = self.answers.confidence(confidence), 2 * self.rounding
         right_N = confidence_N[self.right & (self.high_N < familiar)] - slack
         wrong_N = torch.where(self.sure_N, confidence_N + slack, torch.inf)[self.wrong & (self.low_N < familiar)]
+        thresholds_T = thresholds_T.to(confidence_N.device)
         wrong_T = _at_least(wrong_N, thresholds_T)
         return _at_least(right_N, thresholds_T) + wrong_T, wrong_T
 

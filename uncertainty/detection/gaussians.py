@@ -54,7 +54,7 @@ class ClassGaussians:
     def distances(self, rows_BF: Tensor) -> Tensor:
         """Squared distances (x - mu_c)^T Sigma^-1 (x - mu_c), ``[B, C]`` in float64."""
         white_BF = product(centred(rows_BF, self.mean_F), self.whitening_FF).double()
-        # In double precision |a|^2 - 2 a.b + |b|^2 loses nothing that single precision had.
+        # In double precision |a|^2 - 2 a.b + |b|^2 loses nothing that single precision had, and no [B, C, F] is made.
         squares_B1, squares_C = white_BF.square().sum(-1, keepdim=True), self.class_means_CF.square().sum(-1)
         return (squares_B1 - 2 * product(white_BF, self.class_means_CF.T) + squares_C).clamp(min=0)
 

@@ -112,9 +112,9 @@ class RectifiedActivations(Score):
             CalibrationSetTooSmall: If there are no rows.
         """
         _require_rows(train, cls.name)
-        activations_N = train.features().flatten()
+        activations_N, head = train.features().flatten(), train.head()
         clip = activations_N.kthvalue(math.ceil(REACT_QUANTILE * len(activations_N))).values
-        return cls(train.head().weight_CF, train.head().bias_C, float(clip))
+        return cls(head.weight_CF, head.bias_C, float(clip))
 
     def score(self, outputs: Outputs) -> Tensor:
         features_BF = outputs.deterministic.features().double().clamp(max=self.clip)

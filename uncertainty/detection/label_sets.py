@@ -29,7 +29,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dubio.uncertainty.detection.rounding import RELATIVE
 from dubio.uncertainty.errors import NotFitted, UncertaintyError
 
 SCORES = ("lac", "aps", "raps")
@@ -99,7 +98,7 @@ class LabelSets:
         rule = cls(score, by, coverage)
         if score != "raps":
             return rule
-        rank_N = 1 + _rank(mean_NC.double(), 0.0).gather(-1, labels_N.unsqueeze(-1)).squeeze(-1)
+        rank_N = 1 + _rank(mean_NC.double()).gather(-1, labels_N.unsqueeze(-1)).squeeze(-1)
         free = int(_quantile(rank_N.double(), coverage, most=mean_NC.shape[-1]))
         tried = [replace(rule, penalty=penalty, free_ranks=free) for penalty in PENALTIES]
 
@@ -117,9 +116,9 @@ class LabelSets:
             mean_NC: The members' mean probabilities of the calibration rows.
             labels_N: Their true classes.
             sure_N: Whether another evaluation asks as many members; all do by default.
-            rounding: How far two evaluations of a probability lie apart, at most.
+            rounding: How far two evaluations of a probability may lie apart.
         """
-        scores_NC = self.scores(mean_NC, tolerance=2 * RELATIVE) + (rounding if self.score == "lac" else 0.0)
+        scores_NC = self.scores(mean_NC, rounding)
         score_N = scores_NC.gather(-1, labels_N.unsqueeze(-1)).squeeze(-1)
         if sure_N is not None:
             score_N = score_N.masked_fill(~sure_N, UNBOUNDED)
@@ -129,22 +128,23 @@ class LabelSets:
         quantiles = [_quantile(score_N[group_N == group], self.coverage) for group in range(mean_NC.shape[-1])]
         return replace(self, quantiles_G=torch.tensor(quantiles, dtype=torch.float64))
 
-    def scores(self, mean_BC: Tensor, tolerance: float = 0.0) -> Tensor:
+    def scores(self, mean_BC: Tensor, rounding: float = 0.0) -> Tensor:
         """Of every class, ``[B, C]`` in float64; higher = less like the true one.
 
         Args:
             mean_BC: The members' mean probabilities.
-            tolerance: Probabilities that are larger but for this share count as larger, too.
+            rounding: How far another evaluation's may lie from them; the largest scores that it may have are given.
         """
         probs_BC = mean_BC.double()
         if self.score == "lac":
-            return 1 - probs_BC
+            return 1 - probs_BC + rounding
         descending_BC = probs_BC.sort(-1, descending=True).values
         sums_BC = torch.cat([torch.zeros_like(descending_BC[:, :1]), descending_BC.cumsum(-1)], dim=-1)
-        rank_BC = _rank(probs_BC, tolerance)
+        rank_BC = _rank(probs_BC, 2 * rounding)
         above_BC = sums_BC.gather(-1, rank_BC)
-        if tolerance:  # then a class counts as larger than itself
-            above_BC, rank_BC = (above_BC - probs_BC) * (1 + tolerance), rank_BC - (probs_BC > 0).long()
+        if rounding:  # then a class counts as larger than itself
+            rank_BC = rank_BC - 1
+            above_BC = above_BC - probs_BC + rounding * rank_BC
         if self.score == "raps":
             return above_BC + self.penalty * (1 + rank_BC - self.free_ranks).clamp(min=0)
         return above_BC
@@ -190,8 +190,8 @@ def _quantile(scores_N: Tensor, coverage: float, most: float = UNBOUNDED) -> flo
     return float(scores_N.sort().values[found - 1]) if found <= len(scores_N) else most
 
 
-def _rank(probs_BC: Tensor, tolerance: float) -> Tensor:
-    """How many classes are more probable than each, ``[B, C]``, with a tolerance also those that nearly are."""
+def _rank(probs_BC: Tensor, tolerance: float = 0.0) -> Tensor:
+    """How many classes have more than each one's probability less the tolerance, ``[B, C]``."""
     ascending_BC = probs_BC.sort(-1).values
-    larger = torch.searchsorted(ascending_BC, probs_BC * (1 - tolerance), right=True)
+    larger = torch.searchsorted(ascending_BC, probs_BC - tolerance, right=True)
     return probs_BC.shape[-1] - larger

@@ -13,8 +13,6 @@ from dubio.uncertainty.detection.gaussians import (
     ClassGaussians,
     centred,
     check_widths,
-    class_means,
-    count,
     whitening,
 )
 from dubio.uncertainty.detection.measures import product, unit_norm
@@ -153,10 +151,8 @@ class RelativeMahalanobis(Score):
     MD_c uses the class means and one covariance shared by the classes, MD_0 the mean and covariance of all rows.
 
     Attributes:
-        mean_F: Mean of all rows, float64.
-        class_means_CF: Class means, less ``mean_F``, whitened.
-        class_whitening_FF: W with W W^T = inverse of the shared covariance.
-        whitening_FF: W for the covariance of all rows.
+        gaussians: Of the classes.
+        whitening_FF: W with W W^T = inverse of the covariance of all rows.
 
     Source: Ren 2021.
     """
@@ -165,18 +161,12 @@ class RelativeMahalanobis(Score):
     reason = UNFAMILIAR
     fits_classes = True
 
-    mean_F: Tensor
-    class_means_CF: Tensor
-    class_whitening_FF: Tensor
+    gaussians: ClassGaussians
     whitening_FF: Tensor
 
     def __post_init__(self) -> None:
         """Refuse tensors that do not belong to one number of features."""
-        check_widths(len(self.mean_F), self.class_whitening_FF, self.whitening_FF)
-        if self.class_means_CF.shape[1] != len(self.mean_F):
-            raise UncertaintyError(
-                f"Expected class means of {len(self.mean_F)} features, but got {list(self.class_means_CF.shape)}."
-            )
+        check_widths(len(self.gaussians.mean_F), self.whitening_FF)
 
     @classmethod
     def fit(cls, train: DeterministicPass, labels_N: Tensor, k: int = 0, shrinkage: float = SHRINKAGE) -> Self:
@@ -186,27 +176,16 @@ class RelativeMahalanobis(Score):
             NoFeatures: If the network offers none.
             CalibrationSetTooSmall: If there are no rows, or a class has fewer than two.
         """
-        index_N, counts_C = count(labels_N)
         features_NF = cls._rows(train).double()
-        mean_F = features_NF.mean(0)
-        centred_NF = features_NF - mean_F
-        means_CF = class_means(centred_NF, index_N, counts_C)
-        class_whitening_FF = whitening(centred_NF - means_CF[index_N], shrinkage)
-        return cls(
-            mean_F,
-            (means_CF @ class_whitening_FF).float(),
-            class_whitening_FF.float(),
-            whitening(centred_NF, shrinkage).float(),
-        )
+        gaussians = ClassGaussians.fit(features_NF, labels_N, shrinkage)
+        return cls(gaussians, whitening(features_NF - gaussians.mean_F, shrinkage).float())
 
     def score(self, outputs: Outputs) -> Tensor:
         """Relative squared distance, ``[B]`` in float64; negative inside the classes."""
-        centred_BF = centred(self._rows(outputs.deterministic), self.mean_F)
-        differences_BCF = product(centred_BF, self.class_whitening_FF).unsqueeze(1) - self.class_means_CF
+        rows_BF = self._rows(outputs.deterministic)
         # Both terms grow with the square of the input and are subtracted: that needs the longer type.
-        to_classes_BC = differences_BCF.double().square().sum(-1)
-        to_all_B = product(centred_BF, self.whitening_FF).double().square().sum(-1)
-        return to_classes_BC.amin(-1) - to_all_B
+        to_all_B = product(centred(rows_BF, self.gaussians.mean_F), self.whitening_FF).double().square().sum(-1)
+        return self.gaussians.distances(rows_BF).amin(-1) - to_all_B
 
     @staticmethod
     def _rows(seen: DeterministicPass) -> Tensor:

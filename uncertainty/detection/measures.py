@@ -69,15 +69,19 @@ def softmax(logits_KBC: Tensor) -> Tensor:
 def total(x: Tensor) -> Tensor:
     """The sum over the first axis, in the same order for each number, whatever stands beside it.
 
-    torch's own sum takes the last numbers of a row of them in another order, so that one input's measures would depend
-    on how many others there are; its running sum, in double precision on a CPU, takes them one after the other. On a
-    GPU that one need not repeat itself.
+    On a CPU torch's own sum takes the last numbers of a row of them in another order, so that one input's measures
+    would depend on how many others there are; its running sum takes them one after the other, in double precision. On
+    a GPU the running sum need not repeat itself.
     """
     return x.sum(0) if x.is_cuda else x.cumsum(0)[-1]
 
 
 def product(rows_BF: Tensor, matrix_FG: Tensor) -> Tensor:
-    """Rows times a matrix, ``[..., B, G]``, filled up to whole `ROW_BLOCK`: with few the library sums otherwise."""
+    """Rows times a matrix, ``[..., B, G]``, filled up to whole `ROW_BLOCK`s, so that each is summed in one order.
+
+    With fewer rows MKL took another kernel on every instruction set that was tried (SSE4.2, AVX2 and AVX-512 on a Zen 4
+    of AMD); docs/engine.md says what was run.
+    """
     rows = rows_BF.shape[-2]
     return (F.pad(rows_BF, (0, 0, 0, -rows % ROW_BLOCK)) @ matrix_FG)[..., :rows, :]
 

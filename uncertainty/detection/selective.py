@@ -120,7 +120,7 @@ class AcceptanceTests:
         if not len(unflagged_G):
             return self._refused(len(rows))
         familiar = float(unflagged_G[-1])
-        accepted_T, wrong_T = rows.count(self.confidence, familiar, self.thresholds_T.to(rows.high_N.device))
+        accepted_T, wrong_T = rows.count(self.confidence, familiar, self.thresholds_T)
         end = self.first
         while end < len(accepted_T) and self._passes(int(wrong_T[end]), int(accepted_T[end])):
             end += 1

@@ -11,6 +11,7 @@ from sklearn.preprocessing import normalize
 from torch import Tensor
 
 from dubio.uncertainty import DeterministicPass, Outputs
+from dubio.uncertainty.detection.gaussians import ClassGaussians
 from dubio.uncertainty.detection.mahalanobis import (
     InputClassMahalanobis,
     InputMahalanobis,
@@ -160,9 +161,21 @@ def test_tensors_of_different_widths_are_refused():
     with pytest.raises(UncertaintyError, match="3 x 3"):
         InputMahalanobis(torch.zeros(3), torch.eye(4))
     with pytest.raises(UncertaintyError, match="3 x 3"):
-        RelativeMahalanobis(torch.zeros(3), torch.zeros(2, 3), torch.eye(3), torch.eye(2))
+        RelativeMahalanobis(ClassGaussians(torch.zeros(3), torch.zeros(2, 3), torch.eye(3)), torch.eye(2))
     with pytest.raises(UncertaintyError, match="class means of 3"):
-        RelativeMahalanobis(torch.zeros(3), torch.zeros(2, 4), torch.eye(3), torch.eye(3))
+        ClassGaussians(torch.zeros(3), torch.zeros(2, 4), torch.eye(3))
+
+
+def test_the_distances_of_many_classes_take_no_memory_a_class_and_feature():
+    classes, width, batch = 200, 128, 256
+    generator = torch.Generator().manual_seed(5)
+    rows, labels_N = torch.randn(2 * classes, width, generator=generator), torch.arange(2 * classes) % classes
+    fitted = _fit_relative(rows, labels_N)
+    seen = Outputs(_pass(torch.randn(batch, width, generator=generator)), torch.zeros(2, batch, 2))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiled:
+        fitted.score(seen)
+    largest = max(event.self_cpu_memory_usage for event in profiled.events())
+    assert largest < 8 * batch * classes * width / 16
 
 
 def test_axes_of_which_one_varies_ten_thousand_times_less_than_the_other_are_told_apart():
@@ -182,8 +195,9 @@ def test_far_rows_are_told_apart_in_double_precision():
     train, labels_N = _classes()
     fitted = _fit_relative(train, labels_N)
     far = 1e4 * torch.randn(50, 5, generator=torch.Generator().manual_seed(3))
-    centred = (far - fitted.mean_F).float()
-    to_classes = ((centred @ fitted.class_whitening_FF).unsqueeze(1) - fitted.class_means_CF).double().numpy()
+    classes = fitted.gaussians
+    centred = (far - classes.mean_F).float()
+    to_classes = ((centred @ classes.whitening_FF).double().unsqueeze(1) - classes.class_means_CF).numpy()
     due = (to_classes**2).sum(-1).min(1) - ((centred @ fitted.whitening_FF).double().numpy() ** 2).sum(-1)
     assert _score(fitted, far).dtype == torch.float64
     np.testing.assert_allclose(_score(fitted, far), due, rtol=1e-12)
@@ -195,7 +209,8 @@ def test_a_thousandth_of_the_mean_variance_is_added_by_default():
     assert _score(score, torch.eye(2)).tolist() == pytest.approx([1 / 2.00125, 1 / 0.50125], rel=1e-6)
     relative = _fit_relative(rows, torch.tensor([0, 0, 1, 1]))  # one class varies along each axis, by 2 and 1/2 overall
     assert relative.whitening_FF.square().sum(1).tolist() == pytest.approx([1 / 2.00125, 1 / 0.50125], rel=1e-6)
-    assert relative.class_whitening_FF.square().sum(1).tolist() == pytest.approx([1 / 2.00125, 1 / 0.50125], rel=1e-6)
+    own = relative.gaussians.whitening_FF
+    assert own.square().sum(1).tolist() == pytest.approx([1 / 2.00125, 1 / 0.50125], rel=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

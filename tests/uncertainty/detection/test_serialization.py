@@ -88,13 +88,8 @@ def test_what_is_dumped_is_plain(detector):
     assert plain <= {Tensor, str, int, float, type(None)}
 
 
-RELATIVE = {
-    "mean_F": torch.zeros(3),
-    "class_means_CF": torch.zeros(2, 3),
-    "class_whitening_FF": torch.eye(3),
-    "whitening_FF": torch.eye(3),
-}
 GAUSSIANS = {"mean_F": torch.zeros(3), "class_means_CF": torch.zeros(2, 3), "whitening_FF": torch.eye(3)}
+RELATIVE = {"gaussians": GAUSSIANS, "whitening_FF": torch.eye(3)}
 BANK = {"bank_NF": torch.eye(3, dtype=torch.float64), "k": 2}
 BLOCK = {"name": "body.0", "axis": 1, "gaussians": GAUSSIANS, "centre": 1.0, "spread": 0.5}
 FITTED: dict[type, dict[str, Any]] = {
@@ -194,8 +189,9 @@ def test_spoiled_tensors_are_refused_by_name(kind, name, spoil):
         (NearestNeighbours, {"k": -(10**5000)}),
         (InputMahalanobis, {"mean_F": torch.zeros(4)}),
         (InputMahalanobis, {"whitening_FF": torch.zeros(3, 4)}),
-        (RelativeMahalanobis, {"class_means_CF": torch.zeros(2, 4)}),
-        (RelativeMahalanobis, {"class_whitening_FF": torch.eye(2)}),
+        (ClassGaussians, {"class_means_CF": torch.zeros(2, 4)}),
+        (ClassGaussians, {"whitening_FF": torch.eye(2)}),
+        (RelativeMahalanobis, {"whitening_FF": torch.eye(2)}),
         (Calibration, {"level": 0.9}),
         (Calibration, {"level": math.nan}),
         (Calibration, {"alpha": math.nan}),
