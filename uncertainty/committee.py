@@ -14,7 +14,6 @@ from dubio.uncertainty.dropout.sites import Site
 from dubio.uncertainty.errors import NoDropoutFound, UnsupportedNetwork
 from dubio.uncertainty.execution import cuda_graph, masks, strategies
 from dubio.uncertainty.execution.autotune import autotune
-from dubio.uncertainty.execution.choice import Choice
 from dubio.uncertainty.execution.fallback import Fallbacks
 from dubio.uncertainty.execution.flops import work_before_first_site
 from dubio.uncertainty.execution.timing import TimeBudget
@@ -57,8 +56,8 @@ class Committee:
             found by measuring.
         measure_seconds: What measuring the strategies may take; tracing, or finding the kernels of a chain, may take up
             to half of it, the strategies' calls what is left. No call is begun when the time is up. Checking that
-            strategies agree comes on top. Sizes that have not been measured by then keep the choice of the last that
-            was.
+            strategies agree comes on top. Where strategies change between two sizes that were measured is told by what
+            both cost there; sizes beyond the last keep its choice.
 
     Raises:
         NoDropoutFound: No site was found, or the members' answers do not vary.
@@ -105,6 +104,7 @@ class Committee:
         self.network = network
         self.num_samples = num_samples
         self.seed = seed
+        self._memory_budget, self._measure_seconds = memory_budget, measure_seconds
         self.sites: tuple[Site, ...] = self.plan.sites
         self.num_classes = self.plan.num_classes
         keeps = masks.draw(self.sites, num_samples, seed)
@@ -150,7 +150,7 @@ class Committee:
     @property
     def strategies(self) -> tuple[str, ...]:
         """The names of those that run members, that for small batches first."""
-        return Choice.parse(self.strategy).names
+        return self._autotuner.choice.names
 
     def pinned(self, strategy: str) -> Committee:
         """The same members, run by another strategy, see `Committee`.
@@ -158,9 +158,16 @@ class Committee:
         Raises:
             UnsupportedNetwork: It cannot run the network.
         """
-        names, rates = self.selection.sites, self.selection.rates
         return Committee(
-            self.network, self._row, self.num_samples, self.seed, sites=names, rates=rates, strategy=strategy
+            self.network,
+            self._row,
+            self.num_samples,
+            self.seed,
+            self._memory_budget,
+            self.selection.sites,
+            self.selection.rates,
+            strategy,
+            self._measure_seconds,
         )
 
     def audit(self) -> Report:

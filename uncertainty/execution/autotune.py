@@ -6,7 +6,6 @@ faster, so that two processes on one machine choose alike. Where they do not, an
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,9 +47,9 @@ class Measured:
 
     Attributes:
         rows: Of the batch.
-        name: Of the strategy that was chosen.
+        name: Of the strategy that runs it.
         seconds: Of a call of each strategy that was measured, by name.
-        reason: Why it was chosen.
+        reason: Why it was chosen, or why the size was not measured.
     """
 
     rows: int
@@ -76,8 +75,7 @@ class Autotuner:
     measured: tuple[Measured, ...] = ()
 
     def __call__(self, x: Tensor, members: slice) -> Tensor:
-        choice = self.choice
-        return self.strategies[choice.names[bisect_left(choice.limits, len(x))]](x, members)
+        return self.strategies[self.choice[len(x)]](x, members)
 
     def __str__(self) -> str:
         return str(self.choice)
@@ -95,8 +93,9 @@ def autotune(
     """Choose by measuring.
 
     A size is begun where what its calls should take, by those of the size before, is left of the time, and no call is
-    begun when the time is up; so measuring takes at most one call longer, and nothing where there is no time. A size
-    that is not measured keeps the choice of the one before.
+    begun when the time is up; so measuring takes at most one call longer, and nothing where there is no time. Sizes
+    between two that were measured are decided by what both strategies cost there, see
+    `dubio.uncertainty.execution.decision`; those beyond the last keep its choice.
 
     Args:
         strategies: That agree, the preferred one first.
@@ -141,12 +140,12 @@ def autotune(
             contest = {name: strategies[name] for name in times}
             for name, each in _measure(contest, inputs(batch), members, end, clocks).items():
                 times[name] = min(times[name], each)
-    decided, name, measured = decide(order, found), order[0], []
-    for batch in BATCHES:
-        name = decided[batch].name if batch in found else name
-        reason = decided[batch].reason if batch in found else skipped[batch]
-        measured.append(Measured(batch, name, found.get(batch, {}), reason))
-    return _kept(choice(order, found), strategies, tuple(measured))
+    decided, chosen = decide(order, found), choice(order, found)
+    measured = tuple(
+        Measured(rows, chosen[rows], found.get(rows, {}), decided[rows].reason if rows in found else skipped[rows])
+        for rows in BATCHES
+    )
+    return _kept(chosen, strategies, measured)
 
 
 def _racing(

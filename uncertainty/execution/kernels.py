@@ -23,10 +23,11 @@ from dubio.uncertainty.execution.grouped import TYPICAL_ROWS, GroupedLinear
 from dubio.uncertainty.execution.timing import Clocks
 
 Kernel = Callable[[Tensor], Tensor]
-# Rows at which two ways to compute a layer are compared, and turns that count after one that warms up.
-COMPARED_ROWS = (1, 16, 64)
+# Rows at which two ways to compute members' layers are compared, as with fewer a chain is faster than either; and turns
+# that count after one that warms up.
+COMPARED_ROWS = (16, 64, 128)
 TURNS = 3
-# What inputs have at most, on which they are.
+# Rows at which they are compared, at most.
 MOST_ROWS = 4096
 # How much faster torch's own product must be.
 MIN_SPEEDUP = 1.1
@@ -85,7 +86,7 @@ def linear(layer: Linear, rows: Sequence[int] = (), end: float = math.inf) -> Ke
         out: Tensor = call(x, weight_packed, bias_O, after, [], "")
         return out
 
-    shapes = [(min(each, MOST_ROWS), weight_OI.shape[1]) for each in rows]
+    shapes = [(each, weight_OI.shape[1]) for each in dict.fromkeys(min(each, MOST_ROWS) for each in rows)]
     compared = bool(shapes) and time.perf_counter() < end
     return plain if compared and speedup(packed, plain, shapes, end) > MIN_SPEEDUP else packed
 
@@ -135,8 +136,8 @@ def members_linear(
 def speedup(old: Kernel, new: Kernel, shapes: Sequence[tuple[int, ...]], end: float) -> float:
     """Say how many times as fast the new kernel is as the old one: the geometric mean over inputs of these shapes.
 
-    They take turns, and the fastest turn counts. What is not measured by the end is not faster; where it is clear, no
-    more is measured.
+    They take turns, and the fastest turn counts. Where the time is up before a shape was measured once, the new one is
+    not faster there; where it is clear, no more is measured.
     """
     logs: list[float] = []
     cost = Clocks.of(torch.device("cpu")).cost

@@ -165,7 +165,7 @@ def _chains(
         if recorded.num_weights * plan.dtype.itemsize > weights_budget:
             raise StrategyNotApplicable(f"its weights take more than the budget of {weights_budget} bytes")
         with time:
-            end = perf_counter() + time.left / 4
+            end = perf_counter() + time.left / 4  # a third of what is then left makes half of it all
             shared = prefix(recorded, plan, end)
             batched = BatchedChain(shared, recorded, banks, numbers, end)
         expected = other(x, members)
@@ -174,7 +174,7 @@ def _chains(
         with fallbacks.attempt("thinned"):
             max_weights = weights_budget // plan.dtype.itemsize
             with time:
-                thin = thinned.thin(shared, recorded, banks, max_weights, numbers, time.left / 2)
+                thin = thinned.thin(shared, recorded, banks, max_weights, numbers, time.left / 3)
             require_agreement(thin(x, members), expected)
             strategies["thinned"] = _for_shape(x.shape[1:], thin, other)
         return strategies
