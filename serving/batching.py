@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from dubio.models import AUTO, Ensemble, Prediction, Predictor, Samples, Work, device
 from dubio.models.memory import exhausted
 from dubio.serving.errors import DeadlineExceeded, DeviceLost, OutOfMemory, Overloaded, Stopping
+from dubio.serving.settings import available_processors
 
 T = TypeVar("T")
 
@@ -44,24 +45,26 @@ class Executor:
 
     def __init__(self, *, threads: int, torch_threads: int | None) -> None:
         # Left to itself torch would count the machine's processors, not those that this process may use.
-        torch.set_num_threads(torch_threads or len(os.sched_getaffinity(0)))
+        torch.set_num_threads(torch_threads or available_processors())
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="dubio-predict")
-        self._begun, self.device_lost = dict[Future[Any], float](), False
+        self._begun, self.device_lost = dict[int, float](), False
 
     def submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """`work()`, off the event loop; the future belongs to the loop that is running."""
-        future = self._pool.submit(work)
-        self._begun[future] = time.monotonic()
-        future.add_done_callback(self._forget)
-        return asyncio.wrap_future(future)
+        return asyncio.wrap_future(self._pool.submit(self._run, work))
 
     @property
     def busy_seconds(self) -> float:
-        """How long what was submitted first, and is not done yet, has taken so far."""
+        """How long what is computed longest has taken so far; what waits for a thread does not count."""
         return time.monotonic() - min(list(self._begun.values()), default=time.monotonic())
 
-    def _forget(self, future: Future[Any]) -> None:
-        self._begun.pop(future)
+    def _run(self, work: Callable[[], T]) -> T:
+        thread = threading.get_ident()
+        self._begun[thread] = time.monotonic()
+        try:
+            return work()
+        finally:
+            del self._begun[thread]
 
     def close(self) -> None:
         """Wait for what is running, drop what has not begun."""
@@ -175,7 +178,8 @@ class Lane:
     """Jobs of one kind: deterministic ones never wait behind the members."""
 
     jobs: deque[Job] = field(default_factory=deque)
-    began: float | None = None  # when its batch did, if there is one
+    batch: list[Job] = field(default_factory=list)  # of which a thread has taken hold, or will
+    began: float | None = None  # when it did
     timer: asyncio.TimerHandle | None = None
 
 
@@ -225,7 +229,7 @@ class Batcher:
         job = Job(inputs, samples, work, asyncio.get_running_loop().create_future())
         lane = self._lanes[work != Work.DETERMINISTIC]
         lane.jobs.append(job)
-        if lane.began is None:
+        if not lane.batch:
             self._arrange(lane)
         if timeout is None:
             return await job.answer
@@ -240,7 +244,7 @@ class Batcher:
 
     @property
     def busy_seconds(self) -> float:
-        """How long the batch that began first has taken so far."""
+        """How long the batch that began first has been computed so far."""
         now = time.monotonic()
         return max(now - (now if lane.began is None else lane.began) for lane in self._lanes.values())
 
@@ -257,13 +261,14 @@ class Batcher:
         if lane.timer is not None:
             lane.timer.cancel()
             lane.timer = None
-        batch = self._next_batch(lane)
-        if not batch:
-            return
-        lane.began = began = time.monotonic()
-        samples = self._samples(batch[0])
-        done = self.executor.submit(partial(_predict, self.predictor, batch, samples))
-        done.add_done_callback(partial(self._finish, lane, batch, began))
+        lane.batch = self._next_batch(lane)
+        if lane.batch:
+            samples = self._samples(lane.batch[0])
+            self.executor.submit(partial(self._compute, lane, samples)).add_done_callback(partial(self._finish, lane))
+
+    def _compute(self, lane: Lane, samples: Samples) -> Answers:
+        lane.began = time.monotonic()
+        return _predict(self.predictor, lane.batch, samples)
 
     def _next_batch(self, lane: Lane) -> list[Job]:
         """The longest-waiting job and those behind it that ask for the same, as far as they fit."""
@@ -291,9 +296,11 @@ class Batcher:
             return first.samples
         return min(fewer, first.samples or self.predictor.committee.num_samples)
 
-    def _finish(self, lane: Lane, batch: list[Job], began: float, done: asyncio.Future[Answers]) -> None:
-        seconds = time.monotonic() - began
-        lane.began = None
+    def _finish(self, lane: Lane, done: asyncio.Future[Answers]) -> None:
+        now = time.monotonic()
+        batch, began = lane.batch, now if lane.began is None else lane.began
+        lane.batch, lane.began = [], None
+        seconds = now - began
         rows = sum(len(job.inputs) for job in batch)
         self._seconds_per_row = 0.8 * self._seconds_per_row + 0.2 * seconds / rows
         for job in batch:

@@ -12,10 +12,10 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from dubio.models import Ensemble, Prediction, Predictor, Samples, Work
+from dubio.models import Ensemble, Prediction, Predictor, Samples, Work, device
 from dubio.models.memory import exhausted
 from dubio.serving.batching import Batcher, Budget, Executor, Policy
-from dubio.serving.errors import DeadlineExceeded, NotReady, OutOfMemory
+from dubio.serving.errors import DeadlineExceeded, DeviceLost, NotReady, OutOfMemory
 from dubio.serving.repository.registry import ServedModel
 from dubio.serving.repository.repository import ModelRepository
 from dubio.serving.telemetry.telemetry import Telemetry
@@ -41,6 +41,7 @@ class Explainer:
         Raises:
             DeadlineExceeded: The time is up.
             OutOfMemory: There was not enough for these rows.
+            DeviceLost: The accelerator failed.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -48,6 +49,8 @@ class Explainer:
         except Exception as error:
             if exhausted(error) is not None:
                 raise OutOfMemory() from error
+            if device.lost(error):
+                raise DeviceLost() from error
             if not isinstance(error, TimeoutError):
                 raise
             raise DeadlineExceeded(
@@ -129,6 +132,9 @@ class PredictionService:
         self.budget.take(inputs, 0.0)  # once more: explanations wait, too
         try:
             return await self.explainer.explain(model.predictor, inputs, prediction, until - time.monotonic())
+        except DeviceLost:
+            self.executor.device_lost = True
+            raise
         finally:
             self.budget.give_back(inputs)
 

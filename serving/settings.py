@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
@@ -303,3 +305,10 @@ class Settings(BaseSettings):
         if seconds > info.data.get("grace_seconds", seconds):
             raise ValueError(f"it is part of grace_seconds, which is {info.data['grace_seconds']}")
         return seconds
+
+
+def available_processors() -> int:
+    """How many processors this process may run on, where the system tells; otherwise all that there are."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

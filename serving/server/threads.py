@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from dubio.serving.settings import Settings
+from dubio.serving.settings import Settings, available_processors
 
 _PROCESS = Path("/proc/self")
 
@@ -31,7 +31,7 @@ def divide(settings: Settings, process: Path = _PROCESS) -> Settings:
 
 def count_processors(process: Path = _PROCESS) -> float:
     """Count those that this process may use at a time: by affinity, and by the quotas of its control groups."""
-    return min([len(os.sched_getaffinity(0)), *_quotas(process)])
+    return min([available_processors(), *_quotas(process)])
 
 
 def _quotas(process: Path) -> Iterator[float]:

@@ -42,6 +42,22 @@ def test_the_loop_runs_on_while_work_blocks(one_thread: Executor) -> None:
     one_thread.close()
 
 
+def test_what_waits_for_a_thread_is_not_busy(one_thread: Executor) -> None:
+    async def wait() -> None:
+        gate, begun = threading.Event(), threading.Event()
+        first = one_thread.submit(lambda: begun.set() or gate.wait(30))
+        second = one_thread.submit(lambda: one_thread.busy_seconds)
+        assert begun.wait(30)
+        await asyncio.sleep(0.2)
+        assert one_thread.busy_seconds >= 0.2
+        gate.set()
+        assert await first
+        assert await second < 0.2
+
+    asyncio.run(wait())
+    one_thread.close()
+
+
 def test_torch_threads_are_set(one_thread: Executor) -> None:
     assert torch.get_num_threads() == 1
     one_thread.close()

@@ -6,25 +6,30 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import torch
 
 # As CUDA does after a fault: this call fails, and so does every one behind it.
 FAULTY = '''
-import os, pathlib
+import os, pathlib, threading
 import torch
 from dubio.models import MLP
 
 class FaultyMLP(MLP):
-    """An MLP whose device is lost once the file DUBIO_TEST_FAULT names exists."""
+    """An MLP whose device is lost, to threads of some name, once the file DUBIO_TEST_FAULT names exists and says it."""
 
     def forward(self, x):
-        if pathlib.Path(os.environ["DUBIO_TEST_FAULT"]).exists():
+        fault = pathlib.Path(os.environ["DUBIO_TEST_FAULT"])
+        if fault.exists() and threading.current_thread().name.startswith(fault.read_text()):
             raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\\nCompile with ...")
         return super().forward(x)
 '''
 
 
-def test_a_process_whose_device_is_lost_says_so_and_ends(command: Any, numbers_checkpoint: Path, tmp_path: Path):
+@pytest.mark.parametrize("thread", ["dubio-predict", "dubio-explain"])
+def test_a_process_whose_device_is_lost_says_so_and_ends(
+    command: Any, numbers_checkpoint: Path, tmp_path: Path, thread: str
+):
     (tmp_path / "faulty_networks.py").write_text(FAULTY)
     content = torch.load(numbers_checkpoint, weights_only=True)
     content["dubio"]["network"]["class_path"] = "faulty_networks.FaultyMLP"
@@ -34,9 +39,9 @@ def test_a_process_whose_device_is_lost_says_so_and_ends(command: Any, numbers_c
     environment = {"PYTHONPATH": str(tmp_path), "DUBIO_TEST_FAULT": str(fault), "DUBIO_DRAIN_SECONDS": "5"}
     with command.started(*arguments, **environment) as service:
         with httpx.Client(base_url=service.url, timeout=30) as client:
-            row = {"instances": [[1, 2, 3, 4, 5]]}
+            row = {"instances": [[1, 2, 3, 4, 5]], "parameters": {"explain": True}}
             assert client.post("/v1/predict", json=row).status_code == 200
-            fault.touch()
+            fault.write_text(thread)
             refused = client.post("/v1/predict", json=row)
             assert refused.status_code == 503
             assert refused.json()["type"] == "urn:dubio:problem:device-lost"
