@@ -8,10 +8,11 @@
     python benchmarks/service.py --device cuda       Dubio and what is written by hand on a GPU
     python benchmarks/service.py --instructions AVX2 newer ones hidden from every server, as in benchmarks/cliffs.py
 
-Serves an MLP 784-512-256-128-10 with 100 members and loads it over loopback with wrk, beside what one writes by hand: a
-FastAPI handler with the textbook loop (`benchmarks/handmade.py`). Contenders take turns in short rounds; medians and
-ratios are printed as a Markdown table. Other servers run the same loop on the batches that they put together, each in
-an interpreter that can import it (`benchmarks/peer_*.py`); give them rounds of some seconds, since a batch takes one.
+Serves an MLP 784-512-256-128-10 with 100 members, which has learned to tell ten clusters apart and has the default scores
+of rows of numbers, and loads it over loopback with wrk and a familiar row, beside what one writes by hand: a FastAPI
+handler with the textbook loop (`benchmarks/handmade.py`). Contenders take turns in short rounds; medians and ratios are
+printed as a Markdown table. Other servers run the same loop on the batches that they put together, each in an
+interpreter that can import it (`benchmarks/peer_*.py`); give them rounds of some seconds, since a batch takes one.
 Client and servers share this machine's cores, as they do for every contender.
 """
 
@@ -44,11 +45,11 @@ from rich.progress import Progress
 from dubio import models
 from dubio.models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Temperature
 from dubio.models.checkpoint.state_dict import sha256
+from dubio.training.score_choice import default_scores
 from dubio.uncertainty import AdaptiveSampling, Detector
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = 100
-ROW = np.random.default_rng(0).normal(size=784).clip(-3, 3).astype(np.float32)
 DUBIO, HANDMADE = 8711, 8712
 KEY = "benchmark-0123456789"
 
@@ -116,21 +117,38 @@ class Measured:
     p99: float
 
 
+def draw(rows: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows ``[N, 784]`` of ten clusters, and which each is of."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = 0.25 * torch.randn(10, 784, generator=torch.Generator().manual_seed(0))
+    labels = torch.randint(10, (rows,), generator=generator)
+    return (centres[labels] + torch.randn(rows, 784, generator=generator)).clamp(-3, 3), labels
+
+
+ROW = draw(1, 4)[0][0].numpy()
+
+
 def checkpoint(folder: Path) -> Path:
-    """An untrained network, calibrated on noise: speed does not depend on what it has learned."""
+    """An MLP that tells ten clusters apart, calibrated: how many members `auto` asks depends on what it has learned."""
     torch.manual_seed(0)
-    network = MLP().eval()
+    network = MLP()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    rows, labels = draw(20_000, 1)
+    for part in torch.randperm(len(rows)).split(250):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network(rows[part]), labels[part]).backward()
+        optimizer.step()
+    network.eval().requires_grad_(False)
     inputs = InputSpec(kind="numbers", shape=(784,), mean=(0.0,) * 784, std=(1.0,) * 784, low=-3.0, high=3.0)
     spec = NetworkSpec(class_path="dubio.models.MLP", init_args={})
     predictor = Predictor.build(network, spec, inputs, tuple("0123456789"), num_samples=SAMPLES)
-    rows = [torch.randn(2000, 784).clamp(-3, 3) for _ in range(3)]
-    labels = torch.arange(2000) % 10
-    select, calibration = predictor.outputs(rows[1][:500]), predictor.outputs(rows[2][:500])
-    fitted = Detector.fit(predictor.deterministic(rows[0]), labels, select)
+    select, calibration = predictor.outputs(draw(1000, 2)[0]), predictor.outputs(draw(1000, 3)[0])
+    names = default_scores(inputs, predictor.tap.blocks)
+    fitted = Detector.fit(predictor.deterministic(rows), labels, select, names)
     detector = fitted.calibrate(calibration)
-    stopping = AdaptiveSampling.fit(fitted, select, 500).calibrate(fitted, calibration)
+    stopping = AdaptiveSampling.fit(fitted, select, 1000).calibrate(fitted, calibration)
     provenance = Provenance(
-        data="noise", data_sha256="0" * 64, weights_sha256=sha256(network.state_dict()), date="2026-01-01", versions={}
+        data="clusters", data_sha256="0" * 64, weights_sha256=sha256(network.state_dict()), date="2026-01-01", versions={}
     )
     source = folder / "source.ckpt"
     torch.save({"state_dict": {f"network.{name}": value for name, value in network.state_dict().items()}}, source)
