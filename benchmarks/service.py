@@ -8,11 +8,11 @@
     python benchmarks/service.py --device cuda       Dubio and what is written by hand on a GPU
     python benchmarks/service.py --instructions AVX2 newer ones hidden from every server, as in benchmarks/cliffs.py
 
-Serves an MLP 784-512-256-128-10 with 100 members, which has learned to tell ten clusters apart and has the default scores
-of rows of numbers, and loads it over loopback with wrk and a familiar row, beside what one writes by hand: a FastAPI
-handler with the textbook loop (`benchmarks/handmade.py`). Contenders take turns in short rounds; medians and ratios are
-printed as a Markdown table. Other servers run the same loop on the batches that they put together, each in an
-interpreter that can import it (`benchmarks/peer_*.py`); give them rounds of some seconds, since a batch takes one.
+Serves an MLP 784-512-256-128-10 with 100 members, which has learned to tell ten clusters apart and has the default
+scores of rows of numbers, and loads it over loopback with wrk and a familiar row, beside what one writes by hand: a
+FastAPI handler with the textbook loop (`benchmarks/handmade.py`). Contenders take turns in short rounds; medians and
+ratios are printed as a Markdown table. Other servers run the same loop on the batches that they put together, each in
+an interpreter that can import it (`benchmarks/peer_*.py`); give them rounds of some seconds, since a batch takes one.
 Client and servers share this machine's cores, as they do for every contender.
 """
 
@@ -37,7 +37,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from cliffs import INSTRUCTIONS
 from rich.progress import Progress
@@ -147,8 +146,9 @@ def checkpoint(folder: Path) -> Path:
     fitted = Detector.fit(predictor.deterministic(rows), labels, select, names)
     detector = fitted.calibrate(calibration)
     stopping = AdaptiveSampling.fit(fitted, select, 1000).calibrate(fitted, calibration)
+    weights = sha256(network.state_dict())
     provenance = Provenance(
-        data="clusters", data_sha256="0" * 64, weights_sha256=sha256(network.state_dict()), date="2026-01-01", versions={}
+        data="clusters", data_sha256="0" * 64, weights_sha256=weights, date="2026-01-01", versions={}
     )
     source = folder / "source.ckpt"
     torch.save({"state_dict": {f"network.{name}": value for name, value in network.state_dict().items()}}, source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from dubio.serving.errors import DeadlineExceeded, DeviceLost, NotReady, OutOfMe
 from dubio.serving.repository.registry import ServedModel
 from dubio.serving.repository.repository import ModelRepository
 from dubio.serving.telemetry.telemetry import Telemetry
+
+_log = logging.getLogger("dubio")
 
 
 class Explainer:
@@ -50,6 +53,7 @@ class Explainer:
             if exhausted(error) is not None:
                 raise OutOfMemory() from error
             if device.lost(error):
+                _log.error("The device is lost to this process: %s", error)
                 raise DeviceLost() from error
             if not isinstance(error, TimeoutError):
                 raise

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Rows of a product come in blocks of so many, filled up with zeros.
-ROW_BLOCK = 4
+# Rows and columns of a product come in blocks of so many, filled up with zeros.
+BLOCK = 4
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,15 @@ def total(x: Tensor) -> Tensor:
 
 
 def product(rows_BF: Tensor, matrix_FG: Tensor) -> Tensor:
-    """Rows times a matrix, ``[..., B, G]``, filled up to whole `ROW_BLOCK`s, so that each is summed in one order.
+    """Rows times a matrix, ``[..., B, G]``, each row summed in the same order wherever it stands.
 
-    With fewer rows MKL took another kernel on every instruction set that was tried (SSE4.2, AVX2 and AVX-512 on a Zen 4
-    of AMD); docs/engine.md says what was run.
+    MKL took another order, on a Zen 4 of AMD with one and two threads, where there were fewer than four rows, and one
+    that depends on the row's place among the others where the columns did not come in fours.
     """
-    rows = rows_BF.shape[-2]
-    return (F.pad(rows_BF, (0, 0, 0, -rows % ROW_BLOCK)) @ matrix_FG)[..., :rows, :]
+    rows, columns = rows_BF.shape[-2], matrix_FG.shape[-1]
+    if columns % BLOCK:
+        matrix_FG = F.pad(matrix_FG, (0, -columns % BLOCK))
+    return (F.pad(rows_BF, (0, 0, 0, -rows % BLOCK)) @ matrix_FG)[..., :rows, :columns]
 
 
 def summarise(probs_KBC: Tensor) -> Summary:

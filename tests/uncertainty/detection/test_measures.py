@@ -172,3 +172,19 @@ def test_a_total_is_the_exact_sum_up_to_rounding(count: int) -> None:
     bound = 2**-24 * math.ceil(math.log2(count) + 1) * x.abs().sum(0).double()
     assert ((measures.total(x).double() - torch.tensor(exact, dtype=torch.float64)).abs() <= bound).all()
     assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("columns", [1, 5, 6, 7, 9, 10, 15, 16, 17, 100])
+def test_a_row_of_a_product_has_the_same_bits_wherever_it_stands(columns: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(columns)
+    for features in (columns, 37, 128):
+        matrix_FG = torch.randn(features, columns, generator=generator, dtype=dtype)
+        row_F = torch.randn(features, generator=generator, dtype=dtype)
+        found = set()
+        for rows, place in [(1, 0), (3, 2), *((16, place) for place in range(16)), (65, 33)]:
+            rows_BF = torch.randn(rows, features, generator=generator, dtype=dtype)
+            rows_BF[place] = row_F
+            found.add(measures.product(rows_BF, matrix_FG)[place].numpy().tobytes())
+        assert len(found) == 1
+        torch.testing.assert_close(measures.product(row_F[None], matrix_FG), row_F[None] @ matrix_FG)
