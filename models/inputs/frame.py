@@ -44,7 +44,7 @@ def rows(x: Any, reader: Reader | None = None) -> Any:
     table = reader if isinstance(reader, Table) else Table(())
     columns = {name: table.columns.get(tidy(str(name))) for name in found[0]} if found else {}
     return [
-        {name: cell(cell, columns[name], table, row) for name, cell in cells.items()}
+        {name: read_cell(cell, columns[name], table, row) for name, cell in cells.items()}
         for row, cells in enumerate(found)
     ]
 
@@ -61,7 +61,7 @@ def _records(x: Any, is_table: bool) -> list[Any] | None:
     return list(x.to_list()) if hasattr(x, "to_list") else None  # a column of polars
 
 
-def cell(cell: Any, column: Column | None, table: Table, row: int) -> Any:
+def read_cell(cell: Any, column: Column | None, table: Table, row: int) -> Any:
     """A cell as JSON would bring it.
 
     Args:
