@@ -70,7 +70,7 @@ class Workspace:
     service: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("dubio", "models", "serving", "training", "uncertainty", "configs", "requirements"):
+        for name in ("dubio", "models", "scale", "serving", "training", "uncertainty", "configs", "requirements"):
             (self.folder / name).symlink_to(ROOT / name)
         for name in ("Makefile", "pyproject.toml", "constraints.txt"):
             shutil.copy(ROOT / name, self.folder)
