@@ -5,9 +5,15 @@ from __future__ import annotations
 import os
 import re
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # which bring torch and polars along
+    from dubio.models import InputSpec
+    from dubio.scale.job import Job
+    from dubio.scale.output import Output
 
 # Only behind a checkpoint's suffix, because a folder may well have a + in its name.
 BETWEEN_CHECKPOINTS = re.compile(r"(?<=\.ckpt)\+")
@@ -49,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    given = _parser().parse_args(argv)
+    given = parser().parse_args(argv)
     from dubio.models.errors import ModelError, printable  # which bring torch along
 
     if argv is None and given.trust:
@@ -70,20 +76,35 @@ def _run(given: Namespace) -> None:
 
     from dubio.models.errors import InvalidInput
     from dubio.scale import scoring
-    from dubio.scale.job import Job, as_trained, check_output
-    from dubio.scale.output import Output
     from dubio.scale.ray_data import parse_workers
-    from dubio.scale.readers.rows import Reading
 
-    path = Path(given.output)
-    check_output(path)
-    if given.part_rows < 1:
-        raise InvalidInput(f"Expected --part-rows to be positive, but got {given.part_rows}.")
     if given.ray is None and given.ray_workers is not None:
         raise InvalidInput("Expected --ray beside --ray-workers, but it is absent; say which cluster.")
     cluster = None if given.ray is None else scoring.Cluster(given.ray, parse_workers(given.ray_workers))
     if given.threads is not None:
         torch.set_num_threads(given.threads)
+    job, spec, output = prepare(given)
+    scoring.run(job, spec, output, given.overwrite, cluster)
+
+
+def prepare(given: Namespace) -> tuple[Job, InputSpec, Output]:
+    """What was asked for, with what the checkpoint says about it.
+
+    Args:
+        given: That `parser` read.
+
+    Returns:
+        The job, what its model takes, and where answers go.
+
+    Raises:
+        ModelError: If the checkpoint cannot be read, or the output is of no known format.
+    """
+    from dubio.scale.job import Job, as_trained, check_output
+    from dubio.scale.output import Output
+    from dubio.scale.readers.rows import Reading
+
+    path = Path(given.output)
+    check_output(path)
     checkpoints = tuple(os.path.abspath(each) for each in BETWEEN_CHECKPOINTS.split(given.checkpoint))
     reading = Reading(tuple(given.ids), tuple(given.ignore), given.field, given.separator)
     metadata, reading = as_trained(reading, checkpoints[0], given.decimal)
@@ -97,35 +118,36 @@ def _run(given: Namespace) -> None:
     source = os.path.abspath(given.input)
     job = Job(checkpoints, source, path.suffix, reading, model, given.bad_rows == "stop", given.part_rows)
     rejects = Path(given.rejects) if given.rejects else path.with_name(f"{path.name}.rejects.jsonl")
-    scoring.run(job, metadata.input, Output(path, rejects, job.suffix), given.overwrite, cluster)
+    return job, metadata.input, Output(path, rejects, job.suffix)
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
+def parser() -> ArgumentParser:
+    """The arguments that there are."""
+    whole = ArgumentParser(
         "dubio-score",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
+    add = whole.add_argument
     add("checkpoint", help="calibrated checkpoint; first.ckpt+second.ckpt is an ensemble")
     add("input", help="file or folder to score")
     add("output", help="file to write: .csv, .parquet or .jsonl")
-    rows = parser.add_argument_group("the input's columns")
+    rows = whole.add_argument_group("the input's columns")
     add = rows.add_argument
     add("--ids", metavar="NAME", action="append", default=[], help="column to carry over; repeatable")
     add("--ignore", metavar="NAME", action="append", default=[], help="column to leave aside; repeatable")
     add("--field", metavar="NAME", help="column with the inputs of a model that is no table's (`text`, or `x`)")
     add("--separator", metavar="SIGN", type=_sign, help="between the values of a CSV file (as in the fit, or a comma)")
     add("--decimal", choices=[".", ","], help="before the fraction of a number in a CSV file (as in the fit)")
-    out = parser.add_argument_group("the output")
+    out = whole.add_argument_group("the output")
     add = out.add_argument
     add("--bad-rows", choices=["reject", "stop"], default="reject", help="what to do about them (reject)")
     add("--rejects", metavar="PATH", help="where they go (OUTPUT.rejects.jsonl)")
     add("--overwrite", action="store_true", help="replace an output, and the parts of another job")
-    add("--part-rows", metavar="N", type=int, default=10_000, help="rows that a kill costs at most (10000)")
-    model = parser.add_argument_group("the model")
+    add("--part-rows", metavar="N", type=_positive, default=10_000, help="rows that a kill costs at most (10000)")
+    model = whole.add_argument_group("the model")
     add = model.add_argument
     add("--samples", metavar="N", type=_samples, help="members that answer (all), or auto")
     add("--batch-invariant", action="store_true", help="the same bits, whatever rows share a batch; slower")
@@ -133,26 +155,26 @@ def _parser() -> ArgumentParser:
     add("--threads", metavar="N", type=_positive, help="processors that torch may use")
     add("--strategy", help="how members are run (the fastest, by measuring)")
     add("--trust", metavar="MODULE", action="append", default=[], help="module of networks of your own; repeatable")
-    ray = parser.add_argument_group("a cluster")
+    ray = whole.add_argument_group("a cluster")
     add = ray.add_argument
     add("--ray", metavar="ADDRESS", help="score on a Ray cluster: its address, auto, or local for this machine")
     add("--ray-workers", metavar="N|LEAST:MOST", help="models at a time (as many as there are processors)")
-    return parser
+    return whole
 
 
 def _samples(text: str) -> int | str:
-    return text if text == "auto" else int(text)
+    return text if text == "auto" else _positive(text)
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"expected a positive number, but got {text!r}")
+    return int(text)
 
 
 def _sign(text: str) -> str:
-    text = "\t" if text == "\\t" else text
-    if len(text) != 1 or text in '"\r\n':
-        raise ValueError(text)
+    if text == "\\t":
+        return "\t"
+    if len(text.encode()) != 1 or text in '"\r\n':
+        raise ArgumentTypeError(f"expected one character, and no quote or end of a line, but got {text!r}")
     return text
