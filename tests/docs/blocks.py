@@ -30,6 +30,7 @@ READY_SECONDS = 120
 SHIMS = {
     "python": '"{python}" "$@"',
     "dubio-train": '"{python}" -m dubio.training "$@"',
+    "dubio-score": '"{python}" -m dubio.scale "$@"',
     "dubio-serve": '"{python}" -m dubio.serving "$@"',
     "curl": '"{curl}" --fail-with-body --no-progress-meter --noproxy "*" "$@"',  # an answer of 4xx fails the block
 }
