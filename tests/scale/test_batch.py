@@ -63,25 +63,6 @@ def test_a_bad_row_stops_where_nothing_else_was_asked_for(numbers_checkpoint: Pa
         batch({"x": rows})
 
 
-@pytest.mark.parametrize(
-    ("value", "said"),
-    [
-        ([1, 2, 3, 4, True], "Expected numbers, but got true among them."),
-        ([1, 2, 3, 4, "5"], "Expected numbers, but got the text '5' among them."),
-        ([1, 2, 3, 4, None], "Expected numbers, but got null among them."),
-        ([1, 2, 3, 4], "Expected an input to have shape [5], but got [4]."),
-        ([1, 2, 3, [4, 5]], "Expected lists of equal length, but they are not."),
-        ([1, 2, 3, 4, 10**400], "Expected numbers that a float can hold, but one of them is larger."),
-        ("1,2,3,4,5", "Expected a list of numbers, but got the text '1,2,3,4,5'."),
-        (None, "Expected a list of numbers, but got null."),
-    ],
-)
-def test_what_is_no_row_of_numbers_is_told(value: object, said: str, batch: ScoreBatch):
-    x = np.empty(2, dtype=object)
-    x[:] = [value, [0.5, 1, 2, 3, 4]]
-    assert batch({"x": x})["error"].tolist() == [said, None]
-
-
 def test_tables_texts_and_image_files_are_taken_as_users_have_them(
     table_checkpoint: Path, text_checkpoint: Path, pixels_checkpoint: Path
 ):
