@@ -145,7 +145,7 @@ def parser() -> ArgumentParser:
     add = out.add_argument
     add("--bad-rows", choices=["reject", "stop"], default="reject", help="what to do about them (reject)")
     add("--rejects", metavar="PATH", help="where they go (OUTPUT.rejects.jsonl)")
-    add("--overwrite", action="store_true", help="replace an output, and the parts of another job")
+    add("--overwrite", action="store_true", help="replace an output that is there, and parts of another job")
     add("--part-rows", metavar="N", type=_positive, default=10_000, help="rows that a kill costs at most (10000)")
     model = whole.add_argument_group("the model")
     add = model.add_argument

@@ -46,7 +46,7 @@ class Output:
 
         Args:
             identity: Of the job; parts of another one are not taken.
-            overwrite: Whether what is there is replaced.
+            overwrite: Whether an output that is there is replaced once this one is whole, and parts of another job now.
 
         Raises:
             InvalidInput: If something else is there already, or somebody writes there.
@@ -57,17 +57,21 @@ class Output:
                 if path.exists():
                     raise InvalidInput(f"{path}: is there already; add --overwrite, or name another file.")
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.rejects.parent.mkdir(parents=True, exist_ok=True)
         with _lock(self.folder):
-            if overwrite:
-                self._clear()
             held = self.folder / "job.json"
-            if held.exists():
-                self._compare(json.loads(held.read_text(encoding="utf-8")), identity)
-            else:
+            problem = self._problem(held, identity)
+            if problem is not None and not overwrite:
+                raise InvalidInput(problem)
+            if problem is not None or not held.exists():
+                self._clear()
                 _write(held, json.dumps(identity, indent=1).encode())
-            for left in self.folder.glob("*.tmp"):
-                left.unlink()
-            yield
+            try:
+                yield
+            except BaseException:
+                if not self.done():  # there is nothing to go on with
+                    shutil.rmtree(self.folder, ignore_errors=True)
+                raise
 
     def keep_spans(self, spans: Sequence[Span]) -> None:
         """Remember how the source is divided."""
@@ -98,8 +102,12 @@ class Output:
             How many rows were rejected.
         """
         numbers = range(parts)
+        rejects = [path for path in map(self._reject, numbers) if path.exists()]
         _write(self.folder / _JOINING, b"")  # from here on, what is under the names of the output is ours
-        _join([path for path in map(self._reject, numbers) if path.exists()], self.rejects, "")
+        if rejects:
+            _join(rejects, self.rejects, "")
+        else:
+            self.rejects.unlink(missing_ok=True)
         _join(list(map(self._part, numbers)), self.path, self.suffix)
         os.replace(self.folder, self._old)  # what is half removed is not taken for parts
         shutil.rmtree(self._old)
@@ -115,20 +123,22 @@ class Output:
         return self.folder / f"rejects-{number:06}"
 
     def _clear(self) -> None:
-        for path in (self.path, self.rejects):
-            path.unlink(missing_ok=True)
         for path in self.folder.iterdir():
             if path.name != _LOCK:
                 path.unlink()
 
-    def _compare(self, held: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-        given = json.loads(json.dumps(identity))
-        for name, value in given.items():
+    def _problem(self, path: Path, identity: Mapping[str, Any]) -> str | None:
+        """Why the parts that are there are not this job's; None if they are, or there are none."""
+        if not path.exists():
+            return None
+        held = json.loads(path.read_text(encoding="utf-8"))
+        for name, value in json.loads(json.dumps(identity)).items():
             if held.get(name) != value:
-                raise InvalidInput(
+                return (
                     f"{self.folder}: holds parts of another job, whose {name} is {str(held.get(name))[:200]} and not "
                     f"{str(value)[:200]}; finish that one with its own command, or add --overwrite to begin anew."
                 )
+        return None
 
 
 @contextmanager
@@ -155,9 +165,7 @@ def _write(path: Path, content: bytes) -> None:
 
 def _join(parts: Sequence[Path], path: Path, suffix: str) -> None:
     """One file of many, in their order."""
-    if not parts:
-        return
-    temporary = parts[0].with_name(f"{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     if suffix == ".parquet":
         pl.scan_parquet(list(parts), glob=False).sink_parquet(temporary)
         with temporary.open("rb+") as file:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -64,7 +64,7 @@ class Rows:
     inputs: dict[str, NDArray[Any]]
     ids: pl.DataFrame
     errors: list[str | None]
-    lines: list[int] | None = field(default=None)
+    lines: list[int] | None = None
 
     def __len__(self) -> int:
         return len(self.errors)

@@ -47,7 +47,7 @@ def leave(given: tuple[object, ...], kept: Iterable[int]) -> Output:
     """What a process leaves that is killed after some parts."""
     job, spec, output = prepare(parser().parse_args(list(map(str, given))))
     origin = open_source(Path(job.input), spec, job.reading)
-    with output.begun(job.identity(origin.stamp()), False):
+    with output.begun(job.identity(origin.stamp()), "--overwrite" in given):
         spans = list(origin.spans(job.part_rows))
         output.keep_spans(spans)
         scorer = PartScorer(job)
@@ -83,13 +83,12 @@ def test_a_job_that_was_killed_while_it_joined_goes_on(numbers_checkpoint: Path,
     for there in ((), (output.rejects,), (output.rejects, output.path)):  # by the order in which they are renamed
         shutil.copytree(tmp_path / "kept", output.folder)
         (output.folder / "joining").touch()
-        (output.folder / "told.csv.tmp").write_bytes(b"half")
+        (tmp_path / ".told.csv.tmp").write_bytes(b"half")
         for path in {output.rejects, output.path} - set(there):
             path.unlink()
         assert score(*given).equals(whole)
         assert output.rejects.read_text() == rejects
-    shutil.copytree(tmp_path / "kept", tmp_path / "told.csv.parts.old")
-    shutil.rmtree(tmp_path / "told.csv.parts.old" / "lock", ignore_errors=True)
+    shutil.copytree(tmp_path / "kept", tmp_path / "told.csv.parts.old")  # killed while it removed the parts
     score(*given, "--overwrite")
     assert not (tmp_path / "told.csv.parts.old").exists()
 
@@ -101,8 +100,13 @@ def test_what_is_there_already_is_not_replaced_unless_asked(
     (tmp_path / "told.csv").write_text("of another program")
     assert "told.csv: is there already; add --overwrite" in refused(capsys, *given)
     assert (tmp_path / "told.csv").read_text() == "of another program"
+    leave((*given, "--overwrite"), [0])
+    assert (tmp_path / "told.csv").read_text() == "of another program"  # until there is another
     whole = score(*given, "--overwrite")
     assert len(whole) == ROWS - len(BAD)
+    write(source, ROWS, ())
+    assert len(score(*given, "--overwrite")) == ROWS
+    assert not (tmp_path / "told.csv.rejects.jsonl").exists()
     # Also where it came while parts were scored.
     given = arguments(numbers_checkpoint, source, tmp_path / "new.csv")
     output = leave(given, [0])
