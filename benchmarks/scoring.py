@@ -85,7 +85,7 @@ def main() -> None:
                 other = Path(folder, f"ray{rows}.parquet")
                 timed = run(given.checkpoint, source, other, *ray, *part)
                 lines.append([f"{rows}", f"Ray, {given.ray_workers} workers", *timed, differences(one, other)])
-    show(["rows", "where", "seconds", "rows/s", "scoring, rows/s", "peak, MiB", "differences"], lines)
+    show([["rows", "where", "seconds", "rows/s", "scoring, rows/s", "peak, MiB", "differences"], *lines])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dubio.models import Ensemble, Prediction, Predictor, Samples, answer_table, load, warmup
@@ -46,7 +45,8 @@ class ScoreBatch:
 
     A batch is a dict of arrays of equal length, and so is what comes back: the columns of the batch that the model does
     not take, unchanged, and those of the answer, called like the fields of the service's answer
-    (`deterministic.label`, `mc.mean.<class>`, `ood.flagged`, ...). `ray.data.Dataset.map_batches` takes the class as it is.
+    (`deterministic.label`, `mc.mean.<class>`, `ood.flagged`, ...). `ray.data.Dataset.map_batches` takes the class as it
+    is.
 
     A model of a table takes a column for each of its own; a model of texts `text`; others `x`, an array or lists of the
     model's shape, or, for images, `bytes`, those of an image file.
@@ -103,8 +103,8 @@ class ScoreBatch:
             batch: One value a row in each column.
 
         Raises:
-            InvalidInput: A column is absent or called like one of the answer's; or, unless bad rows are marked, the model
-                does not take a row.
+            InvalidInput: A column is absent or called like one of the answer's; or, unless bad rows are marked, the
+                model does not take a row.
         """
         inputs = self.encoder.names(batch)
         carried = {name: values for name, values in batch.items() if name not in inputs}
@@ -167,7 +167,7 @@ def refuse_name(name: str) -> None:
     Raises:
         InvalidInput: If it is.
     """
-    if name.split(".")[0] in FIELDS or name == ERROR:
+    if name.split(".", maxsplit=1)[0] in FIELDS or name == ERROR:
         raise InvalidInput(
             f"Expected columns that no answer has to be carried over, but got {name!r}: answers have `row`, `{ERROR}` "
             f"and what begins with {', '.join(FIELDS[1:])}; rename it."

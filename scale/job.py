@@ -51,7 +51,7 @@ class Job:
             "input": self.input,
             "stamp": stamp,
             "checkpoints": [_sha256(Path(path)) for path in self.checkpoints],
-            "reading": {name: value for name, value in asdict(self.reading).items()},
+            "reading": asdict(self.reading),
             "samples": self.model.get("samples"),
             "batch_invariant": self.model.get("batch_invariant", False),
             "part_rows": self.part_rows,

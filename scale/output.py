@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -17,7 +18,6 @@ import polars as pl
 from dubio.models.errors import InvalidInput
 from dubio.scale.part import Part
 from dubio.scale.readers.rows import Span
-
 
 _LOCK, _JOINING = "lock", "joining"
 
@@ -151,7 +151,9 @@ def _lock(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise InvalidInput(f"{folder}: another dubio-score is writing there; wait until it has ended.") from error
+                raise InvalidInput(
+                    f"{folder}: another dubio-score is writing there; wait until it has ended."
+                ) from error
         yield
 
 
@@ -183,7 +185,8 @@ def _join(parts: Sequence[Path], path: Path, suffix: str) -> None:
 
 def _header(part: Path) -> int:
     """Bytes of the header of a CSV file; a name may go over several lines."""
-    names = pl.read_csv(part, n_rows=0, infer_schema=False).columns
+    with part.open(encoding="utf-8", newline="") as file:
+        names = next(csv.reader(file))
     return len(pl.DataFrame(schema=dict.fromkeys(names, pl.String)).write_csv().encode())
 
 

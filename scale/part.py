@@ -95,7 +95,10 @@ class PartScorer:
                 problem = str(error)
             for name, value in {**vars(part), "problem": problem}.items():
                 told[name].append(value)
-        return {name: objects(values) if name in ("answers", "rejects") else np.array(values) for name, values in told.items()}
+        return {
+            name: objects(values) if name in ("answers", "rejects") else np.array(values)
+            for name, values in told.items()
+        }
 
     def _reject(self, read: Rows, row: int, reason: str, rejects: io.StringIO) -> None:
         where = {"row": read.first + row} | ({} if read.lines is None else {"line": read.lines[row]})

@@ -24,9 +24,7 @@ class RateColumn(ProgressColumn):
 
 
 @contextmanager
-def progress(
-    total: int, done: int = 0, clock: Callable[[], float] = time.monotonic
-) -> Iterator[Callable[[int], None]]:
+def progress(total: int, done: int = 0, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[int], None]]:
     """Show progress on stderr: a bar on a terminal, elsewhere a line after 10 seconds, then after 20, 40 and so on.
 
     Args:

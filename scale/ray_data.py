@@ -33,9 +33,7 @@ def parse_workers(text: str | None) -> tuple[int, int] | None:
     return found
 
 
-def score(
-    job: Job, spans: Mapping[int, Span], address: str, workers: tuple[int, int] | None = None
-) -> Iterator[Part]:
+def score(job: Job, spans: Mapping[int, Span], address: str, workers: tuple[int, int] | None = None) -> Iterator[Part]:
     """The parts of spans, in any order.
 
     Args:

@@ -29,7 +29,12 @@ class Layout:
 
     @classmethod
     def of(
-        cls, held: Sequence[str], spec: InputSpec, reading: Reading, spreads: bool = False, always: Sequence[str] | None = None
+        cls,
+        held: Sequence[str],
+        spec: InputSpec,
+        reading: Reading,
+        spreads: bool = False,
+        always: Sequence[str] | None = None,
     ) -> Self:
         """The columns that a model takes.
 
@@ -48,7 +53,11 @@ class Layout:
             if name not in held:
                 cure = did_you_mean(name, held, f"there are {', '.join(map(repr, held[:20]))}.")
                 raise InvalidInput(f"Expected a column {name!r} to carry over, but there is none; {cure}")
-        free = [name for name in (held if always is None else always) if name not in reading.ids and name not in reading.ignore]
+        free = [
+            name
+            for name in (held if always is None else always)
+            if name not in reading.ids and name not in reading.ignore
+        ]
         if spreads and reading.field is None and spec.kind in ("image", "numbers") and ARRAY not in held:
             numbers = math.prod(spec.shape)
             if len(free) != numbers:

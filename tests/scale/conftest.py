@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import polars as pl
 import pytest
 
 from dubio.scale.cli import main
+from dubio.serving.settings import Settings
 from tests.serving.conftest import (  # noqa: F401  # fixtures
-    kinds,
     numbers_checkpoint,
     pixels_checkpoint,
     serve,
@@ -31,7 +33,9 @@ BY_CLASS = [f"class-{number}" for number in range(4)]
 
 def score(*arguments: object) -> pl.DataFrame:
     """The output of a run that went well."""
-    assert main(list(map(str, arguments))) == 0
+    # By name, because finding the fastest strategy takes seconds.
+    given = arguments if "--strategy" in arguments else (*arguments, "--strategy", "loop")
+    assert main(list(map(str, given))) == 0
     path = Path(str(arguments[2]))
     assert not path.with_name(f"{path.name}.parts").exists()
     return READERS[path.suffix](path)
@@ -61,6 +65,21 @@ def same(told: dict[str, Any], answer: dict[str, Any]) -> None:
     if told["ood.p_value"] == answer["ood"]["p_value"]:  # what rounding moved is within the promise
         assert told["ood.flagged"] == answer["ood"]["flagged"]
         assert told["ood.reason"] == answer["ood"]["reason"]
+
+
+@pytest.fixture(scope="session")
+def service(
+    serve: Callable[[Settings], AbstractContextManager[str]],  # noqa: F811
+    numbers_checkpoint: Path,  # noqa: F811
+    table_checkpoint: Path,  # noqa: F811
+    text_checkpoint: Path,  # noqa: F811
+    pixels_checkpoint: Path,  # noqa: F811
+) -> Iterator[httpx.Client]:
+    """A client of a service with a model of each kind of input."""
+    models = tuple(map(str, (numbers_checkpoint, table_checkpoint, text_checkpoint, pixels_checkpoint)))
+    given = Settings(models=models, torch_threads=1, strategy="loop")
+    with serve(given) as base, httpx.Client(base_url=base, timeout=30) as client:
+        yield client
 
 
 @pytest.fixture

@@ -19,7 +19,9 @@ def write_numbers(path: Path, x: np.ndarray) -> Path:
     if path.suffix == ".npz":
         np.savez(path, x=x, key=np.array(keys))
     elif path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps({"key": key, "x": row}) + "\n" for key, row in zip(keys, x.tolist())))
+        path.write_text(
+            "".join(json.dumps({"key": key, "x": row}) + "\n" for key, row in zip(keys, x.tolist(), strict=True))
+        )
     elif path.stem == "lists":
         pl.DataFrame({"key": keys, "x": x.tolist()}).write_parquet(path)
     else:
@@ -31,20 +33,20 @@ def write_numbers(path: Path, x: np.ndarray) -> Path:
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
 @pytest.mark.parametrize("name", ["rows.csv", "rows.npz", "rows.jsonl", "lists.parquet", "rows.parquet"])
 def test_rows_of_numbers_are_answered_as_the_service_answers(
-    name: str, suffix: str, numbers_checkpoint: Path, kinds: httpx.Client, rows: np.ndarray, tmp_path: Path
+    name: str, suffix: str, numbers_checkpoint: Path, service: httpx.Client, rows: np.ndarray, tmp_path: Path
 ):
     source = write_numbers(tmp_path / name, rows)
     told = score(numbers_checkpoint, source, tmp_path / f"told{suffix}", "--ids", "key", "--part-rows", 7)
     assert told["row"].to_list() == list(range(31))
     assert told["key"].to_list() == [f"r{number}" for number in range(31)]
-    for row, answer in zip(told.to_dicts(), predictions(kinds, "row", rows.tolist()), strict=True):
+    for row, answer in zip(told.to_dicts(), predictions(service, "row", rows.tolist()), strict=True):
         same(row, answer)
     assert told["ood.flagged"][30]
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.parquet"])
 def test_a_table_is_answered_as_the_service_answers(
-    name: str, table_checkpoint: Path, kinds: httpx.Client, tmp_path: Path
+    name: str, table_checkpoint: Path, service: httpx.Client, tmp_path: Path
 ):
     source = tmp_path / name
     if source.suffix == ".parquet":
@@ -54,7 +56,7 @@ def test_a_table_is_answered_as_the_service_answers(
     else:
         source.write_text("city,age,income,member\nBern, 40,2500.5,true\n,18,,False\nBasel,5000,.1,TRUE\n")
     told = score(table_checkpoint, source, tmp_path / "told.parquet")
-    for row, answer in zip(told.to_dicts(), predictions(kinds, "table"), strict=True):
+    for row, answer in zip(told.to_dicts(), predictions(service, "table"), strict=True):
         same(row, answer)
         assert row["decision.accepted"] == answer["decision"]["accepted"]
         assert json.loads(row["label_set.labels"]) == answer["label_set"]["labels"]
@@ -62,7 +64,7 @@ def test_a_table_is_answered_as_the_service_answers(
 
 @pytest.mark.parametrize("name", ["texts.txt", "texts.csv", "texts.jsonl"])
 def test_texts_are_answered_as_the_service_answers(
-    name: str, text_checkpoint: Path, kinds: httpx.Client, tmp_path: Path
+    name: str, text_checkpoint: Path, service: httpx.Client, tmp_path: Path
 ):
     source = tmp_path / name
     if source.suffix == ".txt":
@@ -72,12 +74,12 @@ def test_texts_are_answered_as_the_service_answers(
     else:
         source.write_text("\n".join(json.dumps({"text": text}) for text in TEXTS))
     told = score(text_checkpoint, source, tmp_path / "told.jsonl")
-    for row, answer in zip(told.to_dicts(), predictions(kinds, "text"), strict=True):
+    for row, answer in zip(told.to_dicts(), predictions(service, "text"), strict=True):
         same(row, answer)
 
 
 def test_a_folder_of_images_is_answered_as_the_service_answers(
-    pixels_checkpoint: Path, kinds: httpx.Client, tmp_path: Path
+    pixels_checkpoint: Path, service: httpx.Client, tmp_path: Path
 ):
     names = ["a/deep/1.png", "a/2.png", "b.png"]
     for name, content in zip(names, FILES, strict=True):
@@ -87,7 +89,7 @@ def test_a_folder_of_images_is_answered_as_the_service_answers(
     (tmp_path / "images" / "c.bmp").write_bytes(b"BM")
     told = score(pixels_checkpoint, tmp_path / "images", tmp_path / "told.csv", "--part-rows", 2)
     assert told["file"].to_list() == sorted(names)
-    answers = dict(zip(names, predictions(kinds, "pixels"), strict=True))
+    answers = dict(zip(names, predictions(service, "pixels"), strict=True))
     for row in told.to_dicts():
         same(row, answers[row["file"]])
     (reject,) = map(json.loads, (tmp_path / "told.csv.rejects.jsonl").read_text().splitlines())
@@ -96,7 +98,7 @@ def test_a_folder_of_images_is_answered_as_the_service_answers(
 
 
 def test_bad_rows_are_rejected_with_their_reason_and_the_others_answered(
-    table_checkpoint: Path, kinds: httpx.Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    table_checkpoint: Path, service: httpx.Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     good = "40,2500.5,Bern,true"
     lines = ["id,age,income,city,member", f"a,{good}", "b,old,1,Bern,true", "c,40,1,Bern", f"d,{good}", "e,40,1,Bern,"]
@@ -107,7 +109,7 @@ def test_bad_rows_are_rejected_with_their_reason_and_the_others_answered(
     told = score(*given)
     assert told["id"].to_list() == ["a", "d"]
     assert told["row"].to_list() == [0, 3]
-    (answer,) = predictions(kinds, "table", ROWS[:1])
+    (answer,) = predictions(service, "table", ROWS[:1])
     for row in told.to_dicts():
         same(row, answer)
     assert "3 rows are rejected" in capsys.readouterr().err
@@ -144,7 +146,7 @@ def test_options_that_are_none_are_told_by_the_parser(capsys: pytest.CaptureFixt
 
 
 def test_as_many_members_answer_as_are_asked_for(
-    numbers_checkpoint: Path, kinds: httpx.Client, rows: np.ndarray, tmp_path: Path
+    numbers_checkpoint: Path, service: httpx.Client, rows: np.ndarray, tmp_path: Path
 ):
     source = write_numbers(tmp_path / "rows.npz", rows)
     told = score(numbers_checkpoint, source, tmp_path / "told.jsonl", "--samples", 4)
@@ -153,7 +155,7 @@ def test_as_many_members_answer_as_are_asked_for(
     assert told["ood.reason"][0] == "not_calibrated_for_these_samples"
     auto = score(numbers_checkpoint, source, tmp_path / "auto.parquet", "--samples", "auto")
     body = {"instances": rows.tolist(), "parameters": {"samples": "auto"}}
-    answers = kinds.post("/v1/models/row/predict", json=body).json()["predictions"]
+    answers = service.post("/v1/models/row/predict", json=body).json()["predictions"]
     assert auto["mc.samples"].to_list() == [answer["mc"]["samples"] for answer in answers]
 
 
@@ -166,4 +168,3 @@ def test_a_file_with_decimal_commas_is_read_as_one_with_points(table_checkpoint:
     assert one["deterministic.probability"] == other["deterministic.probability"]
     (reject,) = map(json.loads, (tmp_path / "b.parquet.rejects.jsonl").read_text().splitlines())
     assert reject["reason"] == "Expected column 'income' to be a number with decimal ',', but got the text '2500.5'."
-

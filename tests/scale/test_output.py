@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import signal
@@ -127,9 +128,12 @@ def test_parts_of_another_job_are_not_taken(
 
 def test_two_processes_do_not_write_one_output(tmp_path: Path):
     one, other = (Output(tmp_path / "told.csv", tmp_path / "r", ".csv") for _ in range(2))
-    with one.begun({"input": "a"}, False):
-        with pytest.raises(InvalidInput, match="another dubio-score is writing there"), other.begun({"input": "a"}, False):
-            pass
+    with (
+        one.begun({"input": "a"}, False),
+        pytest.raises(InvalidInput, match="another dubio-score is writing there"),
+        other.begun({"input": "a"}, False),
+    ):
+        pass
     with other.begun({"input": "a"}, False):
         pass
 
@@ -141,7 +145,8 @@ def test_a_header_of_several_lines_is_there_once(tmp_path: Path):
         for number in range(3):
             output.write(Part(number, 2, frame.write_csv().encode(), b""))
         assert output.finish(3) == 0
-    assert pl.read_csv(tmp_path / "told.csv").equals(pl.concat([frame] * 3))
+    with (tmp_path / "told.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [["a\nb", '"c",'], *([["x", "1"], ["y", "2"]] * 3)]
 
 
 @pytest.mark.slow

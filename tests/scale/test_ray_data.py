@@ -100,5 +100,8 @@ def test_a_node_that_is_killed_loses_and_doubles_no_row(cluster: Any, numbers_ch
     told = READERS[".parquet"](tmp_path / "told.parquet")
     assert told["row"].to_list() == [row for row in range(20_000) if row != 7]
     assert told.equals(whole)
-    rejects = [path.with_name(f"{path.name}.rejects.jsonl").read_text() for path in (tmp_path / "told.parquet", tmp_path / "whole.parquet")]
+    rejects = [
+        path.with_name(f"{path.name}.rejects.jsonl").read_text()
+        for path in (tmp_path / "told.parquet", tmp_path / "whole.parquet")
+    ]
     assert rejects[0] == rejects[1] != ""

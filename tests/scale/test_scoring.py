@@ -18,9 +18,7 @@ def test_what_was_done_is_said_in_a_line(
     assert line.endswith(f"{tmp_path / 'told.csv'} holds 31.")
 
 
-def test_a_source_without_rows_is_refused(
-    numbers_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_a_source_without_rows_is_refused(numbers_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "rows.csv").write_text("a,b,c,d,e\n")
     line = refused(capsys, numbers_checkpoint, tmp_path / "rows.csv", tmp_path / "told.csv")
     assert "rows.csv: expected rows, but it has none" in line

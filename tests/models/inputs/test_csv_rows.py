@@ -37,4 +37,3 @@ def test_lines_are_counted_as_an_editor_does(tmp_path: Path):
     (place, _), *_ = list(file.places(2))
     assert place.line == 3
     assert [row.problem is None for row in file.read()] == [True, True, False]
-

@@ -58,5 +58,5 @@ def test_arrays_that_do_not_fit_are_refused(arrays: dict, ids: tuple[str, ...], 
 def test_what_is_no_archive_or_ends_early_is_refused(tmp_path: Path):
     path = tmp_path / "a.npz"
     path.write_bytes(b"none")
-    with pytest.raises(InvalidInput, match="Expected an .npz file of plain arrays"):
+    with pytest.raises(InvalidInput, match=r"Expected an \.npz file of plain arrays"):
         NpzFile(path, IMAGES, Reading())
