@@ -112,4 +112,5 @@ class PartScorer:
 def _frame(read: Rows, scored: Scored) -> pl.DataFrame:
     """The rows that were answered, with what identifies them."""
     keys = pl.DataFrame({"row": np.arange(read.first, read.first + len(read))}).with_columns(read.ids.get_columns())
-    return keys[scored.good.tolist()].hstack(answer_table.frame(scored.answers))
+    good: list[int] = scored.good.tolist()
+    return keys[good].hstack(answer_table.frame(scored.answers))

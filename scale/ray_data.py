@@ -6,6 +6,7 @@ driver but what comes back, and what Ray computes anew after a node was lost is 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -51,7 +52,7 @@ def score(job: Job, spans: Mapping[int, Span], address: str, workers: tuple[int,
     except ImportError as error:
         raise InvalidInput("Expected Ray for --ray, but it is not installed; pip install 'dubio[scale]'.") from error
     try:
-        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level="warning")
+        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, ValueError) as error:
         raise InvalidInput(f"Expected a Ray cluster at {address!r}, but {str(error).splitlines()[0]}") from error
     most = int(ray.cluster_resources().get("GPU" if _on_gpu(job) else "CPU", 1))
