@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from dubio.models import answer_table
-from dubio.models.errors import InvalidInput, ModelError
+from dubio.models.errors import InvalidInput
 from dubio.scale.batch import ScoreBatch, Scored
 from dubio.scale.job import Job
-from dubio.scale.readers.rows import Rows, Span, objects
+from dubio.scale.readers.rows import Rows, Span
 from dubio.scale.readers.source import open_source
 
 
@@ -81,24 +79,6 @@ class PartScorer:
         answers = io.BytesIO()
         answer_table.write(pl.concat(frames), answers, self.job.suffix)
         return Part(number, rows, answers.getvalue(), rejects.getvalue().encode())
-
-    def __call__(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """The same for engines that map columns to columns, see `spans_as_rows`; an error is a column, too."""
-        told: dict[str, list[Any]] = {"number": [], "rows": [], "answers": [], "rejects": [], "problem": []}
-        for number, first, rows, offset, line in zip(
-            *(batch[name].tolist() for name in ("number", "first", "rows", "offset", "line")), strict=True
-        ):
-            part, problem = Part(number, rows, b"", b""), ""
-            try:
-                part = self.score(number, Span(first, rows, offset, line))
-            except (ModelError, OSError) as error:
-                problem = str(error)
-            for name, value in {**vars(part), "problem": problem}.items():
-                told[name].append(value)
-        return {
-            name: objects(values) if name in ("answers", "rejects") else np.array(values)
-            for name, values in told.items()
-        }
 
     def _reject(self, read: Rows, row: int, reason: str, rejects: io.StringIO) -> None:
         where = {"row": read.first + row} | ({} if read.lines is None else {"line": read.lines[row]})

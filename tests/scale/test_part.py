@@ -45,16 +45,6 @@ def test_a_part_without_a_good_row_has_the_columns_of_the_others(numbers_checkpo
     assert none.schema == some.schema
 
 
-def test_an_engine_maps_columns_to_columns(numbers_checkpoint: Path, path: Path):
-    scores = scorer(numbers_checkpoint, path, stops=True)
-    columns = {"number": [0, 1], "first": [0, 3], "rows": [2, 2], "offset": [0, 0], "line": [0, 0]}
-    told = scores({name: np.array(values) for name, values in columns.items()})
-    assert told["number"].tolist() == [0, 1]
-    assert told["answers"][0] == scores.score(0, Span(0, 2)).answers
-    assert told["problem"][0] == ""
-    assert told["problem"][1].startswith(f"{path}: row 4: Expected finite values")
-
-
 def test_a_source_that_shrank_is_told(numbers_checkpoint: Path, tmp_path: Path):
     (tmp_path / "rows.csv").write_text("key,a,b,c,d,e\nk,1,2,3,4,5\n")
     with pytest.raises(InvalidInput, match="expected 3 rows from row 0 on, but got 1; it changed while it was read"):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import pytest
 from dubio.models.errors import InvalidInput
 from dubio.scale import ScoreBatch
 from dubio.scale.cli import main
-from dubio.scale.ray_data import parse_workers
+from dubio.scale.job import Job
+from dubio.scale.part import PartScorer
+from dubio.scale.ray_data import PartWorker, parse_workers
+from dubio.scale.readers.rows import Reading, Span
 from tests.scale.conftest import READERS, score
 
 # Ray warns about its own future.
@@ -27,6 +31,22 @@ def test_workers_are_a_number_or_two(text: str | None, workers: tuple[int, int] 
 def test_what_is_no_number_of_workers_is_refused(text: str):
     with pytest.raises(InvalidInput, match="Expected --ray-workers to be"):
         parse_workers(text)
+
+
+def test_a_worker_maps_columns_to_columns(numbers_checkpoint: Path, rows: np.ndarray, tmp_path: Path):
+    rows[4] = np.nan
+    path = tmp_path / "rows.npz"
+    np.savez(path, x=rows)
+    job = Job((str(numbers_checkpoint),), str(path), ".parquet", Reading(), {"strategy": "loop"}, True, 10)
+    columns = {"number": [0, 1], "first": [0, 3], "rows": [2, 2], "offset": [0, 0], "line": [0, 0]}
+    batch = {name: np.array(values) for name, values in columns.items()}
+    told = PartWorker(job)(batch)
+    assert told["number"].tolist() == [0, 1]
+    assert told["answers"][0] == PartScorer(job).score(0, Span(0, 2)).answers
+    assert told["problem"][0] == ""
+    assert told["problem"][1].startswith(f"{path}: row 4: Expected finite values")
+    absent = PartWorker(replace(job, checkpoints=("none.ckpt",)))(batch)
+    assert absent["problem"].tolist() == ["none.ckpt: no such file; train one with `dubio-train fit`."] * 2
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +84,7 @@ def test_ray_maps_the_class_as_it_is(cluster: Any, numbers_checkpoint: Path):
         fn_constructor_args=[str(numbers_checkpoint)],
         fn_constructor_kwargs={"strategy": "loop"},
         batch_size=64,
-        concurrency=2,
+        compute=ray.data.ActorPoolStrategy(size=2),
     ).to_pandas()
     told = told.sort_values("key")
     assert told["key"].tolist() == list(range(500))
