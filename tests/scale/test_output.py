@@ -152,13 +152,13 @@ def test_a_header_of_several_lines_is_there_once(tmp_path: Path):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="kills")
 def test_a_job_that_is_killed_at_three_points_ends_as_if_it_had_not_been(numbers_checkpoint: Path, tmp_path: Path):
-    source = write(tmp_path / "rows.csv", 6000, BAD)
+    source = write(tmp_path / "rows.csv", 3600, BAD)
     whole = score(*arguments(numbers_checkpoint, source, tmp_path / "whole.parquet"))
     given = arguments(numbers_checkpoint, source, tmp_path / "told.parquet")
     command = [sys.executable, "-m", "dubio.scale", *map(str, given)]
     folder = tmp_path / "told.parquet.parts"
     reached = []
-    for parts in (1, 300, 700):
+    for parts in (1, 150, 400):
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
             while len(list(folder.glob("part-*.parquet"))) < parts:
                 assert process.poll() is None
@@ -166,7 +166,7 @@ def test_a_job_that_is_killed_at_three_points_ends_as_if_it_had_not_been(numbers
             process.send_signal(signal.SIGKILL)
         reached.append(len(list(folder.glob("part-*.parquet"))))
         assert not (tmp_path / "told.parquet").exists()
-    assert 1 <= reached[0] < 300 <= reached[1] < 700 <= reached[2] < 1000
+    assert 1 <= reached[0] < 150 <= reached[1] < 400 <= reached[2] < 600
     outcome = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "rows are scored already; going on." in outcome.stderr
     assert READERS[".parquet"](tmp_path / "told.parquet").equals(whole)
