@@ -6,7 +6,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-FOLDERS = ("configs", "models", "serving", "training", "uncertainty")
+FOLDERS = ("configs", "models", "scale", "serving", "training", "uncertainty")
 
 
 class FoldersHook(BuildHookInterface[Any]):

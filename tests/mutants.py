@@ -26,7 +26,7 @@ from mutmut.mutation.file_mutation import mutate_file_contents
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ROOT / "build" / "mutants"
-PACKAGES = ("models", "serving", "training", "uncertainty")
+PACKAGES = ("models", "scale", "serving", "training", "uncertainty")
 FOLDERS = ("uncertainty/execution", "uncertainty/dropout", "models/checkpoint")
 FILES = (
     "uncertainty/committee.py",

@@ -12,7 +12,7 @@ import networkx
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("uncertainty", "models", "training", "serving")
+PACKAGES = ("uncertainty", "models", "training", "serving", "scale")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 LINT_IMPORTS = "from importlinter.cli import lint_imports_command; lint_imports_command()"
@@ -76,6 +76,7 @@ def test_few_arrows_run_between_the_parts_of_uncertainty(imports: set[tuple[str,
         ("dubio.serving.app", TRAINING),
         ("dubio.serving.cli", TRAINING),
         ("dubio.training.cli", WEB),
+        ("dubio.scale.cli", TRAINING | WEB),
     ],
 )
 def test_importing_a_module_loads_no_library_it_must_do_without(module: str, forbidden: set[str]):

@@ -111,7 +111,7 @@ def test_images_get_what_they_install_and_nothing_else():
     allowed = {line[1:].rstrip("/") for line in _text(".dockerignore").splitlines() if line.startswith("!")}
     assert {"pyproject.toml", "hatch_build.py", "constraints.txt", "requirements"} <= allowed
     assert {PROJECT["readme"], "LICENSE", "configs"} <= allowed
-    assert {"dubio", "uncertainty", "models", "training", "serving"} <= allowed
+    assert {"dubio", "uncertainty", "models", "training", "serving", "scale"} <= allowed
     assert not {"tests", "runs", ".git", ".venv"} & allowed
 
 
@@ -204,7 +204,7 @@ def test_make_test_fails_where_too_little_is_covered():
     coverage = tomllib.loads(_text("pyproject.toml"))["tool"]["coverage"]
     assert coverage["report"]["fail_under"] == 95
     assert coverage["run"]["branch"] is True
-    assert {"dubio", "uncertainty", "models", "training", "serving"} == set(coverage["run"]["source"])
+    assert {"dubio", "uncertainty", "models", "training", "serving", "scale"} == set(coverage["run"]["source"])
     recipe = _text("Makefile").partition("\ntest: ")[2].partition("\n\n")[0]
     assert "--cov " in recipe
     assert "--fail-under=100 --include='uncertainty/detection/conformal.py,models/checkpoint/*'" in recipe

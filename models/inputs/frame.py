@@ -44,7 +44,7 @@ def rows(x: Any, reader: Reader | None = None) -> Any:
     table = reader if isinstance(reader, Table) else Table(())
     columns = {name: table.columns.get(tidy(str(name))) for name in found[0]} if found else {}
     return [
-        {name: _cell(cell, columns[name], table, row) for name, cell in cells.items()}
+        {name: read_cell(cell, columns[name], table, row) for name, cell in cells.items()}
         for row, cells in enumerate(found)
     ]
 
@@ -61,8 +61,18 @@ def _records(x: Any, is_table: bool) -> list[Any] | None:
     return list(x.to_list()) if hasattr(x, "to_list") else None  # a column of polars
 
 
-def _cell(cell: Any, column: Column | None, table: Table, row: int) -> Any:
-    """A cell as JSON would bring it."""
+def read_cell(cell: Any, column: Column | None, table: Table, row: int) -> Any:
+    """A cell as JSON would bring it.
+
+    Args:
+        cell: The value.
+        column: Of the table; None for one that it does not have.
+        table: Whose words for a missing value are read as such.
+        row: Its number, for messages.
+
+    Raises:
+        InvalidInput: As `rows`.
+    """
     if isinstance(cell, np.generic | Decimal):
         cell = float(cell) if isinstance(cell, Decimal) else cell.item()
     if isinstance(cell, str) and isinstance(column, NumericColumn):

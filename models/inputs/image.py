@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Lock
 
 import numpy as np
@@ -25,6 +26,15 @@ from PIL.WebPImagePlugin import WebPImageFile
 from dubio.models.errors import InvalidInput
 
 MODES: Mapping[int, str] = {1: "L", 3: "RGB"}  # by number of channels
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp")
+# Images that are not read; what is called otherwise is no image.
+OTHER_SUFFIXES = frozenset(
+    f".{kind}"
+    for kind in (
+        *("apng", "avif", "bmp", "dcm", "dib", "exr", "gif", "heic", "heif", "ico", "j2k", "jp2", "jxl", "pbm", "pcx"),
+        *("pgm", "pnm", "ppm", "psd", "svg", "tga", "tif", "tiff", "xbm"),
+    )
+)
 MAX_PIXELS = 2**26  # of a file: more than any camera's, and 256 MiB once it is decoded
 
 # Such files are decoded one at a time, or those of many callers would add up.
@@ -168,6 +178,11 @@ class ImageReader:
         values_HWC = np.asarray(image).reshape(image.height, image.width, self.channels)
         pixels_CHW = np.ascontiguousarray(values_HWC.transpose(2, 0, 1))
         return Picture(pixels_CHW, height, width, turn is not None, image.size != (width, height))
+
+
+def is_image(file: Path) -> bool:
+    """Whether a file goes by the name of an image, of a format that is read or of another, and is not hidden."""
+    return not file.name.startswith(".") and file.suffix.lower() in OTHER_SUFFIXES.union(SUFFIXES)
 
 
 def _other_size(image: Image.Image, size: tuple[int, int], where: str) -> InvalidInput:

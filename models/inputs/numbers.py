@@ -20,14 +20,18 @@ def pattern(decimal: str = ".", between: str = "") -> str:
     )
 
 
-_NUMBER = re.compile(pattern())
+_NUMBERS = {decimal: re.compile(pattern(decimal)) for decimal in ".,"}
 
 
-def read(text: str) -> float | None:
+def read(text: str, decimal: str = ".") -> float | None:
     """The number that a text is, blanks around it left aside; NaN in any spelling is NaN.
+
+    Args:
+        text: To read.
+        decimal: As `pattern`; a point or a comma.
 
     Returns:
         None for a text that is none.
     """
     text = text.strip()
-    return float(text) if _NUMBER.fullmatch(text) else None
+    return float(text.replace(decimal, ".")) if _NUMBERS[decimal].fullmatch(text) else None

@@ -15,6 +15,10 @@ from dubio.models.spec import MAX_LIST, MAX_STRING, DataValue, Finite, StrictMod
 
 MAX_INPUT = 2**24  # numbers in one input
 
+# A model whose training values went no further than this was not trained on the bytes of image files.
+_LEAST_HIGH = 128
+_FILE_CHANNELS = (1, 3)  # of grey and of coloured files
+
 # Axes of one input, without the batch.
 _AXES = {"image": 3, "numbers": 1, "table": 1, "text": 1}
 
@@ -68,6 +72,25 @@ class InputSpec(StrictModel):
             return Table(self.columns, self.missing)
         return None if self.tokenizer is None else Tokens(self.tokenizer)
 
+    @property
+    def no_files(self) -> str | None:
+        """Why image files are not taken; None if they are."""
+        if self.kind != "image":
+            return "this model takes rows of numbers"
+        if self.shape[0] not in _FILE_CHANNELS:
+            return f"this model takes images of {self.shape[0]} channels"
+        if self.files is None and not (self.low >= 0 and _LEAST_HIGH <= self.high <= 255):
+            return (
+                f"values in a file go from 0 to 255, and this model was trained on values from {self.low:g} to "
+                f"{self.high:g}, so send such numbers"
+            )
+        return None
+
+    @property
+    def resizes(self) -> bool:
+        """Whether image files of another size are brought to the model's, as those of the training were."""
+        return self.files is not None and self.files.resize is not None
+
     def describe(self) -> dict[str, Any]:
         """Everything a user may want to know, as plain data; of a tokenizer's words, how many there are."""
         described = self.model_dump(mode="json", exclude={"tokenizer"})
@@ -110,7 +133,7 @@ class InputSpec(StrictModel):
                 raise ValueError(
                     f"Expected the shape to be the width of `{part}`, [{size}], but got {list(self.shape)}."
                 )
-        if self.files is not None and (self.kind != "image" or self.shape[0] not in (1, 3)):
+        if self.files is not None and (self.kind != "image" or self.shape[0] not in _FILE_CHANNELS):
             raise ValueError(f"Expected `files` for grey and RGB images alone, but got {self.kind} {list(self.shape)}.")
         if self.columns is not None and len({column.name for column in self.columns}) < len(self.columns):
             raise ValueError("Expected every column once.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from dubio.models.inputs.image import MAX_PIXELS, MODES, ImageReader, Picture
+from dubio.models.inputs.image import MAX_PIXELS, ImageReader, Picture
 from dubio.serving.errors import InvalidRequest, TooManyRows
 
 if TYPE_CHECKING:  # which would bring torch along
@@ -20,8 +20,6 @@ if TYPE_CHECKING:  # which would bring torch along
 
 KEY = "b64"
 DATA_URL = "data:image/"
-# A model whose training values went no further than this was not trained on the bytes of image files.
-_LEAST_HIGH = 128
 # Numbers that the images of one request may decode to: 64 MiB as float32. A body of a few kilobytes can hold more.
 _MOST_NUMBERS = 2**24
 
@@ -45,16 +43,7 @@ class ImageCodec:
     @property
     def unsupported(self) -> str | None:
         """Why the model takes no image files; None if it does."""
-        if self.spec.kind != "image":
-            return "this model takes rows of numbers"
-        if self.spec.shape[0] not in MODES:
-            return f"this model takes images of {self.spec.shape[0]} channels"
-        if self.spec.files is None and not (self.spec.low >= 0 and _LEAST_HIGH <= self.spec.high <= 255):
-            return (
-                f"values in a file go from 0 to 255, and this model was trained on values from {self.spec.low:g} to "
-                f"{self.spec.high:g}, so send such numbers"
-            )
-        return None
+        return self.spec.no_files
 
     def encode(self, instance: Any) -> dict[str, str]:
         """An instance of numbers as a PNG file, as `decode_all` takes it."""
@@ -99,8 +88,7 @@ class ImageCodec:
             raise InvalidRequest(f"Expected {where} to be numbers, but got an image file; {self.unsupported}.")
         data = instance if isinstance(instance, bytes) else _read_base64(instance, where)
         channels, height, width = self.spec.shape
-        resize = self.resize and self.spec.files is not None and self.spec.files.resize is not None
-        return ImageReader(channels, (height, width), resize).read(data, where)
+        return ImageReader(channels, (height, width), self.resize and self.spec.resizes).read(data, where)
 
 
 def _read_base64(instance: Any, where: str) -> bytes:

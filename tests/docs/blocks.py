@@ -30,6 +30,7 @@ READY_SECONDS = 120
 SHIMS = {
     "python": '"{python}" "$@"',
     "dubio-train": '"{python}" -m dubio.training "$@"',
+    "dubio-score": '"{python}" -m dubio.scale "$@"',
     "dubio-serve": '"{python}" -m dubio.serving "$@"',
     "curl": '"{curl}" --fail-with-body --no-progress-meter --noproxy "*" "$@"',  # an answer of 4xx fails the block
 }
@@ -70,7 +71,7 @@ class Workspace:
     service: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("dubio", "models", "serving", "training", "uncertainty", "configs", "requirements"):
+        for name in ("dubio", "models", "scale", "serving", "training", "uncertainty", "configs", "requirements"):
             (self.folder / name).symlink_to(ROOT / name)
         for name in ("Makefile", "pyproject.toml", "constraints.txt"):
             shutil.copy(ROOT / name, self.folder)

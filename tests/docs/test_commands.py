@@ -231,6 +231,17 @@ def test_the_page_on_python_runs_as_printed(workspace: Workspace):
     assert answers[2].startswith("Committee(Sequential, num_samples=32, seed=0, strategy=")
 
 
+@pytest.mark.slow
+def test_the_page_on_scoring_runs_as_printed(workspace: Workspace):
+    fit = "dubio-train fit --config configs/table_mlp.yaml --data.path tumours.csv --data.target diagnosis"
+    (new,) = (line for line in (ROOT / "docs" / "data.md").read_text().splitlines() if "write_csv('new.csv')" in line)
+    workspace.run(Block("", "bash", f"{TUMOURS}\n{fit} --trainer.max_epochs 10\n{new}\n"))
+    answers = [workspace.run(block) for block in _programs("docs/scoring.md")]
+    assert len(answers) == 2
+    assert re.search(r"\['?0'? '?1'? '?2'?\]|\[0 1 2\]", answers[1])
+    assert "[None None None]" in answers[1]
+
+
 def test_each_page_with_programs_has_a_test():
     run: dict[str, Callable[..., None]] = {
         "README.md": test_the_readme_runs_as_printed,
@@ -238,5 +249,6 @@ def test_each_page_with_programs_has_a_test():
         "docs/operations.md": test_the_page_on_operations_runs_as_printed,
         "docs/engine.md": test_the_page_on_the_engine_runs_as_printed,
         "docs/python.md": test_the_page_on_python_runs_as_printed,
+        "docs/scoring.md": test_the_page_on_scoring_runs_as_printed,
     }
     assert {page for page in PAGES if _programs(page)} == set(run)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.packaging.conftest import ROOT, Built, call
 
-FOLDERS = ("configs", "models", "serving", "training", "uncertainty")
+FOLDERS = ("configs", "models", "scale", "serving", "training", "uncertainty")
 
 
 def _files(folder: Path) -> set[str]:
@@ -68,7 +68,7 @@ def test_a_checkout_runs_without_being_installed(tmp_path: Path):
     assert "No module named 'torch'" in ran.stderr  # found, and only torch is missing
 
 
-@pytest.mark.parametrize("name", ["models", "serving", "training", "uncertainty", "configs"])
+@pytest.mark.parametrize("name", ["models", "scale", "serving", "training", "uncertainty", "configs"])
 def test_the_folders_are_not_importable_by_their_bare_names(name: str, tmp_path: Path):
     code = f"import importlib.util as u; print(u.find_spec('dubio') is not None, u.find_spec({name!r}))"
     assert call(sys.executable, "-c", code, cwd=tmp_path).stdout.split() == ["True", "None"]

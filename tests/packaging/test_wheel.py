@@ -46,7 +46,7 @@ def test_the_wheel_alone_is_enough_to_begin(scripts: Path, tmp_path: Path):
         return ran.stdout
 
     assert Path(run("python", "-c", "import dubio; print(dubio.__file__)")).is_relative_to(scripts.parent)
-    for name in ("models", "serving", "training", "uncertainty"):
+    for name in ("models", "scale", "serving", "training", "uncertainty"):
         assert f"No module named '{name}'" in call(str(scripts / "python"), "-c", f"import {name}", cwd=home).stderr
 
     assert "digits_mlp" in run("dubio-train", "configs")

@@ -48,7 +48,7 @@ def write_checkpoint(
 ) -> Path:
     """Calibrate `network` on `rows(count, seed)` and write what training would."""
     classes = tuple(f"class-{i}" for i in range(4))
-    predictor = Predictor.build(network.eval(), spec, inputs, classes, num_samples=16, seed=3)
+    predictor = Predictor.build(network.eval(), spec, inputs, classes, num_samples=16, seed=3, strategy="loop")
     train_x, train_y = rows(200, 1)
     predictor = predictor.calibrated(Temperature(deterministic=1.2, mc=1.1), None, None)
     select, calibration = predictor.outputs(rows(200, 2)[0]), predictor.outputs(rows(300, 3)[0])

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,30 +163,3 @@ def quick_predictor(record: DataRecord) -> Predictor:
     network = MLP(in_features=2, widths=[32], num_classes=2, rates=[0.5]).eval()
     spec = NetworkSpec(class_path="dubio.models.MLP", init_args={})
     return Predictor.build(network, spec, record.input, tuple(record.classes), num_samples=8, strategy="loop")
-
-
-@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
-def test_no_spreadsheet_computes_what_a_stranger_wrote(suffix: str, tmp_path: Path):
-    texts = [
-        '=HYPERLINK("http://evil.example","x")',
-        "+1+1",
-        "-1+1",
-        "@SUM(1)",
-        "\t=1",
-        "-1.5",
-        "+41 79",
-        "a=b",
-        "",
-        None,
-    ]
-    frame = pl.DataFrame({"=name": texts, "number": [-float(i) for i in range(len(texts))]})
-    predictions.write(frame, path := tmp_path / f"told.{suffix}")
-    if suffix != "csv":
-        assert {"parquet": pl.read_parquet, "jsonl": pl.read_ndjson}[suffix](path).to_dicts() == frame.to_dicts()
-        return
-    with path.open(newline="") as file:
-        header, *rows = csv.reader(file)
-    assert header == ["'=name", "number"]
-    kept = ["-1.5", "a=b", "", ""]
-    assert [row[0] for row in rows] == [*(f"'{text}" for text in texts[:5]), "-1.5", "'+41 79", *kept[1:]]
-    assert [float(row[1]) for row in rows] == frame["number"].to_list()

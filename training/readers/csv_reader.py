@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import NoReturn
 import numpy as np
 import polars as pl
 
+from dubio.models.errors import InvalidInput
+from dubio.models.inputs.csv_rows import CsvRows
 from dubio.models.inputs.names import tidy
 from dubio.training.errors import UnreadableData
 from dubio.training.options import typed, typed_list
@@ -202,33 +203,17 @@ def read_rows(path: Path, separator: str | None = None) -> Iterator[tuple[int, l
         UnreadableData: If it is no text in UTF-8, quotes do not match, two columns have one name or look so, or a row
             has more or fewer values than the header.
     """
-    separator = separator or ("\t" if path.suffix.lower() == ".tsv" else ",")
-    begins, header = 1, None
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file, delimiter=separator, skipinitialspace=separator != " ", strict=True)
-            for row in rows:
-                line, begins = begins, rows.line_num + 1
-                if not row or (len(row) == 1 and not row[0].strip()):
-                    continue
-                if header is None:
-                    header = row
-                    _refuse_another_separator(path, header, separator)
-                    _check_header(path, header)
-                elif len(row) != len(header):
-                    raise UnreadableData(
-                        f"{path}: expected line {line} to have {len(header)} values as the header has, but it has "
-                        f"{len(row)}; mend it, or put quotes around texts that hold a {separator!r}."
-                    )
-                yield line, row
-    except UnicodeDecodeError as error:
-        raise UnreadableData(
-            f"{path}: cannot be read: expected text in UTF-8, but byte {error.start} is not; convert it."
-        ) from error
-    except csv.Error as error:
-        raise UnreadableData(f"{path}: cannot be read: line {begins}: {error}; mend its quotes.") from error
-    if header is None:
-        raise UnreadableData(f"{path}: cannot be read: it is empty.")
+        rows = CsvRows(path, separator)
+    except InvalidInput as error:
+        raise UnreadableData(f"{path}: {error}") from error
+    _refuse_another_separator(path, rows.header, rows.separator)
+    _check_header(path, rows.header)
+    yield 1, rows.header
+    for row in rows.read():
+        if row.problem is not None:
+            raise UnreadableData(f"{path}: {row.problem}")
+        yield row.line, row.cells
 
 
 def _read(path: Path, separator: str | None) -> tuple[pl.DataFrame, list[int]]:

@@ -7,18 +7,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dubio.models.inputs.image import OTHER_SUFFIXES, is_image
 from dubio.training.errors import UnreadableData
 from dubio.training.splits.random_splits import SplitName
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp")
-# Images that are not read; what is called otherwise is no image.
-_OTHERS = frozenset(
-    f".{kind}"
-    for kind in (
-        *("apng", "avif", "bmp", "dcm", "dib", "exr", "gif", "heic", "heif", "ico", "j2k", "jp2", "jxl", "pbm", "pcx"),
-        *("pgm", "pnm", "ppm", "psd", "svg", "tga", "tif", "tiff", "xbm"),
-    )
-)
 # What splits are called elsewhere.
 _SPLITS: dict[str, SplitName] = {
     "train": "train", "training": "train",
@@ -125,7 +117,7 @@ def _homes(path: Path, listing: Listing) -> list[tuple[SplitName | None, Path]]:
     if others or not splits:
         # A class may be called like a split, too: cars, trains and planes.
         for folder in (each for each in splits if each not in others):
-            if _folders(folder, Listing()) and not any(map(_is_image, folder.iterdir())):
+            if _folders(folder, Listing()) and not any(map(is_image, folder.iterdir())):
                 raise UnreadableData(
                     f"{path}: expected a folder for each class, or one for each split with those inside, but "
                     f"{folder.name!r} looks like a split and {others[0].name!r} does not; move one of them elsewhere."
@@ -156,7 +148,7 @@ def _folders(path: Path, listing: Listing) -> list[Path]:
             if not entry.name.startswith("."):
                 folders.append(entry)
         else:
-            listing.skipped["outside the classes' folders" if _is_image(entry) else _kind(entry)] += 1
+            listing.skipped["outside the classes' folders" if is_image(entry) else _kind(entry)] += 1
     return folders
 
 
@@ -170,11 +162,11 @@ def _images(folder: Path, nested: bool, listing: Listing) -> list[Path]:
             continue
         seen.add(os.path.realpath(home))
         for file in (Path(home, name) for name in sorted(names)):
-            if not _is_image(file):
+            if not is_image(file):
                 listing.skipped[_kind(file)] += 1
             elif not file.is_file():
                 raise UnreadableData(f"{file}: expected a file, but it is none, or a link to nowhere; remove it.")
-            elif file.suffix.lower() in _OTHERS:
+            elif file.suffix.lower() in OTHER_SUFFIXES:
                 listing.others.append(file)
             else:
                 images.append(file)
@@ -186,10 +178,6 @@ def _images(folder: Path, nested: bool, listing: Listing) -> list[Path]:
             "are of the class, too, or move them."
         )
     return images
-
-
-def _is_image(file: Path) -> bool:
-    return not file.name.startswith(".") and file.suffix.lower() in _OTHERS.union(SUFFIXES)
 
 
 def _kind(file: Path) -> str:

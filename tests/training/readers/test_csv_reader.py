@@ -88,7 +88,7 @@ def test_the_name_of_a_file_says_what_is_between_its_columns_in_any_case(tmp_pat
         ("a,b,a \n1,2,3\n", "2 are called 'a'"),
         ("Age,b,age\n1,2,3\n", "column 1 has the column 'Age' and column 3 has 'age'; rename one"),
         ("new york,new\u00a0york\n1,2\n", "column 1 has the column 'new york' and column 2 has 'new.*xa0york'"),
-        ('a,b\n1,"x\n2,y\n', "line 2: .*mend its quotes"),
+        ('a,b\n1,"x\n2,y\n', "lines 2 to 3: .*mend its quotes"),
         ('a,b\n1,"x"y\n', "line 2: .*mend its quotes"),
         ("a,b\n", "expected rows"),
         ("", "cannot be read"),
