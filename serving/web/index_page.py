@@ -23,9 +23,10 @@ def build() -> ScopedRouter:
     """The page's routes; its files are read once, here."""
     router = ScopedRouter(OPEN, include_in_schema=False)
     for file in files("dubio.serving.web").joinpath("static").iterdir():
-        path = "/" if file.name == _INDEX else f"/static/{file.name}"
-        media_type = _MEDIA_TYPES[file.name.rpartition(".")[2]]
-        router.add_api_route(path, _file(file.read_bytes(), media_type), methods=["GET"])
+        media_type = _MEDIA_TYPES.get(file.name.rpartition(".")[2])
+        if media_type is not None:  # an editor may have left more
+            path = "/" if file.name == _INDEX else f"/static/{file.name}"
+            router.add_api_route(path, _file(file.read_bytes(), media_type), methods=["GET"])
     return router
 
 
