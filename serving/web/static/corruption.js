@@ -108,7 +108,8 @@ export function showEffect(answer) {
 export function watchCorruption(predict) {
   const apply = () => {
     const { input } = current.card;
-    corrupt(waysOf(input)[$("corruption-kind").value](current.clean, $("strength").value / 100, input));
+    const [way, strength] = [waysOf(input)[$("corruption-kind").value], $("strength").value / 100];
+    corrupt(strength === 0 ? current.clean : way(current.clean, strength, input));
     predict();
   };
   $("strength").addEventListener("input", apply);

@@ -47,7 +47,7 @@ function tile(card, title, note, value, answer) {
   const said = element("span", "said");
   const verdict = element("span", `chip ${level}`);
   verdict.append(sign(level), text);
-  said.append(element("b", "", title), element("span", "small", note), element("span", "", `Both answers, the committee first: ${answer.mc.label}, ${answer.deterministic.label}`), verdict);
+  said.append(element("b", "", title), element("span", "small", note), element("span", "", `Committee: ${answer.mc.label}; deterministic: ${answer.deterministic.label}`), verdict);
   made.append(look(card.input, value), said);
   made.addEventListener("click", () => {
     edit(value, "tile");

@@ -27,8 +27,9 @@ export function corrupt(value) {
 
 export const size = (shape) => shape.reduce((product, n) => product * n, 1);
 
-/** A number as precise as the range of the training values asks for. */
-export function tidy(value, { low, high }) {
+/** A number as precise as is worth reading: whole for pixels, where their range allows it. */
+export function tidy(value, { kind, low, high }) {
+  if (kind !== "image") return Number(value.toPrecision(6));
   return high - low >= 8 ? Math.round(value) : Math.round(value * 1000) / 1000;
 }
 

@@ -52,6 +52,7 @@ function requestBody(value) {
 
 /** Ask about what there is now; while a request is on its way the next one waits, and only the last one counts. */
 async function predict() {
+  if (current.card === null) return;
   if (state.predicting) {
     state.again = true;
     return;

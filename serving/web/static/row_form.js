@@ -32,6 +32,7 @@ function makeField(column, index) {
   hint.id = `${control.id}-hint`;
   error.id = `${control.id}-error`;
   error.hidden = true;
+  error.setAttribute("role", "alert");
   control.setAttribute("aria-describedby", `${hint.id} ${error.id}`);
   control.addEventListener("input", read);
   field.append(label, control);
@@ -129,7 +130,7 @@ export function markField(detail) {
   control.setAttribute("aria-invalid", "true");
   error.textContent = detail.replace(/instances\[0\]\[(['"])(.*?)\1\]/, "$2");
   error.hidden = false;
-  control.focus();
+  control.scrollIntoView({ block: "nearest" });
   return true;
 }
 

@@ -9,12 +9,12 @@ const shellQuoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 const address = (name) => new URL(`v1/models/${encodeURIComponent(name)}/predict`, document.baseURI.split(/[?#]/)[0]).href;
 
 export function curl(name, body) {
-  const secret = key() ? ` \\\n  -H "Authorization: Bearer $DUBIO_KEY"` : "";
+  const secret = key() ? ` \\\n  -H "Authorization: Bearer $KEY"` : "";
   return `curl -s ${shellQuoted(address(name))} \\\n  -H 'Content-Type: application/json'${secret} \\\n  -d ${shellQuoted(JSON.stringify(body))}`;
 }
 
 export function python(name, body) {
-  const secret = key() ? `, "Authorization": "Bearer " + os.environ["DUBIO_KEY"]` : "";
+  const secret = key() ? `, "Authorization": "Bearer " + os.environ["KEY"]` : "";
   // A text in JSON is a text in Python, too.
   return `import json${key() ? "\nimport os" : ""}
 import urllib.request
@@ -31,7 +31,7 @@ with urllib.request.urlopen(request) as answer:
 async function offer(text) {
   $("snippet").hidden = false;
   $("snippet").textContent = text;
-  const secret = key() ? " Set DUBIO_KEY to the API key before it runs." : "";
+  const secret = key() ? " Set KEY to the API key before it runs." : "";
   try {
     await navigator.clipboard.writeText(text);
     $("copied").textContent = `Copied.${secret}`;

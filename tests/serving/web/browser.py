@@ -94,13 +94,25 @@ class Page:
         """Press a key where the focus is."""
         event: dict[str, Any] = {"key": key, "code": "Space" if key == " " else key, "modifiers": modifiers}
         event["windowsVirtualKeyCode"] = _KEYS[key]
-        text = {} if modifiers else {"text": _TEXTS[key]} if key in _TEXTS else {}
-        self.send("Input.dispatchKeyEvent", type="keyDown", **event, **text)
+        text = {"text": _TEXTS[key]} if key in _TEXTS and not modifiers else {}
+        self.send("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", **event, **text)
         self.send("Input.dispatchKeyEvent", type="keyUp", **event)
 
     def write(self, text: str) -> None:
         """Type text where the focus is, instead of what is selected."""
         self.send("Input.insertText", text=text)
+
+    def replace(self, selector: str, text: str) -> None:
+        """Type text into a field instead of what is there."""
+        self.run(f"(() => {{ const it = document.querySelector({json.dumps(selector)}); it.focus(); it.select(); }})()")
+        self.write(text)
+
+    def put(self, selector: str, value: str) -> None:
+        """Move a slider or a list to a value, as a visitor's hand does."""
+        self.run(
+            f"(() => {{ const it = document.querySelector({json.dumps(selector)}); it.value = {json.dumps(value)};"
+            "for (const kind of ['input', 'change']) it.dispatchEvent(new Event(kind, {bubbles: true})); })()"
+        )
 
     def at(self, selector: str, across: float = 0.5, down: float = 0.5) -> tuple[float, float]:
         """A point of an element, which is scrolled to."""

@@ -146,7 +146,7 @@ def test_the_model_is_in_the_address(page: Page, page_url: str) -> None:
     page.visit(f"{page_url}/?model=table")
     page.settle()
     assert page.run("document.querySelector('#model').value") == "table"
-    page.run("(() => { const it = document.querySelector('#model'); it.value = 'bars'; it.dispatchEvent(new Event('change')); })()")
+    page.put("#model", "bars")
     page.wait("location.search === '?model=bars' && document.querySelector('#about').innerText.includes('bars, version')")
     page.visit(f"{page_url}/?model=nobody")
     page.wait("!document.querySelector('#problem').hidden")
@@ -157,8 +157,7 @@ def test_the_model_is_in_the_address(page: Page, page_url: str) -> None:
 def test_what_is_copied_runs_as_it_is(page: Page, page_url: str, program: str, tmp_path: Path) -> None:
     page.visit(f"{page_url}/?model=text")
     page.settle()
-    page.run("document.querySelector('#text').select()")
-    page.write("where's \"my\" card\\n über $HOME `ls` ?")
+    page.replace("#text", "where's \"my\" card\\n über $HOME `ls` ?")
     page.click(f"#copy-{program}")
     page.wait("document.querySelector('#copied').textContent")
     snippet = page.run("document.querySelector('#snippet').textContent")
@@ -180,10 +179,7 @@ def test_members_may_be_fewer_or_as_many_as_it_takes(page: Page, page_url: str) 
     page.settle()
     assert page.run("[...document.querySelector('#samples').options].map((each) => each.value)") == ["", "auto", "2", "4", "8"]
     for value, sentence in (("8", "Committee of 8"), ("auto", "Committee of ")):
-        page.run(
-            f"(() => {{ const it = document.querySelector('#samples'); it.value = '{value}';"
-            "it.dispatchEvent(new Event('change')); })()"
-        )
+        page.put("#samples", value)
         page.wait(f"document.querySelector('#members').textContent.startsWith('{sentence}')")
         page.settle()
         unknown = page.text("#p-value").startswith("No p-value")
@@ -205,10 +201,10 @@ def test_a_key_is_asked_for_first(page: Page, serve: Callable, numbers_checkpoin
         page.wait("!document.querySelector('#main').hidden")
         page.settle()
         page.click("#copy-curl")
-        page.wait("document.querySelector('#copied').textContent.includes('Set DUBIO_KEY')")
+        page.wait("document.querySelector('#copied').textContent.includes('Set KEY')")
         snippet = page.run("document.querySelector('#snippet').textContent")
         assert KEY not in snippet
-        done = subprocess.run(["sh", "-c", snippet], capture_output=True, text=True, env={"DUBIO_KEY": KEY, "PATH": "/usr/bin:/bin"})
+        done = subprocess.run(["sh", "-c", snippet], capture_output=True, text=True, env={"KEY": KEY, "PATH": "/usr/bin:/bin"})
         assert json.loads(done.stdout)["predictions"]
     page.run("sessionStorage.clear()")
     page.complaints.clear()
