@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,10 @@ _KEYS = {"Enter": 13, "Tab": 9, " ": 32, "Backspace": 8, "ArrowLeft": 37, "Arrow
 _KEYS["ArrowDown"] = 40
 _TEXTS = {"Enter": "\r", " ": " "}
 CONTROL = 2
+
+
+class ProtocolError(Exception):
+    """The browser refused a call, for instance because another page is being loaded."""
 
 
 class Page:
@@ -48,7 +52,8 @@ class Page:
             message = json.loads(self._socket.recv(timeout=SECONDS))
             self._note(message)
             if message.get("id") == number:
-                assert "error" not in message, (method, message["error"])
+                if "error" in message:
+                    raise ProtocolError(f"{method}: {message['error']}")
                 result: dict[str, Any] = message["result"]
                 return result
 
@@ -76,9 +81,10 @@ class Page:
         """The value of an expression once it is true."""
         end = time.monotonic() + SECONDS
         while time.monotonic() < end:
-            value = self.run(condition)
-            if value:
-                return value
+            with suppress(ProtocolError):
+                value = self.run(condition)
+                if value:
+                    return value
             time.sleep(0.02)
         raise AssertionError(f"never: {condition}; the page says {self.run('document.body.innerText')}")
 
