@@ -40,9 +40,13 @@ function mirror(row, { columns }) {
   return Object.fromEntries(far);
 }
 
-const backwards = (text) => [...text].reverse().join("");
+function backwards(text) {
+  return [...text].reverse().join("");
+}
 
-const shuffleWords = (text) => permuted(text.split(/\s+/)).join(" ");
+function shuffleWords(text) {
+  return permuted(text.split(/\s+/)).join(" ");
+}
 
 /** Strangers made of a familiar input, each with what was done to it. */
 export function makeStrangers(value, input) {

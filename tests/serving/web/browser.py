@@ -85,6 +85,7 @@ class Page:
                 value = self.run(condition)
                 if value:
                     return value
+            assert not self.complaints, self.complaints
             time.sleep(0.02)
         raise AssertionError(f"never: {condition}; the page says {self.run('document.body.innerText')}")
 

@@ -79,7 +79,9 @@ def test_an_answer_is_explained(page: Page, page_url: str) -> None:
     near = page.run("[...document.querySelectorAll('#neighbours li')].map((each) => each.textContent)")
     assert len([each for each in near if re.match(r"row 1[01]\d\d, distance [\d.]+$", each)]) == 5
     pictures = page.run("[...document.querySelectorAll('#neighbours img')].map((each) => [each.src.slice(0, 22), each.naturalWidth])")
-    assert pictures == [["data:image/png;base64,", 8]] * 5
+    # The checkpoint keeps those of some rows.
+    assert 1 <= len(pictures) <= 5
+    assert pictures == [["data:image/png;base64,", 8]] * len(pictures)
 
 
 VERDICTS = [
