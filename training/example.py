@@ -86,7 +86,7 @@ def _middles(rows: Tensor, labels: Tensor, spec: InputSpec) -> tuple[Tensor, Ten
 
 
 def _middle(rows: Tensor, spec: InputSpec) -> Tensor:
-    """The median of each number; of a table's columns that of the values there are, or the name that is most frequent."""
+    """The median of each number; of a table's columns that of the values there are, or the most frequent name."""
     if spec.columns is None:
         return rows.median(0).values
     parts = []

@@ -1,6 +1,6 @@
 /* The answer to one instance, from the verdicts down to the bars. */
 
-import { barsTitle, describeStrip, drawBars, drawDoubt, drawStrip } from "./charts.js";
+import { barsTitle, describeStrip, drawBars, drawDoubt, drawStrip, LEAST_STD } from "./charts.js";
 import { $, element, percent } from "./dom.js";
 import { showExplanation } from "./explanation.js";
 import { showVerdicts } from "./verdict.js";
@@ -19,8 +19,8 @@ export function showAnswer(answer, { classes, calibration }) {
   const [mean, std] = [mc.mean[best], mc.std[best]];
   $("members").textContent = `Committee of ${mc.samples}`;
   $("mc-label").textContent = mc.label;
-  $("mc-probability").textContent = `${percent(mean)}; its members' spread: ${percent(Math.max(0, mean - std))} to ${percent(Math.min(1, mean + std))}`;
-  $("decision").textContent = describeDecision(decision);
+  $("mc-probability").textContent = `${percent(mean)}; ${describeSpread(mean, std)}`;
+  $("decision").replaceChildren(...describeDecisions(decision).map((sentence) => element("div", "", sentence)));
   showLabelSet(labelSet, ood.flagged);
   showStrip(ood, calibration);
   showExplanation(ood);
@@ -35,15 +35,19 @@ export function hideAnswer() {
   $("hint").hidden = false;
 }
 
+/** From where to where one standard deviation of the members' probabilities reaches. */
+function describeSpread(mean, std) {
+  if (std < LEAST_STD) return "its members agree";
+  return `its members' spread: ${percent(Math.max(0, mean - std))} to ${percent(Math.min(1, mean + std))}`;
+}
+
 /** Whether the answer is accepted, at each risk that was promised. */
-function describeDecision(decision) {
-  return [decision, ...decision.others]
-    .map(({ accepted, risk, confidence, reason }) => {
-      if (accepted === null) return `No decision${risk === null ? "" : ` at a risk of ${percent(risk)}`}: ${reason.replaceAll("_", " ")}.`;
-      const promise = `at most ${percent(risk)} of accepted answers are wrong, with confidence ${percent(confidence)}`;
-      return `${accepted ? "Accepted" : "Not accepted"}: ${promise}.`;
-    })
-    .join(" ");
+function describeDecisions(decision) {
+  return [decision, ...decision.others].map(({ accepted, risk, confidence, reason }) => {
+    if (accepted === null) return `No decision${risk === null ? "" : ` at a risk of ${percent(risk)}`}: ${reason.replaceAll("_", " ")}.`;
+    const promise = `at most ${percent(risk)} of accepted answers are wrong, with confidence ${percent(confidence)}`;
+    return `${accepted ? "Accepted" : "Not accepted"}: ${promise}.`;
+  });
 }
 
 /** The label set; that of a stranger promises nothing, and must not look as if it did. */

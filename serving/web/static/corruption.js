@@ -101,7 +101,7 @@ export function showEffect(answer) {
   const { ood, uncertainty } = answer;
   const strange = ood.p_value === null ? "" : `stranger than ${percent(1 - ood.p_value)} of familiar inputs${ood.flagged ? ", flagged" : ""}; `;
   const { predictive_entropy: total, mutual_information: between } = uncertainty;
-  $("corruption-effect").textContent = `${$("strength").value} %: ${strange}doubt ${total.toFixed(2)} nats, of which disagreement ${between.toFixed(2)}.`;
+  $("corruption-effect").textContent = `${$("strength").value}%: ${strange}doubt ${total.toFixed(2)} nats, of which disagreement ${between.toFixed(2)}.`;
 }
 
 /** Watch the slider; every step is predicted. */

@@ -15,12 +15,12 @@ export function list(target, entries) {
   target.replaceChildren(...entries.flatMap(([term, text]) => [element("dt", "", term), element("dd", "", text)]));
 }
 
-/** A share; 100 % and 0 % only where it is so. */
+/** A share; 100% and 0% only where it is so. */
 export function percent(p) {
   const shown = (100 * p).toFixed(1);
-  if (shown === "100.0" && p < 1) return "> 99.9 %";
-  if (shown === "0.0" && p > 0) return "< 0.1 %";
-  return `${shown.replace(/\.0$/, "")} %`;
+  if (shown === "100.0" && p < 1) return ">99.9%";
+  if (shown === "0.0" && p > 0) return "<0.1%";
+  return `${shown.replace(/\.0$/, "")}%`;
 }
 
 /** Three digits that count. */

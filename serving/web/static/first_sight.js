@@ -33,7 +33,7 @@ export async function showFirstSight(card) {
   const familiarTitle = answer.ood.flagged ? "The model's example" : "Something familiar";
   $("tiles").replaceChildren(
     tile(card, familiarTitle, SOURCES[card.example_source], familiar, answer),
-    tile(card, "A stranger", `Made of it: ${what}`, value, others[found]),
+    tile(card, others[found].ood.flagged ? "A stranger" : "Something stranger, but not flagged", `Made of it: ${what}`, value, others[found]),
   );
   mark($("tiles").firstElementChild);
   $("sight").hidden = false;

@@ -166,7 +166,9 @@ def open_browser(folder: Path) -> Iterator[Page]:
     assert CHROMIUM is not None
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
     options += ["--remote-debugging-port=0", f"--user-data-dir={folder}", "--hide-scrollbars"]
-    with subprocess.Popen([CHROMIUM, *options, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [CHROMIUM, *options, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
         try:
             with connect(_address(folder, process), max_size=None, compression=None) as socket:
                 yield Page(socket)
@@ -180,7 +182,9 @@ def _address(folder: Path, process: subprocess.Popen[bytes]) -> str:
     while time.monotonic() < end:
         assert process.poll() is None, "the browser did not start"
         if port.exists() and (lines := port.read_text().split()):
-            tabs = [each for each in httpx.get(f"http://127.0.0.1:{lines[0]}/json/list").json() if each["type"] == "page"]
+            tabs = [
+                each for each in httpx.get(f"http://127.0.0.1:{lines[0]}/json/list").json() if each["type"] == "page"
+            ]
             if tabs:
                 return str(tabs[0]["webSocketDebuggerUrl"])
         time.sleep(0.02)

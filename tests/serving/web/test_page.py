@@ -53,7 +53,7 @@ def test_the_numbers_shown_are_those_of_the_answer(page: Page, page_url: str) ->
     page.settle()
     answer = ask(page_url, json.loads(page.run("document.querySelector('#values').value")), explain=True)
     p, flag_level = answer["ood"]["p_value"], answer["ood"]["level"]
-    stranger_than = re.match(r"Stranger than ([\d.]+) % of familiar inputs: p-value ([\d.]+)", page.text("#p-value"))
+    stranger_than = re.match(r"Stranger than ([\d.]+)% of familiar inputs: p-value ([\d.]+)", page.text("#p-value"))
     assert stranger_than is not None
     assert float(stranger_than[1]) == pytest.approx(100 * (1 - p), abs=0.051)
     assert float(stranger_than[2]) == pytest.approx(p, rel=0.05)
@@ -78,7 +78,9 @@ def test_an_answer_is_explained(page: Page, page_url: str) -> None:
     assert "p-value of each score alone: mutual information" in page.text("#explanation")
     near = page.run("[...document.querySelectorAll('#neighbours li')].map((each) => each.textContent)")
     assert len([each for each in near if re.match(r"row 1[01]\d\d, distance [\d.]+$", each)]) == 5
-    pictures = page.run("[...document.querySelectorAll('#neighbours img')].map((each) => [each.src.slice(0, 22), each.naturalWidth])")
+    pictures = page.run(
+        "[...document.querySelectorAll('#neighbours img')].map((each) => [each.src.slice(0, 22), each.naturalWidth])"
+    )
     # The checkpoint keeps those of some rows.
     assert 1 <= len(pictures) <= 5
     assert pictures == [["data:image/png;base64,", 8]] * len(pictures)
@@ -87,18 +89,22 @@ def test_an_answer_is_explained(page: Page, page_url: str) -> None:
 VERDICTS = [
     ("familiar and certain", {}, "good", "Yes: both answers are a, and it is accepted."),
     ("flagged", {"flagged": True, "p_value": 0.005, "reason": "unfamiliar"}, "bad", "It does not count"),
-    ("hardly familiar", {"p_value": 0.048}, "doubt", "Hardly: not flagged, but stranger than 95.2 % of familiar"),
+    ("hardly familiar", {"p_value": 0.048}, "doubt", "Hardly: not flagged, but stranger than 95.2% of familiar"),
     ("two answers", {"label": "b"}, "doubt", "the two answers differ (b, a)"),
-    ("not accepted", {"accepted": False}, "doubt", "it is not accepted at a risk of 5 %"),
+    ("not accepted", {"accepted": False}, "doubt", "it is not accepted at a risk of 5%"),
     ("high entropy", {"entropy": 0.7}, "doubt", "the entropy is high (0.70 nats)"),
-    ("no promise, and unsure", {"accepted": None, "mean": [0.58, 0.42, 0, 0]}, "doubt", "gives it 58 %, less than 90 %"),
+    ("no promise, and unsure", {"accepted": None, "mean": [0.58, 0.42, 0, 0]}, "doubt", "gives it 58%, less than 90%"),
     ("no promise, but sure", {"accepted": None}, "good", "Yes: both answers are a."),
     ("no calibration", {"flagged": None, "p_value": None, "reason": "not_calibrated"}, "doubt", "Unknown: this model"),
 ]
 
 
-@pytest.mark.parametrize(("given", "expected", "words"), [each[1:] for each in VERDICTS], ids=[each[0] for each in VERDICTS])
-def test_green_is_for_what_passes_both_verdicts(page: Page, page_url: str, given: dict, expected: str, words: str) -> None:
+@pytest.mark.parametrize(
+    ("given", "expected", "words"), [each[1:] for each in VERDICTS], ids=[each[0] for each in VERDICTS]
+)
+def test_green_is_for_what_passes_both_verdicts(
+    page: Page, page_url: str, given: dict, expected: str, words: str
+) -> None:
     answer = {
         "deterministic": {"label": given.get("label", "a")},
         "mc": {"label": "a", "mean": given.get("mean", [0.97, 0.03, 0, 0])},
@@ -149,7 +155,9 @@ def test_the_model_is_in_the_address(page: Page, page_url: str) -> None:
     page.settle()
     assert page.run("document.querySelector('#model').value") == "table"
     page.put("#model", "bars")
-    page.wait("location.search === '?model=bars' && document.querySelector('#about').innerText.includes('bars, version')")
+    page.wait(
+        "location.search === '?model=bars' && document.querySelector('#about').innerText.includes('bars, version')"
+    )
     page.visit(f"{page_url}/?model=nobody")
     page.wait("!document.querySelector('#problem').hidden")
     assert page.text("#problem") == "There is no model nobody here; this is bars."
@@ -159,7 +167,7 @@ def test_the_model_is_in_the_address(page: Page, page_url: str) -> None:
 def test_what_is_copied_runs_as_it_is(page: Page, page_url: str, program: str, tmp_path: Path) -> None:
     page.visit(f"{page_url}/?model=text")
     page.settle()
-    page.replace("#text", "where's \"my\" card\\n über $HOME `ls` ?")
+    page.replace("#text", 'where\'s "my" card\\n über $HOME `ls` ?')
     page.click(f"#copy-{program}")
     page.wait("document.querySelector('#copied').textContent")
     snippet = page.run("document.querySelector('#snippet').textContent")
@@ -171,7 +179,7 @@ def test_what_is_copied_runs_as_it_is(page: Page, page_url: str, program: str, t
     page.wait("document.querySelector('#p-value').textContent")
     page.settle()
     text = page.run("document.querySelector('#text').value")
-    assert text == "where's \"my\" card\\n über $HOME `ls` ?"
+    assert text == 'where\'s "my" card\\n über $HOME `ls` ?'
     direct = httpx.post(f"{page_url}/v1/models/text/predict", json={"instances": [text]}).json()["predictions"][0]
     assert got["mc"]["mean"] == pytest.approx(direct["mc"]["mean"], abs=1e-5)
 
@@ -179,7 +187,13 @@ def test_what_is_copied_runs_as_it_is(page: Page, page_url: str, program: str, t
 def test_members_may_be_fewer_or_as_many_as_it_takes(page: Page, page_url: str) -> None:
     page.visit(f"{page_url}/")
     page.settle()
-    assert page.run("[...document.querySelector('#samples').options].map((each) => each.value)") == ["", "auto", "2", "4", "8"]
+    assert page.run("[...document.querySelector('#samples').options].map((each) => each.value)") == [
+        "",
+        "auto",
+        "2",
+        "4",
+        "8",
+    ]
     for value, sentence in (("8", "Committee of 8"), ("auto", "Committee of ")):
         page.put("#samples", value)
         page.wait(f"document.querySelector('#members').textContent.startsWith('{sentence}')")
@@ -206,7 +220,9 @@ def test_a_key_is_asked_for_first(page: Page, serve: Callable, numbers_checkpoin
         page.wait("document.querySelector('#copied').textContent.includes('Set KEY')")
         snippet = page.run("document.querySelector('#snippet').textContent")
         assert KEY not in snippet
-        done = subprocess.run(["sh", "-c", snippet], capture_output=True, text=True, env={"KEY": KEY, "PATH": "/usr/bin:/bin"})
+        done = subprocess.run(
+            ["sh", "-c", snippet], capture_output=True, text=True, env={"KEY": KEY, "PATH": "/usr/bin:/bin"}
+        )
         assert json.loads(done.stdout)["predictions"]
     page.run("sessionStorage.clear()")
     page.complaints.clear()

@@ -64,7 +64,8 @@ def test_a_picture_is_scaled_to_what_the_model_takes(page: Page, page_url: str, 
     else:
         page.run(hand_over(way, png(stripes()), "stripes.png"))
     wanted = [[16] * 4 + [0] * 4] * SIDE
-    page.wait(f"JSON.stringify(JSON.parse(document.querySelector('#values').value)) === '{json.dumps(wanted).replace(' ', '')}'")
+    compact = json.dumps(wanted, separators=(",", ":"))
+    page.wait(f"JSON.stringify(JSON.parse(document.querySelector('#values').value)) === '{compact}'")
     page.settle()
     assert page.run("document.querySelector('#verdicts').dataset.level") in ("bad", "doubt")
 
@@ -112,7 +113,7 @@ def test_the_slider_corrupts_and_gives_back(page: Page, page_url: str, model: st
         for strength in (60, 0):
             page.put("#corruption-kind", way)
             page.put("#strength", str(strength))
-            page.wait(f"document.querySelector('#corruption-effect').textContent.startsWith('{strength} %')")
+            page.wait(f"document.querySelector('#corruption-effect').textContent.startsWith('{strength}%')")
             page.settle()
             assert (values(page) == clean) == (strength == 0), way
 
@@ -150,7 +151,11 @@ def test_a_row_is_a_form(page: Page, page_url: str) -> None:
     age, city = field(page, "age"), field(page, "city")
     assert page.text(f"#{age}-hint") == "18 to 90"
     assert page.text(f"#{field(page, 'income')}-hint") == "0 to 9000, or missing"
-    assert page.run(f"[...document.querySelector('#{city}').options].map((each) => each.text)") == ["Bern", "Köln", "missing"]
+    assert page.run(f"[...document.querySelector('#{city}').options].map((each) => each.text)") == [
+        "Bern",
+        "Köln",
+        "missing",
+    ]
     fill(page, "age", "41")
     page.press("Enter")
     page.settle()
@@ -190,7 +195,9 @@ def test_the_field_that_is_refused_is_outlined(page: Page, page_url: str, text: 
 @pytest.mark.parametrize(
     ("typed", "words"), [("[[1, 2], [3]]", "64 numbers"), ("[1, 2,", "This is not JSON")], ids=["ragged", "half"]
 )
-def test_numbers_that_do_not_fit_are_refused_where_they_stand(page: Page, page_url: str, typed: str, words: str) -> None:
+def test_numbers_that_do_not_fit_are_refused_where_they_stand(
+    page: Page, page_url: str, typed: str, words: str
+) -> None:
     visit(page, page_url, "bars")
     page.run("document.querySelector('#numbers').open = true")
     page.replace("#values", typed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ pytestmark = needs_chromium
 # WCAG 2.2: 4.5 to 1 for text.
 LEAST_CONTRAST = 4.5
 CONTRASTS = """(() => {
-  const parse = (colour) => { const parts = colour.match(/[\\d.]+/g).map(Number); return parts.length < 4 ? [...parts, 1] : parts; };
-  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+  const parse = (colour) => { const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
+  const light = (colour) => colour.slice(0, 3).map((v) => v / 255)
+    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
   const behind = (element) => {
     for (let it = element; it; it = it.parentElement) {
@@ -38,7 +40,8 @@ CONTRASTS = """(() => {
 
 NAMELESS = """[...document.querySelectorAll("button, input, select, textarea, a, canvas[tabindex], [role=img], ul")]
   .filter((it) => it.checkVisibility() && it.type !== "submit")
-  .filter((it) => !(it.labels?.length || it.getAttribute("aria-label") || it.getAttribute("aria-labelledby") || it.innerText?.trim()))
+  .filter((it) => !it.labels?.length && !it.innerText?.trim())
+  .filter((it) => !it.getAttribute("aria-label") && !it.getAttribute("aria-labelledby"))
   .map((it) => it.outerHTML.slice(0, 80))"""
 
 
@@ -66,7 +69,10 @@ def test_on_a_phone_names_and_numbers_stand_above_a_bar_of_the_whole_width(page:
     page.look(390, "light")
     page.visit(f"{page_url}/")
     page.settle()
-    box = "(name) => { const {top, bottom, width} = document.querySelector(`#bars li ${name}`).getBoundingClientRect(); return [top, bottom, width]; }"
+    box = (
+        "(name) => { const box = document.querySelector(`#bars li ${name}`).getBoundingClientRect();"
+        "return [box.top, box.bottom, box.width]; }"
+    )
     name, number, chart = (page.run(f"({box})('{each}')") for each in (".name", ".number", ".chart"))
     whole = page.run("document.querySelector('#bars').clientWidth")
     assert chart[2] == pytest.approx(whole, abs=1)
@@ -83,10 +89,10 @@ def test_every_identifier_is_there_once_and_headings_skip_no_level(page: Page, p
     ids = page.run("[...document.querySelectorAll('[id]')].map((each) => each.id)")
     assert len(ids) == len(set(ids))
     named = page.run(
-        "[...document.querySelectorAll('[aria-labelledby], [aria-describedby], label[for]')].flatMap((each) =>"
-        "['aria-labelledby', 'aria-describedby', 'for'].flatMap((name) => (each.getAttribute(name) ?? '').split(' ').filter(Boolean)))"
+        "['aria-labelledby', 'aria-describedby', 'for'].flatMap((name) => [...document.querySelectorAll(`[${name}]`)]"
+        ".flatMap((each) => each.getAttribute(name).split(' ')))"
     )
     assert set(named) <= set(ids)
     levels = page.run("[...document.querySelectorAll('h1, h2, h3')].map((each) => Number(each.tagName[1]))")
     assert levels[0] == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in pairwise(levels))
