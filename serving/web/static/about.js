@@ -22,7 +22,7 @@ function describeMeasured(measured) {
 }
 
 export function showAbout({ name, version, checkpoints, input, classes, network, committee, calibration, decisions, label_set: labelSet, provenance }) {
-  const sites = `${committee.sites.length} dropout sites (p = ${[...new Set(committee.sites.map((site) => site.p))].join(", ")})`;
+  const sites = `${committee.sites.length} dropout sites (p = ${[...new Set(committee.sites.map((site) => short(site.p)))].join(", ")})`;
   const promises = [calibration?.promise, ...decisions.map((each) => each.promise), labelSet?.promise].filter(Boolean);
   list($("about"), [
     ["Name", `${name}, version ${version}${checkpoints ? `, an ensemble of ${checkpoints.length} checkpoints` : ""}`],

@@ -3,7 +3,7 @@
 import { element, percent, pValue } from "./dom.js";
 
 const MOST_BARS = 12;
-export const LEAST_STD = 0.001; // less cannot be seen
+export const LEAST_STD = 0.005; // less cannot be seen
 
 const within = (share) => Math.min(1, Math.max(0, share));
 

@@ -19,6 +19,7 @@ export function setUpForm(input) {
   const enter = element("input"); // without it, Enter submits no form of several fields
   enter.type = "submit";
   enter.hidden = true;
+  $("row-form").setAttribute("aria-label", `A row of ${input.columns.length} columns`);
   $("row-form").replaceChildren(...input.columns.map(makeField), enter);
 }
 

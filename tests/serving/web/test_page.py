@@ -234,6 +234,7 @@ def test_about_says_what_was_promised_and_when(page: Page, page_url: str, checkp
     about = page.text("#about")
     promise = load(checkpoint).describe()["calibration"]["promise"]
     assert promise in about
+    assert not re.search(r"\d\.\d{5}", about)  # rates such as .2799999
     assert re.search(r"Calibrated on\s+.*2026", about)
 
 
