@@ -180,6 +180,11 @@ class Ensemble(Model[list[DeterministicPass]]):
             }
         return [explained[row] for row in range(len(raw))]
 
+    @property
+    def example(self) -> tuple[Any, str]:
+        """As of a predictor: that of the first checkpoint."""
+        return self.predictors[0].example
+
     def describe(self) -> dict[str, Any]:
         """Everything a user may want to know about this model, as plain data; each checkpoint under its own key."""
         parts = [predictor.describe() for predictor in self.predictors]

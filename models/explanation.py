@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dubio.models.checkpoint.explanation_record import ExplanationRecord, bank_of
+from dubio.models.inputs import encoding
 from dubio.models.inputs.spec import InputSpec
 from dubio.models.inputs.text import Tokens
 from dubio.uncertainty import Detector, DeterministicPass
@@ -19,6 +21,8 @@ from dubio.uncertainty.detection.single_scores import SingleScores
 
 MOST_COLUMNS = 10
 MOST_NEIGHBOURS = 5
+MOST_NUMBERS = 3 * 64 * 64  # of an example
+MADE_UP = "made_up"
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,15 @@ def _neighbour(record: ExplanationRecord, spec: InputSpec, place: int, distance:
         else:
             thumbnail_CHW = record.examples[place].numpy()
     return Neighbour(int(record.rows[place]), distance, text, thumbnail_CHW)
+
+
+def example(record: ExplanationRecord | None, spec: InputSpec) -> tuple[Any, str]:
+    """An input to try the model with, as a user would send it, and where it comes from: ``held_out`` or ``typical``,
+    see `Example`, or else ``made_up``, which may well be strange. None where it is too large to be read."""
+    kept = None if record is None else record.example
+    if kept is None or (spec.reader is None and kept.raw.numel() > MOST_NUMBERS):
+        return encoding.example(spec), MADE_UP
+    return encoding.decode(spec, kept.raw), kept.source
 
 
 def describe_examples(record: ExplanationRecord | None, spec: InputSpec) -> dict[str, str | int] | None:

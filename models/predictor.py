@@ -312,6 +312,11 @@ class Predictor(Model[DeterministicPass]):
         seen = self.forward(self.encode(raw))
         return explanation.explain(self.detector, self.explaining, self.input, seen, ranks[0])
 
+    @property
+    def example(self) -> tuple[Any, str]:
+        """An input to try the model with, and where it comes from, see `dubio.models.explanation.example`."""
+        return explanation.example(self.explaining, self.input)
+
     def describe(self) -> dict[str, Any]:
         """Everything a user may want to know about this model, as plain data."""
         return {

@@ -140,6 +140,22 @@ class Tuning(StrictModel):
     date: Name
 
 
+class Measured(StrictModel):
+    """Figures of a model on rows that it was neither trained nor calibrated on.
+
+    Attributes:
+        rows: How many there were.
+        accuracy: Of the deterministic predictions.
+        mc_accuracy: Of the members' mean.
+        flagged: Share of them that was flagged, which are false alarms.
+    """
+
+    rows: Annotated[int, Field(ge=1)]
+    accuracy: Annotated[float, Field(ge=0, le=1)]
+    mc_accuracy: Annotated[float, Field(ge=0, le=1)]
+    flagged: Annotated[float, Field(ge=0, le=1)]
+
+
 class Provenance(StrictModel):
     """Where a model comes from.
 
@@ -150,6 +166,7 @@ class Provenance(StrictModel):
         date: Of the calibration, ISO 8601 in UTC.
         versions: Of dubio, torch, pytorch-lightning and Python.
         tuning: How the committee's rates were tuned; None if they were not.
+        measured: On the test split; None if that was not done.
     """
 
     data: Name
@@ -158,6 +175,7 @@ class Provenance(StrictModel):
     date: Name
     versions: dict[str, str]
     tuning: Tuning | None = None
+    measured: Measured | None = None
 
 
 def _check_plain(value: object, where: str, depth: int) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dubio.models import NetworkSpec, Predictor, Provenance, Temperature
 from dubio.models.checkpoint import state_dict as weights
 from dubio.models.checkpoint.explanation_record import ExplanationRecord
-from dubio.training import answer_promises, explanations, promise, rate_tuning
+from dubio.training import answer_promises, example, explanations, promise, rate_tuning
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
 from dubio.training.progress import BATCH, progress
@@ -58,6 +58,8 @@ class CalibrationSettings:
             `nnguide` compare inputs with; they are drawn by a seed. Without these two in `scores` none are kept.
         examples: Bytes that thumbnails or texts of these rows may take in the checkpoint, which then shows them to
             whoever asks for an explanation; by default none is kept. Such rows are no secret any more.
+        example: Whether a held-out row stands in the checkpoint to try the model with, which it shows to everybody; by
+            default of public data sets alone. Else it is the middle of a class, if that looks familiar.
         mc_sites: Which dropout sites the committee samples, by module name, pattern (`head.*`) or kind; all by default.
         mc_rates: Rates of the committee's dropout by module name, pattern or kind; by default those of the training.
         tune_rates: Factors on all of these rates to try on the validation split; the likeliest is kept. By default,
@@ -81,6 +83,7 @@ class CalibrationSettings:
     k: int | None = None
     bank: int = 5000
     examples: int = 0
+    example: bool | None = None
     mc_sites: tuple[str, ...] | None = None
     mc_rates: dict[str, float] | None = None
     tune_rates: tuple[float, ...] | None = None
@@ -252,7 +255,8 @@ def calibrate(
         versions=_versions(),
         tuning=tuned,
     )
-    return predictor.calibrated(temperatures, detector, provenance, adaptive, **promises, explaining=record)
+    calibrated = predictor.calibrated(temperatures, detector, provenance, adaptive, **promises, explaining=record)
+    return example.keep(calibrated, data, data.public if settings.example is None else settings.example)
 
 
 def _refit(fitted: Detector | None, select: Outputs, settings: CalibrationSettings) -> Detector:

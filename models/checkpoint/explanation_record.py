@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import field_validator, model_validator
@@ -20,6 +20,33 @@ THUMBNAIL = 32  # pixels along the longer side, at most
 CHANNELS = (1, 3)  # of images that can be shown
 
 
+class Example(StrictModel):
+    """An input that is familiar to the model, to try it with.
+
+    Attributes:
+        raw: Float32 ``[*shape]``.
+        source: ``held_out``, a row that the network was not trained on; or ``typical``, the middle of the training rows
+            of a class number by number, and so no row of the data.
+    """
+
+    raw: Any
+    source: Literal["held_out", "typical"]
+
+    def check(self, spec: InputSpec) -> None:
+        """Refuse one that is no input of the model.
+
+        Raises:
+            ModelError: Says what it should be.
+        """
+        raw = self.raw
+        if not isinstance(raw, Tensor) or raw.dtype != torch.float32 or tuple(raw.shape) != spec.shape:
+            shown = f"{raw.dtype} {list(raw.shape)}" if isinstance(raw, Tensor) else type(raw).__name__
+            raise ModelError(f"expected `example.raw` to be float32 {list(spec.shape)}, but got {shown}.")
+        whole = spec.kind != "text" or bool(((raw == raw.round()) & (raw >= 0) & (raw <= spec.high)).all())
+        if not bool(torch.isfinite(raw).all()) or not whole:
+            raise ModelError("expected `example.raw` to hold finite numbers, of a text its tokens, but it does not.")
+
+
 class ExplanationRecord(StrictModel):
     """What explains a flag.
 
@@ -29,11 +56,13 @@ class ExplanationRecord(StrictModel):
             the order of its bank; None without that score.
         examples: The first of these rows, as far as they may be kept: thumbnails uint8 ``[E, C, H, W]``, or of texts
             the tokens int32 ``[E, L]``; None where none may.
+        example: None where the data have no input that is familiar and may be shown.
     """
 
     ranks: Any
     rows: Any
     examples: Any
+    example: Example | None = None
 
     @field_validator("ranks", "rows", "examples")
     @classmethod
@@ -76,6 +105,8 @@ class ExplanationRecord(StrictModel):
             raise ModelError(
                 f"expected `rows` to number the {kept} training rows that are kept, but got {len(self.rows)}."
             )
+        if self.example is not None:
+            self.example.check(spec)
         if self.examples is not None:
             fits = _are_tokens if spec.kind == "text" else _are_thumbnails
             if not fits(self.examples, spec):

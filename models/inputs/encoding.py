@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dubio.models.errors import InvalidInput
 from dubio.models.inputs import frame
 from dubio.models.inputs.spec import InputSpec
+from dubio.models.spec import shortest
 
 # 32 x 32 pixels are about what a person can still look through.
 MAX_EXAMPLE = 1024
@@ -186,8 +187,17 @@ def _tensor(x: ArrayLike) -> Tensor:
         return torch.from_numpy(np.array(array, dtype=np.float32))
 
 
+def decode(spec: InputSpec, raw: Tensor) -> Any:
+    """A raw input ``[*shape]`` as a user would send it: a row by column, a text, or nested lists of numbers."""
+    if spec.reader is not None:
+        return spec.reader.decode(raw.tolist())
+    values = np.array([shortest(value) for value in raw.flatten().tolist()]).reshape(spec.shape)
+    nested: list[Any] = (values[0] if len(spec.shape) == 3 and spec.shape[0] == 1 else values).tolist()
+    return nested
+
+
 def example(spec: InputSpec) -> Any:
-    """One input that the model takes, to try it with: a row by column, a text, or nested lists of numbers.
+    """One input that the model takes, made up to try it with: a row by column, a text, or nested lists of numbers.
 
     Images show an upright stroke; rows of numbers climb from a quarter to three quarters of the range of training.
 

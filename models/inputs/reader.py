@@ -24,6 +24,9 @@ class Reader(Protocol):
             InvalidInput: If an instance is not what the model takes.
         """
 
+    def decode(self, raw: Sequence[float]) -> Any:
+        """An instance that has these numbers, as nearly as there is one."""
+
     def example(self) -> Any:
         """An instance to try."""
 

@@ -96,6 +96,10 @@ class NumericColumn(StrictModel):
             return numbers_N[:, None]
         return np.stack([numbers_N, [value is None for value in values]], axis=1).astype(np.float32)
 
+    def decode(self, numbers_F: Sequence[float]) -> float | None:
+        """The value that has these numbers; None where it is missing."""
+        return None if self.missing and numbers_F[1] else self.offset + shortest(numbers_F[0])
+
     def outside(self, numbers_BF: Tensor) -> Tensor:
         """Whether the value lies beyond those of the training rows, ``[B]``."""
         low, high = map(float, self._shift([self.low, self.high]))
@@ -176,6 +180,11 @@ class CategoricalColumn(StrictModel):
         numbers_NF[np.arange(len(values)), places] = 1
         return numbers_NF
 
+    def decode(self, numbers_F: Sequence[float]) -> str | None:
+        """The name that has these numbers; None where it is missing, or a name that no training row had."""
+        place = max(range(len(numbers_F)), key=numbers_F.__getitem__)
+        return self.categories[place] if place < len(self.categories) else None
+
     def outside(self, numbers_BF: Tensor) -> Tensor:
         """Whether no training row had the category, ``[B]``."""
         return numbers_BF[:, -1] > 0
@@ -233,6 +242,15 @@ class Table:
             for name, column in self.columns.items()
         ]
         return np.concatenate(parts, axis=1)
+
+    def decode(self, raw: Sequence[float]) -> dict[str, Any]:
+        """The row that is read as these numbers."""
+        row, start = {}, 0
+        for name, column in self.columns.items():
+            stop = start + len(column.features)
+            row[name] = column.decode(raw[start:stop])
+            start = stop
+        return row
 
     def example(self) -> dict[str, Any]:
         """A row to try."""

@@ -147,6 +147,10 @@ class Tokens:
         """A text as it was read: its words or parts with blanks between them, and those that are unknown as such."""
         return " ".join(self.spec.vocabulary[token] for token in tokens if token != PADDING)
 
+    def decode(self, raw: Sequence[float]) -> str:
+        """A text of these tokens, which is read as they are if each of them is a word of its own."""
+        return self.join([int(token) for token in raw])
+
     def example(self) -> str:
         """A text to try."""
         words = [word for word in self.spec.vocabulary[len(SPECIAL) :] if word.isalpha()]

@@ -8,7 +8,6 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dubio.models.inputs import encoding
 from dubio.serving.http.api_keys import Scope
 from dubio.serving.http.auth import ScopedRouter
 from dubio.serving.http.request import cancel_on_disconnect, offload_if, read_body
@@ -100,7 +99,8 @@ def build_cards(service: PredictionService) -> ScopedRouter:
     async def show_model(request: Request, name: str) -> Response:
         model = service.repository.get(name)
         request.state.model, request.state.version = model.name, model.version
-        card = {**service.describe(model), "example": encoding.example(model.predictor.input)}
+        example, source = model.predictor.example
+        card = {**service.describe(model), "example": example, "example_source": source}
         return _json({**card, **describe_status(service.repository.versions(model.name))})
 
     return router

@@ -15,20 +15,18 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
-_FILES = {
-    "/": ("page.html", "text/html"),
-    "/static/page.css": ("page.css", "text/css"),
-    "/static/page.js": ("page.js", "text/javascript"),
-    "/static/explanation.js": ("explanation.js", "text/javascript"),
-}
+_INDEX = "page.html"
+_MEDIA_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 
 
 def build() -> ScopedRouter:
     """The page's routes; its files are read once, here."""
     router = ScopedRouter(OPEN, include_in_schema=False)
-    for path, (name, media_type) in _FILES.items():
-        content = files("dubio.serving.web").joinpath(name).read_bytes()
-        router.add_api_route(path, _file(content, media_type), methods=["GET"])
+    for file in files("dubio.serving.web").joinpath("static").iterdir():
+        media_type = _MEDIA_TYPES.get(file.name.rpartition(".")[2])
+        if media_type is not None:  # an editor may have left more
+            path = "/" if file.name == _INDEX else f"/static/{file.name}"
+            router.add_api_route(path, _file(file.read_bytes(), media_type), methods=["GET"])
     return router
 
 

@@ -10,7 +10,6 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from dubio.models.inputs import encoding
 from dubio.serving.repository.registry import ServedModel
 from dubio.serving.v1 import schema as v1_schema
 from dubio.serving.v1 import tf_serving
@@ -67,7 +66,7 @@ def _examples(models: Sequence[ServedModel]) -> tuple[dict[str, Any], dict[str, 
     predict, infer = {}, {}
     for model in models:
         spec = model.predictor.input
-        instance = encoding.example(spec)
+        instance, _ = model.predictor.example
         if instance is None:
             continue
         predict[model.name] = _example(f"One instance for {model.name}", instances=[instance])

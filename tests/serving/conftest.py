@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -19,12 +20,13 @@ from torch import nn
 
 from dubio import models
 from dubio.models import MLP, InputSpec, NetworkSpec, Predictor, Provenance, Temperature, TextCNN
+from dubio.models.checkpoint.explanation_record import Example
 from dubio.models.checkpoint.state_dict import sha256
 from dubio.models.inputs.tabular import CategoricalColumn, NumericColumn, Table, width
 from dubio.models.inputs.text import TokenizerSpec, Tokens
 from dubio.serving.app import create_app
 from dubio.serving.settings import Settings
-from dubio.training import answer_promises, explanations
+from dubio.training import answer_promises, example, explanations
 from dubio.uncertainty import AdaptiveSampling, Detector
 from dubio.uncertainty.detection.label_sets import LabelSets
 from tests.serving.command import Command
@@ -83,6 +85,9 @@ def write_checkpoint(
     predictor = predictor.calibrated(
         predictor.temperature, detector, provenance, stopping, **promises, explaining=record
     )
+    raw = example.choose(predictor, torch.from_numpy(rows(200, 2)[0]), truth[0])
+    kept = None if raw is None else Example(raw=raw, source="held_out")
+    predictor = replace(predictor, explaining=record.model_copy(update={"example": kept}))
     path.parent.mkdir(parents=True, exist_ok=True)
     source = path.with_suffix(".source")
     torch.save({"state_dict": {f"network.{name}": value for name, value in network.state_dict().items()}}, source)

@@ -18,7 +18,7 @@ from rich.console import Console
 from dubio.models import Predictor, load
 from dubio.models.checkpoint import file, schema
 from dubio.models.checkpoint.data_record import DataRecord
-from dubio.training import evaluation, network_sizes, predictions
+from dubio.training import evaluation, kept_figures, network_sizes, predictions
 from dubio.training.calibration import CalibrationSettings
 from dubio.training.callbacks.averaged_weights import AveragedWeights
 from dubio.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
@@ -286,7 +286,7 @@ class CLI(LightningCLI):
                 "network was trained otherwise, set `data.init_args.mean` and `data.init_args.std` as it was."
             )
         predictor = self.trainer.calibrate(model, datamodule, self.settings.calibration, source, output, key_prefix)
-        measured = evaluation.evaluate(predictor, datamodule)
+        measured = kept_figures.measure(predictor, datamodule, Path(output))
         summary.show(measured, datamodule, Path(output), predictor)
         summary.say_next(predictor, datamodule, Path(output), self.run_folder)
 

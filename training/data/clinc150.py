@@ -48,6 +48,7 @@ class CLINC150(TensorDataModule):
     """
 
     title = "CLINC150"
+    public = True
 
     def __init__(
         self,

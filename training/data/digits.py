@@ -13,6 +13,7 @@ class Digits(FractionDataModule):
     """The ten digits, as `[1, 8, 8]` images with pixels from 0 to 16; needs no download."""
 
     title = "digits (scikit-learn)"
+    public = True
 
     def read(self) -> Dataset:
         digits = load_digits()

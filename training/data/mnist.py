@@ -31,6 +31,7 @@ class MNISTFiles(TensorDataModule):
         source: Address of the folder to download from.
     """
 
+    public = True
     names: ClassVar[tuple[str, ...]]  # of the classes
     checksums: ClassVar[dict[str, str]]  # SHA-256 of the four files as their authors published them
     published: ClassVar[str]  # where from

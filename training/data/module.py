@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -62,10 +62,12 @@ class TensorDataModule(LightningDataModule, ABC):
         trained: What a checkpoint says about its data, which this module then follows; None for a fit.
         purpose: What the rows are for, where a checkpoint is followed.
         ids: Columns that predictions carry over, to say which row is which.
+        public: Whether everybody may have the rows anyway, so that a checkpoint may show one.
         own: Row numbers a split, where a checkpoint is followed and the source says itself which row belongs where.
     """
 
     title: str
+    public: ClassVar[bool] = False
     trained: DataRecord | None = None
     purpose: Purpose | None = None
     ids: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib.resources import files
 from pathlib import Path
 
 import httpx
@@ -28,12 +29,12 @@ KEYS = {
 }
 HEADERS: dict[Scope | None, dict[str, str]] = {None: {}, **{scope: {"X-API-Key": key} for scope, key in KEYS.items()}}
 
+STATIC = [file.name for file in files("dubio.serving.web").joinpath("static").iterdir()]
 # What the service promises. Whatever is not listed needs the scope infer.
 POLICY: dict[str, Scope | None] = {
     **dict.fromkeys(["/v2/health/live", "/v2/health/ready"]),
-    **dict.fromkeys(
-        ["/", "/static/page.css", "/static/page.js", "/static/explanation.js", "/docs", "/redoc", "/openapi.json"]
-    ),
+    **dict.fromkeys(["/", "/docs", "/redoc", "/openapi.json"]),
+    **dict.fromkeys(f"/static/{name}" for name in STATIC if name != "page.html"),
     **dict.fromkeys(f"/static/{name}" for name in ("swagger-ui-bundle.js", "swagger-ui.css", "redoc.standalone.js")),
     "/metrics": Scope.METRICS,
     "/v2/repository/index": Scope.ADMIN,

@@ -94,8 +94,8 @@ def test_all_that_a_page_names_loads(page: str, name: str) -> None:
 
 
 def test_what_the_script_asks_for_is_there(page: str) -> None:
-    script = httpx.get(urljoin(page, "static/page.js")).text
-    asked = re.findall(r"(?:ask\(|path = )[\"`](v1/[^\"`]+)", script)
+    script = httpx.get(urljoin(page, "static/service.js")).text
+    asked = re.findall(r"ask\([\"`](v1/[^\"`]+)", script)
     assert len(asked) == 3
     for address in asked:
         filled = re.sub(r"\$\{[^}]*\}", "row", address)

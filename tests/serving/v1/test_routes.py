@@ -212,6 +212,7 @@ def test_what_is_loaded(client: httpx.Client, predictor: Predictor) -> None:
     assert [model["name"] for model in listed] == ["bars", "row"]
     card = client.get("/v1/models/bars").json()
     example = card.pop("example")
+    assert (example, card.pop("example_source")) == predictor.example
     assert card.pop("ready") is True
     assert [status["version"] for status in card.pop("model_version_status")] == ["1"]
     assert card == listed[0]

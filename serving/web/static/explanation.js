@@ -1,6 +1,6 @@
-"use strict";
+/* Why an input was flagged, or was not. */
 
-/* Why an input was flagged, or was not: below the verdict of page.js, whose names are used here. */
+import { $, element, pValue, short } from "./dom.js";
 
 const MOST_NAMED = 4;
 
@@ -13,7 +13,7 @@ function describeExplanation({ checkpoint, scores, squared_distance: distance, c
     lines.push(`Most of its squared distance of ${short(distance)} from the training rows: ${parts || "no column"}.`);
   }
   if (scores) {
-    const parts = Object.entries(scores).map(([name, p]) => `${name.replaceAll("_", " ")} ${short(p)}`).join(", ");
+    const parts = Object.entries(scores).map(([name, p]) => `${name.replaceAll("_", " ")} ${pValue(p)}`).join(", ");
     lines.push(`p-value of each score alone${checkpoint ? `, of checkpoint ${checkpoint}` : ""}: ${parts}.`);
   }
   return lines.join(" ");
@@ -32,7 +32,7 @@ function neighbour({ row, distance, text, thumbnail }) {
   return item;
 }
 
-function showExplanation(ood) {
+export function showExplanation(ood) {
   $("explanation").textContent = describeExplanation(ood);
   $("nearest").hidden = !ood.neighbours;
   $("neighbours").replaceChildren(...(ood.neighbours || []).map(neighbour));
