@@ -4,9 +4,9 @@
     python benchmarks/store.py                       32 connections, one in twenty a stranger
     python benchmarks/store.py --connections 1 --strangers 1.0
 
-Serves the model of `benchmarks/service.py` twice, with a store (SQLite, one row in a hundred of the others sampled) and
-without, and loads both over loopback with wrk in turns; medians of the rounds, and of their ratios, are printed. Only one
-of them is asked at a time, and client and server share this machine's cores.
+Serves the model of `benchmarks/service.py` twice, with a store (SQLite, one in a hundred other rows sampled) and
+without, and loads both over loopback with wrk in turns; medians of the rounds, and of their ratios, are printed. Only
+one of them is asked at a time, and client and server share this machine's cores.
 """
 
 from __future__ import annotations
