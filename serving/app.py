@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -24,6 +24,7 @@ from dubio.serving.http import auth, problem_details
 from dubio.serving.http.allowed_hosts import AllowedHosts
 from dubio.serving.http.api_keys import ApiKeys, Scope
 from dubio.serving.http.middleware import AuthMiddleware, FastPath, Observer, RequestLine, SameOriginMiddleware
+from dubio.serving.http.recording import ASK, TOLD, Recorder
 from dubio.serving.lifecycle import Lifecycle
 from dubio.serving.repository import heap
 from dubio.serving.repository.registry import ServedModel
@@ -32,12 +33,12 @@ from dubio.serving.service import Explainer, PredictionService
 from dubio.serving.settings import Settings
 from dubio.serving.telemetry.access_log import AccessLog
 from dubio.serving.telemetry.expected_series import ExpectedSeries, RouteAnswers
-from dubio.serving.telemetry.gauges import WAITING_BYTES, WAITING_ROWS
+from dubio.serving.telemetry.gauges import STORE_FAILING, STORE_WAITING_ROWS, WAITING_BYTES, WAITING_ROWS
 from dubio.serving.telemetry.metrics import Metrics
 from dubio.serving.telemetry.telemetry import Telemetry
 from dubio.serving.telemetry.tracing import Tracing
+from dubio.serving.v1 import feedback_routes, review_routes, tf_serving_routes
 from dubio.serving.v1 import routes as v1_routes
-from dubio.serving.v1 import tf_serving_routes
 from dubio.serving.v2 import infer_routes, repository_routes
 from dubio.serving.v2 import routes as v2_routes
 from dubio.serving.web import api_docs, index_page
@@ -45,6 +46,9 @@ from dubio.serving.web import metrics as metrics_route
 from dubio.serving.web.description import Description
 from dubio.serving.web.openapi import describe_api
 from dubio.serving.wire.effort import Readers
+
+if TYPE_CHECKING:
+    from dubio.serving.store.store import Store
 
 _log = logging.getLogger("dubio")
 _DESCRIPTION = """
@@ -86,12 +90,12 @@ class Application:
 
 _STANDARD_OUTPUT = 1
 _CORS: dict[str, Any] = {
-    "allow_methods": ["GET", "HEAD", "POST"],
+    "allow_methods": ["GET", "HEAD", "POST", "PATCH"],
     "allow_headers": [
         *("Authorization", "X-API-Key", "X-Request-Id", "Content-Type", "Content-Encoding"),
-        *("traceparent", "tracestate", "Inference-Header-Content-Length"),
+        *("traceparent", "tracestate", "Inference-Header-Content-Length", ASK),
     ],
-    "expose_headers": ["X-Request-Id", "Retry-After", "WWW-Authenticate", "Inference-Header-Content-Length"],
+    "expose_headers": ["X-Request-Id", "Retry-After", "WWW-Authenticate", "Inference-Header-Content-Length", TOLD],
 }
 
 
@@ -116,6 +120,7 @@ def create_app(
         InvalidModelSource: `settings.models` names a model wrongly or twice.
         InvalidKeys: The API keys cannot be used.
         TracingUnavailable: Traces are wanted but their libraries are not installed.
+        StoreUnusable: The database of the store is none, or its libraries are not installed.
     """
     lifecycle = lifecycle or Lifecycle()
 
@@ -147,6 +152,9 @@ def create_app(
         root=settings.model_repository,
         control=settings.model_control,
     )
+    store = None if settings.store is None and settings.database_url is None else _store(settings, metrics)
+    if store is not None and not keys.any:
+        _log.warning("Without API keys everybody who reaches this service may read and label what the store keeps.")
     policy = Policy(settings.max_batch_rows, settings.batch_delay_seconds, settings.overload_samples)
     stalled_seconds = settings.stalled_seconds or settings.timeout_seconds
     service = PredictionService(
@@ -167,6 +175,8 @@ def create_app(
         try:
             await executor.submit(repository.load)
             heap.freeze()
+            if store is not None:
+                store.start()
             if settings.model_control == "poll":
                 watching = asyncio.create_task(repository.watch(settings.poll_seconds))
             yield
@@ -177,6 +187,8 @@ def create_app(
             repository.close()
             executor.close()
             service.explainer.close()
+            if store is not None:
+                await asyncio.to_thread(store.close)
             telemetry.close()
 
     # A redirect for a trailing slash would lose a POST's body, so there is none.
@@ -211,13 +223,17 @@ def create_app(
         return keys.grants(Scope.ADMIN) and settings.workers == 1 and settings.model_control != "poll"
 
     readers = Readers(settings.prediction_threads)  # for both forms of the same request
-    predict, infer = v1_routes.build(service, settings, readers), infer_routes.build(service, settings, readers)
-    tf_serving = tf_serving_routes.build(service, settings, readers)
+    recorder = Recorder(store, settings.store_wait_seconds)
+    predict = v1_routes.build(service, settings, readers, recorder)
+    infer = infer_routes.build(service, settings, readers, recorder)
+    tf_serving = tf_serving_routes.build(service, settings, readers, recorder)
     routers = [  # the calls that carry the traffic are found first
         predict,
         infer,
         tf_serving,
         v1_routes.build_cards(service),
+        review_routes.build(store, settings),
+        feedback_routes.build(store, service, settings),
         v2_routes.build_health(service, lifecycle),
         v2_routes.build(service, settings, version=api.version, loads_on_request=loads_on_request),
         repository_routes.build(repository, settings),
@@ -247,6 +263,26 @@ def create_app(
     if settings.cors_origins:
         asgi = CORSMiddleware(asgi, allow_origins=settings.cors_origins, **_CORS)
     return Application(asgi, api, repository, service, metrics, reload)
+
+
+def _store(settings: Settings, metrics: Metrics) -> Store:
+    from dubio.serving.store.database import Database, locate, of_file
+    from dubio.serving.store.retention import Retention
+    from dubio.serving.store.store import Keeping, Store
+
+    keeping = Keeping(
+        settings.store_input,
+        settings.store_share,
+        Retention(settings.store_days, settings.store_bytes),
+        settings.store_queue_rows,
+        settings.store_queue_bytes,
+    )
+    url = None if settings.database_url is None else settings.database_url.get_secret_value()
+    database = Database(of_file(settings.store) if settings.store is not None else locate(url or ""))
+    store = Store(database, keeping, metrics.count_stored, metrics.count_dropped)
+    metrics.gauges.register(STORE_WAITING_ROWS, lambda: store.waiting_rows)
+    metrics.gauges.register(STORE_FAILING, lambda: store.failing)
+    return store
 
 
 def _version() -> str:

@@ -23,7 +23,8 @@ from dubio.serving.telemetry.log import configure_log
 
 _REFUSED_BY_SYSTEM = 1
 _WRONG_REQUEST = 2
-_NO_OPTIONS = ("models", "api_keys")
+_SECRETS = ("api_keys", "database_url")  # every user of a machine can read its command lines
+_NO_OPTIONS = ("models", *_SECRETS)
 
 _DESCRIPTION = """\
 Serve trained models over HTTP. Every answer carries a deterministic prediction, the committee's mean and
@@ -43,8 +44,8 @@ then:
   open http://127.0.0.1:8000/                           a page to try it
   open http://127.0.0.1:8000/docs                       every route, with requests that run
 
-Every option can be set in the environment: DUBIO_PORT=9000, DUBIO_MODELS=a=x.ckpt,b=y.ckpt; DUBIO_API_KEYS only
-there. The command line wins. docs/operations.md describes how to run the service.
+Every option can be set in the environment: DUBIO_PORT=9000, DUBIO_MODELS=a=x.ckpt,b=y.ckpt; DUBIO_API_KEYS and
+DUBIO_DATABASE_URL only there. The command line wins. docs/operations.md describes how to run the service.
 
 signals: SIGTERM or Ctrl-C lets requests in flight finish; a second one ends the service at once. SIGHUP reads the keys'
 file and the models again.
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
         # What was given for a secret setting is not repeated.
-        got = "" if "key" in field else f", but got {first['input']!r}"
+        got = "" if "key" in field or field in _SECRETS else f", but got {first['input']!r}"
         why = first["msg"].removeprefix("Value error, ")
         where = "" if field in _NO_OPTIONS else f"; see --{field.replace('_', '-')} in dubio-serve --help"
         return _fail(f"setting {field}: {why}{got}{where}.", _WRONG_REQUEST)
@@ -175,7 +176,7 @@ def parse(argv: Sequence[str]) -> Settings:
         setting = options.get("dest", names[0])
         if setting in SECTIONS:
             section = parser.add_argument_group(SECTIONS[setting])
-        if setting == "api_keys":  # every user of a machine can read its command lines
+        if setting in _SECRETS:
             return
         if options.get("nargs") == "*" or options.get("action") == "append":
             options["metavar"] = "[NAME=]CHECKPOINT" if setting == "models" else "TEXT"

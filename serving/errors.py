@@ -27,6 +27,26 @@ class UnusableDevice(ServingError):
     """A device that torch does not know or cannot reach."""
 
 
+class StoreUnusable(ServingError):
+    """A database that cannot be the store."""
+
+
+class StoreOff(ServingError):
+    """The caller asks for what is stored, and nothing is."""
+
+
+class StoreUnavailable(ServingError):
+    """The store's database does not answer now."""
+
+
+class UnknownReview(ServingError):
+    """Nothing of the kind is stored."""
+
+
+class AmbiguousFeedback(ServingError):
+    """A true label that could be of several different inputs."""
+
+
 class SelfTestFailed(ServingError):
     """A loaded model whose trial prediction is not finite, not repeatable or does not vary."""
 

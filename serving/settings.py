@@ -34,6 +34,7 @@ SECTIONS = {
     "max_head_bytes": "limits of a request",
     "grace_seconds": "end",
     "api_keys_file": "access",
+    "store": "store",
     "log_level": "telemetry",
 }
 """Titles of the sections, by their first setting."""
@@ -177,7 +178,7 @@ class Settings(BaseSettings):
     so that load balancers stop sending before the port closes. Part of `grace_seconds`."""
 
     api_keys_file: Path | None = None
-    """File of API keys, one `scope[,scope]:key` a line; the scopes are infer, admin and metrics.
+    """File of API keys, one `scope[,scope]:key` a line; the scopes are infer, review, admin and metrics.
     Without any key everybody may predict and nobody administrate. Set but empty, it stops the start."""
 
     api_keys: SecretStr | None = None
@@ -192,6 +193,36 @@ class Settings(BaseSettings):
     cors_origins: _Names = ()
     """Web origin whose pages may call this service from a browser, such as `https://app.example.org`, or `*`;
     repeatable. In DUBIO_CORS_ORIGINS, commas separate them."""
+
+    store: Path | None = None
+    """File of a SQLite database, such as `runs/store.sqlite`, in which flagged answers are kept with their inputs, to
+    be reviewed. It is made if it is not there. Unset: nothing is kept, unless DUBIO_DATABASE_URL is set."""
+
+    database_url: SecretStr | None = None
+    """Instead of `store`: `postgresql://USER:PASSWORD@HOST/NAME`, which needs `pip install 'dubio[postgres]'`, or
+    `sqlite:///PATH`."""
+
+    store_input: Literal["input", "thumbnail", "hash"] = "input"
+    """What is kept of an input: all of it, of images a picture of at most 32 x 32 pixels (of others nothing), or
+    nothing but its SHA-256. Only what is kept in full can be exported for training."""
+
+    store_share: float = Field(default=0.01, ge=0, le=1)
+    """Share of the rows that are not flagged which is kept, too."""
+
+    store_days: float = Field(default=30.0, gt=0)
+    """How many days rows are kept."""
+
+    store_bytes: int = Field(default=1024 * 1024 * 1024, ge=1024 * 1024)
+    """Most bytes that all rows may take; beyond that the oldest go, those first that nobody reviewed."""
+
+    store_queue_rows: int = Field(default=20_000, ge=1)
+    """Most rows that may wait to be written in a process, while the database is slow or down; further ones are lost."""
+
+    store_queue_bytes: int = Field(default=128 * 1024 * 1024, ge=1024)
+    """Most bytes that these may take."""
+
+    store_wait_seconds: float = Field(default=5.0, gt=0)
+    """How long an answer waits at most to say `Dubio-Stored: true`, if its request says `Dubio-Store: wait`."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe message that is logged."""
@@ -289,6 +320,13 @@ class Settings(BaseSettings):
         if workers > 1 and info.data.get("model_control") == "explicit":
             raise ValueError("with model_control explicit it must be 1, because a request reaches one worker only")
         return workers
+
+    @field_validator("database_url")
+    @classmethod
+    def _one_store(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if url is not None and info.data.get("store") is not None:
+            raise ValueError("it stands for another place than `store`, which is set, too; unset one of them")
+        return url
 
     @field_validator("hung_seconds")
     @classmethod

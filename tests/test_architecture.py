@@ -13,7 +13,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("uncertainty", "models", "training", "serving", "scale")
-MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+# Alembic's own layout has a folder of versions; a test of the database runs them all.
+MIGRATIONS = ROOT / "serving" / "store" / "migrations"
+MODULES = sorted(
+    path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if MIGRATIONS not in path.parents
+)
 
 LINT_IMPORTS = "from importlinter.cli import lint_imports_command; lint_imports_command()"
 TRAINING = {"pytorch_lightning", "lightning", "jsonargparse", "sklearn", "tensorboard", "pooch"}

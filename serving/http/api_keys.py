@@ -26,6 +26,7 @@ class Scope(StrEnum):
     """What a key may be good for. None includes another: a key that shall do two things names both."""
 
     INFER = "infer"
+    REVIEW = "review"
     ADMIN = "admin"
     METRICS = "metrics"
 

@@ -33,7 +33,7 @@ _CLIENT_LEFT = 499
 # What uvloop says of a connection that broke in this very round of the loop.
 _CLOSED = "handler is closed"
 # What needs no key while there is none.
-_EVERYBODY: Final = frozenset({KeyScope.INFER, KeyScope.METRICS})
+_EVERYBODY: Final = frozenset({KeyScope.INFER, KeyScope.REVIEW, KeyScope.METRICS})
 _UNLISTED: Final = "unlisted"
 # An IPv6 address with a zone; a trusted proxy may name its client by anything.
 _LONGEST_CLIENT = 64

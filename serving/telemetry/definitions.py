@@ -40,6 +40,8 @@ P_VALUE = Family("dubio_p_value", "Conformal p-value, per instance.", _MODEL, _C
 QUEUE_SECONDS = Family("dubio_queue_seconds", "Wait of a request for its batch to begin.", _MODEL, _SECONDS)
 COMPUTE_SECONDS = Family("dubio_compute_seconds", "Time a batch was computed.", _MODEL, _SECONDS)
 BATCH_ROWS = Family("dubio_batch_rows", "Instances in a batch.", _MODEL, _POWERS)
+STORE_WRITTEN = Family("dubio_store_written", "Rows that the store has on disk.", ())
+STORE_DROPPED = Family("dubio_store_dropped", "Rows that the store could not take or write.", ())
 LOST_LINES = Family("dubio_access_log_lines_lost", "Lines of the access log that were lost.", ())
 MEMBERS = Family(
     "dubio_members", "Committee members that answered an instance; 0 if none was asked.", _MODEL, (0.0, *_POWERS)
@@ -67,5 +69,7 @@ FAMILIES = (
     COMPUTE_SECONDS,
     BATCH_ROWS,
     MEMBERS,
+    STORE_WRITTEN,
+    STORE_DROPPED,
     LOST_LINES,
 )

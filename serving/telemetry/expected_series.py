@@ -46,7 +46,8 @@ class ExpectedSeries:
 
     def __iter__(self) -> Iterator[tuple[Family, Labels]]:
         """Go through them; those of a model are there from when it is loaded."""
-        yield definitions.LOST_LINES, ()
+        for family in (definitions.LOST_LINES, definitions.STORE_WRITTEN, definitions.STORE_DROPPED):
+            yield family, ()
         for refusal in ProtocolReason:
             yield definitions.REFUSED, (*_NO_MODEL, refusal)
         models = [(model.name, model.version) for model in self.models()]

@@ -27,8 +27,10 @@ class Gauge:
 IN_FLIGHT = Gauge("dubio_in_flight_requests", "HTTP requests that are being answered.")
 WAITING_ROWS = Gauge("dubio_waiting_rows", "Instances that wait for their prediction or are being predicted.")
 WAITING_BYTES = Gauge("dubio_waiting_bytes", "Bytes of these instances.")
+STORE_WAITING_ROWS = Gauge("dubio_store_waiting_rows", "Rows that wait to be written to the store.")
+STORE_FAILING = Gauge("dubio_store_failing", "Processes that could not write to the store when they tried last.")
 
-GAUGES = (IN_FLIGHT, WAITING_ROWS, WAITING_BYTES)
+GAUGES = (IN_FLIGHT, WAITING_ROWS, WAITING_BYTES, STORE_WAITING_ROWS, STORE_FAILING)
 
 # As many as settings allow.
 _MOST_WORKERS = 256

@@ -77,6 +77,16 @@ class Metrics(Collector):
         with self._lock:
             self._add(definitions.LOST_LINES, (), 1)
 
+    def count_stored(self, rows: int) -> None:
+        """Count rows that are on disk."""
+        with self._lock:
+            self._add(definitions.STORE_WRITTEN, (), rows)
+
+    def count_dropped(self, rows: int) -> None:
+        """Count rows that the store lost."""
+        with self._lock:
+            self._add(definitions.STORE_DROPPED, (), rows)
+
     def count_batch(self, model: str, version: str, batch: BatchRecord) -> None:
         """Count one batch: its rows, the members that answered each (0 when none was asked), the waits before it."""
         labels = (model, version)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ class DecodedRequest:
         images: What was read of each image file, see `Picture.describe`; None for every other instance.
         samples: How many members to ask, None for all, `auto` for as many as it takes.
         explain: Whether to say why rows were flagged.
+        instance: One as it was sent, by its number, where that is no numbers or files.
     """
 
     id: str | None
@@ -45,6 +47,7 @@ class DecodedRequest:
     images: list[dict[str, int | bool] | None]
     samples: Samples
     explain: bool = False
+    instance: Callable[[int], Any] | None = None
 
 
 def decode_request(
@@ -69,7 +72,8 @@ def decode_request(
     parameters = request.parameters or Parameters()
     samples = limit_samples(parameters.samples, committee=committee)
     inputs, images = to_array(request.instances, spec=spec, max_rows=max_rows, resize=parameters.resize, effort=effort)
-    return DecodedRequest(request.id, inputs, images, samples, parameters.explain or False)
+    instance = None if spec.reader is None else request.instances.__getitem__
+    return DecodedRequest(request.id, inputs, images, samples, parameters.explain or False, instance)
 
 
 def takes_long(body: bytes, spec: InputSpec) -> bool:

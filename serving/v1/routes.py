@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from dubio.serving.http.api_keys import Scope
 from dubio.serving.http.auth import ScopedRouter
+from dubio.serving.http.recording import HEADERS, PARAMETER, Recorder
 from dubio.serving.http.request import cancel_on_disconnect, offload_if, read_body
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
@@ -24,23 +25,27 @@ _PROBLEM = {"content": describe_content(Problem, "application/problem+json")}
 _PREDICT_DOCS: dict[str, Any] = {
     "response_class": Response,
     "responses": {
-        200: {"description": "Predicted", "model": schema.PredictResponse},
+        200: {"description": "Predicted", "model": schema.PredictResponse, "headers": HEADERS},
         **describe_errors(_PROBLEM, 400, 404, 408, 413, 415, 422, 503, 504),
     },
-    "openapi_extra": {"requestBody": {"required": True, "content": describe_content(schema.PredictRequest)}},
+    "openapi_extra": {
+        "parameters": [PARAMETER],
+        "requestBody": {"required": True, "content": describe_content(schema.PredictRequest)},
+    },
 }
 _DESCRIBED: dict[int | str, Any] = {
     200: {"description": "Described", "content": {"application/json": {"schema": {"type": "object"}}}}
 }
 
 
-def build(service: PredictionService, settings: Settings, readers: Readers) -> ScopedRouter:
+def build(service: PredictionService, settings: Settings, readers: Readers, recorder: Recorder) -> ScopedRouter:
     """The `/v1` routes that predict."""
     router = ScopedRouter(Scope.INFER, prefix="/v1", tags=["v1"])
 
     async def predict(request: Request, name: str | None) -> Response:
         model = service.repository.get(name)
         request.state.model, request.state.version = model.name, model.version
+        recording = recorder.begin(request)
         predictor, spec = model.predictor, model.predictor.input
         with service.telemetry.timer(model) as timer:
             body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
@@ -65,11 +70,12 @@ def build(service: PredictionService, settings: Settings, readers: Readers) -> S
                     model, decoded.inputs, samples=decoded.samples, timeout=left, explain=decoded.explain
                 )
             timer.lap()
+            recording.keep(model, decoded.inputs, prediction, decoded.instance)
             answer = await offload_if(
                 len(decoded.inputs) > (LONG_EXPLAINED_ROWS if decoded.explain else LONG_ROWS),
                 lambda: encode_response(prediction, model=model, request_id=decoded.id, images=decoded.images),
             )
-            return Response(answer, media_type="application/json")
+            return Response(answer, headers=await recording.headers(), media_type="application/json")
 
     @router.post("/models/{name}/predict", summary="Predict with a model", **_PREDICT_DOCS)
     async def predict_with(request: Request, name: str) -> Response:

@@ -92,7 +92,8 @@ def decode_request(
     instances = _instances(request, is_table=spec.columns is not None)
     resize = parameters.resize is not False
     inputs, images = to_array(instances, spec=spec, max_rows=max_rows, resize=resize, effort=effort)
-    return DecodedRequest(None, inputs, images, samples, parameters.explain or False)
+    instance = None if spec.reader is None else instances.__getitem__
+    return DecodedRequest(None, inputs, images, samples, parameters.explain or False, instance)
 
 
 def describe_status(versions: Sequence[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from dubio.serving.http.api_keys import Scope
 from dubio.serving.http.auth import ScopedRouter
+from dubio.serving.http.recording import HEADERS, PARAMETER, Recorder
 from dubio.serving.http.request import cancel_on_disconnect, offload_if, read_body
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
@@ -21,20 +22,24 @@ from dubio.serving.wire.schema import ForeignError, describe_content, describe_e
 _DOCS: dict[str, Any] = {
     "response_class": Response,
     "responses": {
-        200: {"description": "Predicted", "model": TFServingResponse},
+        200: {"description": "Predicted", "model": TFServingResponse, "headers": HEADERS},
         **describe_errors({"model": ForeignError}, 400, 404, 408, 413, 415, 503, 504),
     },
-    "openapi_extra": {"requestBody": {"required": True, "content": describe_content(TFServingRequest)}},
+    "openapi_extra": {
+        "parameters": [PARAMETER],
+        "requestBody": {"required": True, "content": describe_content(TFServingRequest)},
+    },
 }
 
 
-def build(service: PredictionService, settings: Settings, readers: Readers) -> ScopedRouter:
+def build(service: PredictionService, settings: Settings, readers: Readers, recorder: Recorder) -> ScopedRouter:
     """The `:predict` routes around `service`."""
     router = ScopedRouter(Scope.INFER, prefix="/v1", tags=["v1"])
 
     async def predict(request: Request, name: str, version: str | None) -> Response:
         model = service.repository.get(name, version)
         request.state.model, request.state.version = model.name, model.version
+        recording = recorder.begin(request)
         spec, committee = model.predictor.input, model.predictor.committee.num_samples
         with service.telemetry.timer(model) as timer:
             body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
@@ -53,11 +58,12 @@ def build(service: PredictionService, settings: Settings, readers: Readers) -> S
                     model, decoded.inputs, samples=decoded.samples, timeout=left, explain=decoded.explain
                 )
             timer.lap()
+            recording.keep(model, decoded.inputs, prediction, decoded.instance)
             answer = await offload_if(
                 len(decoded.inputs) > (LONG_EXPLAINED_ROWS if decoded.explain else LONG_ROWS),
                 lambda: encode_tf_serving(prediction, model=model, images=decoded.images),
             )
-            return Response(answer, media_type="application/json")
+            return Response(answer, headers=await recording.headers(), media_type="application/json")
 
     @router.post("/models/{name}:predict", summary="Predict as TensorFlow Serving and KServe V1 do", **_DOCS)
     async def predict_as_tf_serving(request: Request, name: str) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,8 +46,8 @@ def name_columns(tensors: Sequence[RequestInput], table: Table, model: str) -> l
 
 def read_columns(
     tensors: Sequence[RequestInput], raw: Sequence[memoryview | None], names: Sequence[str], table: Table
-) -> NDArray[np.float32]:
-    """The numbers [B, F] of a table's rows, read as rows of named values are.
+) -> tuple[NDArray[np.float32], Callable[[int], dict[str, Any]]]:
+    """The numbers [B, F] of a table's rows, read as rows of named values are, and each of these by its number.
 
     Args:
         tensors: One a column, of checked datatypes and of as many elements each.
@@ -62,7 +62,8 @@ def read_columns(
     values: dict[str, list[Any]] = {
         name: read_elements(tensor, part) for name, tensor, part in zip(names, tensors, raw, strict=True)
     }
-    return table.encode(values, lambda row, name: f"row {row} of input {name[:100]!r}")
+    inputs = table.encode(values, lambda row, name: f"row {row} of input {name[:100]!r}")
+    return inputs, lambda row: {name: column[row] for name, column in values.items()}
 
 
 def _some(names: list[str]) -> str:

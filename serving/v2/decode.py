@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,7 @@ class DecodedRequest:
         id: To echo.
         samples: How many members to ask, None for all, `auto` for as many as it takes.
         timeout: Seconds, None for as long as the service allows.
+        instance: One as it was sent, by its number, where that is no numbers or files.
     """
 
     inputs: NDArray[np.float32]
@@ -53,6 +55,7 @@ class DecodedRequest:
     id: str | None = None
     samples: Samples = None
     timeout: float | None = None
+    instance: Callable[[int], Any] | None = None
 
     @property
     def work(self) -> Work:
@@ -95,13 +98,15 @@ def decode_request(
             "of them out."
         )
     more = (SelectedOutput(EXPLANATION, binary),) if parameters.explain and not named else ()
+    rows = read_inputs(request.inputs, view[size:], model, resize=parameters.resize is not False, effort=effort)
     return DecodedRequest(
         id=request.id,
-        inputs=read_inputs(request.inputs, view[size:], model, resize=parameters.resize is not False, effort=effort),
+        inputs=rows.inputs,
         samples=limit_samples(parameters.samples, committee=model.committee),
         timeout=parameters.timeout / 1e6 if parameters.timeout else None,  # clients send 0 for none
         outputs=(outputs or default_outputs(binary=binary)) + more,
         listed=bool(outputs),
+        instance=rows.instance,
     )
 
 

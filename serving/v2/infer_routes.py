@@ -10,6 +10,7 @@ from starlette.responses import Response
 from dubio.models import InputSpec
 from dubio.serving.http.api_keys import Scope
 from dubio.serving.http.auth import ScopedRouter
+from dubio.serving.http.recording import HEADERS, PARAMETER, Recorder
 from dubio.serving.http.request import cancel_on_disconnect, choose, compress, offload_if, read_body
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
@@ -42,7 +43,8 @@ _DOCS: dict[str, Any] = {
                 _HEADER: {
                     "description": "How many bytes of the answer are JSON, if any output is in binary.",
                     "schema": {"type": "integer"},
-                }
+                },
+                **HEADERS,
             },
             "content": {
                 **describe_content(schema.InferResponse),
@@ -59,7 +61,8 @@ _DOCS: dict[str, Any] = {
                 "description": "How many bytes of the body are JSON, the rest being tensors in binary; 0 if the whole "
                 "body is one row of FP32 numbers. Without it all is JSON.",
                 "schema": {"type": "integer", "minimum": 0},
-            }
+            },
+            PARAMETER,
         ],
         "requestBody": {
             "required": True,
@@ -69,12 +72,13 @@ _DOCS: dict[str, Any] = {
 }
 
 
-def build(service: PredictionService, settings: Settings, readers: Readers) -> ScopedRouter:
-    """The infer routes around `service`; long requests are read by `readers`."""
+def build(service: PredictionService, settings: Settings, readers: Readers, recorder: Recorder) -> ScopedRouter:
+    """The infer routes around `service`; long requests are read by `readers`, answers kept by `recorder`."""
     router = ScopedRouter(Scope.INFER, prefix="/v2", tags=["v2"])
 
     async def infer(request: Request, name: str, version: str | None) -> Response:
         model = find_model(request, service.repository, name, version)
+        recording = recorder.begin(request)
         with service.telemetry.timer(model) as timer:
             body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
             timer.lap()
@@ -105,11 +109,12 @@ def build(service: PredictionService, settings: Settings, readers: Readers) -> S
                     explain=decoded.explain,
                 )
             timer.lap()
+            recording.keep(model, decoded.inputs, prediction, decoded.instance)
             answer = await offload_if(
                 len(decoded.inputs) > (_LONG_EXPLAINED_ROWS if decoded.explain else _LONG_ROWS),
                 lambda: encode_response(prediction, request=decoded, model=model),
             )
-            return await _respond(request, answer)
+            return await _respond(request, answer, await recording.headers())
 
     @router.post("/models/{name}/infer", summary="Predict with a model", **_DOCS)
     async def infer_with(request: Request, name: str) -> Response:
@@ -132,8 +137,8 @@ def _takes_long(body: bytes, spec: InputSpec, *, binary: bool) -> bool:
     return spec.kind == "image" and (b"BYTES" in body or b"\\u" in body)  # JSON may spell any letter by its number
 
 
-async def _respond(request: Request, answer: EncodedResponse) -> Response:
-    body, headers = answer.body, {}
+async def _respond(request: Request, answer: EncodedResponse, headers: dict[str, str]) -> Response:
+    body = answer.body
     media_type = "application/json"
     if answer.header_length is not None:
         headers[_HEADER] = str(answer.header_length)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,18 @@ class ModelSignature:
     max_rows: int
 
 
+class Rows(NamedTuple):
+    """The rows of a request.
+
+    Attributes:
+        inputs: Finite, [B, *shape].
+        instance: One as it was sent, by its number, where that is no numbers or files.
+    """
+
+    inputs: NDArray[np.float32]
+    instance: Callable[[int], Any] | None = None
+
+
 def list_inputs(spec: InputSpec) -> list[dict[str, Any]]:
     """The tensors of a request as metadata: one a column of a table, one of texts, or else one of numbers.
 
@@ -68,8 +80,8 @@ def read_inputs(
     *,
     resize: bool = True,
     effort: Effort | None = None,
-) -> NDArray[np.float32]:
-    """The rows [B, *shape] of a request.
+) -> Rows:
+    """The rows of a request.
 
     Args:
         tensors: The request's inputs, at least one.
@@ -90,7 +102,7 @@ def read_inputs(
             _check_datatype(tensor, model, "FP64", _CELLS)
             _check_shape(tensor, model, _ONE_A_ROW)
             _check_rows(tensor, tensors[0], model)
-        return read_columns(tensors, split_binary(tensors, rest, model.name), names, reader)
+        return Rows(*read_columns(tensors, split_binary(tensors, rest, model.name), names, reader))
     [tensor, *others] = tensors
     if others or tensor.name not in _ALIASES:
         raise InvalidRequest(
@@ -101,16 +113,18 @@ def read_inputs(
         _check_shape(tensor, model, _ONE_A_ROW)
         texts = read_elements(tensor, *split_binary(tensors, rest, model.name))
         spend = (effort or Effort()).spend
-        return reader.fill(reader.split(texts, lambda row: f"row {row} of {name_input(tensor)}", spend))
+        return Rows(
+            reader.fill(reader.split(texts, lambda row: f"row {row} of {name_input(tensor)}", spend)), texts.__getitem__
+        )
     if tensor.datatype == BYTES and not (codec := ImageCodec(model.input, resize)).unsupported:
         _check_shape(tensor, model, _ONE_A_ROW)
-        return _read_files(read_strings(tensor, *split_binary(tensors, rest, model.name)), tensor, codec)
+        return Rows(_read_files(read_strings(tensor, *split_binary(tensors, rest, model.name)), tensor, codec))
     _check_datatype(tensor, model, BYTES if isinstance(reader, Tokens) else "FP32", NUMBERS)
     _check_shape(tensor, model, [model.input.shape])
     [raw] = split_binary(tensors, rest, model.name)
     if raw is None:
-        return from_json(tensor.data, datatype=tensor.datatype, shape=tensor.shape, where=name_input(tensor))
-    return from_bytes(raw, datatype=tensor.datatype, shape=tensor.shape, where=name_input(tensor))
+        return Rows(from_json(tensor.data, datatype=tensor.datatype, shape=tensor.shape, where=name_input(tensor)))
+    return Rows(from_bytes(raw, datatype=tensor.datatype, shape=tensor.shape, where=name_input(tensor)))
 
 
 def read_raw(body: memoryview, model: ModelSignature) -> NDArray[np.float32]:

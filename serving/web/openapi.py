@@ -11,8 +11,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from dubio.serving.repository.registry import ServedModel
+from dubio.serving.v1 import feedback_schema, review_schema, tf_serving
 from dubio.serving.v1 import schema as v1_schema
-from dubio.serving.v1 import tf_serving
 from dubio.serving.v2 import schema as v2_schema
 from dubio.serving.v2.input_tensor import list_inputs
 from dubio.serving.v2.outputs import EXPLANATION, OUTPUTS
@@ -26,6 +26,8 @@ _KINDS: tuple[type[Wire], ...] = (
     v1_schema.PredictRequest,
     Problem,
     tf_serving.TFServingRequest,
+    review_schema.ReviewChange,
+    feedback_schema.Feedback,
     v2_schema.InferRequest,
     v2_schema.InferResponse,
     v2_schema.IndexRequest,

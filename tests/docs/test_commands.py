@@ -27,6 +27,7 @@ NOT_RUN = {
     ("CONTRIBUTING.md", "make mutants"): "it runs tests for minutes: tests/docs/test_mutants.py",
     ("RELEASING.md", ""): "a release: it builds, tags and uploads",
     ("docs/training.md", ""): "test_training.py runs the page in a folder of its own",
+    ("docs/review.md", ""): "test_review.py runs the page",
     ("docs/operations.md", "DUBIO_API_KEYS="): "docker",
 }
 

@@ -81,7 +81,7 @@ def server(checkpoint: Path, numbers_checkpoint: Path, tmp_path_factory: pytest.
     limits["DUBIO_HEAD_SECONDS"] = "1"
     root = tmp_path_factory.mktemp("repository")
     arguments = (str(numbers_checkpoint), str(checkpoint), "--model-repository", str(root))
-    with Command().started(*arguments, DUBIO_API_KEYS=f"infer,admin,metrics:{KEY}", **limits) as running:
+    with Command().started(*arguments, DUBIO_API_KEYS=f"infer,review,admin,metrics:{KEY}", **limits) as running:
         yield Server(int(running.url.rsplit(":", 1)[1]), psutil.Process(running.process.pid))
         assert "Traceback" not in running.log, running.log[-5000:]
 

@@ -35,8 +35,9 @@ def service(
     given = Settings(
         models=tuple(map(str, paths)),
         model_repository=tmp_path_factory.mktemp("repository"),
-        api_keys=f"infer,admin,metrics:{KEY}",  # type: ignore[arg-type]
+        api_keys=f"infer,review,admin,metrics:{KEY}",  # type: ignore[arg-type]
         torch_threads=1,
+        store=tmp_path_factory.mktemp("store") / "store.sqlite",
     )
     with serve(given) as base:
         yield base

@@ -52,7 +52,7 @@ def test_without_sources_there_is_no_key() -> None:
         ("", "at least one"),
         ("# nobody\n", "at least one"),
         (f"{INFER}\n", "line 1 to be scope[,scope]:key"),
-        (f"\nroot:{INFER}\n", "line 2 to be among infer, admin, metrics"),
+        (f"\nroot:{INFER}\n", "line 2 to be among infer, review, admin, metrics"),
         (f":{INFER}", "to be among"),
         ("infer:short", "16 to 256"),
         (f"infer:{INFER}\nadmin:{INFER}", "repeats that of"),

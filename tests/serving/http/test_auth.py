@@ -24,6 +24,7 @@ from dubio.serving.http.middleware import AuthMiddleware, FastPath
 
 KEYS = {
     Scope.INFER: "infer-key-0123456789",
+    Scope.REVIEW: "review-key-0123456789",
     Scope.ADMIN: "admin-key-0123456789",
     Scope.METRICS: "metrics-key-0123456789",
 }
@@ -37,6 +38,7 @@ POLICY: dict[str, Scope | None] = {
     **dict.fromkeys(f"/static/{name}" for name in STATIC if name != "page.html"),
     **dict.fromkeys(f"/static/{name}" for name in ("swagger-ui-bundle.js", "swagger-ui.css", "redoc.standalone.js")),
     "/metrics": Scope.METRICS,
+    **dict.fromkeys(["/v1/reviews", "/v1/reviews/{id}", "/v1/reviews/export"], Scope.REVIEW),
     "/v2/repository/index": Scope.ADMIN,
     "/v2/repository/models/{name}/load": Scope.ADMIN,
     "/v2/repository/models/{name}/unload": Scope.ADMIN,
@@ -53,7 +55,7 @@ def guarded(serve: Callable, settings: Callable, numbers_checkpoint: Path) -> It
 
 
 def filled(path: str) -> str:
-    return path.replace("{name}", "row").replace("{version}", "1")
+    return path.replace("{name}", "row").replace("{version}", "1").replace("{id}", "0" * 32)
 
 
 def test_every_route_is_closed_or_promised_to_be_open(guarded: httpx.Client) -> None:
@@ -74,7 +76,7 @@ def test_every_route_is_closed_or_promised_to_be_open(guarded: httpx.Client) -> 
 def test_a_path_without_a_route_needs_an_administrator(guarded: httpx.Client) -> None:
     for path in ["/new/route", "/v1/models/row/other", "/v2/repository/new", "/METRICS", "/v2/models//infer", "/docs/"]:
         status = {owner: guarded.get(path, headers=headers).status_code for owner, headers in HEADERS.items()}
-        assert status == {None: 401, Scope.INFER: 403, Scope.METRICS: 403, Scope.ADMIN: 404}, path
+        assert status == {None: 401, **dict.fromkeys(KEYS, 403), Scope.ADMIN: 404}, path
 
 
 def ask(app: ASGIApp, path: str, owner: Scope | None, method: str = "GET") -> int:
@@ -103,7 +105,7 @@ def test_a_route_of_no_router_is_refused_although_it_is_there(settings: Callable
         return "secret"
 
     status = {owner: ask(application.asgi, "/v1/new", owner) for owner in HEADERS}
-    assert status == {None: 401, Scope.INFER: 403, Scope.METRICS: 403, Scope.ADMIN: 200}
+    assert status == {None: 401, **dict.fromkeys(KEYS, 403), Scope.ADMIN: 200}
 
 
 def guard(routers: list[ScopedRouter], known: ApiKeys) -> ASGIApp:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dubio.serving.telemetry.definitions import FAMILIES, LOST_LINES, Family
+from dubio.serving.telemetry.definitions import FAMILIES, LOST_LINES, STORE_DROPPED, STORE_WRITTEN, Family
 from dubio.serving.telemetry.gauges import GAUGES
 
 ROOT = Path(__file__).parents[3]
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 def test_names_labels_and_buckets_are_proper(family: Family) -> None:
     assert re.fullmatch(r"dubio_[a-z_]+", family.name)
     assert family.help.endswith(".")
-    assert {"model", "version"} <= set(family.labels) or family is LOST_LINES
+    assert {"model", "version"} <= set(family.labels) or family in (LOST_LINES, STORE_WRITTEN, STORE_DROPPED)
     assert all(one < other for one, other in pairwise(family.bounds))
 
 

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dubio.serving.telemetry.gauges import IN_FLIGHT, WAITING_BYTES, WAITING_ROWS, Gauges
+from dubio.serving.telemetry.gauges import GAUGES, IN_FLIGHT, WAITING_ROWS, Gauges
+
+NOTHING = {gauge.name: 0 for gauge in GAUGES}
 
 
 def shown(gauges: Gauges) -> dict[str, float]:
@@ -12,7 +14,7 @@ def shown(gauges: Gauges) -> dict[str, float]:
 def test_a_process_alone_is_measured_when_it_is_asked() -> None:
     gauges, rows = Gauges(), [1, 2, 3]
     gauges.register(WAITING_ROWS, lambda: len(rows))
-    assert shown(gauges) == {IN_FLIGHT.name: 0, WAITING_ROWS.name: 3, WAITING_BYTES.name: 0}
+    assert shown(gauges) == {**NOTHING, WAITING_ROWS.name: 3}
     rows.clear()
     assert shown(gauges)[WAITING_ROWS.name] == 0
 
@@ -25,7 +27,7 @@ def test_workers_are_added_up_as_each_last_saw_itself(tmp_path: Path) -> None:
     other.register(IN_FLIGHT, lambda: 2)
     assert shown(one)[WAITING_ROWS.name] == 3
     other.update()
-    assert shown(one) == {IN_FLIGHT.name: 2, WAITING_ROWS.name: 7, WAITING_BYTES.name: 0}
+    assert shown(one) == {**NOTHING, IN_FLIGHT.name: 2, WAITING_ROWS.name: 7}
     waiting["one"] = 0
     assert shown(other)[WAITING_ROWS.name] == 7
     one.update()

@@ -30,7 +30,7 @@ def columns(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def read(*tensors: dict[str, Any], model: ModelSignature = MODEL) -> np.ndarray:
-    return read_inputs([RequestInput.model_validate(each) for each in tensors], memoryview(b""), model)
+    return read_inputs([RequestInput.model_validate(each) for each in tensors], memoryview(b""), model).inputs
 
 
 def test_columns_are_read_as_rows_are() -> None:

@@ -14,7 +14,7 @@ ROWS = np.arange(12, dtype=np.float32).reshape(2, 1, 2, 3)
 
 
 def read_input(tensor: RequestInput, rest: memoryview, model: ModelSignature) -> np.ndarray:
-    return read_inputs([tensor], rest, model)
+    return read_inputs([tensor], rest, model).inputs
 
 
 def entry(**changes: object) -> RequestInput:

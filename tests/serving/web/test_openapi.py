@@ -53,7 +53,7 @@ def test_what_is_answered_without_a_model_or_a_key_is_described(
     serve: Callable, settings: Callable, tmp_path: Path
 ) -> None:
     """Each call is made without a key, with one that is not enough, and with all, where nothing is loaded."""
-    keys = {"metrics": "m" * 20, "infer": "i" * 20, "infer,admin,metrics": "a" * 20}
+    keys = {"metrics": "m" * 20, "infer": "i" * 20, "infer,review,admin,metrics": "a" * 20}
     given = settings(
         models=(), model_repository=tmp_path, model_control="explicit", api_keys=" ".join(map(":".join, keys.items()))
     )
@@ -65,9 +65,9 @@ def test_what_is_answered_without_a_model_or_a_key_is_described(
                 for key in ("", *keys.values()):
                     answer = client.request(
                         method,
-                        path.format(name="bars", version="1"),
+                        path.format(name="bars", version="1", id="0" * 32),
                         headers={"X-API-Key": key} if key else {},
-                        content=b"{}" if method == "post" else None,
+                        content=b"{}" if method in ("post", "patch") else None,
                     )
                     described = operation["responses"].get(str(answer.status_code))
                     assert described, (method, path, answer.status_code)

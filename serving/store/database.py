@@ -1,0 +1,165 @@
+"""The database of the store: where it is, how it is reached, and its tables brought up to date."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy.exc import ArgumentError
+
+from dubio.serving.errors import StoreUnusable
+
+_DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "postgresql+psycopg": None}
+_SECONDS = 5
+# A network that swallows everything is noticed so.
+_ALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 15_000}
+_MIGRATIONS = Path(__file__).with_name("migrations")
+# Of workers that start together, one makes the tables; any number that nobody else locks.
+_LOCK = 0x647562696F
+# With which every file of SQLite begins.
+_MAGIC = b"SQLite format 3\0"
+# Alembic keeps what it is doing in a global variable.
+_ALEMBIC = Lock()
+
+
+class Database:
+    """A database that may be down when this is made, and at any time later.
+
+    Args:
+        url: As `locate` or `of_file` gives it.
+
+    Raises:
+        StoreUnusable: Its file cannot be written, or is no database.
+    """
+
+    def __init__(self, url: sa.URL) -> None:
+        self._url = url
+        self.is_sqlite = url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            _make_file(Path(str(url.database)))
+            self._engine = sa.create_engine(url, connect_args={"timeout": _SECONDS})
+            sa.event.listen(self._engine, "connect", _set_up_sqlite)
+            sa.event.listen(self._engine, "begin", _begin_sqlite)
+        else:
+            self._engine = sa.create_engine(
+                url, pool_pre_ping=True, pool_timeout=_SECONDS, connect_args={"connect_timeout": _SECONDS, **_ALIVE}
+            )
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A connection that sees the database as it was at its first statement."""
+        options: dict[str, Any] = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        with self._engine.connect().execution_options(**options) as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """A connection whose changes are on disk when it is left, or none of them ever is."""
+        with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+            yield connection
+
+    def upgrade(self) -> None:
+        """Bring the tables up to date, once however many workers start.
+
+        Raises:
+            StoreUnusable: A newer release made them.
+        """
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+        with _ALEMBIC, self.writing() as connection:
+            if not self.is_sqlite:  # where only one writes anyway
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+            config.attributes["connection"] = connection
+            try:
+                command.upgrade(config, "head")
+            except CommandError as error:
+                raise StoreUnusable(
+                    f"Expected tables of this release or an older one in {self}, but: {error}; run the newer release, "
+                    "or name another database."
+                ) from error
+
+    def forget_connections(self) -> None:
+        """Begin anew with the next connection; the present ones may be dead."""
+        self._engine.dispose()
+
+    def __str__(self) -> str:
+        """Where it is, without the password."""
+        return self._url.render_as_string(hide_password=True)
+
+
+def of_file(path: Path) -> sa.URL:
+    """The SQLite database in a file, whatever is in its name."""
+    return sa.URL.create("sqlite", database=str(path))
+
+
+def locate(url: str) -> sa.URL:
+    """The database that a URL names.
+
+    Raises:
+        StoreUnusable: It is no such URL, or its driver is not installed. No message repeats a password.
+    """
+    rule = (
+        "Expected the database to be sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME, but {}; set "
+        "DUBIO_DATABASE_URL to such a URL."
+    )
+    try:
+        parsed = sa.make_url(url)
+    except ArgumentError as error:
+        raise StoreUnusable(rule.format("it is no URL")) from error
+    if parsed.drivername == "sqlite":
+        if not parsed.database or parsed.database == ":memory:" or parsed.query:
+            raise StoreUnusable(rule.format("it names no file"))
+        return parsed
+    if parsed.drivername not in _DRIVERS:
+        raise StoreUnusable(rule.format(f"it begins with {parsed.drivername[:40]!r}"))
+    try:
+        import psycopg  # noqa: F401
+    except ImportError as error:
+        raise StoreUnusable(
+            f"Expected the driver of PostgreSQL, but it cannot be imported: {error}; pip install 'dubio[postgres]'."
+        ) from error
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def _make_file(path: Path) -> None:
+    """Make the file of a SQLite database, for nobody else's eyes; leave one that is there.
+
+    Raises:
+        StoreUnusable: It cannot be written, or is something else.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            begin = os.read(descriptor, len(_MAGIC))
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise StoreUnusable(
+            f"Expected to write the store's database {path}, but: {error.strerror}; name another file."
+        ) from error
+    if begin not in (b"", _MAGIC):
+        raise StoreUnusable(f"Expected {path} to be a SQLite database or new, but it is something else; name another.")
+
+
+def _set_up_sqlite(connection: Any, record: object) -> None:
+    connection.isolation_level = None  # transactions begin where `_begin_sqlite` says
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    # With less, what was committed last may be lost when the machine loses its power.
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    # A transaction that reads before it writes would fail where another one wrote meanwhile.
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,91 @@
+"""The tables of the store. `migrations/` makes them; a test holds both against each other."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+LONGEST_LABEL = 256
+"""As many characters as the name of a class may have."""
+
+
+class Kept(StrEnum):
+    """Why a row was kept."""
+
+    FLAGGED = "flagged"
+    SAMPLED = "sampled"
+    ASKED = "asked"
+
+
+class State(StrEnum):
+    """How far the review of a row is."""
+
+    OPEN = "open"
+    LABELLED = "labelled"
+    NOT_FOR_US = "not_for_us"
+
+
+metadata = MetaData()
+
+signatures = Table(
+    "signatures",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("content", Text, nullable=False),  # JSON, see `dubio.serving.store.rows.Signature`
+)
+"""What the models that answered take, and their classes in the order of their probabilities."""
+
+answers = Table(
+    "answers",
+    metadata,
+    # Made by the service: milliseconds, a random number, row. It grows with time, and a row written twice stays one.
+    Column("id", String(32), primary_key=True),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("request_id", String(128), nullable=False),
+    Column("row_number", Integer, nullable=False),
+    Column("model", String(256), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("signature", String(64), nullable=False),  # the digest of one
+    Column("kept", String(16), nullable=False),
+    Column("share", Float, nullable=False),  # of such rows that are kept
+    Column("bytes", Integer, nullable=False),
+    Column("input_form", String(16), nullable=False),
+    Column("input_sha256", String(64), nullable=False),
+    Column("input", LargeBinary),
+    Column("label", String(LONGEST_LABEL), nullable=False),
+    Column("probability", Float, nullable=False),
+    Column("samples", Integer, nullable=False),
+    Column("mc_label", String(LONGEST_LABEL)),
+    Column("mc_probability", Float),
+    Column("predictive_entropy", Float),
+    Column("expected_entropy", Float),
+    Column("mutual_information", Float),
+    Column("flagged", Boolean),
+    Column("p_value", Float),
+    Column("level", Float),
+    Column("reason", String(40)),
+    Column("accepted", Boolean),
+    Column("arrays", LargeBinary, nullable=False),  # JSON: probabilities, mean, std, label_set
+    Column("state", String(16), nullable=False),
+    Column("review_label", String(LONGEST_LABEL)),
+    Column("reviewed_ms", BigInteger),
+    Column("true_label", String(LONGEST_LABEL)),
+    Column("feedback_ms", BigInteger),
+    Index("answers_by_request", "request_id", "row_number"),
+    Index("answers_by_model", "model", "id"),
+    Index("answers_by_state", "state", "id", "bytes"),
+)
+"""One predicted row each: the answer, its input, and what was said about it later."""
