@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from starlette.types import ASGIApp
 
 from dubio.models.trial import Limits
 from dubio.serving.batching import Budget, Executor, Policy
+from dubio.serving.drift.metrics import DriftCollector
+from dubio.serving.drift.monitor import DriftMonitor
 from dubio.serving.errors import ServingError
 from dubio.serving.http import auth, problem_details
 from dubio.serving.http.allowed_hosts import AllowedHosts
@@ -30,14 +33,17 @@ from dubio.serving.repository.registry import ServedModel
 from dubio.serving.repository.repository import ModelRepository, ModelSource
 from dubio.serving.service import Explainer, PredictionService
 from dubio.serving.settings import Settings
+from dubio.serving.shadow.shadow import Shadow, Terms
+from dubio.serving.shadow.shadows import Shadows
+from dubio.serving.states import FolderStates, MemoryStates
 from dubio.serving.telemetry.access_log import AccessLog
 from dubio.serving.telemetry.expected_series import ExpectedSeries, RouteAnswers
 from dubio.serving.telemetry.gauges import WAITING_BYTES, WAITING_ROWS
 from dubio.serving.telemetry.metrics import Metrics
 from dubio.serving.telemetry.telemetry import Telemetry
 from dubio.serving.telemetry.tracing import Tracing
+from dubio.serving.v1 import drift_routes, shadow_routes, tf_serving_routes
 from dubio.serving.v1 import routes as v1_routes
-from dubio.serving.v1 import tf_serving_routes
 from dubio.serving.v2 import infer_routes, repository_routes
 from dubio.serving.v2 import routes as v2_routes
 from dubio.serving.web import api_docs, index_page
@@ -127,10 +133,13 @@ def create_app(
 
     keys = read_keys()
     metrics = Metrics(metrics_folder, worker)
+    folder = settings.state_folder or metrics_folder
+    drift = DriftMonitor(MemoryStates() if folder is None else FolderStates(folder / "drift"), settings.drift_alpha)
     telemetry = Telemetry(
         metrics,
         tracing or (Tracing.over_http() if settings.tracing else None),
         AccessLog(_STANDARD_OUTPUT) if settings.access_log else None,
+        drift,
     )
     budget = Budget(max_rows=settings.max_queue_rows, max_bytes=settings.max_queue_bytes)
     metrics.gauges.register(WAITING_ROWS, lambda: budget.rows)
@@ -147,6 +156,28 @@ def create_app(
         root=settings.model_repository,
         control=settings.model_control,
     )
+    metrics.registry.register(DriftCollector(drift, repository.all_versions))
+    shadows = None
+    if settings.model_repository is not None:
+        terms = Terms(
+            settings.shadow_share * (settings.torch_threads or len(os.sched_getaffinity(0))),
+            settings.shadow_margin,
+            settings.shadow_alpha,
+            load_seconds=5 * settings.load_seconds,
+            seconds=settings.timeout_seconds,
+        )
+        how = {
+            "trusted": settings.trusted,
+            "strategy": settings.strategy,
+            "max_bytes": settings.max_model_bytes,
+            "batch_invariant": settings.batch_invariant,
+        }
+        kept = MemoryStates() if folder is None else FolderStates(folder / "comparisons")
+        shadows = Shadows(
+            repository,
+            settings.model_repository,
+            lambda live, source: Shadow(live, source, how, terms, kept, metrics),
+        )
     policy = Policy(settings.max_batch_rows, settings.batch_delay_seconds, settings.overload_samples)
     stalled_seconds = settings.stalled_seconds or settings.timeout_seconds
     service = PredictionService(
@@ -159,6 +190,7 @@ def create_app(
         stalled_seconds=stalled_seconds,
         hung_seconds=settings.hung_seconds or 5 * stalled_seconds,
         explainer=Explainer(),
+        shadows=shadows,
     )
 
     @asynccontextmanager
@@ -167,6 +199,7 @@ def create_app(
         try:
             await executor.submit(repository.load)
             heap.freeze()
+            drift.start()
             if settings.model_control == "poll":
                 watching = asyncio.create_task(repository.watch(settings.poll_seconds))
             yield
@@ -175,6 +208,8 @@ def create_app(
             if watching is not None:
                 watching.cancel()
             repository.close()
+            if shadows is not None:
+                await asyncio.to_thread(shadows.close)
             executor.close()
             service.explainer.close()
             telemetry.close()
@@ -218,6 +253,8 @@ def create_app(
         infer,
         tf_serving,
         v1_routes.build_cards(service),
+        *drift_routes.build(repository, drift),
+        *shadow_routes.build(repository, shadows, settings),
         v2_routes.build_health(service, lifecycle),
         v2_routes.build(service, settings, version=api.version, loads_on_request=loads_on_request),
         repository_routes.build(repository, settings),
