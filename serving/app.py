@@ -276,7 +276,11 @@ def create_app(
         for route in router.routes
         if isinstance(route, APIRoute)
     ]
-    metrics.expect(ExpectedSeries(repository.all_versions, answers, problem_details.REASONS))
+    metrics.expect(
+        ExpectedSeries(
+            repository.all_versions, answers, problem_details.REASONS, shadows.keys if shadows is not None else tuple
+        )
+    )
     # What is refused by the layers here is observed, and readable for the pages allowed to ask.
     asgi: ASGIApp = AuthMiddleware(FastPath(api, predicting), keys, routers)
     asgi = SameOriginMiddleware(asgi, AllowedHosts(settings.allowed_hosts, settings.host), settings.cors_origins)

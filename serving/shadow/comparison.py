@@ -109,7 +109,7 @@ class Comparison:
     row is unchanged with probability 1 - m at most, and so an e-process for "at most 1 - m of the outcomes are true"
     that is told whether rows are unchanged (`FlagEProcess` with alpha = 1 - m) ever reaches 1 / epsilon with a chance
     of epsilon at most (Ville 1939); likewise for the second with rows that are not newly flagged. Both e-processes have
-    to reach it: if the shadow is worse, the one that speaks of what is worse has to, and that has a chance of epsilon at
+    to reach it: if the shadow is worse, the one that speaks of what is worse has to, with a chance of epsilon at
     most, whenever one looks. The smaller of the two e-values is an e-value for "the shadow is worse".
 
     That bounds what changes for the worse; a shadow that corrects more than m of the labels is refused as well. And it

@@ -78,6 +78,10 @@ class Shadows:
                 self._told = True
                 _log.exception("Cannot give a request to a shadow.")
 
+    def keys(self) -> list[tuple[str, str]]:
+        """List name and version of each shadow."""
+        return [shadow.source.key for shadow in list(self._running.values())]
+
     def get(self, name: str) -> Shadow:
         """The shadow of a model.
 

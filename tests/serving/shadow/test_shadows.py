@@ -73,6 +73,7 @@ def test_shadows_come_and_go_with_their_files_and_their_model(
     repository.load()
     [shadow] = started  # of what is served from the directory, the highest
     assert (shadow.source.version, shadow.live) == ("3", repository.get("row"))
+    assert shadows.keys() == [("row", "3")]
     with pytest.raises(UnknownShadow, match="'bars' has none"):
         shadows.get("bars")
     shadows.reconcile()
