@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from starlette.types import ASGIApp
 
 from dubio.models.trial import Limits
 from dubio.serving.batching import Budget, Executor, Policy
+from dubio.serving.drift.metrics import DriftCollector
+from dubio.serving.drift.monitor import DriftMonitor
 from dubio.serving.errors import ServingError
 from dubio.serving.http import auth, problem_details
 from dubio.serving.http.allowed_hosts import AllowedHosts
@@ -30,14 +33,17 @@ from dubio.serving.repository import heap
 from dubio.serving.repository.registry import ServedModel
 from dubio.serving.repository.repository import ModelRepository, ModelSource
 from dubio.serving.service import Explainer, PredictionService
-from dubio.serving.settings import Settings
+from dubio.serving.settings import Settings, available_processors
+from dubio.serving.shadow.shadow import Shadow, Terms
+from dubio.serving.shadow.shadows import Shadows
+from dubio.serving.states import FolderStates, MemoryStates
 from dubio.serving.telemetry.access_log import AccessLog
 from dubio.serving.telemetry.expected_series import ExpectedSeries, RouteAnswers
 from dubio.serving.telemetry.gauges import STORE_FAILING, STORE_WAITING_ROWS, WAITING_BYTES, WAITING_ROWS
 from dubio.serving.telemetry.metrics import Metrics
 from dubio.serving.telemetry.telemetry import Telemetry
 from dubio.serving.telemetry.tracing import Tracing
-from dubio.serving.v1 import feedback_routes, review_routes, tf_serving_routes
+from dubio.serving.v1 import drift_routes, feedback_routes, review_routes, shadow_routes, tf_serving_routes
 from dubio.serving.v1 import routes as v1_routes
 from dubio.serving.v2 import infer_routes, repository_routes
 from dubio.serving.v2 import routes as v2_routes
@@ -132,10 +138,13 @@ def create_app(
 
     keys = read_keys()
     metrics = Metrics(metrics_folder, worker)
+    folder = settings.state_folder or metrics_folder
+    drift = DriftMonitor(MemoryStates() if folder is None else FolderStates(folder / "drift"), settings.drift_alpha)
     telemetry = Telemetry(
         metrics,
         tracing or (Tracing.over_http() if settings.tracing else None),
         AccessLog(_STANDARD_OUTPUT) if settings.access_log else None,
+        drift,
     )
     budget = Budget(max_rows=settings.max_queue_rows, max_bytes=settings.max_queue_bytes)
     metrics.gauges.register(WAITING_ROWS, lambda: budget.rows)
@@ -152,6 +161,28 @@ def create_app(
         root=settings.model_repository,
         control=settings.model_control,
     )
+    metrics.registry.register(DriftCollector(drift, repository.all_versions))
+    shadows = None
+    if settings.model_repository is not None:
+        terms = Terms(
+            settings.shadow_share * (settings.torch_threads or available_processors()),
+            settings.shadow_margin,
+            settings.shadow_alpha,
+            load_seconds=5 * settings.load_seconds,
+            seconds=settings.timeout_seconds,
+        )
+        how = {
+            "trusted": settings.trusted,
+            "strategy": settings.strategy,
+            "max_bytes": settings.max_model_bytes,
+            "batch_invariant": settings.batch_invariant,
+        }
+        kept = MemoryStates() if folder is None else FolderStates(folder / "comparisons")
+        shadows = Shadows(
+            repository,
+            settings.model_repository,
+            lambda live, source: Shadow(live, source, how, terms, kept, metrics),
+        )
     store = None if settings.store is None and settings.database_url is None else _store(settings, metrics)
     if store is not None and not keys.any:
         _log.warning("Without API keys everybody who reaches this service may read and label what the store keeps.")
@@ -167,6 +198,7 @@ def create_app(
         stalled_seconds=stalled_seconds,
         hung_seconds=settings.hung_seconds or 5 * stalled_seconds,
         explainer=Explainer(),
+        shadows=shadows,
     )
 
     @asynccontextmanager
@@ -175,6 +207,7 @@ def create_app(
         try:
             await executor.submit(repository.load)
             heap.freeze()
+            drift.start()
             if store is not None:
                 store.start()
             if settings.model_control == "poll":
@@ -185,6 +218,8 @@ def create_app(
             if watching is not None:
                 watching.cancel()
             repository.close()
+            if shadows is not None:
+                await asyncio.to_thread(shadows.close)
             executor.close()
             service.explainer.close()
             if store is not None:
@@ -232,6 +267,8 @@ def create_app(
         infer,
         tf_serving,
         v1_routes.build_cards(service),
+        *drift_routes.build(repository, drift),
+        *shadow_routes.build(repository, shadows, settings),
         review_routes.build(store, settings),
         feedback_routes.build(store, service, settings),
         v2_routes.build_health(service, lifecycle),
@@ -255,7 +292,11 @@ def create_app(
         for route in router.routes
         if isinstance(route, APIRoute)
     ]
-    metrics.expect(ExpectedSeries(repository.all_versions, answers, problem_details.REASONS))
+    metrics.expect(
+        ExpectedSeries(
+            repository.all_versions, answers, problem_details.REASONS, shadows.keys if shadows is not None else tuple
+        )
+    )
     # What is refused by the layers here is observed, and readable for the pages allowed to ask.
     asgi: ASGIApp = AuthMiddleware(FastPath(api, predicting), keys, routers)
     asgi = SameOriginMiddleware(asgi, AllowedHosts(settings.allowed_hosts, settings.host), settings.cors_origins)

@@ -23,6 +23,26 @@ class UnusableFolder(ServingError):
     """A folder has no room for what the service must keep in it."""
 
 
+class InvalidState(ServingError):
+    """A file of the state folder cannot be gone on with."""
+
+
+class NotWatched(ServingError):
+    """A model makes no promise that its rows could break."""
+
+
+class ShadowEnded(ServingError):
+    """A shadow cannot answer any more, or never could."""
+
+
+class UnknownShadow(ServingError):
+    """A model has no shadow."""
+
+
+class PromotionRefused(ServingError):
+    """A shadow is not known to be good enough, or cannot take over."""
+
+
 class UnusableDevice(ServingError):
     """A device that torch does not know or cannot reach."""
 

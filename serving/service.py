@@ -19,6 +19,7 @@ from dubio.serving.batching import Batcher, Budget, Executor, Policy
 from dubio.serving.errors import DeadlineExceeded, DeviceLost, NotReady, OutOfMemory
 from dubio.serving.repository.registry import ServedModel
 from dubio.serving.repository.repository import ModelRepository
+from dubio.serving.shadow.shadows import Shadows
 from dubio.serving.telemetry.telemetry import Telemetry
 
 _log = logging.getLogger("dubio")
@@ -81,6 +82,7 @@ class PredictionService:
         stalled_seconds: How long a batch may take until its model is not ready.
         hung_seconds: How long until the process is taken for one that will never recover.
         explainer: Explains answers, one request after the other.
+        shadows: Are offered copies of what was answered; None where there are none.
     """
 
     repository: ModelRepository
@@ -92,6 +94,7 @@ class PredictionService:
     stalled_seconds: float
     hung_seconds: float
     explainer: Explainer
+    shadows: Shadows | None = None
 
     def __post_init__(self) -> None:
         # A version that was swapped out goes with the last request that uses it, and its batcher with it.
@@ -131,6 +134,8 @@ class PredictionService:
         until = time.monotonic() + seconds
         prediction = await batcher.submit(inputs, samples=samples, work=work, timeout=seconds)
         self.telemetry.count_prediction(model, prediction)
+        if self.shadows is not None and samples is None and work == Work.FLAG:
+            self.shadows.offer(model, inputs, prediction, time.monotonic() - until + seconds)
         if not explain:
             return prediction
         self.budget.take(inputs, 0.0)  # once more: explanations wait, too

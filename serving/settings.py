@@ -35,6 +35,7 @@ SECTIONS = {
     "grace_seconds": "end",
     "api_keys_file": "access",
     "store": "store",
+    "shadow_share": "shadows and drift",
     "log_level": "telemetry",
 }
 """Titles of the sections, by their first setting."""
@@ -223,6 +224,26 @@ class Settings(BaseSettings):
 
     store_wait_seconds: float = Field(default=5.0, gt=0)
     """How long an answer waits at most to say `Dubio-Stored: true`, if its request says `Dubio-Store: wait`."""
+
+    shadow_share: float = Field(default=0.25, gt=0, le=1)
+    """Share of the processors at hand (of a worker: of its own) that a shadow may take; what it could not answer
+    within it is skipped. A shadow is a version in a folder such as `<name>/3.shadow`."""
+
+    shadow_margin: float = Field(default=0.05, gt=0, lt=1)
+    """Share of the rows whose label a shadow may change, or which it may newly flag, and still be promoted. Another
+    value begins the comparison anew, as does another `shadow_alpha`."""
+
+    shadow_alpha: float = Field(default=0.05, gt=0, lt=1)
+    """How likely a shadow that is worse by more than the margin may ever be promoted without force; it is promoted
+    at an e-value of 1 / `shadow_alpha`."""
+
+    state_folder: Path | None = None
+    """Folder where the service keeps what is to outlive it: the evidence of drift and of comparisons. It is made if it
+    is not there. Unset: that begins anew with every start."""
+
+    drift_alpha: float = Field(default=0.01, gt=0, lt=1)
+    """How likely the evidence of a model's drift may ever raise a false alarm, besides the chance that its calibration
+    rows were unlucky; the alarm is raised at an e-value of 1 / `drift_alpha`. Another value begins anew."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe message that is logged."""

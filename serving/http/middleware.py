@@ -21,7 +21,7 @@ from dubio.serving.http import problem_details
 from dubio.serving.http.allowed_hosts import EVERY, AllowedHosts
 from dubio.serving.http.api_keys import ApiKeys
 from dubio.serving.http.api_keys import Scope as KeyScope
-from dubio.serving.http.auth import OPEN, ScopedRouter
+from dubio.serving.http.auth import ADMINISTRATION_IS_OFF, OPEN, ScopedRouter
 from dubio.serving.lifecycle import Lifecycle
 from dubio.serving.telemetry.access_log import RequestRecord
 from dubio.serving.telemetry.telemetry import Telemetry
@@ -273,7 +273,8 @@ class AuthMiddleware:
         self._keys, self._any_key = keys, keys.any  # which does not change with the keys
         self._routes = [(route, router.required_scope) for router in routers for route in router.routes]
         # What is below them is off for everybody without such a key, a route or not.
-        self._admin_prefixes = tuple(router.prefix for router in routers if router.required_scope is KeyScope.ADMIN)
+        shared = {router.prefix for router in routers if router.required_scope is not KeyScope.ADMIN}
+        self._admin_prefixes = tuple({router.prefix for router in routers} - shared)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -288,10 +289,7 @@ class AuthMiddleware:
 
     def _check(self, scope: Scope) -> None:
         if scope["path"].startswith(self._admin_prefixes) and not self._keys.grants(KeyScope.ADMIN):
-            raise Forbidden(
-                "Administration is off: it needs an API key with the scope admin, and the service was given none; "
-                "start it with one in DUBIO_API_KEYS_FILE."
-            )
+            raise Forbidden(ADMINISTRATION_IS_OFF)
         state = scope.setdefault("state", {})
         if not self._any_key:
             state["scopes"] = _EVERYBODY

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,6 +14,7 @@ from dubio.serving.errors import InvalidModelSource
 from dubio.serving.repository.source import ModelSource, is_name
 
 _VERSION = re.compile(r"[1-9][0-9]{0,17}\Z")
+_SHADOW = re.compile(r"([1-9][0-9]{0,17})\.shadow\Z")
 # Several, such as model-a.ckpt and model-b.ckpt, are one ensemble. Files that are being written are called otherwise.
 _CHECKPOINTS = "model*.ckpt"
 _NO_NAME = "a model's name has 1 to 100 of the characters A-Z a-z 0-9 . _ - and is not 'stats'"
@@ -76,6 +78,22 @@ class ModelDirectory:
         listing = Listing()
         self._add(name, listing)
         return listing
+
+    def shadows(self) -> dict[str, ModelSource]:
+        """Find the highest version of each model that lies there as a shadow: in a folder such as `3.shadow`.
+
+        Raises:
+            OSError: The directory itself cannot be read.
+        """
+        found: dict[str, ModelSource] = {}
+        for name in sorted(filter(is_name, os.listdir(self.root))):
+            with suppress(OSError):  # a folder that cannot be read is told when its versions are looked for
+                matches = filter(None, map(_SHADOW.match, _names(self.root / name)))
+                for match in sorted(matches, key=lambda match: int(match[1])):
+                    folder = self.root / name / match[0]
+                    if files := [folder / file for file in sorted(_names(folder)) if fnmatchcase(file, _CHECKPOINTS)]:
+                        found[name] = ModelSource(name, files[0], tuple(files[1:]), version=match[1], root=self.root)
+        return found
 
     def _add(self, name: str, listing: Listing) -> None:
         # Looked at before it becomes a path. Hidden folders belong to whoever mounts or copies the directory.

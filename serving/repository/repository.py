@@ -80,6 +80,8 @@ class ModelRepository:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dubio-load")
         self._started = False
         self._root = root
+        self.changed: Callable[[], None] = lambda: None
+        """Called after every look at the directory and every load, in the thread for it; must not fail."""
 
     def load(self) -> None:
         """Load what is to be served from the start.
@@ -93,6 +95,7 @@ class ModelRepository:
         """
         self._thread.submit(self._reconciler.start).result()
         self._started = True
+        self.changed()
 
     async def load_model(self, name: str) -> None:
         """Load what is new or changed of a model, unload what is gone; what cannot be loaded stays as it is.
@@ -125,6 +128,7 @@ class ModelRepository:
         try:
             change(*args)
         finally:
+            self.changed()
             if before - {id(model) for model in self.all_versions()}:
                 heap.refreeze()
 
@@ -189,6 +193,11 @@ class ModelRepository:
     def __iter__(self) -> Iterator[ServedModel]:
         """Go through the newest version of every loaded model, those that the operator named first."""
         return iter([list(versions.values())[-1] for versions in self._registry.served.values()])
+
+    @property
+    def named(self) -> frozenset[str]:
+        """The names that the operator gave to checkpoints."""
+        return frozenset(self._named)
 
     def index(self) -> list[ModelState]:
         """Describe every version, loaded or not. Looks into the directory, so it belongs into a thread."""

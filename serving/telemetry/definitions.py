@@ -47,6 +47,10 @@ MEMBERS = Family(
     "dubio_members", "Committee members that answered an instance; 0 if none was asked.", _MODEL, (0.0, *_POWERS)
 )
 
+SHADOW_ROWS = Family("dubio_shadow_rows", "Instances that a shadow answered, too.", _MODEL)
+SHADOW_DISAGREEMENTS = Family("dubio_shadow_disagreements", "Those to which it gave another label.", _MODEL)
+SHADOW_SKIPPED_ROWS = Family("dubio_shadow_skipped_rows", "Instances that a shadow had no time for.", _MODEL)
+
 
 class ProtocolReason(StrEnum):
     """Why something was refused before it was a request."""
@@ -72,4 +76,7 @@ FAMILIES = (
     STORE_WRITTEN,
     STORE_DROPPED,
     LOST_LINES,
+    SHADOW_ROWS,
+    SHADOW_DISAGREEMENTS,
+    SHADOW_SKIPPED_ROWS,
 )

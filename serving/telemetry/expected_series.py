@@ -38,11 +38,13 @@ class ExpectedSeries:
         models: Gives those that are loaded.
         answers: Of the routes.
         reasons: Why a request gets an error.
+        shadows: Gives name and version of those that run.
     """
 
     models: Callable[[], Iterable[ServedModel]]
     answers: Collection[RouteAnswers]
     reasons: Collection[str]
+    shadows: Callable[[], Iterable[tuple[str, str]]] = tuple
 
     def __iter__(self) -> Iterator[tuple[Family, Labels]]:
         """Go through them; those of a model are there from when it is loaded."""
@@ -62,3 +64,6 @@ class ExpectedSeries:
             yield definitions.ROWS, labels
             for reason in (UNFAMILIAR, UNCERTAIN, OUT_OF_RANGE):
                 yield definitions.FLAGGED, (*labels, reason)
+        for labels in self.shadows():
+            for family in (definitions.SHADOW_ROWS, definitions.SHADOW_DISAGREEMENTS, definitions.SHADOW_SKIPPED_ROWS):
+                yield family, labels

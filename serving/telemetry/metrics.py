@@ -115,6 +115,16 @@ class Metrics(Collector):
                 for reason, rows in reasons.items():
                     self._add(definitions.FLAGGED, (*labels, reason), rows)
 
+    def count_shadow(
+        self, model: str, version: str, *, rows: int = 0, disagreements: int = 0, skipped: int = 0
+    ) -> None:
+        """Count what a shadow answered, and what it skipped."""
+        labels = (model, version)
+        with self._lock:
+            self._add(definitions.SHADOW_ROWS, labels, rows)
+            self._add(definitions.SHADOW_DISAGREEMENTS, labels, disagreements)
+            self._add(definitions.SHADOW_SKIPPED_ROWS, labels, skipped)
+
     def render(self) -> bytes:
         """Prometheus's text format, added up over all workers."""
         return generate_latest(self.registry)

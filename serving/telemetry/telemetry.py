@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 from dubio.models import Prediction
 from dubio.serving.batching import BatchRecord
+from dubio.serving.drift.monitor import DriftMonitor
 from dubio.serving.repository.registry import ServedModel
 from dubio.serving.telemetry.access_log import AccessLog, RequestRecord
 from dubio.serving.telemetry.metrics import Metrics
@@ -30,17 +31,19 @@ _NO_SPAN: AbstractContextManager[None] = nullcontext()
 
 @dataclass
 class Telemetry:
-    """Metrics, statistics, traces and the access log. Thread-safe.
+    """Metrics, statistics, traces, the access log and the evidence of drift. Thread-safe.
 
     Attributes:
         metrics: For Prometheus.
         tracing: None for no traces.
         access_log: None for no log of requests.
+        drift: None to watch for none.
     """
 
     metrics: Metrics = field(default_factory=Metrics)
     tracing: Tracing | None = None
     access_log: AccessLog | None = None
+    drift: DriftMonitor | None = None
 
     def __post_init__(self) -> None:
         self._lock = Lock()
@@ -76,6 +79,8 @@ class Telemetry:
     def count_prediction(self, model: ServedModel, prediction: Prediction) -> None:
         """The rows of one request were predicted."""
         self._tell("metrics", self.metrics.count_prediction, model.name, model.version, prediction)
+        if self.drift is not None:
+            self._tell("drift", self.drift.observe, model, prediction)
 
     def batch_listener(self, model: ServedModel) -> Callable[[BatchRecord], None]:
         """What is to be told of every batch of this model; it does not keep the model alive."""
@@ -99,6 +104,8 @@ class Telemetry:
 
     def close(self) -> None:
         """Send and write what waits, for a moment."""
+        if self.drift is not None:
+            self.drift.close()
         if self.tracing is not None:
             self.tracing.close()
         if self.access_log is not None:

@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from dubio.serving.repository.registry import ServedModel
-from dubio.serving.v1 import feedback_schema, review_schema, tf_serving
+from dubio.serving.v1 import feedback_schema, review_schema, shadow_routes, tf_serving
 from dubio.serving.v1 import schema as v1_schema
 from dubio.serving.v2 import schema as v2_schema
 from dubio.serving.v2.input_tensor import list_inputs
@@ -24,6 +24,7 @@ _REFERENCE = "#/components/schemas/{model}"
 # What FastAPI does not see: it knows the answers by their routes, but request bodies are read by us.
 _KINDS: tuple[type[Wire], ...] = (
     v1_schema.PredictRequest,
+    shadow_routes.PromoteRequest,
     Problem,
     tf_serving.TFServingRequest,
     review_schema.ReviewChange,

@@ -14,7 +14,7 @@ _ERRORS = {
     403: "The API key is good for other things, or administration is off",
     404: "No such model, version or stored answer",
     408: "The body came too slowly",
-    409: "Not as the service was started, or not as things are",
+    409: "Not as the service or the model was set up, or not as things are",
     413: "Too many rows or bytes",
     415: "Compressed in another way than gzip or deflate",
     422: "Not what the model takes",

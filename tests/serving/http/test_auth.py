@@ -42,7 +42,13 @@ POLICY: dict[str, Scope | None] = {
     "/v2/repository/index": Scope.ADMIN,
     "/v2/repository/models/{name}/load": Scope.ADMIN,
     "/v2/repository/models/{name}/unload": Scope.ADMIN,
+    "/v1/models/{name}/promote": Scope.ADMIN,
 }
+
+
+def promised(method: str, path: str) -> Scope | None:
+    # What is deleted, an administrator deletes.
+    return Scope.ADMIN if method.upper() == "DELETE" else POLICY.get(path, Scope.INFER)
 
 
 @pytest.fixture
@@ -64,7 +70,7 @@ def test_every_route_is_closed_or_promised_to_be_open(guarded: httpx.Client) -> 
     assert len(calls) > 20
     calls |= {("GET", path) for path in [*POLICY, "/v2/"]}
     for method, path in sorted(calls):
-        needed = POLICY.get(path, Scope.INFER)
+        needed = promised(method, path)
         for owner, headers in HEADERS.items():
             status = guarded.request(method, filled(path), headers=headers).status_code
             if needed is None or owner is needed:
@@ -118,18 +124,19 @@ def guard(routers: list[ScopedRouter], known: ApiKeys) -> ASGIApp:
 
 
 def routers() -> list[ScopedRouter]:
-    """Two whose paths overlap, and one for administrators."""
+    """Three whose paths overlap, the last one for administrators, and one of paths that are all for them."""
     first, second = ScopedRouter(OPEN, prefix="/a"), ScopedRouter(Scope.INFER, prefix="/a")
-    admin = ScopedRouter(Scope.ADMIN, prefix="/admin")
+    third, admin = ScopedRouter(Scope.ADMIN, prefix="/a"), ScopedRouter(Scope.ADMIN, prefix="/admin")
 
     @first.get("/{name}")
     @second.post("/{name}")
     @second.get("/{name}/more")
+    @third.delete("/{name}/more")
     @admin.post("/{name}")
     async def answer(request: Request, name: str) -> Response:
         return Response(name)
 
-    return [first, second, admin]
+    return [first, second, third, admin]
 
 
 @pytest.mark.parametrize(
@@ -140,6 +147,7 @@ def routers() -> list[ScopedRouter]:
         ("DELETE", "/a/x", OPEN, 405),
         ("GET", "/a/x/more", Scope.INFER, 200),
         ("PUT", "/a/x/more", Scope.INFER, 405),
+        ("DELETE", "/a/x/more", Scope.ADMIN, 200),  # the same path, but a route of the administrators
         ("GET", "/a/x/other", Scope.ADMIN, 404),
         ("GET", "/a//more", Scope.ADMIN, 404),
         ("POST", "/admin/x", Scope.ADMIN, 200),
@@ -161,6 +169,9 @@ def test_without_an_administrators_key_administration_is_off_for_everybody() -> 
         app = guard(routers(), known)
         for path in ("/admin/x", "/admin/x/y"):
             assert [ask(app, path, owner, "POST") for owner in HEADERS] == [403] * len(HEADERS)
+    # Among paths of others these alone are off.
+    assert [ask(guard(routers(), keys()), "/a/x/more", owner, "DELETE") for owner in HEADERS] == [403] * len(HEADERS)
+    assert [ask(guard(routers(), keys()), "/a/x/more", owner) for owner in HEADERS] == [200] * len(HEADERS)
     assert ask(guard(routers(), keys()), "/a/x/other", None) == 404
 
 
@@ -246,8 +257,9 @@ def test_without_keys_all_is_open_but_administration_is_off(client: httpx.Client
 
 def test_the_description_says_which_calls_want_a_key(guarded: httpx.Client, client: httpx.Client) -> None:
     for path, operations in guarded.get("/openapi.json").json()["paths"].items():
-        for operation in operations.values():
-            closed = POLICY.get(path, Scope.INFER) is not None
+        for method, operation in operations.items():
+            closed = promised(method, path) is not None
+            assert not closed or f"scope {promised(method, path)}." in operation["description"], path
             assert operation.get("security") == ([{"bearer": []}, {"header": []}] if closed else None), path
             assert ({"401", "403"} <= operation["responses"].keys()) == closed, path
     assert guarded.get("/openapi.json").json()["components"]["securitySchemes"] == {

@@ -83,3 +83,16 @@ def test_a_folder_that_holds_nothing_to_serve_is_told_with_the_cure(tmp_path: Pa
         "'model.ckpt'.",
         f"Skipped 'words' in the model repository: {number} words/1/model.ckpt, and later ones into words/2 and so on.",
     ]
+
+
+def test_shadows_are_no_versions_and_the_highest_is_found(tmp_path: Path) -> None:
+    put(
+        tmp_path, *(f"digits/{folder}/model.ckpt" for folder in ("1", "2.shadow", "10.shadow", "02.shadow", "x.shadow"))
+    )
+    put(tmp_path, "letters/3.shadow/model-b.ckpt", "letters/3.shadow/model-a.ckpt", "empty/1.shadow/notes.txt")
+    directory = ModelDirectory(tmp_path)
+    assert [source.key for source in directory.scan().sources] == [("digits", "1")]
+    shadows = directory.shadows()
+    assert {name: source.version for name, source in shadows.items()} == {"digits": "10", "letters": "3"}
+    assert [path.name for path in shadows["letters"].paths] == ["model-a.ckpt", "model-b.ckpt"]
+    assert shadows["digits"].path == tmp_path / "digits" / "10.shadow" / "model.ckpt"

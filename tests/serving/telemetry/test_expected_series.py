@@ -80,7 +80,8 @@ def test_a_models_series_come_and_go_with_it_unless_they_count(predictor: Predic
 
 def test_every_counter_is_expected(predictor: Predictor) -> None:
     models: Callable[[], list[ServedModel]] = lambda: [ServedModel("m", "1", predictor)]  # noqa: E731
-    expected = {family for family, _ in ExpectedSeries(models, [RouteAnswers("/", ["200"], True)], ["overloaded"])}
+    routes, shadows = [RouteAnswers("/", ["200"], True)], lambda: [("m", "2")]
+    expected = {family for family, _ in ExpectedSeries(models, routes, ["overloaded"], shadows)}
     assert expected == {family for family in FAMILIES if not family.bounds}
     for family, labels in ExpectedSeries(models, [RouteAnswers("/", ["200"], True)], ["overloaded"]):
         assert len(labels) == len(family.labels)

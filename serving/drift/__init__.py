@@ -1,0 +1,1 @@
+"""Drift: whether the rows that are served are still like the calibration rows."""

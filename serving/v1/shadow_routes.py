@@ -1,0 +1,167 @@
+"""How a shadow compares with the model that answers, and its promotion."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dubio.serving.errors import ControlRefused, UnknownShadow
+from dubio.serving.http.api_keys import Scope
+from dubio.serving.http.auth import ScopedRouter
+from dubio.serving.http.request import read_body
+from dubio.serving.repository.repository import ModelRepository
+from dubio.serving.settings import Settings
+from dubio.serving.shadow.comparison import Comparison, Mean
+from dubio.serving.shadow.shadow import Shadow, Standing
+from dubio.serving.shadow.shadows import Shadows
+from dubio.serving.v1.schema import ModelName
+from dubio.serving.wire.envelope import read
+from dubio.serving.wire.schema import Incoming, Problem, Wire, describe_content, describe_errors
+from dubio.uncertainty.detection.interval import clopper_pearson
+
+_CONFIDENCE = 0.95
+_PROBLEM = {"content": describe_content(Problem, "application/problem+json")}
+
+
+class Share(Wire):
+    """A share of the rows that were compared."""
+
+    rows: int
+    share: float | None
+    interval: list[float] | None = Field(description="Of Clopper and Pearson, 95%, for one look at it.")
+
+
+class Seconds(Wire):
+    """What a request took."""
+
+    mean: float | None
+    interval: list[float] | None = Field(description="95%, by the normal law.")
+
+
+class Side(Wire):
+    """One of both."""
+
+    version: str
+    flagged: Share | None = None
+    seconds: Seconds | None = Field(
+        default=None,
+        description="Of a request: of the version that answers until the answer was there, of the shadow what it "
+        "computed, with one thread of the lowest priority.",
+    )
+
+
+class ComparisonReport(Wire):
+    """What is known about both."""
+
+    model: str
+    standing: Standing
+    reason: str | None = Field(description="Why the shadow ended.")
+    live: Side
+    shadow: Side
+    rows: int | None = Field(default=None, description="That were compared.")
+    disagreement: Share | None = Field(default=None, description="Rows of which the labels differ.")
+    newly_flagged: Share | None = Field(default=None, description="Rows that the shadow alone flags.")
+    margin: float | None = Field(default=None, description="What both shares are to be below.")
+    e_value: float | None = Field(default=None, description="That both are: the smaller of `e_values`.")
+    e_values: dict[str, float] | None = None
+    promotion_level: float | None = Field(default=None, description="What both e-values have to reach once.")
+    promotable: bool = False
+
+
+class PromoteRequest(Incoming):
+    """A shadow to promote, which the path names."""
+
+    force: bool = Field(default=False, description="Whether to do so although the evidence is missing.")
+
+
+def build(
+    repository: ModelRepository, shadows: Shadows | None, settings: Settings
+) -> tuple[ScopedRouter, ScopedRouter]:
+    """The route that compares, and the one with which an administrator promotes."""
+    shown = ScopedRouter(Scope.INFER, prefix="/v1", tags=["v1"])
+    administered = ScopedRouter(Scope.ADMIN, prefix="/v1", tags=["v1"])
+
+    def found() -> Shadows:
+        if shadows is None:
+            raise UnknownShadow("Expected a model with a shadow, but there are none without a `model_repository`.")
+        return shadows
+
+    @shown.get(
+        "/models/{name}/comparison",
+        summary="How a shadow compares with the model that answers",
+        **_docs(ComparisonReport, 404, 503),
+    )
+    async def compare(request: Request, name: str) -> Response:
+        model = repository.get(name)
+        request.state.model, request.state.version = model.name, model.version
+        shadow = found().get(name)
+        return _json(await asyncio.to_thread(lambda: _describe(shadow, shadow.compare())))
+
+    @administered.post(
+        "/models/{name}/promote",
+        summary="Let a shadow take over",
+        openapi_extra={"requestBody": {"content": describe_content(PromoteRequest)}},
+        **_docs(ModelName, 400, 404, 408, 409, 413, 415, 422, 503),
+    )
+    async def promote(request: Request, name: str) -> Response:
+        body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
+        asked = read(body.strip() or b"{}", PromoteRequest)
+        model = repository.get(name)
+        request.state.model, request.state.version = model.name, model.version
+        if settings.workers > 1 and settings.model_control != "poll":
+            raise ControlRefused(
+                f"Expected one worker for loading by request, but there are {settings.workers}, and a request reaches "
+                "one of them only; start the service with `model_control` poll."
+            )
+        return _json({"name": name, "version": await found().promote(name, force=asked.force)})
+
+    return shown, administered
+
+
+def _docs(kind: type[Wire], *statuses: int) -> dict[str, Any]:
+    described: dict[int | str, Any] = {200: {"description": "Done", "model": kind}}
+    return {"response_class": Response, "responses": {**described, **describe_errors(_PROBLEM, *statuses)}}
+
+
+def _describe(shadow: Shadow, known: Comparison | None) -> dict[str, Any]:
+    live, other = Side(version=shadow.live.version), Side(version=shadow.source.version)
+    report = ComparisonReport(
+        model=shadow.source.name, standing=shadow.standing, reason=shadow.reason or None, live=live, shadow=other
+    )
+    if known is None:
+        return report.model_dump()
+    live.flagged, live.seconds = _share(known.live_flagged, known.judged), _seconds(known.live_seconds)
+    other.flagged, other.seconds = _share(known.shadow_flagged, known.judged), _seconds(known.shadow_seconds)
+    return report.model_copy(
+        update={
+            "rows": known.rows,
+            "disagreement": _share(known.disagreements, known.rows),
+            "newly_flagged": _share(known.newly_flagged, known.judged),
+            "margin": known.pair.margin,
+            "e_value": known.e_value,
+            "e_values": {"unchanged": known.unchanged.e_value, "not_newly_flagged": known.unflagged.e_value},
+            "promotion_level": known.level,
+            "promotable": known.reached and shadow.standing is Standing.RUNNING,
+        }
+    ).model_dump()
+
+
+def _share(count: int, rows: int) -> Share:
+    if rows == 0:
+        return Share(rows=count, share=None, interval=None)
+    return Share(rows=count, share=count / rows, interval=list(clopper_pearson(count, rows, _CONFIDENCE)))
+
+
+def _seconds(mean: Mean) -> Seconds:
+    if (known := mean.interval) is None:
+        return Seconds(mean=None, interval=None)
+    return Seconds(mean=known[0], interval=list(known[1:]))
+
+
+def _json(document: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(document), media_type="application/json")
