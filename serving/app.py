@@ -34,6 +34,7 @@ from dubio.serving.telemetry.access_log import AccessLog
 from dubio.serving.telemetry.expected_series import ExpectedSeries, RouteAnswers
 from dubio.serving.telemetry.gauges import WAITING_BYTES, WAITING_ROWS
 from dubio.serving.telemetry.metrics import Metrics
+from dubio.serving.telemetry.model_gauges import ModelGauges
 from dubio.serving.telemetry.telemetry import Telemetry
 from dubio.serving.telemetry.tracing import Tracing
 from dubio.serving.v1 import routes as v1_routes
@@ -240,6 +241,7 @@ def create_app(
         if isinstance(route, APIRoute)
     ]
     metrics.expect(ExpectedSeries(repository.all_versions, answers, problem_details.REASONS))
+    metrics.registry.register(ModelGauges(repository.all_versions, repository.states, service.require_progress))
     # What is refused by the layers here is observed, and readable for the pages allowed to ask.
     asgi: ASGIApp = AuthMiddleware(FastPath(api, predicting), keys, routers)
     asgi = SameOriginMiddleware(asgi, AllowedHosts(settings.allowed_hosts, settings.host), settings.cors_origins)

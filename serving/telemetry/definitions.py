@@ -25,6 +25,11 @@ class Family:
     labels: tuple[str, ...]
     bounds: tuple[float, ...] = ()
 
+    @property
+    def numbers(self) -> int:
+        """How many make up a series: of a histogram one a bucket, one for what lies above all bounds, and the sum."""
+        return len(self.bounds) + 2 if self.bounds else 1
+
 
 REQUESTS = Family("dubio_requests", "HTTP requests answered.", ("route", *_MODEL, "status"))
 REQUEST_SECONDS = Family(
@@ -69,3 +74,5 @@ FAMILIES = (
     MEMBERS,
     LOST_LINES,
 )
+OF_A_MODEL = tuple(family for family in FAMILIES if family.labels == _MODEL)
+"""Those that a model has one series of."""
