@@ -87,11 +87,7 @@ class Ensemble(Model[list[DeterministicPass]]):
             num_samples=sum(predictor.committee.num_samples for predictor in predictors),
             fingerprint=hashlib.sha256(fingerprints.encode()).hexdigest(),
         )
-        known = [
-            predictor.detector.calibration
-            for predictor in predictors
-            if predictor.detector is not None and predictor.detector.calibration is not None
-        ]
+        known = [promise for predictor in predictors if (promise := predictor.flag_promise) is not None]
         joint = hint = None
         if len(known) < len(predictors):
             hint = "a checkpoint is not calibrated"
@@ -103,6 +99,11 @@ class Ensemble(Model[list[DeterministicPass]]):
         first = predictors[0]
         most_rows = min((each.most_rows for each in predictors if each.most_rows is not None), default=None)
         return cls(tuple(predictors), first.input, first.classes, committee, joint, hint, most_rows)
+
+    @property
+    def flag_promise(self) -> JointCalibration | None:
+        """What bounds the share of familiar inputs that are flagged; None where nothing is promised."""
+        return self.joint
 
     @property
     def no_promise(self) -> str | None:

@@ -216,8 +216,13 @@ class Predictor(Model[DeterministicPass]):
         return single(self.committee(self.encode(encoding.check(self.input, x))))
 
     @property
+    def flag_promise(self) -> Calibration | None:
+        """What bounds the share of familiar inputs that are flagged; None where nothing is promised."""
+        return None if self.detector is None else self.detector.calibration
+
+    @property
     def no_promise(self) -> str | None:
-        return NOT_CALIBRATED if self.detector is None or self.detector.calibration is None else None
+        return NOT_CALIBRATED if self.flag_promise is None else None
 
     def undecided(self, reason: str) -> tuple[Decision, ...]:
         return decision.undecided(self.promises, reason)
@@ -352,9 +357,9 @@ class Predictor(Model[DeterministicPass]):
         return sum(len(score.bank_NF) for score in scores if isinstance(score, Bank))
 
     def _describe_calibration(self) -> dict[str, Any] | None:
-        if self.detector is None or self.detector.calibration is None:
+        calibration = self.flag_promise
+        if self.detector is None or calibration is None:
             return None
-        calibration = self.detector.calibration
         return describe_promise(calibration, [score.name for score in self.detector.scores], len(calibration.scores_N))
 
     @cached_property

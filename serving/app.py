@@ -41,6 +41,7 @@ from dubio.serving.telemetry.access_log import AccessLog
 from dubio.serving.telemetry.expected_series import ExpectedSeries, RouteAnswers
 from dubio.serving.telemetry.gauges import STORE_FAILING, STORE_WAITING_ROWS, WAITING_BYTES, WAITING_ROWS
 from dubio.serving.telemetry.metrics import Metrics
+from dubio.serving.telemetry.model_gauges import ModelGauges
 from dubio.serving.telemetry.telemetry import Telemetry
 from dubio.serving.telemetry.tracing import Tracing
 from dubio.serving.v1 import drift_routes, feedback_routes, review_routes, shadow_routes, tf_serving_routes
@@ -297,6 +298,7 @@ def create_app(
             repository.all_versions, answers, problem_details.REASONS, shadows.keys if shadows is not None else tuple
         )
     )
+    metrics.registry.register(ModelGauges(repository.all_versions, repository.states, service.require_progress))
     # What is refused by the layers here is observed, and readable for the pages allowed to ask.
     asgi: ASGIApp = AuthMiddleware(FastPath(api, predicting), keys, routers)
     asgi = SameOriginMiddleware(asgi, AllowedHosts(settings.allowed_hosts, settings.host), settings.cors_origins)

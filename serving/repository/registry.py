@@ -40,12 +40,21 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class ModelState:
-    """A line of the repository's index."""
+    """A line of the repository's index.
+
+    Attributes:
+        name: Of the model.
+        version: Of the model.
+        state: How it stands.
+        reason: Why it stands so; empty where nothing is wrong.
+        wanted: Whether it is to be served, be it possible or not; False once somebody had it unloaded.
+    """
 
     name: str
     version: str
     state: State
     reason: str = ""
+    wanted: bool = True
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,7 @@ class _Entry:
     model: ServedModel | None = None
     stamp: Stamp | None = None  # of the files that were loaded, or tried last
     leaving: ref[ServedModel] | None = None  # until the last request that uses it is answered
+    wanted: bool = True
 
 
 class Registry:
@@ -115,7 +125,7 @@ class Registry:
         """Take this version out of service."""
         model = self._entries[key].model
         leaving = None if model is None else ref(model)
-        self._put(key, _Entry(State.UNAVAILABLE, reason, leaving=leaving))
+        self._put(key, _Entry(State.UNAVAILABLE, reason, leaving=leaving, wanted=False))
 
     def forget(self, key: Key) -> None:
         """Take this version out of service and out of the index."""
@@ -141,5 +151,5 @@ class Registry:
 
 def _describe(key: Key, entry: _Entry) -> ModelState:
     if entry.leaving is not None and entry.leaving() is not None:
-        return ModelState(*key, State.UNLOADING, "It finishes the requests that it has begun.")
-    return ModelState(*key, entry.state, entry.reason)
+        return ModelState(*key, State.UNLOADING, "It finishes the requests that it has begun.", entry.wanted)
+    return ModelState(*key, entry.state, entry.reason, entry.wanted)

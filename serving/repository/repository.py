@@ -199,9 +199,13 @@ class ModelRepository:
         """The names that the operator gave to checkpoints."""
         return frozenset(self._named)
 
+    def states(self) -> list[ModelState]:
+        """Describe every version that somebody tried to load, by what is known without looking into the directory."""
+        return self._registry.states()
+
     def index(self) -> list[ModelState]:
         """Describe every version, loaded or not. Looks into the directory, so it belongs into a thread."""
-        states = self._registry.states()
+        states = self.states()
         known = {(state.name, state.version) for state in states}
         try:
             listing = self._reconciler.scan()

@@ -25,6 +25,11 @@ class Family:
     labels: tuple[str, ...]
     bounds: tuple[float, ...] = ()
 
+    @property
+    def numbers(self) -> int:
+        """How many make up a series: of a histogram one a bucket, one for what lies above all bounds, and the sum."""
+        return len(self.bounds) + 2 if self.bounds else 1
+
 
 REQUESTS = Family("dubio_requests", "HTTP requests answered.", ("route", *_MODEL, "status"))
 REQUEST_SECONDS = Family(
@@ -80,3 +85,5 @@ FAMILIES = (
     SHADOW_DISAGREEMENTS,
     SHADOW_SKIPPED_ROWS,
 )
+OF_A_MODEL = tuple(family for family in FAMILIES if family.labels == _MODEL)
+"""Those that a model has one series of."""

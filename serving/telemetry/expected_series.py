@@ -32,7 +32,9 @@ class RouteAnswers:
 
 @dataclass(frozen=True)
 class ExpectedSeries:
-    """The counters that there may be, with their labels, as far as they are known.
+    """The series that there may be, with their labels, as far as they are known.
+
+    A share of two of them, such as of flags among p-values, is right from the start only if both are there by then.
 
     Attributes:
         models: Gives those that are loaded.
@@ -60,8 +62,11 @@ class ExpectedSeries:
             for labels in (_NO_MODEL, *(models if answers.predicts else ())):
                 for status in answers.statuses:
                     yield definitions.REQUESTS, (answers.route, *labels, status)
+            for labels in models if answers.predicts else ():
+                yield definitions.REQUEST_SECONDS, (answers.route, *labels)
         for labels in models:
-            yield definitions.ROWS, labels
+            for family in definitions.OF_A_MODEL:
+                yield family, labels
             for reason in (UNFAMILIAR, UNCERTAIN, OUT_OF_RANGE):
                 yield definitions.FLAGGED, (*labels, reason)
         for labels in self.shadows():

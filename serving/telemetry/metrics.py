@@ -26,7 +26,6 @@ from dubio.serving.telemetry.mmap_store import Labels, MmapStore
 
 # Above this many values numpy is faster than a loop.
 _FEW = 8
-_NOTHING = np.zeros(1)
 
 
 class Metrics(Collector):
@@ -54,7 +53,7 @@ class Metrics(Collector):
             ProcessCollector(registry=self.registry)
 
     def expect(self, series: Iterable[tuple[Family, Labels]]) -> None:
-        """From now on show these counters, those that count nothing yet at 0; gone through for every scrape."""
+        """From now on show these series, those that count nothing yet at 0; gone through for every scrape."""
         self._expected = series
 
     def count_request(self, request: RequestRecord) -> None:
@@ -134,7 +133,7 @@ class Metrics(Collector):
         with self._lock:
             blocks = self._store.total()
         for family, labels in self._expected:
-            blocks.setdefault((family.name, labels), _NOTHING)
+            blocks.setdefault((family.name, labels), np.zeros(family.numbers))
         for family in definitions.FAMILIES:
             series = ((labels, values) for (metric, labels), values in blocks.items() if metric == family.name)
             yield _histogram(family, series) if family.bounds else _counter(family, series)
@@ -145,8 +144,7 @@ class Metrics(Collector):
     def _block(self, family: Family, labels: Labels) -> NDArray[np.float64]:
         block = self._store.own.get((family.name, labels))
         if block is None:
-            # A bucket for each bound, one for what lies above, and the sum.
-            block = self._store.block(family.name, labels, len(family.bounds) + 2 if family.bounds else 1)
+            block = self._store.block(family.name, labels, family.numbers)
         return block
 
     def _add(self, family: Family, labels: Labels, amount: float) -> None:

@@ -29,6 +29,9 @@ NOT_RUN = {
     ("docs/training.md", ""): "test_training.py runs the page in a folder of its own",
     ("docs/review.md", ""): "test_review.py runs the page",
     ("docs/operations.md", "DUBIO_API_KEYS="): "docker",
+    ("docs/monitoring.md", "docker compose --profile monitoring"): "docker",
+    ("docs/monitoring.md", "curl http://127.0.0.1:8000/v2/health/live"): "docker",
+    ("docs/monitoring.md", "docker compose --profile store"): "docker",
 }
 
 KEY = "k" * 32
@@ -212,6 +215,20 @@ def test_the_page_on_operations_runs_as_printed(workspace: Workspace):
 
 
 @pytest.mark.slow
+def test_the_page_on_monitoring_runs_as_printed(workspace: Workspace):
+    _quick(workspace)
+    (workspace.folder / "keys.txt").write_text(f"infer,admin,metrics:{KEY}\n")
+    (workspace.folder / "keys.txt").chmod(0o600)
+    workspace.variables["KEY"] = KEY
+    workspace.run(Block("", "bash", "dubio-serve digits=runs/digits_mlp/model.ckpt --api-keys-file keys.txt\n"))
+    flagged, index, refused = [workspace.run(block) for block in _programs("docs/monitoring.md")]
+    assert '"flagged":true' in flagged
+    assert '"squared_distance"' in flagged
+    assert json.loads(index) == [{"name": "digits", "version": "1", "state": "READY", "reason": ""}]
+    assert refused == ""
+
+
+@pytest.mark.slow
 def test_the_page_on_the_engine_runs_as_printed(workspace: Workspace):
     _quick(workspace)
     (workspace.folder / "runs" / "digits_mlp" / "model.ckpt").rename(workspace.folder / "model.ckpt")
@@ -248,6 +265,7 @@ def test_each_page_with_programs_has_a_test():
         "README.md": test_the_readme_runs_as_printed,
         "docs/data.md": test_the_page_on_data_runs_as_printed,
         "docs/operations.md": test_the_page_on_operations_runs_as_printed,
+        "docs/monitoring.md": test_the_page_on_monitoring_runs_as_printed,
         "docs/engine.md": test_the_page_on_the_engine_runs_as_printed,
         "docs/python.md": test_the_page_on_python_runs_as_printed,
         "docs/scoring.md": test_the_page_on_scoring_runs_as_printed,

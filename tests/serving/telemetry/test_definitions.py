@@ -8,6 +8,7 @@ import pytest
 
 from dubio.serving.telemetry.definitions import FAMILIES, LOST_LINES, STORE_DROPPED, STORE_WRITTEN, Family
 from dubio.serving.telemetry.gauges import GAUGES
+from dubio.serving.telemetry.model_gauges import MODEL_GAUGES
 
 ROOT = Path(__file__).parents[3]
 
@@ -27,5 +28,5 @@ def test_operators_find_every_metric_in_the_documentation() -> None:
         [row] = [line for line in text.splitlines() if line.startswith(f"| `{name}`")]
         for label in set(family.labels) - {"model", "version"}:
             assert f"`{label}`" in row
-    for gauge in GAUGES:
+    for gauge in (*GAUGES, *MODEL_GAUGES):
         assert f"| `{gauge.name}`" in text

@@ -14,7 +14,7 @@ from dubio.serving.telemetry.definitions import FAMILIES
 from dubio.serving.telemetry.expected_series import ExpectedSeries, RouteAnswers
 from dubio.serving.telemetry.metrics import Metrics
 
-ALARMS = [  # those of docs/operations.md, and the most usual one
+ALARMS = [  # those of docker/prometheus/rules.yml, and the most usual one
     ("dubio_refused_total", {"model": "bars", "version": "1", "reason": "overloaded"}),
     ("dubio_refused_total", {"model": "bars", "version": "1", "reason": "internal_error"}),
     ("dubio_refused_total", {"model": "", "version": "", "reason": "unauthorized"}),
@@ -24,6 +24,10 @@ ALARMS = [  # those of docs/operations.md, and the most usual one
     ("dubio_flagged_total", {"model": "bars", "version": "1", "reason": "uncertain"}),
     ("dubio_flagged_total", {"model": "bars", "version": "1", "reason": "out_of_range"}),
     ("dubio_rows_total", {"model": "bars", "version": "1"}),
+    ("dubio_p_value_count", {"model": "bars", "version": "1"}),
+    ("dubio_p_value_bucket", {"model": "bars", "version": "1", "le": "0.05"}),
+    ("dubio_queue_seconds_count", {"model": "bars", "version": "1"}),
+    ("dubio_request_seconds_count", {"route": "/v1/predict", "model": "bars", "version": "1"}),
     ("dubio_requests_total", {"route": "/v1/predict", "model": "bars", "version": "1", "status": "500"}),
     ("dubio_requests_total", {"route": "/v1/predict", "model": "bars", "version": "1", "status": "503"}),
     ("dubio_requests_total", {"route": "/v2/models/{name}/infer", "model": "bars", "version": "1", "status": "200"}),
@@ -78,10 +82,10 @@ def test_a_models_series_come_and_go_with_it_unless_they_count(predictor: Predic
     assert ("m", "1", "overloaded") not in labels("dubio_refused")
 
 
-def test_every_counter_is_expected(predictor: Predictor) -> None:
+def test_every_metric_is_expected(predictor: Predictor) -> None:
     models: Callable[[], list[ServedModel]] = lambda: [ServedModel("m", "1", predictor)]  # noqa: E731
     routes, shadows = [RouteAnswers("/", ["200"], True)], lambda: [("m", "2")]
     expected = {family for family, _ in ExpectedSeries(models, routes, ["overloaded"], shadows)}
-    assert expected == {family for family in FAMILIES if not family.bounds}
+    assert expected == set(FAMILIES)
     for family, labels in ExpectedSeries(models, [RouteAnswers("/", ["200"], True)], ["overloaded"]):
         assert len(labels) == len(family.labels)

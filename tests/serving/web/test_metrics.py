@@ -72,3 +72,9 @@ def test_what_is_under_way_can_be_seen(command: Any, gated_checkpoint: Path, gat
     # The scrape is a request, too.
     assert (busy["dubio_in_flight_requests"], busy["dubio_waiting_rows"], busy["dubio_waiting_bytes"]) == (2, 3, 60)
     assert (idle["dubio_in_flight_requests"], idle["dubio_waiting_rows"], idle["dubio_waiting_bytes"]) == (1, 0, 0)
+
+
+def test_without_keys_it_asks_for_none_and_minds_none(client: httpx.Client) -> None:
+    """As the Prometheus of docker-compose.yml sends one, where none was given, too."""
+    key = (Path(__file__).parents[3] / "docker" / "prometheus" / "no-key.txt").read_text().strip()
+    assert client.get("/metrics", headers={"Authorization": f"Bearer {key}"}).status_code == 200
