@@ -47,7 +47,8 @@ class Executor:
         # Left to itself torch would count the machine's processors, not those that this process may use.
         torch.set_num_threads(torch_threads or available_processors())
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="dubio-predict")
-        self._begun, self.device_lost = dict[int, float](), False
+        self._begun = dict[int, float]()  # by thread
+        self.device_lost = False
 
     def submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """`work()`, off the event loop; the future belongs to the loop that is running."""

@@ -13,9 +13,6 @@ import yaml
 from dubio.serving.settings import Settings
 from tests.docker.conftest import ROOT
 
-# Settings that the service does not have yet.
-TO_COME = {"DUBIO_DATABASE_URL"}
-
 TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, Any] = COMPOSE["services"]
@@ -111,8 +108,7 @@ def test_each_variable_is_explained() -> None:
         [block] = [block for block in blocks if any(line.startswith(f"# {name}=") for line in block)]
         assert not re.match(r"# [A-Z_]+=", block[0]), f"nothing explains {name}"
     settings = {f"DUBIO_{name.upper()}" for name in Settings.model_fields}
-    assert {name for name in passed_on if name.startswith("DUBIO_")} <= settings | TO_COME
-    assert not TO_COME & settings, "the service has it now: take it off the list"
+    assert {name for name in passed_on if name.startswith("DUBIO_")} <= settings
 
 
 def test_the_example_itself_sets_nothing() -> None:
