@@ -25,7 +25,8 @@ from service import DUBIO, ROW, binary, checkpoint, load, running
 
 from dubio import models
 from dubio.models import Predictor, Work
-from dubio.serving.batching import Batcher, Budget, Executor, Policy
+from dubio.serving.batching import Batcher, Budget, Policy
+from dubio.serving.executor import Executor
 from dubio.serving.settings import Settings
 
 KINDS = {

@@ -18,10 +18,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from dubio.models.trial import Limits
-from dubio.serving.batching import Budget, Executor, Policy
+from dubio.serving.batching import Budget, Policy
 from dubio.serving.drift.metrics import DriftCollector
 from dubio.serving.drift.monitor import DriftMonitor
 from dubio.serving.errors import ServingError
+from dubio.serving.executor import Executor
 from dubio.serving.http import auth, problem_details
 from dubio.serving.http.allowed_hosts import AllowedHosts
 from dubio.serving.http.api_keys import ApiKeys, Scope

@@ -8,68 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dubio.models import AUTO, Ensemble, Prediction, Predictor, Samples, Work, device
 from dubio.models.memory import exhausted
 from dubio.serving.errors import DeadlineExceeded, DeviceLost, OutOfMemory, Overloaded, Stopping
-from dubio.serving.settings import available_processors
-
-T = TypeVar("T")
+from dubio.serving.executor import Executor
 
 _log = logging.getLogger("dubio")
-
-
-class Executor:
-    """A small thread pool for torch work.
-
-    Args:
-        threads: How many predictions run at once, at most.
-        torch_threads: How many threads each takes inside torch; None for one a processor.
-
-    Attributes:
-        device_lost: Whether no more can be computed on an accelerator by this process.
-    """
-
-    def __init__(self, *, threads: int, torch_threads: int | None) -> None:
-        # Left to itself torch would count the machine's processors, not those that this process may use.
-        torch.set_num_threads(torch_threads or available_processors())
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="dubio-predict")
-        self._begun = dict[int, float]()  # by thread
-        self.device_lost = False
-
-    def submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """`work()`, off the event loop; the future belongs to the loop that is running."""
-        return asyncio.wrap_future(self._pool.submit(self._run, work))
-
-    @property
-    def busy_seconds(self) -> float:
-        """How long what is computed longest has taken so far; what waits for a thread does not count."""
-        return time.monotonic() - min(list(self._begun.values()), default=time.monotonic())
-
-    def _run(self, work: Callable[[], T]) -> T:
-        thread = threading.get_ident()
-        self._begun[thread] = time.monotonic()
-        try:
-            return work()
-        finally:
-            del self._begun[thread]
-
-    def close(self) -> None:
-        """Wait for what is running, drop what has not begun."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 @dataclass

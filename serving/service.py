@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from dubio.models import Ensemble, Prediction, Predictor, Samples, Work, device
 from dubio.models.memory import exhausted
-from dubio.serving.batching import Batcher, Budget, Executor, Policy
+from dubio.serving.batching import Batcher, Budget, Policy
 from dubio.serving.errors import DeadlineExceeded, DeviceLost, NotReady, OutOfMemory
+from dubio.serving.executor import Executor
 from dubio.serving.repository.registry import ServedModel
 from dubio.serving.repository.repository import ModelRepository
 from dubio.serving.shadow.shadows import Shadows

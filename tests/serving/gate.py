@@ -8,7 +8,8 @@ import threading
 import numpy as np
 
 from dubio.models import Prediction, Work
-from dubio.serving.batching import Batcher, BatchRecord, Budget, Executor, Policy
+from dubio.serving.batching import Batcher, BatchRecord, Budget, Policy
+from dubio.serving.executor import Executor
 
 
 class Gate:

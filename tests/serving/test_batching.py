@@ -11,8 +11,9 @@ import pytest
 
 from dubio.models import Prediction, Work
 from dubio.models.errors import InvalidInput
-from dubio.serving.batching import Batcher, Budget, Executor, Policy
+from dubio.serving.batching import Batcher, Budget, Policy
 from dubio.serving.errors import DeadlineExceeded, Stopping
+from dubio.serving.executor import Executor
 from tests.serving.gate import Gate, ask, rows, run, same, settle
 
 

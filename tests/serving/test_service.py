@@ -8,7 +8,8 @@ import pytest
 
 from dubio.models import Predictor
 from dubio.models.errors import InvalidInput
-from dubio.serving.batching import Budget, Executor, Policy
+from dubio.serving.batching import Budget, Policy
+from dubio.serving.executor import Executor
 from dubio.serving.repository.repository import ModelRepository, ModelSource
 from dubio.serving.service import Explainer, PredictionService
 from dubio.serving.telemetry.telemetry import Telemetry

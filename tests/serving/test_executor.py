@@ -9,7 +9,7 @@ import threading
 import pytest
 import torch
 
-from dubio.serving.batching import Executor
+from dubio.serving.executor import Executor
 
 
 @pytest.fixture
