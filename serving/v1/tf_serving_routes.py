@@ -7,16 +7,17 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dubio.models import Prediction
 from dubio.serving.http.api_keys import Scope
 from dubio.serving.http.auth import ScopedRouter
 from dubio.serving.http.recording import HEADERS, PARAMETER, Recorder
-from dubio.serving.http.request import cancel_on_disconnect, offload_if, read_body
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
-from dubio.serving.v1.decode import DecodedRequest, takes_long
-from dubio.serving.v1.encode import LONG_EXPLAINED_ROWS, LONG_ROWS, encode_tf_serving
+from dubio.serving.v1.decode import DecodedRequest
+from dubio.serving.v1.encode import encode_tf_serving
+from dubio.serving.v1.exchange import Exchange
 from dubio.serving.v1.tf_serving import TFServingRequest, TFServingResponse, decode_request
-from dubio.serving.wire.effort import Effort, Readers
+from dubio.serving.wire.effort import Readers
 from dubio.serving.wire.schema import ForeignError, describe_content, describe_errors
 
 _DOCS: dict[str, Any] = {
@@ -36,34 +37,15 @@ def build(service: PredictionService, settings: Settings, readers: Readers, reco
     """The `:predict` routes around `service`."""
     router = ScopedRouter(Scope.INFER, prefix="/v1", tags=["v1"])
 
+    exchange = Exchange(service, settings, readers, recorder)
+
     async def predict(request: Request, name: str, version: str | None) -> Response:
         model = service.repository.get(name, version)
-        request.state.model, request.state.version = model.name, model.version
-        recording = recorder.begin(request)
-        spec, committee = model.predictor.input, model.predictor.committee.num_samples
-        with service.telemetry.timer(model) as timer:
-            body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
-            timer.lap()
-            effort = Effort(settings.timeout_seconds) if takes_long(body, spec) else None
 
-            def decode() -> DecodedRequest:
-                return decode_request(body, spec=spec, committee=committee, max_rows=settings.max_rows, effort=effort)
+        def encode(prediction: Prediction, asked: DecodedRequest) -> bytes:
+            return encode_tf_serving(prediction, model=model, images=asked.images)
 
-            decoded = decode() if effort is None else await readers.run(decode, effort)
-            request.state.rows = len(decoded.inputs)
-            timer.lap()
-            async with cancel_on_disconnect(request):
-                left = None if effort is None else max(0.0, round(effort.seconds, 2))  # of all the time there was
-                prediction = await service.predict(
-                    model, decoded.inputs, samples=decoded.samples, timeout=left, explain=decoded.explain
-                )
-            timer.lap()
-            recording.keep(model, decoded.inputs, prediction, decoded.instance)
-            answer = await offload_if(
-                len(decoded.inputs) > (LONG_EXPLAINED_ROWS if decoded.explain else LONG_ROWS),
-                lambda: encode_tf_serving(prediction, model=model, images=decoded.images),
-            )
-            return Response(answer, headers=await recording.headers(), media_type="application/json")
+        return await exchange.answer(request, model, decode_request, encode)
 
     @router.post("/models/{name}:predict", summary="Predict as TensorFlow Serving and KServe V1 do", **_DOCS)
     async def predict_as_tf_serving(request: Request, name: str) -> Response:

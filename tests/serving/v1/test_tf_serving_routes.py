@@ -22,15 +22,6 @@ def ask(client: httpx.Client, model: str, status: int = 200, **request: Any) -> 
     return next(iter(answer.values()))
 
 
-@pytest.mark.parametrize("model", INSTANCES)
-def test_rows_are_answered_as_by_our_own_call(kinds: httpx.Client, model: str) -> None:
-    expected = predictions(kinds, model)
-    assert ask(kinds, model, instances=INSTANCES[model]) == expected
-    assert ask(kinds, model, inputs=INSTANCES[model]) == expected
-    versioned = kinds.post(f"/v1/models/{model}/versions/1:predict", json={"instances": INSTANCES[model]})
-    assert versioned.json()["predictions"] == expected
-
-
 @pytest.mark.parametrize("model", ["row", "text", "pixels"])
 def test_the_only_input_may_be_named(kinds: httpx.Client, model: str) -> None:
     expected = predictions(kinds, model)
