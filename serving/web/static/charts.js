@@ -1,9 +1,11 @@
 /* Charts: bars of classes with whiskers, the p-value on its strip, the entropies in one bar. */
 
-import { element, percent, pValue } from "./dom.js";
+import { element, percent, pValue, strangerThan } from "./dom.js";
 
 const MOST_BARS = 12;
 export const LEAST_STD = 0.005; // less cannot be seen
+
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
 
 const within = (share) => Math.min(1, Math.max(0, share));
 
@@ -53,7 +55,7 @@ export function drawStrip({ p_value: p, level }) {
   strip.setAttribute("role", "img");
   strip.setAttribute(
     "aria-label",
-    `Stranger than ${percent(1 - p)} of familiar inputs; flagged from ${percent(1 - level)} on.`,
+    `${capital(strangerThan(p))}; flagged from ${percent(1 - level)} on.`,
   );
   const zone = place(element("div", "zone"), 1 - level, level);
   const edge = place(element("div", "edge"), 1 - level);
@@ -66,7 +68,7 @@ export function drawStrip({ p_value: p, level }) {
 
 /** The strip in words, with the p-value itself. */
 export const describeStrip = ({ p_value: p, level }) =>
-  `Stranger than ${percent(1 - p)} of familiar inputs: p-value ${pValue(p)}, flagged at or below ${pValue(level)}`;
+  `${capital(strangerThan(p))}: p-value ${pValue(p)}, flagged at or below ${pValue(level)}`;
 
 /** The entropies as parts of the most that there can be. */
 export function drawDoubt({ predictive_entropy: total, expected_entropy: own, mutual_information: between }, classes) {

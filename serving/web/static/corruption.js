@@ -1,6 +1,6 @@
 /* The corruption: an input made worse bit by bit, the same way at every strength. */
 
-import { $, percent, random } from "./dom.js";
+import { $, random, strangerThan } from "./dom.js";
 import { corrupt, current, tidy, watch } from "./instance.js";
 
 const SEED = 7;
@@ -99,7 +99,7 @@ export function setUpCorruption(input) {
 /** What the answer says to the corrupted input, beside the slider. */
 export function showEffect(answer) {
   const { ood, uncertainty } = answer;
-  const strange = ood.p_value === null ? "" : `stranger than ${percent(1 - ood.p_value)} of familiar inputs${ood.flagged ? ", flagged" : ""}; `;
+  const strange = ood.p_value === null ? "" : `${strangerThan(ood.p_value)}${ood.flagged ? ", flagged" : ""}; `;
   const { predictive_entropy: total, mutual_information: between } = uncertainty;
   $("corruption-effect").textContent = `${$("strength").value}%: ${strange}doubt ${total.toFixed(2)} nats, of which disagreement ${between.toFixed(2)}.`;
 }

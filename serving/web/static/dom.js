@@ -29,6 +29,10 @@ export const short = (number) => (number === 0 ? "0" : Number(number.toPrecision
 /** A p-value with two digits that count. */
 export const pValue = (p) => Number(p.toPrecision(2)).toString();
 
+/** Where a p-value stands among the familiar inputs. */
+export const strangerThan = (p) =>
+  p < 1 ? `stranger than ${percent(1 - p)} of familiar inputs` : "less strange than any familiar input";
+
 /** The same random numbers in [0, 1) for the same seed. */
 export function random(seed) {
   let state = seed >>> 0;

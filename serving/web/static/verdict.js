@@ -1,6 +1,6 @@
 /* The two verdicts: whether an input looks like the training data, and whether its answer is certain. */
 
-import { element, percent } from "./dom.js";
+import { element, percent, strangerThan } from "./dom.js";
 
 export const GOOD = "good", DOUBT = "doubt", BAD = "bad";
 
@@ -28,14 +28,12 @@ const HEADLINES = {
  * most there can be. */
 export const highEntropy = (classes) => Math.min(Math.LN2, Math.log(classes) / 2);
 
-export const strangerThan = (ood) => `stranger than ${percent(1 - ood.p_value)} of familiar inputs`;
-
 /** Does it look like the training data? */
 export function judgeFamiliarity(ood) {
   if (ood.flagged === null) return { level: DOUBT, text: UNKNOWN[ood.reason] };
   if (ood.flagged) return { level: BAD, text: FLAGS[ood.reason] };
-  if (ood.p_value <= UNUSUAL) return { level: DOUBT, text: `Hardly: not flagged, but ${strangerThan(ood)}.` };
-  return { level: GOOD, text: `Yes: it is ${strangerThan(ood)}, which is nothing unusual.` };
+  if (ood.p_value <= UNUSUAL) return { level: DOUBT, text: `Hardly: not flagged, but ${strangerThan(ood.p_value)}.` };
+  return { level: GOOD, text: `Yes: it is ${strangerThan(ood.p_value)}, which is nothing unusual.` };
 }
 
 /** Is the answer certain? */

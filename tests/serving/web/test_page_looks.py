@@ -45,10 +45,27 @@ NAMELESS = """[...document.querySelectorAll("button, input, select, textarea, a,
   .map((it) => it.outerHTML.slice(0, 80))"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("model", ["bars", "table"])
-def test_it_can_be_read(page: Page, page_url: str, width: int, scheme: str, model: str, tmp_path: Path) -> None:
+WIDTHS = {"phone": 390, "desk": 1280}
+LOOKS = [
+    ("bars", "phone", "light"),
+    ("bars", "desk", "dark"),
+    ("table", "phone", "dark"),
+    ("table", "desk", "light"),
+    *(
+        pytest.param(*each, marks=pytest.mark.slow)
+        for each in (
+            ("bars", "phone", "dark"),
+            ("bars", "desk", "light"),
+            ("text", "phone", "light"),
+            ("row", "desk", "dark"),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("model", "place", "scheme"), LOOKS)
+def test_it_can_be_read(page: Page, page_url: str, model: str, place: str, scheme: str, tmp_path: Path) -> None:
+    width = WIDTHS[place]
     page.look(width, scheme)
     page.visit(f"{page_url}/?model={model}")
     page.settle()
@@ -62,7 +79,7 @@ def test_it_can_be_read(page: Page, page_url: str, width: int, scheme: str, mode
         assert poor == []
         assert page.run(NAMELESS) == []
         assert page.run("document.documentElement.scrollWidth") <= width  # nothing to scroll sideways for
-        page.picture(tmp_path / f"{model}-{width}-{scheme}-{which}.png")
+        page.picture(tmp_path / f"{model}-{place}-{scheme}-{which}.png")
 
 
 def test_on_a_phone_names_and_numbers_stand_above_a_bar_of_the_whole_width(page: Page, page_url: str) -> None:
