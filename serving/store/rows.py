@@ -222,7 +222,7 @@ def _arrays(prediction: Prediction) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any] | None] = {
         "label": prediction.label,
         "probabilities": prediction.probabilities,
-        "samples": prediction.mc_samples,
+        "samples": np.full(len(prediction.label), prediction.samples),
     }
     if (monte_carlo := prediction.monte_carlo) is not None:
         arrays |= {"mc_label": monte_carlo.label, "mean": monte_carlo.mean, "std": monte_carlo.std}

@@ -129,7 +129,7 @@ class Writer:
             self._dropped(len(rows))
             entry.settle(False)
             return done
-        if notify or self._rows >= _MOST_ROWS:
+        if (notify or self._rows >= _MOST_ROWS) and not self._urgent.is_set():
             self._urgent.set()
         if not self._arrived.is_set():
             self._arrived.set()
