@@ -38,7 +38,7 @@ def test_a_shadow_that_is_just_too_bad_is_seldom_promoted(changed: float, newly:
     assert binomtest(reached, streams, PAIR.epsilon, alternative="greater").pvalue > 0.01
 
 
-@pytest.mark.parametrize(("changed", "newly", "rows"), [(0.0, 0.0, 250), (0.01, 0.01, 900)])
+@pytest.mark.parametrize(("changed", "newly", "rows"), [(0.0, 0.0, 150), (0.01, 0.01, 350)])
 def test_a_good_one_is_known_soon(changed: float, newly: float, rows: int) -> None:
     generator = np.random.default_rng(1)
     reached = [stream(generator, rows, changed, newly).reached for _ in range(15)]

@@ -92,7 +92,7 @@ def test_a_shadow_changes_no_answer_and_is_refused_until_it_is_forced(
         assert client.get(COMPARISON).status_code == client.post(PROMOTE).status_code == 404
         alone = ask(client, bars, 2)
     put(second_checkpoint, root / "bars" / "2.shadow")
-    with start() as client:
+    with start(model_control="poll", poll_seconds=0.2) as client:
         wait_for(client, running)
         assert client.get("/v2/models/bars").json()["versions"] == ["1"]
         assert client.get("/v2/models/bars/versions/2/ready").status_code == 404
