@@ -1,13 +1,13 @@
 """How fast are files scored, in one process and on Ray, and how much memory does it take?
 
     python benchmarks/scoring.py runs/digits_mlp/model.ckpt --rows 10000 200000
-    python benchmarks/scoring.py runs/digits_mlp/model.ckpt --rows 1000000 --samples auto
+    python benchmarks/scoring.py runs/digits_mlp/model.ckpt --rows 1000000 --samples 2
     python benchmarks/scoring.py runs/digits_mlp/model.ckpt --ray-workers 2
 
 Rows are scikit-learn's digits over and over, in an `.npz` file; the output is a Parquet file. Each run is a process of
 its own: *seconds* are those from its start to its end, *processor* those that it computed, without Ray's workers, and
-*scoring* is what it says itself, without its start; the peak is of its own memory. Answers on Ray are held against those
-of one process.
+*scoring* is what it says itself, without its start; the peak is of its own memory. Answers on Ray are held against
+those of one process.
 """
 
 from __future__ import annotations
