@@ -59,9 +59,10 @@ def run(job: Job, spec: InputSpec, output: Output, overwrite: bool = False, clus
         total, rows = (sum(span.rows for span in each) for each in (spans, left.values()))
         if done:
             print(f"dubio-score: {total - rows} of {total} rows are scored already; going on.", file=sys.stderr)
+        scorer = PartScorer(job) if left and cluster is None else None  # loads the model, which is no scoring
         began = time.monotonic()
         with progress(total, total - rows) as advance:
-            for part in _parts(job, left, cluster, advance):
+            for part in _parts(job, left, cluster or scorer, advance):
                 output.write(part)
         seconds = time.monotonic() - began
         if source.stamp() != stamp:
@@ -75,15 +76,12 @@ def run(job: Job, spec: InputSpec, output: Output, overwrite: bool = False, clus
 
 
 def _parts(
-    job: Job, spans: Mapping[int, Span], cluster: Cluster | None, advance: Callable[[int], None]
+    job: Job, spans: Mapping[int, Span], where: Cluster | PartScorer | None, advance: Callable[[int], None]
 ) -> Iterator[Part]:
-    if not spans:
-        return
-    if cluster is not None:
-        for part in ray_data.score(job, spans, cluster.address, cluster.workers):
+    if isinstance(where, PartScorer):
+        for number, span in spans.items():
+            yield where.score(number, span, advance)
+    elif where is not None and spans:
+        for part in ray_data.score(job, spans, where.address, where.workers):
             yield part
             advance(part.rows)
-        return
-    scorer = PartScorer(job)
-    for number, span in spans.items():
-        yield scorer.score(number, span, advance)
