@@ -17,7 +17,7 @@ import httpx
 import pytest
 import torch
 
-from dubio.serving.cli import parse
+from dubio.serving.cli import main, parse
 from dubio.serving.settings import SECTIONS, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -77,17 +77,17 @@ class Bomb:
         return os.mkdir, ("exploded",)
 
 
-SLOW = pytest.mark.slow  # a process each, which imports torch
+TORCH = pytest.mark.slow  # a process each that imports it
 
 
 @pytest.mark.parametrize(
     "kind",
     [
-        pytest.param("missing", marks=SLOW),
-        pytest.param("truncated", marks=SLOW),
+        pytest.param("missing", marks=TORCH),
+        pytest.param("truncated", marks=TORCH),
         "hostile",
-        pytest.param("folder", marks=SLOW),
-        "not calibrated",
+        pytest.param("folder", marks=TORCH),
+        pytest.param("not calibrated", marks=TORCH),
     ],
 )
 def test_a_checkpoint_that_cannot_be_served_is_one_line_and_2(
@@ -112,37 +112,59 @@ def test_a_checkpoint_that_cannot_be_served_is_one_line_and_2(
     ("arguments", "more", "complaint"),
     [
         ((), {}, "name at least one checkpoint"),
-        pytest.param(("a=x.ckpt", "a=y.ckpt", "--port", "0"), {}, "'a' names both", marks=SLOW),
-        (("a=x.ckpt", "--port", "70000"), {}, "setting port: "),
-        (("a=x.ckpt",), {"DUBIO_MAX_ROWS": "many"}, "setting max_rows: "),
+        pytest.param(("a=x.ckpt", "a=y.ckpt", "--port", "0"), {}, "'a' names both", marks=TORCH),
         pytest.param(
             ("a=x.ckpt", "--port", "0", "--device", "gpu"),
             {},
             "Expected `device` to be one that torch can use",
-            marks=SLOW,
+            marks=TORCH,
         ),
-        pytest.param(("a=x.ckpt", "--port", "0", "--api-keys-file", "none"), {}, "none: No such file", marks=SLOW),
-        (("a=x.ckpt", "--port", "0"), {"DUBIO_API_KEYS": SECRET}, "DUBIO_API_KEYS, entry 1"),
-        (("a=x.ckpt",), {"DUBIO_API_KEYS": f"infer:{SECRET}", "DUBIO_DRAIN_SECONDS": "99"}, "setting drain_seconds"),
-        (("a=x.ckpt", "--cors-origin", "app.example.org"), {}, "is no origin"),
-        (("a=x.ckpt", "--workers", "0"), {}, "setting workers: "),
-        (("--workers", "2", "--model-repository", ".", "--model-control", "explicit"), {}, "setting workers: "),
+        pytest.param(("a=x.ckpt", "--port", "0", "--api-keys-file", "none"), {}, "none: No such file", marks=TORCH),
+        pytest.param(("a=x.ckpt", "--port", "0"), {"DUBIO_API_KEYS": SECRET}, "DUBIO_API_KEYS, entry 1", marks=TORCH),
         pytest.param(
             ("--port", "0", "--model-repository", "nowhere"),
             {},
             "Expected `model_repository` to be a directory",
-            marks=SLOW,
+            marks=TORCH,
         ),
         pytest.param(
-            ("--port", "0", "--model-repository", "docs"), {}, "Expected <name>/<version>/model.ckpt", marks=SLOW
+            ("--port", "0", "--model-repository", "docs"), {}, "Expected <name>/<version>/model.ckpt", marks=TORCH
         ),
     ],
 )
-def test_wrong_arguments_are_one_line_and_2(command: Any, arguments: tuple, more: dict, complaint: str) -> None:
+def test_what_cannot_be_served_is_one_line_and_2(command: Any, arguments: tuple, more: dict, complaint: str) -> None:
     code, line = command.refused(*arguments, **more)
     assert code == 2
     assert complaint in line
     assert SECRET not in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "more", "complaint"),
+    [
+        (("a=x.ckpt", "--port", "70000"), {}, "setting port: "),
+        (("a=x.ckpt",), {"DUBIO_MAX_ROWS": "many"}, "setting max_rows: "),
+        (("a=x.ckpt",), {"DUBIO_API_KEYS": f"infer:{SECRET}", "DUBIO_DRAIN_SECONDS": "99"}, "setting drain_seconds"),
+        (("a=x.ckpt", "--cors-origin", "app.example.org"), {}, "is no origin"),
+        (("a=x.ckpt", "--workers", "0"), {}, "setting workers: "),
+        (("--workers", "2", "--model-repository", ".", "--model-control", "explicit"), {}, "setting workers: "),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_2(
+    arguments: tuple,
+    more: dict,
+    complaint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in more.items():
+        monkeypatch.setenv(name, value)
+    assert main(arguments) == 2
+    written = capsys.readouterr()
+    [line] = written.err.splitlines()
+    assert line.startswith("dubio-serve: ")
+    assert complaint in line
+    assert SECRET not in line + written.out
 
 
 def test_help_teaches(command: Any) -> None:
@@ -163,17 +185,20 @@ def test_help_teaches(command: Any) -> None:
         assert taught in done.stdout
 
 
-def test_help_does_without_torch() -> None:
+def test_mistakes_in_settings_and_help_do_without_torch() -> None:
+    """It takes seconds to import, for which nobody waits who mistyped an option."""
     script = """if True:
         import sys
-        from dubio.serving.cli import parse
+        from dubio.serving.cli import main, parse
+        parse(["model.ckpt", "--workers", "2"])
+        assert main([]) == main(["model.ckpt", "--port", "70000"]) == 2
         try:
             parse(["--help"])
         finally:
             assert "torch" not in sys.modules
     """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, len(done.stderr.splitlines())) == (0, 2), done.stderr
 
 
 @pytest.mark.parametrize(
@@ -208,13 +233,17 @@ def test_the_command_line_goes_before_the_environment(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     "argument", ["--prot=1", "--port=many", "--port", "--model-control=sometimes", f"--api-keys=infer:{SECRET}"]
 )
-def test_a_wrong_argument_is_one_line_without_the_usage(command: Any, argument: str) -> None:
-    done = command.run("model.ckpt", argument)
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert argument.partition("=")[0] in done.stderr
-    assert "--help" in done.stderr
+def test_a_wrong_argument_is_one_line_without_the_usage(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["model.ckpt", argument]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert argument.partition("=")[0] in line
+    assert "--help" in line
 
 
-def test_a_variable_that_is_no_setting_is_named(command: Any) -> None:
-    done = command.run("a=none.ckpt", "--port", "0", DUBIO_PROT="1")
-    assert "DUBIO_PROT is no setting and is ignored; did you mean `DUBIO_PORT`?" in done.stderr
+def test_a_variable_that_is_no_setting_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("DUBIO_PROT", "1")
+    with socket.create_server(("127.0.0.1", 0)) as taken:  # so that it goes no further
+        assert main(["a=none.ckpt", "--port", str(taken.getsockname()[1])]) == 1
+    assert "DUBIO_PROT is no setting and is ignored; did you mean `DUBIO_PORT`?" in caplog.text

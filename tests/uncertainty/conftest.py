@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dubio.uncertainty import Committee, DeterministicPass, FeatureTap, Outputs
 from dubio.uncertainty.detection.blocks import Block
 from dubio.uncertainty.execution import masks
+from tests.quick import quick_committee
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 BATCH_NORMS = {0: nn.BatchNorm1d, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -33,7 +34,7 @@ class Case:
         return torch.randn((batch, *self.shape), generator=torch.Generator().manual_seed(seed))
 
     def committee(self, num_samples: int = 8, **options: Any) -> Committee:
-        return Committee(self.network, self.inputs(1, seed=99), num_samples=num_samples, **options)
+        return quick_committee(self.network, self.inputs(1, seed=99), num_samples=num_samples, **options)
 
 
 def _build(axes: int, batch_norm: bool, p: float = 0.4) -> Case:
