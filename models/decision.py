@@ -14,6 +14,8 @@ from dubio.uncertainty.detection.answers import Answers
 from dubio.uncertainty.detection.promises import AnswerPromises
 from dubio.uncertainty.detection.selective import Acceptance
 
+NO_RISK_PROMISED = "no_risk_promised"  # the calibration was asked for none
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -56,7 +58,9 @@ def members(contains_C: NDArray[np.bool_], mean_C: NDArray[np.float32]) -> list[
 
 
 def decide(promises: AnswerPromises, answers: Answers, score_B: Tensor) -> tuple[Decision, ...]:
-    """The decision at each risk."""
+    """The decision at each risk; one that there is none where no risk was to be promised."""
+    if not promises.acceptances:
+        return undecided(promises, NO_RISK_PROMISED)
     return tuple(
         Decision(
             accepted=None if each.refusal else each.accepts(answers, score_B).cpu().numpy(),
@@ -72,6 +76,8 @@ def undecided(promises: AnswerPromises | None, reason: str) -> tuple[Decision, .
     """No decision at any risk."""
     if promises is None:
         return (Decision(None, None, None, reason),)
+    if not promises.acceptances:  # whatever else prevents it
+        return (Decision(None, None, None, NO_RISK_PROMISED),)
     return tuple(Decision(None, each.risk, _confidence(each), reason) for each in promises.acceptances)
 
 

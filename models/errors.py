@@ -58,7 +58,7 @@ class TrialUnavailable(ModelError):
         self.reason = (
             f"it cannot be tried in a process of its own before it is loaded ({printable(why)}). Let this program "
             "start processes; or, if you know the file, load it without a trial, by setting `load_trial` to none "
-            "(`DUBIO_LOAD_TRIAL=none` in the environment)."
+            "(`--load-trial none` of `dubio-serve`, `DUBIO_LOAD_TRIAL=none` in the environment of any command)."
         )
         super().__init__(f"{printable(self.path)}: {self.reason}")
 

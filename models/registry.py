@@ -114,7 +114,8 @@ def _resolve(path: str, trusted: Sequence[str]) -> type[nn.Module]:
             )
         raise ModelError(
             f"`network.class_path` is {path!r}, which is neither in the registry {sorted(NETWORKS)} nor in a trusted "
-            f"module {list(trusted)}; nothing was imported. If you know where the file comes from, trust the module."
+            f"module {list(trusted)}; nothing was imported. If you know where the file comes from, trust the module: "
+            f"`--trusted {module}` (in Python `trusted=[{module!r}]`)."
         )
     try:
         named = getattr(importlib.import_module(module), name, None)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from dubio.models.checkpoint.archive import MISSING
 from dubio.models.errors import ModelError, NotEnoughMemory, TrialUnavailable, UnreadableCheckpoint
 from dubio.models.trial_client import PATIENCE, Outcome, servers
 
@@ -105,7 +106,7 @@ def _open(path: str | Path) -> int:
         # A pipe of that name would otherwise wait for a writer for ever.
         return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError as error:
-        raise UnreadableCheckpoint(path, "no such file; train one with `dubio-train fit`.") from error
+        raise UnreadableCheckpoint(path, MISSING) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise UnreadableCheckpoint(path, f"cannot be opened: {getattr(error, 'strerror', None) or error}.") from error
 
@@ -126,7 +127,7 @@ def _judge(path: str | Path, outcome: Outcome, limits: Limits) -> None:
     if said.get("outcome") == "refused":
         raise UnreadableCheckpoint(path, str(said.get("reason")))
     if said.get("outcome") == "memory":
-        _exceeded(path, f"more memory than the {limits.size} bytes that `load_bytes`", "LOAD_BYTES")
+        _exceeded(path, f"more memory than the {limits.size} bytes that `load_bytes`", "load_bytes")
     if outcome.late or outcome.signal == signal.SIGALRM:
         taken = PATIENCE * limits.seconds
         _exceeded(path, f"more than {taken:g} s, {PATIENCE} times the {limits.seconds:g} that `load_seconds`")
@@ -140,16 +141,21 @@ def _judge(path: str | Path, outcome: Outcome, limits: Limits) -> None:
     raise UnreadableCheckpoint(
         path,
         f"its trial load crashed the process that tried it ({how}), which had {outcome.peak} bytes of memory, so it is "
-        "not loaded; do not trust this file, unless `load_bytes` is too small for it.",
+        f"not loaded; do not trust this file, unless `load_bytes` is too small for it ({_where('load_bytes')}).",
     )
 
 
-def _exceeded(path: str | Path, what: str, variable: str = "LOAD_SECONDS") -> NoReturn:
+def _exceeded(path: str | Path, what: str, setting: str = "load_seconds") -> NoReturn:
     raise UnreadableCheckpoint(
         path,
-        f"its trial load took {what} allows, so it was ended; if you know the file, raise it "
-        f"(`DUBIO_{variable}` in the environment).",
+        f"its trial load took {what} allows, so it was ended; if you know the file, raise it ({_where(setting)}).",
     )
+
+
+def _where(setting: str) -> str:
+    """Where a setting of the trial is set."""
+    option = setting.replace("_", "-")
+    return f"`--{option}` of `dubio-serve`, `DUBIO_{setting.upper()}` in the environment of any command"
 
 
 def _name(number: int) -> str:

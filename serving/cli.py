@@ -14,8 +14,12 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp, CliSettingsSource, SettingsError
 
 from dubio.models import trial
+from dubio.models.checkpoint import archive
+from dubio.models.errors import UnreadableCheckpoint
 from dubio.serving import environment
+from dubio.serving.errors import InvalidModelSource
 from dubio.serving.lifecycle import Lifecycle, end
+from dubio.serving.repository.source import ModelSource
 from dubio.serving.server import sockets, threads
 from dubio.serving.server.supervisor import Supervisor
 from dubio.serving.settings import SECTIONS, Settings
@@ -91,6 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger("dubio").warning(line)
     if (missing := _missing_temporary_folder()) is not None:
         return _fail(missing, _REFUSED_BY_SYSTEM)
+    if (unreadable := _no_checkpoint(settings)) is not None:
+        return _fail(unreadable, _WRONG_REQUEST)
     try:
         # Before the models load: nobody wants to wait for them to learn that the port is taken.
         bound = sockets.bind(settings.host, settings.port)
@@ -140,6 +146,17 @@ def _misnamed_keys(settings: Settings) -> str | None:
                 f"{name} is no setting, and without keys the service would be open to everybody; the settings are "
                 f"{known}. If it is not meant for this service, unset it."
             )
+    return None
+
+
+def _no_checkpoint(settings: Settings) -> str | None:
+    """Why a file that was named is no checkpoint at all, told before the seconds that it takes to import torch."""
+    try:
+        for text in settings.models:
+            for path in ModelSource.parse(text).paths:
+                archive.check(path)
+    except (InvalidModelSource, UnreadableCheckpoint) as error:
+        return " ".join(str(error).split())
     return None
 
 

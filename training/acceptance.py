@@ -54,14 +54,17 @@ def lines(promises: AnswerPromises | None, figures: AnswerFigures | None) -> lis
     if promises is None:
         return []
     told: list[tuple[str, str]] = []
+    if not promises.acceptances:
+        told.append(("accepted", "nothing is promised about accepted answers: no `calibration.risk` was set"))
     for index, each in enumerate(promises.acceptances):
         confidence = f"with confidence {1 - each.delta:.0%}"
+        name = f"accepted, risk {each.risk:g}"
         if each.refusal:
-            told.append(("promise 2", f"none at a risk of {each.risk:.1%}: {each.refusal.replace('_', ' ')}"))
+            told.append((name, f"no promise: {each.refusal.replace('_', ' ')}"))
             continue
         told.append(
             (
-                "promise 2",
+                name,
                 f"at most {each.risk:.1%} of accepted answers are wrong, {confidence} ({each.accepted} of {each.rows} "
                 f"calibration rows accepted, {each.wrong} wrong)",
             )
@@ -75,7 +78,7 @@ def lines(promises: AnswerPromises | None, figures: AnswerFigures | None) -> lis
     if figures and figures.covered is not None and figures.rows:
         low, high = clopper_pearson(figures.covered, figures.rows)
         measured = f"; {figures.covered} of {figures.rows} test rows covered (95% interval {low:.1%} to {high:.1%})"
-    told.append(("label sets", f"{sets.coverage:.1%} contain the true class, by {sets.score}{measured}{size}"))
+    told.append((f"label sets ({sets.score.upper()})", f"{sets.coverage:.1%} contain the true class{measured}{size}"))
     return told
 
 

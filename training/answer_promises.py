@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 from torch import Tensor
 
 from dubio.models import Predictor
+from dubio.training import promise
+from dubio.training.data.module import TensorDataModule
 from dubio.uncertainty import AdaptiveSampling, Detector, Outputs
 from dubio.uncertainty.detection.label_sets import LabelSets, rows_for
 from dubio.uncertainty.detection.promises import AnswerPromises, with_all_members, with_as_many_as_it_takes
 from dubio.uncertainty.detection.rounding import Rounding
+from dubio.uncertainty.detection.selective import Acceptance
 from dubio.uncertainty.errors import NotFitted
 
 
@@ -48,16 +53,26 @@ def fit(
     }
 
 
-def caveats(predictor: Predictor) -> list[str]:
-    """What is not promised although it was asked for, and what would change that; one line each."""
+def caveats(predictor: Predictor, data: TensorDataModule, path: Path) -> list[str]:
+    """What is not promised although it was asked for, and what would change that; one line each.
+
+    Args:
+        predictor: That of the checkpoint.
+        data: Of its fit or calibration.
+        path: Of the checkpoint.
+    """
     if predictor.promises is None:
         return []
+    acceptances = predictor.promises.acceptances
     lines = [
         f"no answer is accepted at a risk of {each.risk:g}: the {each.rows} calibration rows cannot show with "
-        f"confidence {1 - each.delta:g} that accepted answers err so seldom ({each.refusal}); {each.advice()}."
-        for each in predictor.promises.acceptances
+        f"confidence {1 - each.delta:g} that accepted answers err so seldom ({each.refusal}); {each.advice()}"
+        f"{f': {promise.more_rows(data, each.rows_due)}' if each.rows_due else ''}."
+        for each in acceptances
         if each.refusal
     ]
+    if any(each.refusal and each.risk_due < 1 for each in acceptances):
+        lines[-1] += f" To promise what they carry: {_calibrate(acceptances, path)}"
     sets = predictor.promises.label_sets
     if sets.unbounded:
         named = ", ".join(repr(predictor.classes[group]) for group in sets.unbounded[:5])
@@ -67,3 +82,14 @@ def caveats(predictor: Predictor) -> list[str]:
             f"{'' if sets.by == 'all' else ' of each'}; set `calibration.coverage` lower, or calibrate on more rows."
         )
     return lines
+
+
+def _calibrate(acceptances: Sequence[Acceptance], path: Path) -> str:
+    """The command that calibrates a checkpoint for the risks that its rows carry."""
+    due = [each.risk_due if each.refusal else each.risk for each in acceptances]
+    risks = [f"{risk:g}" for risk in dict.fromkeys(due) if risk < 1]
+    setting = ["--calibration.risk", risks[0] if len(risks) == 1 else f"[{','.join(risks)}]"]
+    config = path.parent / "config.yaml"
+    own = ["--config", str(config)] if config.is_file() else []
+    ckpt = [] if own and path.name == "model.ckpt" else ["--ckpt_path", str(path)]
+    return shlex.join(["dubio-train", "calibrate", *own, *ckpt, *setting])

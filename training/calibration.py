@@ -67,7 +67,8 @@ class CalibrationSettings:
             the deterministic prediction; `[1]` keeps them.
         stages: How many members to ask at first, and then, where a request says `samples: auto`; at last all of them.
         risk: Largest share of wrong answers among those that are accepted, with confidence 1 - delta; may be a list,
-            of which each is promised for itself, and the first stands for all where there is room for one only.
+            of which each is promised for itself, and the first stands for all where there is room for one only. With
+            `null` nothing is promised about accepted answers, and none is accepted or not.
         coverage: Smallest share of label sets that contain the true class.
         label_set: What decides which classes are in a label set: lac (smallest), aps (larger for harder inputs) or raps
             (the same with fewer unlikely classes).
@@ -88,7 +89,7 @@ class CalibrationSettings:
     mc_rates: dict[str, float] | None = None
     tune_rates: tuple[float, ...] | None = None
     stages: tuple[int, ...] = STAGES
-    risk: float | tuple[float, ...] = 0.02
+    risk: float | tuple[float, ...] | None = 0.02
     coverage: float = 0.95
     label_set: Literal["lac", "aps", "raps"] = "lac"
     label_set_by: Literal["all", "class", "predicted"] = "all"
@@ -113,10 +114,10 @@ class CalibrationSettings:
                 f"{list(self.stages)}."
             )
 
-        if not self.risks or len(set(self.risks)) < len(self.risks) or len(self.risks) > MOST_RISKS:
+        if len(set(self.risks)) < len(self.risks) or len(self.risks) > MOST_RISKS:
             raise TrainingError(
-                f"Expected `calibration.risk` to be a number in (0, 1), or 1 to {MOST_RISKS} different ones, but got "
-                f"{list(self.risks)}."
+                f"Expected `calibration.risk` to be a number in (0, 1), at most {MOST_RISKS} different ones, or null, "
+                f"but got {list(self.risks)}."
             )
         for name, value in (("coverage", self.coverage), *(("risk", each) for each in self.risks)):
             if not 0 < value < 1:
@@ -124,7 +125,9 @@ class CalibrationSettings:
 
     @property
     def risks(self) -> tuple[float, ...]:
-        """All of them."""
+        """All of them; none where no risk is promised."""
+        if self.risk is None:
+            return ()
         return (self.risk,) if isinstance(self.risk, int | float) else tuple(self.risk)
 
     def neighbour(self, rows: int, classes: int) -> int:

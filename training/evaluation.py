@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 
-from dubio.models import Prediction, Predictor, Temperature
-from dubio.models.prediction import Work
+from dubio.models import Prediction, Predictor
 from dubio.training import acceptance
 from dubio.training.acceptance import AnswerFigures
 from dubio.training.callbacks.learning_curves import logits
@@ -22,8 +21,17 @@ from dubio.training.class_figures import ClassFigures, measured_rate
 from dubio.training.data.module import TensorDataModule
 from dubio.training.progress import progress
 from dubio.training.quality import Quality, intervals
+from dubio.uncertainty.detection import temperature
 
 DETERMINISTIC, MC = "deterministic", "MC dropout"  # the two answers, as they are told
+FIGURES = {  # of `Quality`, as they are told
+    "accuracy": "accuracy",
+    "nll": "NLL (nats)",
+    "brier": "Brier",
+    "ece": "ECE",
+    "adaptive_ece": "adaptive ECE",
+    "aurc": "AURC",
+}
 
 
 @dataclass(frozen=True)
@@ -63,19 +71,21 @@ def evaluate(predictor: Predictor, data: TensorDataModule, before: bool = False)
     Args:
         predictor: Calibrated.
         data: Gives the rows.
-        before: Whether to ask once more without the temperatures, to tell what they do.
+        before: Whether to tell the figures without the temperatures, too.
     """
     x, labels = data.raw("test")
     others = data.out_of_distribution()
-    with progress("Measuring on the test split", (1 + before) * len(x) + sum(map(len, others.values()))) as batches:
-        answers = [predictor.predict(batch) for batch in batches(x)]
+    with progress("Measuring on the test split", len(x) + sum(map(len, others.values()))) as batches:
+        asked = _Untempered(**{each.name: getattr(predictor, each.name) for each in fields(predictor)})
+        answers = [asked.predict(batch) for batch in batches(x)]
         flagged = {
             name: sum(int(_flags(predictor.predict(batch)).sum()) for batch in batches(rows))
             for name, rows in others.items()
         }
-        plain = replace(predictor, temperature=Temperature())
-        untempered = [plain.predict(batch, work=Work.MC) for batch in batches(x)] if before else []
-    probs, probs_before = _probabilities(answers), _probabilities(untempered)
+    probs, probs_before = _probabilities(answers), {}
+    if before:
+        deterministic = temperature.undo(probs[DETERMINISTIC], predictor.temperature.deterministic)
+        probs_before = {DETERMINISTIC: deterministic, MC: torch.cat(asked.means).cpu()}
     predicted = torch.cat([torch.from_numpy(answer.label) for answer in answers])
     flags = torch.cat([torch.from_numpy(_flags(answer)) for answer in answers])
     return Evaluation(
@@ -92,10 +102,20 @@ def evaluate(predictor: Predictor, data: TensorDataModule, before: bool = False)
     )
 
 
+@dataclass(frozen=True)
+class _Untempered(Predictor):
+    """A predictor that keeps what its members' mean is without their temperature, batch by batch."""
+
+    means: list[Tensor] = field(default_factory=list)
+
+    def member_probs(self, x: Tensor, count: int, first: int = 0) -> Tensor:
+        probs_KBC = super().member_probs(x, count, first)
+        self.means.append(temperature.undo(probs_KBC, self.temperature.mc).mean(0))
+        return probs_KBC
+
+
 def _probabilities(answers: Sequence[Prediction]) -> dict[str, Tensor]:
-    """Those of both answers; of none there are none."""
-    if not answers:
-        return {}
+    """Those of both answers."""
     both = {DETERMINISTIC: [each.probabilities for each in answers], MC: [each.mc_mean for each in answers]}
     return {name: torch.from_numpy(np.concatenate(parts)) for name, parts in both.items()}
 
@@ -167,19 +187,34 @@ def table(evaluation: Evaluation, path: Path, predictor: Predictor | None = None
 
 
 def quality_table(evaluation: Evaluation) -> Table:
-    """The figures of both answers, before and after temperature scaling: one line each."""
-    lines = Table(title="probabilities of the test rows", title_justify="left", title_style="bold")
-    lines.add_column("answer", style="cyan")
-    lines.add_column("temperature")
-    for name in ("accuracy", "NLL (nats)", "Brier", "ECE (95% interval)", "adaptive ECE", "AURC"):
-        lines.add_column(name, justify="right")
-    for name, after in ((DETERMINISTIC, evaluation.deterministic), (MC, evaluation.mc)):
-        for when, each in (("before", evaluation.before.get(name)), ("after", after)):
-            if each is not None:
-                error = f"{each.ece:.4f}" if when == "before" else _error(each, name, evaluation)
-                cells = [f"{each.accuracy:.2%}", f"{each.nll:.4f}", f"{each.brier:.4f}", error]
-                lines.add_row(name, when, *cells, f"{each.adaptive_ece:.4f}", f"{each.aurc:.4f}")
+    """The figures of both answers, before and after temperature scaling: one line a figure, to fit a terminal."""
+    told = {DETERMINISTIC: evaluation.deterministic, MC: evaluation.mc}
+    columns = [
+        (name, when, figures[name])
+        for name in told
+        for when, figures in (("before", evaluation.before), ("after", told))
+        if figures.get(name) is not None
+    ]
+    lines = Table(title="probabilities of the test rows, by temperature", title_justify="left", title_style="bold")
+    lines.add_column("", style="cyan", no_wrap=True)
+    for name, when, _ in columns:
+        lines.add_column(f"{name}\n{when}", justify="right", no_wrap=True)
+    for figure, label in FIGURES.items():
+        lines.add_row(label, *(_told(getattr(quality, figure), figure) for _, _, quality in columns))
+        if figure == "ece":
+            for end, side in enumerate(("low", "high")):
+                ends = [
+                    f"{evaluation.intervals[name][figure][end]:.4f}"
+                    if when == "after" and name in evaluation.intervals
+                    else ""
+                    for name, when, _ in columns
+                ]
+                lines.add_row(f"ECE, 95% {side}", *ends)
     return lines
+
+
+def _told(value: float, figure: str) -> str:
+    return f"{value:.2%}" if figure == "accuracy" else f"{value:.4f}"
 
 
 def _error(quality: Quality, name: str, evaluation: Evaluation) -> str:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from rich.console import Console
 from rich.table import Table
 
+from dubio.training.data.file_module import FileDataModule
 from dubio.training.data.module import FractionDataModule, TensorDataModule
 from dubio.training.splits.division import MEASURED
 from dubio.training.splits.random_splits import SPLITS, SplitFractions
@@ -31,17 +32,35 @@ def require(data: TensorDataModule, alpha: float, delta: float) -> None:
         level(len(data.splits["calibration"].labels), alpha, delta)
     except CalibrationSetTooSmall as error:
         if data.trained is not None:  # what is held out is all there is: rows of train are no rows to calibrate on
-            rows = max(len(data.splits["calibration"].labels), 1)
-            held_out = sum(len(data.splits[name].labels) for name in MEASURED["calibrate"])
             raise CalibrationSetTooSmall(
                 f"{error} The rows that the network was trained on cannot be used: fit again with a larger "
                 "`data.init_args.calibration`, or calibrate on a labelled file of at least "
-                f"{math.ceil(rows_needed(alpha, delta) * held_out / rows)} new rows (`--data.path`)."
+                f"{_held_out(data, rows_needed(alpha, delta))} new rows (`--data.path`)."
             ) from error
         written = io.StringIO()
         Console(file=written, width=WIDTH).print(table(data, alpha, delta), end="")
         error.add_note(written.getvalue() + _advice(data, alpha, delta))
         raise
+
+
+def more_rows(data: TensorDataModule, due: int) -> str:
+    """How to come to so many calibration rows.
+
+    Args:
+        data: Has fewer.
+        due: How many there should be.
+    """
+    train, given = len(data.splits["train"].labels), data.settings().get("calibration")
+    if isinstance(data, FractionDataModule) and _divided(data) and train:
+        share = math.ceil(100 * due / _total(data)) / 100
+        left = round(data.fractions.train + data.fractions.calibration - share, 6)
+        if left >= LEAST_TRAIN:
+            return f"train anew with `--data.calibration {share:g} --data.train {left:g}`"
+    elif isinstance(given, int) and due - given < train / 2:
+        return f"train anew with `--data.calibration {due}`"
+    if isinstance(data, FileDataModule):
+        return f"calibrate on a labelled file of at least {_held_out(data, due)} new rows (`--data.path`)"
+    return "collect more rows"
 
 
 def promised(rows: int, delta: float) -> float:
@@ -78,11 +97,9 @@ def _advice(data: TensorDataModule, alpha: float, delta: float) -> str:
 
 def _larger(data: TensorDataModule, alpha: float, delta: float) -> list[tuple[SplitFractions, int]]:
     """Larger shares for calibration and their rows; none where the rows say their split, or little is left to train."""
-    if not isinstance(data, FractionDataModule):
+    if not isinstance(data, FractionDataModule) or not _divided(data):
         return []
     total, now, given = _total(data), len(data.splits["calibration"].labels), data.fractions
-    if abs(now - given.calibration * total) > 1 + 0.2 * now:
-        return []
     due = math.ceil(100 * min(rows_needed(alpha, delta) / total, 1)) / 100
     both = given.train + given.calibration
     # Rounding may leave `due` a row short; the share behind it does not.
@@ -90,6 +107,18 @@ def _larger(data: TensorDataModule, alpha: float, delta: float) -> list[tuple[Sp
     larger = [replace(given, calibration=share, train=round(both - share, 6)) for share in shares]
     counted = [(fractions, fractions.counts(total)["calibration"]) for fractions in larger]
     return [(fractions, rows) for fractions, rows in counted if rows > now]
+
+
+def _divided(data: FractionDataModule) -> bool:
+    """Whether the rows were divided by fractions; some say their split themselves."""
+    now = len(data.splits["calibration"].labels)
+    return abs(now - data.fractions.calibration * _total(data)) <= 1 + 0.2 * now
+
+
+def _held_out(data: TensorDataModule, due: float) -> int:
+    """How many new rows it takes, so that so many of them calibrate."""
+    rows = max(len(data.splits["calibration"].labels), 1)
+    return math.ceil(due * sum(len(data.splits[name].labels) for name in MEASURED["calibrate"]) / rows)
 
 
 def _total(data: TensorDataModule) -> int:

@@ -109,10 +109,10 @@ def intervals(
     return found
 
 
-def reliability(probs_BC: Tensor, labels_B: Tensor, adaptive: bool = False) -> Bins:
-    """The bins of a reliability diagram: of equal width, or of equal numbers of rows."""
+def reliability(probs_BC: Tensor, labels_B: Tensor) -> Bins:
+    """The bins of a reliability diagram, of equal width."""
     answers = _Answers.of(probs_BC, labels_B)
-    edges = answers.edges_of_equal_mass() if adaptive else answers.edges_b
+    edges = answers.edges_b
     index_B = _bin(answers.confidence_B, edges)
     rows_b = np.bincount(index_B, minlength=len(edges) - 1).astype(np.float64)
     means = [

@@ -16,11 +16,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from dubio.models.errors import UnreadableCheckpoint
 
+if TYPE_CHECKING:  # it takes seconds to import, and a file that is no archive is told without it
+    import torch
+
+MISSING = "no such file; train one with `dubio-train fit`."
 MAX_ENTRIES = 2**16  # one a tensor; the largest networks have some thousands
 MAX_PICKLE = 16 * 2**20  # bytes; a thousand tensors take a tenth of a megabyte
 MAX_DIRECTORY = 16 * 2**20
@@ -69,6 +72,23 @@ class Archive:
             ValueError: If it is damaged.
         """
         return _storage(self._descriptor, *self._tensors[key])
+
+
+def check(path: str | Path) -> None:
+    """Refuse what is no checkpoint at all, before anything is imported that could read one.
+
+    Raises:
+        UnreadableCheckpoint: If there is no such file, or ``torch.save`` did not write it.
+    """
+    try:
+        with opened(path):
+            pass
+    except FileNotFoundError as error:
+        raise UnreadableCheckpoint(path, MISSING) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if isinstance(error, UnreadableCheckpoint):
+            raise
+        raise UnreadableCheckpoint(path, f"cannot be opened: {getattr(error, 'strerror', None) or error}.") from error
 
 
 @contextmanager
@@ -238,6 +258,8 @@ def _bytes(descriptor: int, at: int, size: int, crc: int) -> bytes:
 
 
 def _storage(descriptor: int, at: int, size: int, crc: int) -> torch.UntypedStorage:
+    import torch
+
     held = torch.empty(size, dtype=torch.uint8)
     view, done = memoryview(held.numpy()), 0  # type: ignore[arg-type]
     os.lseek(descriptor, at, os.SEEK_SET)

@@ -67,7 +67,7 @@ def read_content(path: str | Path) -> dict[str, Any]:
         with archive.opened(path) as opened:
             content = unpickler.load(opened)
     except FileNotFoundError as error:
-        raise UnreadableCheckpoint(path, "no such file; train one with `dubio-train fit`.") from error
+        raise UnreadableCheckpoint(path, archive.MISSING) from error
     except UnreadableCheckpoint:
         raise
     except unpickler.Refused as error:

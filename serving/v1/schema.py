@@ -163,6 +163,7 @@ class DecisionAtRisk(Wire):
             "calibration_too_small",
             "too_few_rows",
             "too_many_errors",
+            "no_risk_promised",
         ]
         | None
     ) = Field(description="Why `accepted` is None; None where it is not.")

@@ -9,8 +9,9 @@ import numpy as np
 import orjson
 
 from dubio.models import AUTO, Prediction, Work
-from dubio.models.ensemble import NOT_FOR_ENSEMBLES
-from dubio.models.prediction import NOT_CALIBRATED_FOR_SAMPLES
+from dubio.models.decision import NO_RISK_PROMISED
+from dubio.models.ensemble import CALIBRATION_TOO_SMALL, NOT_FOR_ENSEMBLES
+from dubio.models.prediction import NOT_CALIBRATED, NOT_CALIBRATED_FOR_SAMPLES
 from dubio.serving.errors import InvalidRequest, Overloaded
 from dubio.serving.repository.repository import ServedModel
 from dubio.serving.v2.decode import DecodedRequest, SelectedOutput
@@ -18,11 +19,22 @@ from dubio.serving.v2.outputs import Values, classify, no_decision, no_set
 from dubio.serving.v2.tensor_data import to_bytes
 from dubio.uncertainty.detection.selective import TOO_FEW_ROWS, TOO_MANY_ERRORS
 
-_CURES = {
-    NOT_CALIBRATED_FOR_SAMPLES: "leave out `parameters.samples`",
-    NOT_FOR_ENSEMBLES: "ask one of its checkpoints alone",
-    TOO_FEW_ROWS: "calibrate the model on more rows, or for a larger risk",
-    TOO_MANY_ERRORS: "calibrate the model for a larger risk",
+_CALIBRATE = "calibrate it for a larger one, or on more rows (`dubio-train calibrate --calibration.risk`)"
+# Of each reason what is the matter with the model, and the cure.
+_REASONS = {
+    NOT_CALIBRATED: ("is not calibrated", "calibrate it (`dubio-train calibrate`)"),
+    NOT_CALIBRATED_FOR_SAMPLES: ("is not calibrated for so many members", "leave out `parameters.samples`"),
+    NOT_FOR_ENSEMBLES: (
+        "is several checkpoints, whose promises imply none about what they say together",
+        "ask one of them alone",
+    ),
+    CALIBRATION_TOO_SMALL: ("was calibrated on too few rows", "calibrate each of its checkpoints on more rows"),
+    NO_RISK_PROMISED: (
+        "was calibrated without a promise about accepted answers",
+        "calibrate it with one (`dubio-train calibrate --calibration.risk`)",
+    ),
+    TOO_FEW_ROWS: ("was calibrated on too few rows to promise the risk that was asked for", _CALIBRATE),
+    TOO_MANY_ERRORS: ("errs too often on its calibration rows to promise the risk that was asked for", _CALIBRATE),
 }
 
 
@@ -124,8 +136,8 @@ def _not_given(
             f"try again in a moment, or do without '{name}'.",
             retry_after=1,
         )
-    cure = _CURES.get(reason or "", "calibrate the model")
+    matter, cure = _REASONS[reason or NOT_CALIBRATED]
     return InvalidRequest(
-        f"Expected a calibration that applies for output '{name}', but the answer is {reason}; {cure}, or do without "
-        f"'{name}'."
+        f"Expected outputs that the model can give, but it has none for '{name}', for it {matter} ({reason}); {cure}, "
+        f"or do without '{name}'."
     )

@@ -72,7 +72,7 @@ def test_a_network_of_ones_own_is_trained_calibrated_and_served(folder: Path):
     train("fit", "--config", "own.yaml")
     train("predict", "--config", "own.yaml")
     train("calibrate", "--config", "own.yaml", "--calibration.alpha", "0.1")
-    assert "body.3  dropout  0.3" in train("audit", "--ckpt", "runs/own/model.ckpt", "--trust", "models")
+    assert "body.3  dropout  0.3" in train("audit", "--ckpt", "runs/own/model.ckpt", "--trusted", "models")
 
     refused = call(script("dubio-serve"), "runs/own/model.ckpt", "--port", "0", cwd=folder)
     assert refused.returncode == 2

@@ -83,8 +83,8 @@ TORCH = pytest.mark.slow  # a process each that imports it
 @pytest.mark.parametrize(
     "kind",
     [
-        pytest.param("missing", marks=TORCH),
-        pytest.param("truncated", marks=TORCH),
+        "missing",
+        "truncated",
         "hostile",
         pytest.param("folder", marks=TORCH),
         pytest.param("not calibrated", marks=TORCH),
@@ -132,8 +132,12 @@ def test_a_checkpoint_that_cannot_be_served_is_one_line_and_2(
         ),
     ],
 )
-def test_what_cannot_be_served_is_one_line_and_2(command: Any, arguments: tuple, more: dict, complaint: str) -> None:
-    code, line = command.refused(*arguments, **more)
+def test_what_cannot_be_served_is_one_line_and_2(
+    command: Any, arguments: tuple, more: dict, complaint: str, tmp_path: Path
+) -> None:
+    for name in ("x", "y"):  # of what is no checkpoint at all nothing else is told
+        torch.save({}, tmp_path / f"{name}.ckpt")
+    code, line = command.refused(*(each.replace("=", f"={tmp_path}/") for each in arguments), **more)
     assert code == 2
     assert complaint in line
     assert SECRET not in line
@@ -165,6 +169,25 @@ def test_a_wrong_setting_is_one_line_and_2(
     assert line.startswith("dubio-serve: ")
     assert complaint in line
     assert SECRET not in line + written.out
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"), [(None, "no such file"), (b"junk" * 99, "not a checkpoint that torch")]
+)
+def test_what_is_no_checkpoint_is_told_without_torch(tmp_path: Path, content: bytes | None, complaint: str) -> None:
+    path = tmp_path / "model.ckpt"
+    if content is not None:
+        path.write_bytes(content)
+    script = f"""if True:
+        import sys
+        from dubio.serving.cli import main
+        assert main([{str(path)!r}, "--port", "0"]) == 2
+        assert "torch" not in sys.modules
+    """
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"dubio-serve: {path}: " in done.stderr
+    assert complaint in done.stderr
 
 
 def test_help_teaches(command: Any) -> None:

@@ -55,15 +55,20 @@ def test_figures_are_counted():
 
 def test_what_was_promised_and_measured_is_told():
     told = lines(AnswerPromises((KEPT, REFUSED), SETS), AnswerFigures(200, ((150, 2), None), 185, 1.25))
-    assert [name for name, _ in told] == ["promise 2", "measured", "promise 2", "label sets"]
+    assert [name for name, _ in told] == [
+        "accepted, risk 0.02",
+        "measured",
+        "accepted, risk 0.001",
+        "label sets (LAC)",
+    ]
     low, high = beta.ppf(0.025, 2, 149), beta.ppf(0.975, 3, 148)
     for (_, line), said in zip(
         told,
         (
             "at most 2.0% of accepted answers are wrong, with confidence 95% (300 of 400 calibration rows accepted, 1 ",
             f"150 of 200 test rows accepted (75.0%), 2 of them wrong (1.3%, 95% interval {low:.1%} to {high:.1%}): con",
-            "none at a risk of 0.1%: too many errors",
-            "90.0% contain the true class, by lac; 185 of 200 test rows covered",
+            "no promise: too many errors",
+            "90.0% contain the true class; 185 of 200 test rows covered",
         ),
         strict=True,
     ):
@@ -73,8 +78,14 @@ def test_what_was_promised_and_measured_is_told():
 
 def test_without_measurement_the_promise_alone_is_told():
     told = lines(AnswerPromises((KEPT,), SETS), None)
-    assert [name for name, _ in told] == ["promise 2", "label sets"]
+    assert [name for name, _ in told] == ["accepted, risk 0.02", "label sets (LAC)"]
     assert lines(None, None) == []
+
+
+def test_that_no_risk_was_promised_is_told():
+    told = lines(AnswerPromises((), SETS), AnswerFigures(200, (None,), 185, 1.25))
+    assert told[0] == ("accepted", "nothing is promised about accepted answers: no `calibration.risk` was set")
+    assert [name for name, _ in told[1:]] == ["label sets (LAC)"]
 
 
 @pytest.mark.parametrize(("wrong", "verdict"), [(0, "): consistent"), (3, "): consistent"), (30, "NOT consistent")])

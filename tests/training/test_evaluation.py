@@ -116,15 +116,28 @@ def test_both_answers_are_measured_before_and_after_the_temperature(predictor: P
         float(Quality.of(torch.from_numpy(answer.probabilities), labels).nll), rel=1e-4
     )
     written = io.StringIO()
-    Console(width=200, file=written).print(evaluation.quality_table(measured))
-    lines = [line for line in written.getvalue().splitlines() if "before" in line or "after" in line]
-    assert [line.split("│")[1:3] for line in lines] == [
-        [f" {name:13} ", f" {when:11} "] for name in (DETERMINISTIC, MC) for when in ("before", "after")
-    ]
-    low, high = measured.intervals[MC]["ece"]
-    for said in (f"{measured.before[MC].nll:.4f}", f"{measured.before[MC].ece:.4f}"):
-        assert said in lines[2]
-    for said in (f"{measured.mc.brier:.4f}", f"{measured.mc.ece:.4f} ({low:.4f} to {high:.4f})"):
-        assert said in lines[3]
-    for said in (f"{measured.mc.adaptive_ece:.4f}", f"{measured.mc.aurc:.4f}"):
-        assert said in lines[3]
+    Console(width=80, file=written).print(evaluation.quality_table(measured))
+    # On a terminal of usual width nothing is cut.
+    rows = [line.split("│")[1:-1] for line in written.getvalue().splitlines() if line.startswith("│")]
+    lines = {label.strip(): [cell.strip() for cell in cells] for label, *cells in rows}
+    told = [measured.before[DETERMINISTIC], measured.deterministic, measured.before[MC], measured.mc]
+    for label, figure in (
+        ("NLL (nats)", "nll"),
+        ("Brier", "brier"),
+        ("adaptive ECE", "adaptive_ece"),
+        ("AURC", "aurc"),
+    ):
+        assert lines[label] == [f"{getattr(each, figure):.4f}" for each in told]
+    assert lines["accuracy"] == [f"{each.accuracy:.2%}" for each in told]
+    for end, label in enumerate(("ECE, 95% low", "ECE, 95% high")):
+        ends = [f"{measured.intervals[name]['ece'][end]:.4f}" for name in (DETERMINISTIC, MC)]
+        assert lines[label] == ["", ends[0], "", ends[1]]
+
+
+def test_the_members_are_asked_once(predictor: Predictor, digits: Digits, monkeypatch: pytest.MonkeyPatch):
+    asked, committee = [], type(predictor.committee)
+    call = committee.__call__
+    monkeypatch.setattr(committee, "__call__", lambda self, x, *more: asked.append(len(x)) or call(self, x, *more))
+    monkeypatch.setattr(digits, "out_of_distribution", dict)
+    evaluation.evaluate(predictor, digits, before=True)
+    assert sum(asked) == len(digits.raw("test")[1])

@@ -82,7 +82,6 @@ def test_equal_mass_bins_are_those_of_sorted_rows():
     parts = np.split(order, BINS)  # 30 rows each
     due = sum(abs(right[part].mean() - confidence[part].mean()) for part in parts) / BINS
     assert Quality.of(probs, labels).adaptive_ece == pytest.approx(due)
-    assert reliability(probs, labels, adaptive=True).rows_b.tolist() == [30.0] * BINS
 
 
 def test_equal_confidences_share_a_bin_and_the_order_of_rows_does_not_matter():
@@ -95,10 +94,9 @@ def test_equal_confidences_share_a_bin_and_the_order_of_rows_does_not_matter():
 
 def test_the_bins_of_a_diagram_add_up_to_the_error():
     probs, labels = _drawn()
-    for adaptive, name in ((False, "ece"), (True, "adaptive_ece")):
-        bins = reliability(probs, labels, adaptive)
-        assert bins.error == pytest.approx(getattr(Quality.of(probs, labels), name))
-        assert bins.rows_b.sum() == len(labels)
+    bins = reliability(probs, labels)
+    assert bins.error == pytest.approx(Quality.of(probs, labels).ece)
+    assert bins.rows_b.sum() == len(labels)
 
 
 def test_the_area_under_the_risk_coverage_curve_is_the_mean_risk():

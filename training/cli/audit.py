@@ -15,4 +15,4 @@ def main(args: Sequence[str]) -> None:
         ModelError: The checkpoint cannot be read.
     """
     given = commands.audit().parse_args(args)
-    print(load(given.ckpt, trusted=given.trust).committee.audit())
+    print(load(given.ckpt, trusted=given.trusted).committee.audit())

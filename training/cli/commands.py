@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
+from dubio.training.cli.first_checkpoint import OPTIONS
 from dubio.training.cli.messages import COMMANDS
 
 
 def audit() -> ArgumentParser:
     """What `dubio-train audit` takes."""
     parser = ArgumentParser(prog="dubio-train audit", description=COMMANDS["audit"])
-    parser.add_argument("--ckpt", required=True, metavar="PATH", help="a calibrated checkpoint: runs/<name>/model.ckpt")
+    parser.add_argument(*OPTIONS, required=True, metavar="PATH", help="a calibrated checkpoint: runs/<name>/model.ckpt")
     parser.add_argument(
-        "--trust",
+        "--trusted",
         action="append",
         default=[],
         metavar="MODULE",
@@ -48,7 +49,9 @@ def report() -> ArgumentParser:
         formatter_class=RawDescriptionHelpFormatter,
         description=f"""{COMMANDS["report"]}
 
-The test rows are those of the checkpoint: its data are read as at the fit. What is told:
+The test rows are those of the checkpoint: its data are read as at the fit. For that the `config.yaml` beside the
+checkpoint is run, as `dubio-train test --config` would run it, with the classes that it names: report only on a
+folder that you trust, or give `--config`. One of another network or of other classes is refused. What is told:
   both answers' accuracy, NLL, Brier score and calibration error with intervals, together and by class
   the promise on false alarms, held against the test rows and, over 400 resplits, against its exact law
   the promise on accepted answers and the label sets, where they were calibrated, held against theirs
@@ -58,8 +61,8 @@ The folder holds report.html, which loads nothing from elsewhere, the pictures i
 and its schema. Written again on the same day, it is the same, byte for byte.""",
         epilog="Takes every argument that `dubio-train test` takes, such as --data.path, where the data have moved.",
     )
-    parser.add_argument("--ckpt", required=True, metavar="PATH", help="a calibrated checkpoint: runs/<name>/model.ckpt")
-    parser.add_argument("--output", metavar="FOLDER", help="where to write; by default `report` beside the checkpoint")
+    parser.add_argument(*OPTIONS, required=True, metavar="PATH", help="a calibrated checkpoint: runs/<name>/model.ckpt")
+    parser.add_argument("--output", metavar="FOLDER", help="where to write; by default <checkpoint>_report beside it")
     return parser
 
 

@@ -74,8 +74,7 @@ def _check_text(path: Path) -> None:
     if is_archive:
         raise TrainingError(
             f"Expected `--config` to be a configuration in YAML, but {path} is a checkpoint, or another archive; give "
-            "that as `--ckpt_path` (to `dubio-train audit` and `compare` as `--ckpt`), beside the `--config` that it "
-            "was trained with."
+            "that as `--ckpt` beside the `--config` that it was trained with."
         )
     try:
         path.read_text(encoding="utf-8")

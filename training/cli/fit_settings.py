@@ -13,27 +13,8 @@ from dubio.models.checkpoint.data_record import DataRecord
 from dubio.training.cli import configs, quick
 from dubio.training.cli.messages import note, options
 from dubio.training.cli.quick import Setting
-from dubio.training.cli.resume import NAMES
 
 LONGEST = 80  # signs of a value in a message
-
-
-def checkpoint(args: Sequence[str]) -> Path | None:
-    """The checkpoint that a command begins with, as its arguments name it; None where they name neither it nor a run.
-
-    Args:
-        args: What stands behind the command.
-    """
-    settings = list(quick.settings_of(args))
-    given = {each.key: each.value for each in settings if each.value is not None}
-    files = [Path(each.config) for each in settings if each.config and ":" not in each.config]
-    name, path = given.get("name") or (files[0].stem if files else None), given.get("ckpt_path")
-    if path is not None and path not in NAMES:
-        return Path(path)
-    if name is None:
-        return None
-    folder = Path(given.get("runs", "runs")) / str(name)
-    return folder / "model.ckpt" if path is None else folder / "checkpoints" / f"{path}.ckpt"
 
 
 def complete(args: Sequence[str], record: DataRecord, path: Path) -> list[str]:

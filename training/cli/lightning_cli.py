@@ -27,6 +27,7 @@ from dubio.training.classifier import Classifier
 from dubio.training.cli import (
     bare_names,
     data_summary,
+    first_checkpoint,
     fit_settings,
     interruption,
     monitor,
@@ -80,7 +81,7 @@ class CLI(LightningCLI):
             TrainingError: The arguments are wrong.
         """
         self.sizes: list[str] = []
-        self._records: dict[str, DataRecord | None] = {}
+        self._known: dict[str, tuple[DataRecord | None, bool]] = {}
         args = self._as_at_the_fit(list(sys.argv[1:] if args is None else args))
         bare_names.import_named(args[1:])
         try:
@@ -105,8 +106,8 @@ class CLI(LightningCLI):
         command, rest = args[:1], args[1:]
         if command == ["fit"] or not {*command} <= {*self.subcommands()}:
             return args
-        path = fit_settings.checkpoint(rest)
-        record = self._record_of(str(path)) if path is not None and path.is_file() else None
+        path = first_checkpoint.find(rest)
+        record = self._read(str(path))[0] if path is not None and path.is_file() else None
         return args if record is None or path is None else [*command, *fit_settings.complete(rest, record, path)]
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -160,10 +161,10 @@ class CLI(LightningCLI):
     def _record(self) -> DataRecord | None:
         """What the checkpoint of this command says about its data."""
         config = self.config[self.subcommand]
-        if config.ckpt_path in resume.NAMES:
+        if config.ckpt_path in first_checkpoint.NAMES:
             config.ckpt_path = str(self.run_folder / "checkpoints" / f"{config.ckpt_path}.ckpt")
         config.ckpt_path = config.ckpt_path or self._existing()
-        record = self._record_of(config.ckpt_path)
+        record, _ = self._read(config.ckpt_path)
         if record is None and self.subcommand != "calibrate":
             raise TrainingError(
                 f"{config.ckpt_path}: expected to read which rows it was trained on, but it does not say, for it comes "
@@ -171,10 +172,12 @@ class CLI(LightningCLI):
             )
         return record
 
-    def _record_of(self, path: str) -> DataRecord | None:
-        if path not in self._records:
-            self._records[path] = file.data_record(path, read(path))
-        return self._records[path]
+    def _read(self, path: str) -> tuple[DataRecord | None, bool]:
+        """What a checkpoint says about its data, and whether it is calibrated; read once."""
+        if path not in self._known:
+            content = read(path)
+            self._known[path] = file.data_record(path, content), schema.KEY in content
+        return self._known[path]
 
     def _dump_config(self) -> None:
         """As Lightning's, but a network of which nothing was given has its place for what the data decide."""
@@ -213,7 +216,7 @@ class CLI(LightningCLI):
         if self.trainer.is_global_zero:
             summary.say_caveats(self.datamodule, self.settings.calibration)
         source = self.settings.ckpt_path
-        if source and source not in resume.LIGHTNINGS:
+        if source and source not in first_checkpoint.LIGHTNINGS:
             resume.check(resume.find(source, self.trainer), self.trainer, self.model)
         if not self._keeps_files():
             return
@@ -295,7 +298,7 @@ class CLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         path = self.settings.ckpt_path
-        predictor = self._predictor() if schema.KEY in read(path) else None
+        predictor = self._predictor() if self._read(path)[1] else None
         if predictor is None:
             measured = evaluation.evaluate_uncalibrated(self.model.network.eval().cpu(), self.datamodule)
         else:
@@ -335,10 +338,7 @@ class CLI(LightningCLI):
 
     def _existing(self) -> str:
         if not self.servable.is_file():
-            raise TrainingError(
-                f"Expected `--ckpt_path`, or a trained model at {self.servable}, but there is none; "
-                "run `dubio-train fit` with the same configuration first."
-            )
+            raise TrainingError(first_checkpoint.missing(self.servable))
         return str(self.servable)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from importlib import import_module
 
 from dubio.models.errors import printable
-from dubio.training.cli import commands, quick
+from dubio.training.cli import commands, first_checkpoint, quick
 from dubio.training.cli.messages import COMMANDS, FLAG, INTERRUPTED, TRACEBACK, format_warning, one_line
 
 # Warnings that a user of the command line can do nothing about, or need do nothing about.
@@ -29,7 +29,7 @@ NOISE = (
 )
 
 # Commands that take the settings of a verb: which one, and what they take beside them.
-TAKES = {"compare": ("fit", ["figure"]), "report": ("test", ["ckpt", "output"])}
+TAKES = {"compare": ("fit", ["figure"]), "report": ("test", ["output"])}
 
 
 def main(args: list[str] | None = None) -> None:
@@ -45,7 +45,7 @@ def main(args: list[str] | None = None) -> None:
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     given = sys.argv[1:] if args is None else args
     traced = FLAG in given or bool(os.environ.get(TRACEBACK))
-    given = [argument for argument in given if argument != FLAG]
+    given = first_checkpoint.spelled([argument for argument in given if argument != FLAG])
     if args is None:
         sys.argv[1:] = given  # where the parser looks
         sys.path.append(os.getcwd())  # last: what a user calls `models` or `numpy` must hide nobody else's
@@ -82,11 +82,13 @@ def _run(given: list[str], args: list[str] | None) -> None:
         if given[0] in TAKES:
             verb, more = TAKES[given[0]]
             quick.check(verb, given[1:], more)
+        first_checkpoint.check(given[0], given[1:])
         with _importing():
             command = import_module(f"dubio.training.cli.{given[0]}")
         command.main(given[1:])
     else:
         quick.answer(given)
+        first_checkpoint.check(given[0], given[1:])
         with _importing():
             from dubio.training.cli import lightning_cli
 

@@ -14,8 +14,7 @@ from dubio.training.classifier import Classifier
 from dubio.training.errors import TrainingError
 from dubio.training.trainer import Trainer
 
-NAMES: dict[str, type[ModelCheckpoint]] = {"last": LastCheckpoint, "best": BestCheckpoint}
-LIGHTNINGS = ("hpc", "registry")  # that Lightning finds by itself
+_KINDS: dict[str, type[ModelCheckpoint]] = {"last": LastCheckpoint, "best": BestCheckpoint}
 
 
 def find(given: str, trainer: Trainer) -> str:
@@ -24,9 +23,9 @@ def find(given: str, trainer: Trainer) -> str:
     Raises:
         TrainingError: If the run has none; Lightning would quietly begin with random weights.
     """
-    if given not in NAMES:
+    if given not in _KINDS:
         return given
-    (callback,) = (each for each in trainer.checkpoint_callbacks if isinstance(each, NAMES[given]))
+    (callback,) = (each for each in trainer.checkpoint_callbacks if isinstance(each, _KINDS[given]))
     path = Path(str(callback.dirpath)) / f"{callback.filename}.ckpt"
     if not path.is_file():
         raise TrainingError(

@@ -41,7 +41,7 @@ def show(measured: Evaluation, data: TensorDataModule, path: Path, predictor: Pr
     if measured.before:
         console.print(evaluation.quality_table(measured))
     console.print(class_figures.class_table(measured.by_class, data.classes))
-    for caveat in answer_promises.caveats(predictor) if predictor else ():
+    for caveat in answer_promises.caveats(predictor, data, path) if predictor else ():
         note(caveat)
     warning = class_figures.never_predicted(measured.by_class, data.classes)
     if warning is not None:

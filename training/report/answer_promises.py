@@ -12,11 +12,11 @@ from dubio.training.evaluation import DETERMINISTIC, MC
 from dubio.training.report import content
 from dubio.training.report.acceptance_resplits import AcceptanceResplits, labelled, resplit_acceptance
 from dubio.training.report.answers import Answers
-from dubio.training.report.measure import rate, resplits
+from dubio.training.report.measure import SIGNIFICANCE, rate, resplits
 from dubio.training.report.resplits import Resplits, beta_binomial, resplit_label_sets
 from dubio.uncertainty.detection import label_sets as detection
 from dubio.uncertainty.detection.conformal import Calibration
-from dubio.uncertainty.detection.interval import clopper_pearson
+from dubio.uncertainty.detection.interval import binomial_at_most
 from dubio.uncertainty.detection.selective import Acceptance
 
 Split = tuple[Answers, Tensor]  # answers and true classes
@@ -74,10 +74,11 @@ def acceptance(
 
 
 def acceptance_resplits(drawn: AcceptanceResplits, delta: float) -> content.AcceptanceResplits:
-    """How often rules broke the promise, held against delta by a test at 1%."""
+    """How often rules broke the promise, held against delta by the exact binomial test."""
     count, promised = len(drawn.promised_R), int(drawn.promised_R.sum())
     accepted, wrong = int(drawn.accepted_R.sum()), int(drawn.wrong_R.sum())
     broken = rate(int(drawn.broken_R.sum()), count)
+    chance = 1.0 - binomial_at_most(broken.count - 1, count, delta) if broken.count else 1.0
     return content.AcceptanceResplits(
         count=count,
         calibration_rows=drawn.calibration,
@@ -87,7 +88,8 @@ def acceptance_resplits(drawn: AcceptanceResplits, delta: float) -> content.Acce
         mean_accepted=accepted / (count * drawn.measured),
         mean_wrong=wrong / accepted if accepted else None,
         within=rate(int(drawn.within_R.sum()), promised) if promised else None,
-        consistent=clopper_pearson(broken.count, count, 0.98)[0] <= delta,
+        chance=max(chance, 0.0),
+        consistent=chance >= SIGNIFICANCE,
     )
 
 
@@ -130,7 +132,7 @@ def label_sets(
         sizes=classes_B.bincount(minlength=len(classes) + 1)[1:].tolist(),
         mean_size=float(classes_B.double().mean()),
         chance=chance,
-        consistent=covered.high >= rule.coverage if chance is None else chance >= 0.025,
+        consistent=covered.high >= rule.coverage if chance is None else chance >= SIGNIFICANCE,
         resplits=None if drawn is None else resplits(drawn),
         no_resplits=why,
     )

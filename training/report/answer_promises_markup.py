@@ -57,8 +57,9 @@ def _acceptance(each: Numbers) -> str:
     text += (
         f"<p>Over {drawn['count']} divisions of the held-out rows into {drawn['calibration_rows']} to calibrate on and "
         f"{drawn['measured_rows']} to measure, the rule errs more than promised on all held-out rows in "
-        f"{markup.rate(drawn['broken'])}. By the exact law it is at most {each['delta']:.0%}. "
-        f"{markup.verdict(drawn['consistent'])}: the promise is broken {law} the law allows."
+        f"{markup.rate(drawn['broken'])}. By the exact law it is at most {each['delta']:.0%}, and then so many or more "
+        f"have a chance of {drawn['chance']:.2%} (binomial). {markup.verdict(drawn['consistent'])}, for that is "
+        f"{'not ' if drawn['consistent'] else ''}below 1%: the promise is broken {law} the law allows."
     )
     if drawn["within"] is not None and drawn["mean_wrong"] is not None:
         text += (
@@ -92,7 +93,10 @@ def label_sets(sets: Numbers | None, classes: Sequence[str]) -> str:
     )
     kept = "is consistent with it" if sets["consistent"] else "REFUTES it; are test and calibration rows alike?"
     if sets["chance"] is not None:
-        text += f"By the exact law, Beta-binomial, so many or more are missed with probability {sets['chance']:.1%}. "
+        text += (
+            f"By the exact law, Beta-binomial, so many or more are missed with probability {sets['chance']:.2%}; below "
+            "1% would refute the promise. "
+        )
     text += f"{markup.verdict(sets['consistent'])}: that {kept}.</p>"
     drawn = sets["resplits"]
     if drawn is None:
@@ -102,7 +106,8 @@ def label_sets(sets: Numbers | None, classes: Sequence[str]) -> str:
         text += (
             f"<p>Over {drawn['count']} divisions of the held-out rows {1 - drawn['mean_rate']:.2%} were covered on "
             f"average, and at least {sets['coverage']:.1%} in {markup.rate(drawn['within'])} of the divisions; by the "
-            f"exact law it is {drawn['due']:.1%}, for the promise is one on average. "
+            f"exact law it is {drawn['due']:.1%}, for the promise is one on average, and then so few or fewer have a "
+            f"chance of {drawn['chance']:.2%} (binomial; below 1% would refute it). "
             f"{markup.verdict(drawn['consistent'])}: the promise is kept {law}. (The most probable class, which is in "
             "every set, is not added here: the law is of sets without it.)</p>"
         )

@@ -12,6 +12,7 @@ from dubio.models import Predictor
 from dubio.training.errors import TrainingError
 from dubio.training.evaluation import DETERMINISTIC, MC
 from dubio.uncertainty import Calibration, Detector, Outputs
+from dubio.uncertainty.detection import temperature
 from dubio.uncertainty.detection.measures import Summary, summarise
 
 Batches = Callable[[Tensor], Iterator[Tensor]]
@@ -103,14 +104,12 @@ def _sizes(members: int) -> tuple[int, ...]:
 
 def _batch(predictor: Predictor, detector: Detector, outputs: Outputs) -> dict[str, Tensor]:
     logits_BC, probs_KBC, summary = outputs.deterministic.logits_BC, outputs.probs_KBC, outputs.summary
-    temperature = predictor.temperature
-    # softmax(T log softmax(z / T)) = softmax(z): what the members say without temperature, from what they say with it.
-    before_KBC = (probs_KBC.log() * temperature.mc).softmax(-1)
+    applied = predictor.temperature
     few = [summarise(probs_KBC[:members]) for members in _sizes(predictor.committee.num_samples)]
     return {
-        "deterministic": (logits_BC / temperature.deterministic).softmax(-1),
+        "deterministic": (logits_BC / applied.deterministic).softmax(-1),
         "deterministic before": logits_BC.softmax(-1),
-        "mc before": before_KBC.mean(0),
+        "mc before": temperature.undo(probs_KBC, applied.mc).mean(0),
         **vars(summary),
         "ranks": detector.rank(outputs),
         "mean gap": torch.stack([(each.mean_BC - summary.mean_BC).abs().amax(-1) for each in few]),

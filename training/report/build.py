@@ -72,7 +72,7 @@ def reproducible(path: Path, trusted: list[str]) -> Predictor:
     return replace(predictor, committee=predictor.committee.pinned(STRATEGIES[-1]))
 
 
-def build(predictor: Predictor, data: TensorDataModule, path: Path, day: date) -> Report:
+def build(predictor: Predictor, data: TensorDataModule, path: Path, day: date, configuration: str = "none") -> Report:
     """Ask, measure and draw.
 
     Args:
@@ -80,6 +80,7 @@ def build(predictor: Predictor, data: TensorDataModule, path: Path, day: date) -
         data: Follows the checkpoint, to test it.
         path: Of the checkpoint.
         day: That the report is of.
+        configuration: Which says how the data are read.
 
     Raises:
         TrainingError: If there are no test or calibration rows.
@@ -137,6 +138,7 @@ def build(predictor: Predictor, data: TensorDataModule, path: Path, day: date) -
             labels_B,
             predictor.classes,
             {row: display(x[row], data.input, index) for index, row in enumerate(order_B.tolist(), start=1)},
+            data.load(),
         )
         for name, order_B in orders.items()
     }
@@ -158,7 +160,7 @@ def build(predictor: Predictor, data: TensorDataModule, path: Path, day: date) -
             format_version=1,
             date=day.isoformat(),
             model=_model(predictor, path),
-            data=_data(data),
+            data=_data(data, configuration),
             answers=answers,
             promise=promise,
             acceptances=[each for each, _ in accepted],
@@ -222,10 +224,10 @@ def _model(predictor: Predictor, path: Path) -> content.Model:
     )
 
 
-def _data(data: TensorDataModule) -> content.Data:
+def _data(data: TensorDataModule, configuration: str) -> content.Data:
     splits = []
     for name, examples in sorted(data.splits.items(), key=lambda each: SPLITS.index(each[0])):
         labels = torch.from_numpy(examples.labels)
         by_class = labels.bincount(minlength=len(data.classes)).tolist()
         splits.append(content.Split(name=name, rows=len(labels), by_class=by_class))
-    return content.Data(title=data.title, splits=splits)
+    return content.Data(title=data.title, configuration=configuration, splits=splits)

@@ -69,9 +69,10 @@ class Split(Part):
 
 
 class Data(Part):
-    """Where the rows come from, and how they were divided."""
+    """Where the rows come from, which configuration says how they are read, and how they were divided."""
 
     title: str
+    configuration: str
     splits: list[Split]
 
 
@@ -122,7 +123,11 @@ class Answer(Part):
 
 
 class Resplits(Part):
-    """How often the promise was kept over divisions of the held-out rows, and how often its law says."""
+    """How often the promise was kept over divisions of the held-out rows, and how often its law says.
+
+    `chance` is the probability that the law keeps it as seldom or more seldom: below 1% is not consistent with it. The
+    divisions mix calibration and test rows, so this tests the procedure, not whether these rows are alike.
+    """
 
     count: Count
     calibration_rows: Count
@@ -130,11 +135,16 @@ class Resplits(Part):
     within: Rate
     due: Share
     mean_rate: Share
+    chance: Share
     consistent: bool
 
 
 class Promise(Part):
-    """The promised false-alarm rate, and what was measured."""
+    """The promised false-alarm rate, and what was measured.
+
+    `chance` is the probability of so many flagged test rows or more by the exact law, Beta-binomial: below 1% is not
+    consistent with the promise, or the test rows are not like the calibration rows.
+    """
 
     alpha: Share
     delta: Share
@@ -142,6 +152,7 @@ class Promise(Part):
     calibration_rows: Count
     measured: Rate
     by_class: list[Rate | None]
+    chance: Share
     consistent: bool
     resplits: Resplits
 
@@ -150,7 +161,8 @@ class AcceptanceResplits(Part):
     """How often a rule for accepting answers that was calibrated on some held-out rows breaks its promise.
 
     A rule is broken if it errs more than promised on all held-out rows: that happens in a share delta of the divisions
-    at most. The measured rows alone scatter; so their figures are told without a verdict.
+    at most. `chance` is the probability of so many or more, if it is that share: below 1% is not consistent with the
+    promise. The measured rows alone scatter; so their figures are told without a verdict.
     """
 
     count: Count
@@ -161,6 +173,7 @@ class AcceptanceResplits(Part):
     mean_accepted: Share
     mean_wrong: Share | None
     within: Rate | None
+    chance: Share
     consistent: bool
 
 
@@ -190,7 +203,8 @@ class LabelSets(Part):
 
     Sizes counts the test rows whose set has 1, 2, ... classes. For sets that promise the same to all inputs together,
     the number of missed test rows follows a Beta-binomial law or lies below it: `chance` is the probability of so many
-    or more by the law. For others there is no such law over all rows, and it is None.
+    or more by the law, and below 1% is not consistent with it. For others there is no such law over all rows, and it
+    is None.
     """
 
     score: str
@@ -240,9 +254,14 @@ class Damaged(Part):
 
 
 class Example(Part):
-    """A test row: its place in the split, what it is, what was answered."""
+    """A test row: what it is, and what was answered.
+
+    It is `row` of the test split and `source_row` of the source, both counted from 0, and there it is found `at`.
+    """
 
     row: Count
+    source_row: Count
+    at: str
     label: str
     answer: str
     probability: Share
@@ -253,7 +272,7 @@ class Example(Part):
 
 
 class Requirement(Part):
-    """What a new version must show on the same test rows before it replaces this one."""
+    """What a new version must show on the same test rows before it replaces this one; `because` says how it follows."""
 
     figure: str
     relation: Literal["at least", "at most"]

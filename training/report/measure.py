@@ -16,11 +16,13 @@ from dubio.training.quality import Quality
 from dubio.training.report import content
 from dubio.training.report.answers import Answers
 from dubio.training.report.resplits import Resplits
+from dubio.training.splits.dataset import Dataset
 from dubio.uncertainty.detection.conformal import Calibration
-from dubio.uncertainty.detection.interval import clopper_pearson
+from dubio.uncertainty.detection.interval import binomial_at_most, clopper_pearson
 
 COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 SHOWN = 12  # examples of each kind
+SIGNIFICANCE = 0.01  # what has a smaller chance is not consistent with a promise
 
 
 def rate(count: int, rows: int) -> content.Rate:
@@ -82,6 +84,7 @@ def promise(
         known = rate(int(answers.flagged_B[mine_B].sum()), int(mine_B.sum())) if bool(mine_B.any()) else None
         by_class.append(known)
     measured = rate(int(answers.flagged_B.sum()), len(labels_B))
+    chance = min(float(drawn.law_m[measured.count :].sum()), 1.0)
     return content.Promise(
         alpha=calibration.alpha,
         delta=calibration.delta,
@@ -89,23 +92,26 @@ def promise(
         calibration_rows=len(calibration.scores_N),
         measured=measured,
         by_class=by_class,
-        consistent=measured.low <= calibration.alpha,
+        chance=chance,
+        consistent=chance >= SIGNIFICANCE,
         resplits=resplits(drawn),
     )
 
 
 def resplits(drawn: Resplits) -> content.Resplits:
-    """How often a promise was kept over resplits, held against its law by a test at 1%."""
-    count = len(drawn.false_alarms_R)
+    """How often a promise was kept over resplits, held against its law by the exact binomial test."""
+    count, due = len(drawn.false_alarms_R), min(drawn.due, 1.0)
     within = rate(round(drawn.within * count), count)
+    chance = min(binomial_at_most(within.count, count, due), 1.0)
     return content.Resplits(
         count=count,
         calibration_rows=drawn.calibration,
         measured_rows=drawn.measured,
         within=within,
-        due=min(drawn.due, 1.0),
+        due=due,
         mean_rate=float(drawn.false_alarms_R.mean() / drawn.measured),
-        consistent=clopper_pearson(within.count, count, 0.98)[1] >= drawn.due,
+        chance=chance,
+        consistent=chance >= SIGNIFICANCE,
     )
 
 
@@ -146,13 +152,29 @@ def damaged(name: str, severity: int, answers: Answers, labels_B: Tensor) -> con
 
 
 def examples(
-    order_B: Tensor, answers: Answers, labels_B: Tensor, classes: Sequence[str], shown: Mapping[int, str]
+    order_B: Tensor,
+    answers: Answers,
+    labels_B: Tensor,
+    classes: Sequence[str],
+    shown: Mapping[int, str],
+    dataset: Dataset,
 ) -> list[content.Example]:
-    """Test rows in the order of their indices."""
-    mean_BC = answers.probs[MC]
+    """Test rows in the order of their indices.
+
+    Args:
+        order_B: Their indices.
+        answers: To all test rows.
+        labels_B: Their true classes.
+        classes: Names of these.
+        shown: What each of them looks like.
+        dataset: Says where they are in the source.
+    """
+    mean_BC, source_B = answers.probs[MC], dataset.rows["test"]
     return [
         content.Example(
             row=row,
+            source_row=int(source_B[row]),
+            at=dataset.at(int(source_B[row])),
             label=classes[int(labels_B[row])],
             answer=classes[int(mean_BC[row].argmax())],
             probability=min(float(mean_BC[row].max()), 1.0),

@@ -108,6 +108,7 @@ def _model(numbers: Numbers) -> str:
     facts = [
         ("network", f"{model['network']}, {model['parameters']} parameters"),
         ("input", f"{model['input']} {model['shape']}"),
+        ("configuration", f"{data['configuration']}, which says how the rows are read"),
         ("classes", f"{len(model['classes'])}: {markup.some(model['classes'])}"),
         ("committee", f"{model['members']} members; {'; '.join(model['sites'])}"),
         ("dropout rates", _rates(model["rates_factor"])),
@@ -181,19 +182,26 @@ def _by_class(numbers: Numbers) -> str:
 
 def _promise(promise: Numbers) -> str:
     drawn = promise["resplits"]
-    kept = "is consistent with it" if promise["consistent"] else "REFUTES it; are test and calibration rows alike?"
+    kept = (
+        "at least 1%, so it is consistent with the promise"
+        if promise["consistent"]
+        else "below 1%, which REFUTES it; are test and calibration rows alike?"
+    )
     law = "as often as its law says" if drawn["consistent"] else "less often than its law says"
     return (
         f"<p>Promised: at most {promise['alpha']:.1%} of inputs like the {promise['calibration_rows']} calibration "
         f"rows are flagged, with confidence {1 - promise['delta']:.0%} over the draw of these rows. An input is "
         f"flagged if its p-value is at or below {promise['level']:.4f}.</p>"
-        f"<p>Measured: {markup.rate(promise['measured'])} of the test rows. "
-        f"{markup.verdict(promise['consistent'])}: that {kept}.</p>"
+        f"<p>Measured: {markup.rate(promise['measured'])} of the test rows. By the exact law, Beta-binomial, so many "
+        f"or more are flagged with probability {promise['chance']:.2%}. {markup.verdict(promise['consistent'])}: that "
+        f"is {kept}.</p>"
         f"<p>Over {drawn['count']} divisions of the held-out rows into {drawn['calibration_rows']} to calibrate on and "
         f"{drawn['measured_rows']} to measure, {drawn['mean_rate']:.2%} were flagged on average, and at most "
         f"{promise['alpha']:.1%} in {markup.rate(drawn['within'])} of the divisions. By the exact law, "
-        f"Beta-binomial, it is {drawn['due']:.1%}: the measured rows scatter too. "
-        f"{markup.verdict(drawn['consistent'])}: the promise is kept {law}.</p>"
+        f"Beta-binomial, it is {drawn['due']:.1%}: the measured rows scatter too. So few or fewer divisions then "
+        f"have a chance of {drawn['chance']:.2%} (binomial; below 1% would refute it). "
+        f"{markup.verdict(drawn['consistent'])}: the promise is kept {law}. The divisions mix calibration and test "
+        "rows, so this tests the procedure; whether these rows are alike, the measured rate above does.</p>"
     )
 
 
@@ -229,6 +237,8 @@ def _examples(examples: Sequence[Numbers]) -> str:
     lines = [
         [
             index,
+            each["row"],
+            each["at"],
             each["shown"],
             each["label"],
             f"{each['answer']} ({each['probability']:.0%})",
@@ -238,7 +248,8 @@ def _examples(examples: Sequence[Numbers]) -> str:
         ]
         for index, each in enumerate(examples, start=1)
     ]
-    return markup.table(["", "input", "is", f"answer, {MC}", "predictive entropy (nats)", "p-value", "flagged"], lines)
+    names = ["", "test row", "in the source", "input", "is", f"answer, {MC}", "predictive entropy (nats)", "p-value"]
+    return markup.table([*names, "flagged"], lines)
 
 
 def _monitoring(monitoring: Numbers) -> str:
@@ -261,8 +272,10 @@ def _monitoring(monitoring: Numbers) -> str:
 
 def _requirements(requirements: Sequence[Numbers]) -> str:
     lines = [[each["figure"], f"{each['relation']} {each['bound']:.4g}", each["because"]] for each in requirements]
-    return "<p>On the same test rows, which neither version may have seen:</p>" + markup.table(
-        ["figure", "must be", "why"], lines
+    return (
+        "<p>On the same test rows, which neither version may have seen. Of two versions that are as good as each "
+        "other, one falls behind the other by less than a standard error in most cases, for they err on the same rows; "
+        "so one is what each figure may lose:</p>" + markup.table(["figure", "must be", "why"], lines)
     )
 
 

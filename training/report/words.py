@@ -8,7 +8,10 @@ from typing import Literal
 import numpy as np
 
 from dubio.training.report import content
+from dubio.training.report.measure import SIGNIFICANCE
+from dubio.training.report.resplits import beta_binomial
 from dubio.uncertainty import FlagEProcess
+from dubio.uncertainty.detection.label_sets import place
 
 EPSILON = 0.05  # how likely a false alarm of the monitor may be, ever
 CONTAMINATIONS = (0.05, 0.1, 0.2)  # shares of strangers whose alarm is timed
@@ -36,8 +39,9 @@ ADVICE = (
     "Label a random share of the answers, too: drift that changes no input, only its meaning, raises no flag.",
 )
 
-CHANCE = "the end of this version's 95% interval"
-PROMISED = "the promise; otherwise it is refuted"
+CHANCE = "half-way from this version's figure to the end of its 95% interval: about a standard error"
+PROMISED = "the promise itself"
+LAW = "the promise's exact law (Beta-binomial): with as many calibration rows, worse has a chance below 1%"
 
 RULES = tuple(
     content.Rule(number=number, article_13=article_13, article_15=article_15, change_plan=change_plan)
@@ -153,61 +157,46 @@ def requirements(
     label_sets: content.LabelSets | None,
     strangers: Sequence[content.Strangers],
 ) -> list[content.Requirement]:
-    """What these figures ask of a new version: to be no worse than chance in the draw of the test rows explains."""
-    found = []
-    for name, answer in answers.items():
-        for figure, least in (("accuracy", True), ("nll", False), ("brier", False), ("ece", False), ("aurc", False)):
-            measured: content.Measured = getattr(answer.after, figure)
-            found.append(
-                content.Requirement(
-                    figure=f"{name}: {figure}",
-                    relation="at least" if least else "at most",
-                    bound=measured.low if least else measured.high,
-                    because=CHANCE,
-                )
-            )
-        known = [each.figures.accuracy for each in answer.by_class if each.figures is not None]
-        found.append(
-            content.Requirement(
-                figure=f"{name}: accuracy of the worst class",
-                relation="at least",
-                bound=min(known, key=lambda each: each.value).low,
-                because=CHANCE,
-            )
-        )
-    found.append(
-        content.Requirement(
-            figure="flagged test rows: lower end of the interval",
-            relation="at most",
-            bound=promise.alpha,
-            because=PROMISED,
-        )
-    )
-    found += _of_answers(acceptances, label_sets)
-    for each in strangers:
-        found.append(
-            content.Requirement(
-                figure=f"flagged among {each.name}", relation="at least", bound=each.flagged.low, because=CHANCE
-            )
-        )
-    return found
-
-
-def _of_answers(
-    acceptances: Sequence[content.Acceptance], label_sets: content.LabelSets | None
-) -> list[content.Requirement]:
+    """What these figures ask of a new version: each to lose a standard error at most, and the promises to be kept."""
     found = []
 
     def ask(figure: str, relation: Literal["at least", "at most"], bound: float, because: str) -> None:
         found.append(content.Requirement(figure=figure, relation=relation, bound=bound, because=because))
 
+    for name, answer in answers.items():
+        for figure, least in (("accuracy", True), ("nll", False), ("brier", False), ("ece", False), ("aurc", False)):
+            measured: content.Measured = getattr(answer.after, figure)
+            bound = _between(measured.value, measured.low if least else measured.high)
+            ask(f"{name}: {figure}", "at least" if least else "at most", bound, CHANCE)
+        known = [each.figures.accuracy for each in answer.by_class if each.figures is not None]
+        worst = min(known, key=lambda each: each.value)
+        ask(f"{name}: accuracy of the worst class", "at least", _between(worst.value, worst.low), CHANCE)
+    rows, alarms = promise.calibration_rows, round(promise.level * (promise.calibration_rows + 1))
+    ask("flagged test rows", "at most", _most(promise.measured.rows, alarms, rows), LAW)
     for each in acceptances:
         if each.accepted is not None:
             at = f"at a risk of {each.risk:g}"
-            ask(f"errors among accepted rows {at}: lower end of the interval", "at most", each.risk, PROMISED)
-            ask(f"accepted test rows {at}", "at least", each.accepted.low, CHANCE)
+            ask(f"errors among accepted rows {at}", "at most", each.risk, PROMISED)
+            ask(f"accepted test rows {at}", "at least", _between(each.accepted.rate, each.accepted.low), CHANCE)
     if label_sets is not None:
-        figure = "test rows covered by their label set: upper end of the interval"
-        ask(figure, "at least", label_sets.coverage, PROMISED)
-        ask("test rows covered by their label set", "at least", label_sets.covered.low, CHANCE)
+        figure, covered = "test rows covered by their label set", label_sets.covered
+        missing = label_sets.calibration_rows + 1 - place(label_sets.calibration_rows, label_sets.coverage)
+        if label_sets.chance is None:
+            ask(figure, "at least", _between(covered.rate, covered.low), CHANCE)
+        else:
+            ask(figure, "at least", 1 - _most(covered.rows, missing, label_sets.calibration_rows), LAW)
+    for each in strangers:
+        bound = _between(each.flagged.rate, each.flagged.low)
+        ask(f"flagged among {each.name}", "at least", bound, CHANCE)
     return found
+
+
+def _between(value: float, end: float) -> float:
+    return (value + end) / 2
+
+
+def _most(rows: int, alarms: int, calibration: int) -> float:
+    """The largest share of so many rows that the law of a promise does not refute."""
+    law_m = beta_binomial(rows, alarms, calibration + 1 - alarms)
+    above_m = law_m[::-1].cumsum()[::-1]  # P(so many or more)
+    return float(np.flatnonzero(above_m >= SIGNIFICANCE).max()) / rows

@@ -31,22 +31,25 @@ def binomial_at_most(count: int, rows: int, rate: float) -> float:
     return 1.0 if count >= rows else _binomial(0, count, rows, rate)
 
 
-def upper_bound(count: int, rows: int, delta: float) -> float:
-    """The largest rate that so many of so many rows do not refute: above the true one in all draws but a share delta.
-
-    Source: Clopper and Pearson 1934.
-    """
-    return 1.0 if count >= rows else _solve(lambda rate: _binomial(0, count, rows, rate) < delta)
+def largest_count(rows: int, rate: float, tail: float) -> int:
+    """The largest count with P(Binomial(rows, rate) <= count) <= tail; -1 if there is none."""
+    first, chance_k = _binomials(0, rows, rows, rate)
+    return first - 1 + int(torch.searchsorted(chance_k.cumsum(0), tail, right=True))
 
 
 def _binomial(first: int, last: int, rows: int, rate: float) -> float:
     """P(first <= Binomial(rows, rate) <= last), but for what is farther than 12 deviations from the mean."""
+    return float(_binomials(first, last, rows, rate)[1].sum())
+
+
+def _binomials(first: int, last: int, rows: int, rate: float) -> tuple[int, torch.Tensor]:
+    """The first count of a range and the probabilities of all, without those beyond 12 deviations from the mean."""
     mean, far = rows * rate, 12 * math.sqrt(rows * rate * (1 - rate)) + 40
     first, last = max(first, math.floor(mean - far)), min(last, math.ceil(mean + far))
     k = torch.arange(first, max(first, last + 1), dtype=torch.float64)
     n, p = (torch.tensor(value, dtype=torch.float64) for value in (rows, rate))
     choose = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
-    return float((choose + torch.xlogy(k, p) + torch.xlogy(n - k, 1 - p)).exp().sum())
+    return first, (choose + torch.xlogy(k, p) + torch.xlogy(n - k, 1 - p)).exp()
 
 
 def _solve(beyond: Callable[[float], bool]) -> float:

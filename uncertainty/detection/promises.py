@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from dubio.uncertainty.detection import advice
 from dubio.uncertainty.detection.adaptive import AdaptiveSampling, recorded
 from dubio.uncertainty.detection.answers import Answers, LabelledAnswers
 from dubio.uncertainty.detection.conformal import Calibration
@@ -27,7 +28,7 @@ class AnswerPromises:
     """Which answers are accepted at each promised risk, and the label sets. Immutable.
 
     Attributes:
-        acceptances: One a risk, in the order that they were asked for.
+        acceptances: One a risk, in the order that they were asked for; none where none was.
         label_sets: Calibrated.
     """
 
@@ -58,9 +59,10 @@ class AnswerPromises:
         tests = [
             AcceptanceTests.fit(select, len(calibration), risk, **promise, confidence=confidence) for risk in risks
         ]
+        rules = [each.calibrate(calibration, flag) for each in tests]
         chosen = LabelSets.fit(select.answers.mean_BC, select.labels_N, wanted.score, wanted.by, wanted.coverage)
         return cls(
-            tuple(each.calibrate(calibration, flag) for each in tests),
+            tuple(_advised(each, rules, calibration, flag) for each in tests),
             chosen.calibrate(
                 calibration.answers.mean_BC, calibration.labels_N, calibration.sure_N, calibration.rounding
             ),
@@ -79,6 +81,21 @@ class AnswerPromises:
     def to(self, device: torch.device) -> AnswerPromises:
         """The same promises with their tensors on a device."""
         return replace(self, label_sets=move(self.label_sets, device))
+
+
+def _advised(
+    tests: AcceptanceTests, rules: Sequence[Acceptance], rows: LabelledAnswers, flag: Calibration
+) -> Acceptance:
+    """The rule of these tests; where there is none, with what would make one possible."""
+    (rule,) = (each for each in rules if each.risk == tests.risk)
+    if rule.refusal is None:
+        return rule
+    carried = [each.risk for each in rules if each.refusal is None and each.risk > tests.risk]
+    return replace(
+        rule,
+        rows_due=advice.rows_due(tests, rows, flag),
+        risk_due=min([advice.attainable_risk(tests, rows, flag), *carried]),
+    )
 
 
 def with_all_members(

@@ -30,15 +30,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from dubio.uncertainty.detection.answers import CONFIDENCES, Answers, LabelledAnswers
 from dubio.uncertainty.detection.conformal import Calibration, level, rows_needed
-from dubio.uncertainty.detection.interval import binomial_at_most, upper_bound
+from dubio.uncertainty.detection.interval import binomial_at_most, largest_count
 from dubio.uncertainty.errors import UncertaintyError
 
 TOO_FEW_ROWS = "too_few_rows"
@@ -48,7 +47,6 @@ STEPS = 100  # thresholds in a sequence, at most
 ALL = -1.0  # the threshold that every confidence reaches
 PLATEAU = 0.01  # the first test may be so much likelier to fail than the one that is likeliest to pass
 LUCK = 1.28  # standard errors
-MOST_ROWS = 2**20  # more calibration rows are not advised
 
 
 @dataclass(frozen=True)
@@ -116,16 +114,14 @@ class AcceptanceTests:
             rows: The calibration split, on which the flag was calibrated, too.
             flag: Its calibration, fitted to the largest scores that these rows may get.
         """
-        unflagged_G = self.familiar_G[(flag.p_value(self.familiar_G) > flag.level).cpu()]
-        if not len(unflagged_G):
-            return self._refused(len(rows))
-        familiar = float(unflagged_G[-1])
-        accepted_T, wrong_T = rows.count(self.confidence, familiar, self.thresholds_T)
+        familiar, accepted_T, wrong_T = self.count(rows, flag)
         end = self.first
-        while end < len(accepted_T) and self._passes(int(wrong_T[end]), int(accepted_T[end])):
+        while end < len(accepted_T) and self.passes(int(wrong_T[end]), int(accepted_T[end])):
             end += 1
         if end == self.first:
-            return self._refused(len(rows))
+            enough = len(rows) >= rows_needed(self.risk, self.delta)
+            refusal = TOO_MANY_ERRORS if enough else TOO_FEW_ROWS
+            return Acceptance(self.risk, self.delta, self.confidence, rows=len(rows), refusal=refusal)
         last = end - 1
         return Acceptance(
             risk=self.risk,
@@ -138,41 +134,20 @@ class AcceptanceTests:
             wrong=int(wrong_T[last]),
         )
 
-    def _passes(self, wrong: int, accepted: int) -> bool:
+    def at(self, risk: float) -> AcceptanceTests:
+        """The same tests for another risk, for which another one may come first."""
+        return replace(self, risk=risk, first=_first(self.share_T * self.rows, self.error_T, risk, self.delta))
+
+    def count(self, rows: LabelledAnswers, flag: Calibration) -> tuple[float, Tensor, Tensor]:
+        """Below which composite score rows are accepted, how many are at each threshold, and how many of these are
+        wrong, ``[T]``; see `calibrate`."""
+        unflagged_G = self.familiar_G[(flag.p_value(self.familiar_G) > flag.level).cpu()]
+        familiar = float(unflagged_G[-1]) if len(unflagged_G) else -math.inf
+        return familiar, *rows.count(self.confidence, familiar, self.thresholds_T)
+
+    def passes(self, wrong: int, accepted: int) -> bool:
+        """Whether so many wrong ones of the accepted rows show that the true share is at most the risk."""
         return binomial_at_most(wrong, accepted, self.risk) <= self.delta
-
-    def _refused(self, rows: int) -> Acceptance:
-        enough = rows >= rows_needed(self.risk, self.delta)
-        return Acceptance(
-            risk=self.risk,
-            delta=self.delta,
-            confidence=self.confidence,
-            rows=rows,
-            refusal=TOO_MANY_ERRORS if enough else TOO_FEW_ROWS,
-            rows_due=self._rows_due,
-            risk_due=self._risk_due,
-        )
-
-    @cached_property
-    def _rows_due(self) -> int:
-        """How many calibration rows would probably do; 0 if it is not a matter of their number."""
-        rows = self.rows
-        hopeful = [pair for pair in zip(*_lists(self.share_T, self.error_T), strict=True) if pair[1] < self.risk]
-        while hopeful and rows < MOST_ROWS:
-            rows = math.ceil(1.2 * max(rows, 1))
-            for share, error in _some(hopeful):
-                if self._passes(math.ceil(share * rows * error), math.floor(share * rows)):
-                    return rows
-        return 0
-
-    @cached_property
-    def _risk_due(self) -> float:
-        """Which risk so many rows could probably promise, rounded up."""
-        expected = list(zip(*_lists(self.share_T * self.rows, self.error_T), strict=True))
-        bounds = [
-            upper_bound(math.ceil(count * error), math.floor(count), self.delta) for count, error in _some(expected)
-        ]
-        return min(1.0, math.ceil(1000 * min(bounds)) / 1000)
 
 
 @dataclass(frozen=True)
@@ -189,8 +164,8 @@ class Acceptance:
         accepted: How many of them are accepted, at the worst that rounding may do,
         wrong: and how many of these are wrong.
         refusal: One of `REFUSALS`; None where there is a promise.
-        rows_due: Where there is none, how many calibration rows would probably do; 0 if no number would,
-        risk_due: and which risk these rows could probably promise.
+        rows_due: Where there is none, how many calibration rows would probably do; 0 if it is not known that any would,
+        risk_due: and the smallest risk that these rows carry; 1 if there is none. See `advice`.
     """
 
     risk: float
@@ -203,7 +178,7 @@ class Acceptance:
     wrong: int = 0
     refusal: str | None = None
     rows_due: int = 0
-    risk_due: float = 0.0
+    risk_due: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse values that no calibration gives."""
@@ -250,10 +225,10 @@ class Acceptance:
 
     def advice(self) -> str:
         """What would make the promise possible, where there is none."""
-        cures = [f"set `calibration.risk` to {self.risk_due:g} or more"] if self.risk_due < 1 else []
+        cures = [f"these rows carry a risk of {self.risk_due:g}"] if self.risk_due < 1 else []
         if self.rows_due:
-            cures.append(f"calibrate on about {self.rows_due} rows instead of {self.rows}")
-        return ", or ".join([*cures, "train a model that errs less"])
+            cures.append(f"a risk of {self.risk:g} takes about {self.rows_due} calibration rows instead of {self.rows}")
+        return ", and ".join([*cures] or [f"a risk of {self.risk:g} takes a model that errs less"])
 
 
 def check_risk(risk: float) -> None:
@@ -304,22 +279,14 @@ def _error(accepted_T: Tensor, wrong_T: Tensor) -> Tensor:
 
 def _first(accepted_T: Tensor, error_T: Tensor, risk: float, delta: float) -> int:
     """Which test to begin with: the last of those that are likeliest to pass."""
-    powers = [_power(round(rows), error, risk, delta) for rows, error in zip(*_lists(accepted_T, error_T), strict=True)]
+    powers = [power(round(rows), error, risk, delta) for rows, error in zip(*_lists(accepted_T, error_T), strict=True)]
     return max(index for index, power in enumerate(powers) if power >= max(powers) - PLATEAU)
 
 
-def _power(rows: int, error: float, risk: float, delta: float) -> float:
+def power(rows: int, error: float, risk: float, delta: float) -> float:
     """How likely a test passes if so many rows are accepted, of which each is wrong with a probability."""
-    low, high = -1, rows  # passes with so many wrong ones, and does not with so many
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if binomial_at_most(middle, rows, risk) <= delta else (low, middle)
-    return 0.0 if low < 0 else binomial_at_most(low, rows, error)
-
-
-def _some(pairs: Sequence[tuple[float, ...]]) -> Sequence[tuple[float, ...]]:
-    """A tenth of many, the last among them."""
-    return pairs[:: -max(1, len(pairs) // 10)]
+    most = largest_count(rows, risk, delta)  # wrong ones with which it passes
+    return 0.0 if most < 0 else binomial_at_most(most, rows, error)
 
 
 def _lists(*tensors: Tensor) -> Sequence[list[float]]:

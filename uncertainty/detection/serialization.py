@@ -243,9 +243,9 @@ def load_promises(state: object, flag: Calibration, num_classes: int, where: str
     """
     keyed = _mapping(state, {"acceptances", "label_sets"}, where)
     listed = keyed["acceptances"]
-    if not isinstance(listed, list) or not 1 <= len(listed) <= MOST_RISKS:
+    if not isinstance(listed, list) or len(listed) > MOST_RISKS:
         raise UncertaintyError(
-            f"Expected `{where}.acceptances` to be a list of 1 to {MOST_RISKS} risks, but got {_describe(listed)}."
+            f"Expected `{where}.acceptances` to be a list of at most {MOST_RISKS} risks, but got {_describe(listed)}."
         )
     acceptances = tuple(_load_acceptance(each, f"{where}.acceptances[{index}]") for index, each in enumerate(listed))
     sets = dict(_mapping(keyed["label_sets"], {field.name for field in fields(LabelSets)}, f"{where}.label_sets"))

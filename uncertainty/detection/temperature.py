@@ -12,17 +12,19 @@ from dubio.uncertainty.detection.measures import log_mean_softmax, negative_log_
 from dubio.uncertainty.errors import UncertaintyError
 
 LOW, HIGH = 0.05, 20.0
+SPREAD = 0.5
 # Below this a probability is 0 in single precision.
 SMALLEST = torch.finfo(torch.float32).smallest_normal * torch.finfo(torch.float32).eps
 
 
 def fit(logits_KBC: Tensor, labels_B: Tensor) -> float:
-    """The temperature T in [0.05, 20] that minimises the negative log-likelihood of mean_K softmax(logits / T).
+    """The temperature T in [0.05, 20] that is most probable after these rows, for mean_K softmax(logits / T).
 
-    The true class counts as (n + 1) / (n + 2) instead of 1, the others share the rest: n rows that are all right must
-    not make the probabilities infinitely sure. A class that has no probability at any of these temperatures, because
-    the network masks it with -inf or -1e6, say, gets no share, and a row of which it is the true class counts for
-    nothing: it is as impossible at one T as at another.
+    Beforehand log T is normal with the standard deviation `SPREAD`: two thirds of all networks are expected between
+    T = 0.6 and 1.6. So few rows change little, and many outweigh what was expected. And as n rows that are all right
+    must not make the probabilities infinitely sure, each counts as wrong for a share .5 / (n + 1), as half a wrong one
+    more among them would. A row whose true class has no probability at any of these temperatures, because the network
+    masks it with -inf or -1e6, say, counts for nothing: it is as impossible at one T as at another.
 
     Args:
         logits_KBC: The members' logits; for a deterministic prediction K = 1.
@@ -31,7 +33,7 @@ def fit(logits_KBC: Tensor, labels_B: Tensor) -> float:
     Raises:
         UncertaintyError: If there are no rows, or the network masks the true class of every one.
 
-    Source: Guo 2017; the targets are those of Platt 1999.
+    Source: Guo 2017; the half is that of Jeffreys 1946.
     """
     if not len(labels_B):
         raise UncertaintyError("Expected at least one labelled row to fit a temperature, but got none.")
@@ -44,9 +46,9 @@ def fit(logits_KBC: Tensor, labels_B: Tensor) -> float:
             f"{len(labels_B)} rows have none; compare the classes that the network masks with the labels."
         )
     if not bool(told_B.all()):
-        logits_KBC, labels_B, possible_BC = logits_KBC[:, told_B], labels_B[told_B], possible_BC[told_B]
+        logits_KBC, labels_B = logits_KBC[:, told_B], labels_B[told_B]
     # Golden-section search over log T: one dimension, no derivative, no step size to choose.
-    loss = partial(_loss, logits_KBC, labels_B, possible_BC)
+    loss = partial(_loss, logits_KBC, labels_B)
     ratio = (math.sqrt(5) - 1) / 2
     low, high = math.log(LOW), math.log(HIGH)
     left, right = high - ratio * (high - low), low + ratio * (high - low)
@@ -63,9 +65,16 @@ def fit(logits_KBC: Tensor, labels_B: Tensor) -> float:
     return math.exp((low + high) / 2)
 
 
-def _loss(logits_KBC: Tensor, labels_B: Tensor, possible_BC: Tensor, log_temperature: float) -> float:
+def undo(probs: Tensor, temperature: float) -> Tensor:
+    """The probabilities without a temperature, from those with it: softmax(T log softmax(z / T)) = softmax(z)."""
+    return (probs.log() * temperature).softmax(-1)
+
+
+def _loss(logits_KBC: Tensor, labels_B: Tensor, log_temperature: float) -> float:
     log_mean_BC = log_mean_softmax(logits_KBC.double() / math.exp(log_temperature))
     nll_B = negative_log_likelihood(log_mean_BC, labels_B)
-    others_B = (-log_mean_BC.masked_fill(~possible_BC, 0).sum(-1) - nll_B) / (possible_BC.sum(-1) - 1).clamp(min=1)
-    unsure = 1 / (len(labels_B) + 2)
-    return float(((1 - unsure) * nll_B + unsure * others_B).mean())
+    # log(1 - p); where nothing but the true class is possible, it says nothing about T.
+    doubt_B = log_mean_BC.scatter(-1, labels_B.unsqueeze(-1), -math.inf).logsumexp(-1).clamp(min=math.log(SMALLEST))
+    wrong = 0.5 / (len(labels_B) + 1)
+    expected = (log_temperature / SPREAD) ** 2 / 2
+    return float(((1 - wrong) * nll_B - wrong * doubt_B).mean()) + expected / len(labels_B)

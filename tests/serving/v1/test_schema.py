@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from dubio.models.decision import NO_RISK_PROMISED
 from dubio.models.ensemble import CALIBRATION_TOO_SMALL, NOT_FOR_ENSEMBLES
 from dubio.models.prediction import NOT_CALIBRATED, NOT_CALIBRATED_FOR_SAMPLES, OUT_OF_RANGE
 from dubio.serving.v1.schema import PredictResponse
@@ -38,7 +39,7 @@ def test_every_reason_that_a_model_gives_is_a_reason_of_the_answer() -> None:
 def test_every_reason_for_no_decision_is_one_of_the_answer() -> None:
     schema = PredictResponse.model_json_schema()["$defs"]
     none = {NOT_CALIBRATED, NOT_CALIBRATED_FOR_SAMPLES, CALIBRATION_TOO_SMALL}
-    for kind, reasons in (("Decision", none | {NOT_FOR_ENSEMBLES, *REFUSALS}), ("LabelSet", none)):
+    for kind, reasons in (("Decision", none | {NOT_FOR_ENSEMBLES, NO_RISK_PROMISED, *REFUSALS}), ("LabelSet", none)):
         described = schema[kind]["properties"]["reason"]
         (choices,) = [choice["enum"] for choice in described["anyOf"] if "enum" in choice]
         assert set(choices) == reasons

@@ -75,7 +75,7 @@ def test_without_calibration_flags_are_left_out_or_refused(predictor: Predictor,
         "label_set_coverage": 0.95,
     }
     assert [output["name"] for output in answer["outputs"]] == [*DEFAULT[:-4], "label_set"]
-    with pytest.raises(InvalidRequest, match="not_calibrated; calibrate the model"):
+    with pytest.raises(InvalidRequest, match=r"it is not calibrated \(not_calibrated\); calibrate it"):
         encode_response(prediction, request=ask(bars[:2], "label", "ood_flag"), model=model)
 
 
@@ -100,7 +100,23 @@ def test_without_a_promise_no_answer_is_accepted_and_the_reason_is_told(predicto
     answer = json.loads(encode_response(prediction, request=ask(bars[:2]), model=model).body)
     assert answer["parameters"]["accepted_reason"] == "too_few_rows"
     assert [output["name"] for output in answer["outputs"]] == [name for name in DEFAULT if name != "accepted"]
-    with pytest.raises(InvalidRequest, match="'accepted', but the answer is too_few_rows; calibrate the model on more"):
+    with pytest.raises(InvalidRequest) as caught:
+        encode_response(prediction, request=ask(bars[:2], "accepted"), model=model)
+    assert str(caught.value) == (
+        "Expected outputs that the model can give, but it has none for 'accepted', for it was calibrated on too few "
+        "rows to promise the risk that was asked for (too_few_rows); calibrate it for a larger one, or on more rows "
+        "(`dubio-train calibrate --calibration.risk`), or do without 'accepted'."
+    )
+
+
+def test_a_model_without_a_risk_has_no_decision(predictor: Predictor, bars: np.ndarray) -> None:
+    promises = replace(predictor.promises, acceptances=())
+    model = ServedModel("bars", "1", replace(predictor, promises=promises))
+    prediction = model.predictor.predict(bars[:2])
+    answer = json.loads(encode_response(prediction, request=ask(bars[:2]), model=model).body)
+    assert answer["parameters"]["accepted_reason"] == "no_risk_promised"
+    assert [output["name"] for output in answer["outputs"]] == [name for name in DEFAULT if name != "accepted"]
+    with pytest.raises(InvalidRequest, match="was calibrated without a promise about accepted answers"):
         encode_response(prediction, request=ask(bars[:2], "accepted"), model=model)
 
 

@@ -12,7 +12,7 @@ import yaml
 from dubio.models import load
 from dubio.models.checkpoint import file
 from dubio.training import Arrays, Digits, ImageFolder, Synthetic, Table, Text
-from dubio.training.cli import fit_settings
+from dubio.training.cli import first_checkpoint
 from dubio.training.cli.main import main
 from dubio.training.cli.messages import options
 from dubio.training.data.module import TensorDataModule
@@ -225,7 +225,7 @@ def test_the_checkpoint_of_a_command_is_known_from_its_arguments(
     Path("some").mkdir()
     for name in ("base.yaml", "some/base.yaml"):
         Path(name).write_text("threads: 1")
-    assert fit_settings.checkpoint(arguments) == (None if path is None else Path(path))
+    assert first_checkpoint.find(arguments) == (None if path is None else Path(path))
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_without_a_promise_the_reason_stands_there(written: Written, calibrated:
         "too_few_rows",
         *[None] * 5,
     )
-    assert "about 400 rows instead of 50" in told.advice
+    assert "about 400 calibration rows instead of 50" in told.advice
 
 
 def test_a_promise_that_is_broken_too_often_is_told():

@@ -32,6 +32,7 @@ def _acceptance(**changes: object) -> content.Acceptance:
             mean_accepted=0.85,
             mean_wrong=0.0125,
             within=rate(361, 380),
+            chance=0.9987,
             consistent=True,
         ),
         no_resplits=None,
@@ -50,7 +51,7 @@ def test_a_promise_and_what_was_measured_stand_side_by_side():
     assert "90 of 100: 90.0%" in told
     assert "1 of 90: 1.1% (0.0% to 6.0%) . Kept" in told or "1 of 90: 1.1% (0.0% to 6.0%). Kept" in told
     assert "8 of 400: 2.0%" in told
-    assert "at most 5%" in told
+    assert "at most 5%, and then so many or more have a chance of 99.87% (binomial)" in told
     assert "85.0% of the measured rows were accepted, 1.25% of these were wrong" in told
     assert "361 of 380" in told
 
@@ -94,7 +95,7 @@ def test_label_sets_tell_their_promise_coverage_and_size():
     assert "the label sets (APS) of at least 95.0% of inputs like the 300 calibration rows" in told
     assert "97 of 100: 97.0%" in told
     assert "1.20 classes on average" in told
-    assert "missed with probability 81.2%. Kept" in told
+    assert "missed with probability 81.23%; below 1% would refute the promise. Kept" in told
     assert "No resplits: of a reason." in told
     assert "classes in the set test rows 1 80 2 20" in told
     assert "&lt;a&gt; 50 of 50: 100.0%" in told

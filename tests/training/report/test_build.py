@@ -86,14 +86,19 @@ def test_its_numbers_are_those_of_the_test(written: Written):
 
 def test_a_table_is_reported_on_from_its_own_folder(coin: Path):
     main(["report", "--ckpt", "runs/coin/model.ckpt"])
-    folder = coin / "runs" / "coin" / "report"
+    folder = coin / "runs" / "coin" / "model_report"
     assert {path.stem for path in folder.glob("*.png")} == PICTURES  # rows are told in words
     numbers = json.loads((folder / "report.json").read_text())
     assert [each["name"] for each in numbers["strangers"]] == ["uniform noise", "columns of different rows"]
     assert {each["name"] for each in numbers["damages"]} == {"missing columns", "noise"}
     accuracy = numbers["answers"][MC]["after"]["accuracy"]
     assert accuracy["low"] < 0.6  # a coin is a coin
-    example = numbers["most_uncertain"][0]["shown"]
+    assert numbers["data"]["configuration"] == "config.yaml beside the checkpoint"
+    found = numbers["most_uncertain"][0]
+    line = (coin / "coin.csv").read_text().splitlines()[int(found["at"].removeprefix("line ")) - 1]
+    value = re.search(r"a: (-?[\d.e-]+)", found["shown"])[1]
+    assert float(line.split(",")[1]) == pytest.approx(float(value), rel=1e-4)
+    example = found["shown"]
     assert re.match(r"a: -?[\d.e-]+, b: ", example)
     assert example.endswith("and 3 more")
 
@@ -150,4 +155,4 @@ def test_a_table_that_has_moved_is_given_by_its_path(coin: Path, tmp_path: Path)
     content = yaml.safe_load((coin / "runs" / "coin" / "config.yaml").read_text())
     assert content["data"]["class_path"] == f"{Table.__module__.rpartition('.data.')[0]}.Table"
     main(["report", "--ckpt", "runs/coin/model.ckpt", "--data.path", str(tmp_path / "moved.csv")])
-    assert (coin / "runs" / "coin" / "report" / "report.html").is_file()
+    assert (coin / "runs" / "coin" / "model_report" / "report.html").is_file()

@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binomtest
+from scipy.stats import betabinom, binomtest
+from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 from dubio.training.report import measure
 from dubio.training.report.answers import Answers, ask
+from dubio.training.report.resplits import Resplits, beta_binomial, resplit
 from tests.training.report.conftest import Written
 
 
@@ -24,6 +26,29 @@ def test_a_rate_has_scipys_exact_interval():
     told = measure.rate(9, 216)
     due = binomtest(9, 216).proportion_ci()
     assert (told.rate, told.low, told.high) == pytest.approx((9 / 216, due.low, due.high))
+
+
+def test_a_promise_is_held_against_its_exact_law(known: Answers, written: Written):
+    flag, labels = written.predictor.detector.calibration, written.data.raw("test")[1]
+    rows, calibrated = len(labels), len(flag.scores_N)
+    scores = torch.cat([flag.scores_N.double(), known.score_B.double()]).numpy()
+    drawn = resplit(scores, calibrated, flag.alpha, flag.delta, count=20)
+    law = betabinom(rows, drawn.alarms, calibrated + 1 - drawn.alarms)
+    for flagged in (0, 5, 12, 20, rows):
+        those = replace(known, flagged_B=torch.arange(rows) < flagged)
+        told = measure.promise(flag, those, labels, written.predictor.classes, drawn)
+        assert told.chance == pytest.approx(law.sf(flagged - 1), abs=1e-9)
+        assert told.consistent == (law.sf(flagged - 1) >= 0.01)
+    assert not told.consistent
+
+
+@pytest.mark.parametrize("kept", [0, 380, 399, 400])
+def test_resplits_are_held_against_their_law_by_the_binomial_test(kept: int):
+    law = beta_binomial(100, 5, 96)
+    drawn = Resplits(100, 100, 5, np.zeros(400, dtype=np.int64), law, kept / 400, 0.97)
+    told = measure.resplits(drawn)
+    assert told.chance == pytest.approx(binomtest(kept, 400, 0.97, "less").pvalue, abs=1e-9)
+    assert told.consistent == (told.chance >= 0.01) == (kept > 379)
 
 
 def test_strangers_are_told_apart_as_scikit_learn_says(known: Answers):
@@ -56,7 +81,11 @@ def test_the_largest_come_first_and_of_equal_ones_the_first():
 def test_examples_say_what_is_and_what_was_answered(known: Answers, written: Written):
     labels = written.data.raw("test")[1]
     row = int(measure.top(known.summary.predictive_entropy_B)[0])
-    (told,) = measure.examples(torch.tensor([row]), known, labels, written.predictor.classes, {row: "shown"})
+    dataset = written.data.load()
+    (told,) = measure.examples(torch.tensor([row]), known, labels, written.predictor.classes, {row: "shown"}, dataset)
+    source = load_digits()
+    assert written.data.raw("test")[0][row].flatten().tolist() == source.data[told.source_row].tolist()
+    assert (told.at, told.label) == (f"row {told.source_row}", str(source.target[told.source_row]))
     answer = written.predictor.predict(written.data.raw("test")[0][row : row + 1])
     assert (told.row, told.label, told.shown) == (row, written.predictor.classes[int(labels[row])], "shown")
     assert told.answer == written.predictor.classes[int(answer.mc_label[0])]

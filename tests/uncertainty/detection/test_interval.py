@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy.stats import beta, binom
 
-from dubio.uncertainty.detection.interval import clopper_pearson
+from dubio.uncertainty.detection.interval import clopper_pearson, largest_count
 
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
@@ -28,3 +28,11 @@ def test_it_holds_the_true_rate_as_often_as_it_says(rate: float):
 def test_a_count_that_is_none_is_refused(count: int, rows: int):
     with pytest.raises(ValueError, match="Expected a count"):
         clopper_pearson(count, rows)
+
+
+@pytest.mark.parametrize(("rows", "rate"), [(0, 0.1), (1, 0.5), (148, 0.02), (149, 0.02), (5000, 0.02), (30000, 0.4)])
+def test_the_largest_count_in_a_tail_is_scipys(rows: int, rate: float):
+    for tail in (0.01, 0.05, 0.5):
+        count = largest_count(rows, rate, tail)
+        assert binom.cdf(count, rows, rate) <= tail * (1 + 1e-9)
+        assert binom.cdf(count + 1, rows, rate) > tail * (1 - 1e-9)

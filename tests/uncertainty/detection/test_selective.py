@@ -23,41 +23,10 @@ from dubio.uncertainty.detection.selective import (
     choose_confidence,
 )
 from dubio.uncertainty.errors import CalibrationSetTooSmall, UncertaintyError
-from tests.uncertainty.detection.labelled import labelled
+from tests.uncertainty.detection.labelled import World, labelled
 
 ALPHA = DELTA = 0.05
 DRAWS = 120
-
-
-class World:
-    """Finitely many kinds of inputs, so that every true rate is a sum: a confidence, a score and a risk a kind.
-
-    Args:
-        kinds: How many; few of them tie heavily.
-        hard: The mean risk of an answer.
-        related: Whether kinds of high scores err more often.
-    """
-
-    def __init__(self, kinds: int, hard: float, related: bool = True, seed: int = 0) -> None:
-        chance = np.random.default_rng(seed)
-        self.share = chance.dirichlet(np.full(kinds, 2.0))
-        self.confidence = np.sort(chance.uniform(0.4, 1, kinds))
-        odds = (1 - self.confidence) ** 1.5 * chance.uniform(0.5, 1.5, kinds)
-        self.risk = np.clip(odds * hard / (odds @ self.share), 0, 0.9)
-        noise = chance.normal(size=kinds)
-        self.score = (1 - self.confidence) * 3 * related + noise * 0.5
-
-    def draw(self, chance: np.random.Generator, rows: int) -> LabelledAnswers:
-        kind = chance.choice(len(self.share), rows, p=self.share)
-        wrong = chance.random(rows) < self.risk[kind]
-        return labelled(self.confidence[kind], wrong, self.score[kind])
-
-    def true_risk(self, rule: Acceptance) -> tuple[float, float]:
-        """Of the accepted answers, and the share of them."""
-        rows = labelled(self.confidence, np.zeros(len(self.share), dtype=bool), self.score)
-        accepted = rule.accepts(rows.answers, rows.high_N).numpy()
-        share = self.share[accepted].sum()
-        return (float(self.share[accepted] @ self.risk[accepted] / share) if share else 0.0), float(share)
 
 
 WORLDS = {
@@ -120,7 +89,6 @@ def test_the_tests_are_those_of_clopper_and_pearson():
     for accepted, wrong, risk in [(148, 0, 0.02), (149, 0, 0.02), (236, 1, 0.02), (235, 1, 0.02), (5000, 81, 0.02)]:
         upper = beta.ppf(1 - DELTA, wrong + 1, accepted - wrong)
         assert (selective.binomial_at_most(wrong, accepted, risk) <= DELTA) == (upper <= risk)
-        assert selective.upper_bound(wrong, accepted, DELTA) == pytest.approx(upper, rel=1e-9)
         assert selective.binomial_at_most(wrong, accepted, risk) == pytest.approx(
             binom.cdf(wrong, accepted, risk), rel=1e-8
         )
@@ -180,24 +148,12 @@ def test_a_score_that_is_not_a_number_is_not_accepted():
 @pytest.mark.parametrize(
     ("rows", "hard", "refusal"), [(100, 0.01, TOO_FEW_ROWS), (148, 0.01, TOO_FEW_ROWS), (1000, 0.5, TOO_MANY_ERRORS)]
 )
-def test_where_the_rows_cannot_carry_it_the_reason_and_the_cure_are_told(rows: int, hard: float, refusal: str):
+def test_where_the_rows_cannot_carry_it_the_reason_is_told(rows: int, hard: float, refusal: str):
     world, chance = World(500, hard), np.random.default_rng(0)
     world.risk = np.full(500, hard)  # no confidence tells right from wrong
     tests = AcceptanceTests.fit(world.draw(chance, 300), rows, 0.02, ALPHA, DELTA)
     calibration = world.draw(chance, rows)
-    rule = tests.calibrate(calibration, Calibration.fit(calibration.high_N, ALPHA, DELTA))
-    assert rule.refusal == refusal
-    assert 0.02 < rule.risk_due < 1
-    assert f"set `calibration.risk` to {rule.risk_due:g} or more" in rule.advice()
-    assert (rule.rows_due > rows) == (refusal == TOO_FEW_ROWS)
-    assert ("rows instead of" in rule.advice()) == (refusal == TOO_FEW_ROWS)
-    # The risk that is proposed is one that these rows can promise, mostly.
-    kept = 0
-    tests = AcceptanceTests.fit(world.draw(chance, 300), rows, rule.risk_due, ALPHA, DELTA)
-    for _ in range(20):
-        calibration = world.draw(chance, rows)
-        kept += tests.calibrate(calibration, Calibration.fit(calibration.high_N, ALPHA, DELTA)).refusal is None
-    assert kept >= 3
+    assert tests.calibrate(calibration, Calibration.fit(calibration.high_N, ALPHA, DELTA)).refusal == refusal
 
 
 def test_scores_that_are_all_the_same_have_no_promise():

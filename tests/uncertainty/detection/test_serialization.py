@@ -377,7 +377,7 @@ def test_counts_that_nobody_stored_cost_no_time(detector, promises):
     huge = {"rows": 2**62, "accepted": 2**62, "wrong": 2**61}
     with pytest.raises(UncertaintyError, match="calibration rows"):
         load_promises({**state, "acceptances": [state["acceptances"][0] | huge]}, detector.calibration, 3)
-    with pytest.raises(UncertaintyError, match="list of 1 to 20 risks"):
+    with pytest.raises(UncertaintyError, match="list of at most 20 risks"):
         load_promises({**state, "acceptances": state["acceptances"] * 11}, detector.calibration, 3)
 
 
