@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Self
 
-from dubio.uncertainty.detection.interval import upper_bound
+from dubio.uncertainty.detection.interval import clopper_pearson
 from dubio.uncertainty.errors import UncertaintyError
 
 # Alternatives that are bet on: how many times larger the odds of a flag are than alpha allows.
@@ -205,7 +205,8 @@ def _game(rows: int, delta: float) -> _Game:
     while counts[-1] < rows:
         counts.append(min(rows, max(counts[-1] + 1, round(counts[-1] * math.sqrt(2)))))
     # P(Beta(j, n + 1 - j) > x) = P(Binomial(n, x) <= j - 1): an upper bound of Clopper and Pearson.
-    bounds = [*(upper_bound(count - 1, rows, delta / len(counts)) for count in counts), 1.0]
+    confidence = 1 - 2 * delta / len(counts)
+    bounds = [*(clopper_pearson(count - 1, rows, confidence)[1] for count in counts), 1.0]
     payoffs = [
         tuple((high**power - low**power) / (high - low) for power in POWERS) for low, high in pairwise([0.0, *bounds])
     ]
