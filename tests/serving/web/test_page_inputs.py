@@ -231,3 +231,6 @@ def test_a_page_of_every_kind_shows_an_answer(page: Page, page_url: str, model: 
     card = httpx.get(f"{page_url}/v1/models/{model}").json()
     assert page.run("document.querySelectorAll('#bars li').length") == len(card["classes"])
     assert page.run("document.querySelectorAll('.tile').length") == 2
+    assert card["example_source"] == "held_out"
+    answer = httpx.post(f"{page_url}/v1/models/{model}/predict", json={"instances": [card["example"]]}).json()
+    assert answer["predictions"][0]["ood"]["flagged"] is False
