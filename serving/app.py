@@ -241,7 +241,7 @@ def create_app(
         if isinstance(route, APIRoute)
     ]
     metrics.expect(ExpectedSeries(repository.all_versions, answers, problem_details.REASONS))
-    metrics.registry.register(ModelGauges(repository.all_versions, repository.states, service.require_progress))
+    metrics.registry.register(ModelGauges(repository.all_versions, repository.wanted, service.require_progress))
     # What is refused by the layers here is observed, and readable for the pages allowed to ask.
     asgi: ASGIApp = AuthMiddleware(FastPath(api, predicting), keys, routers)
     asgi = SameOriginMiddleware(asgi, AllowedHosts(settings.allowed_hosts, settings.host), settings.cors_origins)

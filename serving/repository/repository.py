@@ -190,13 +190,13 @@ class ModelRepository:
         """Go through the newest version of every loaded model, those that the operator named first."""
         return iter([list(versions.values())[-1] for versions in self._registry.served.values()])
 
-    def states(self) -> list[ModelState]:
-        """Describe every version that somebody tried to load, by what is known without looking into the directory."""
-        return self._registry.states()
+    def wanted(self) -> list[tuple[str, str]]:
+        """List name and version of what is to be served, be it possible or not, as far as it was tried."""
+        return self._registry.wanted()
 
     def index(self) -> list[ModelState]:
         """Describe every version, loaded or not. Looks into the directory, so it belongs into a thread."""
-        states = self.states()
+        states = self._registry.states()
         known = {(state.name, state.version) for state in states}
         try:
             listing = self._reconciler.scan()
