@@ -298,7 +298,7 @@ def create_app(
             repository.all_versions, answers, problem_details.REASONS, shadows.keys if shadows is not None else tuple
         )
     )
-    metrics.registry.register(ModelGauges(repository.all_versions, repository.states, service.require_progress))
+    metrics.registry.register(ModelGauges(repository.all_versions, repository.wanted, service.require_progress))
     # What is refused by the layers here is observed, and readable for the pages allowed to ask.
     asgi: ASGIApp = AuthMiddleware(FastPath(api, predicting), keys, routers)
     asgi = SameOriginMiddleware(asgi, AllowedHosts(settings.allowed_hosts, settings.host), settings.cors_origins)

@@ -40,21 +40,12 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class ModelState:
-    """A line of the repository's index.
-
-    Attributes:
-        name: Of the model.
-        version: Of the model.
-        state: How it stands.
-        reason: Why it stands so; empty where nothing is wrong.
-        wanted: Whether it is to be served, be it possible or not; False once somebody had it unloaded.
-    """
+    """A line of the repository's index."""
 
     name: str
     version: str
     state: State
     reason: str = ""
-    wanted: bool = True
 
 
 @dataclass(frozen=True)
@@ -82,6 +73,11 @@ class Registry:
         """List every version that anything is known about."""
         with self._lock:
             return list(self._entries)
+
+    def wanted(self) -> list[Key]:
+        """List every version that is to be served, be it possible or not: all but those unloaded by request."""
+        with self._lock:
+            return [key for key, entry in self._entries.items() if entry.wanted]
 
     def stamp(self, key: Key) -> Stamp | None:
         """Tell which files this version was loaded from, or which could not be loaded; None if it never was tried."""
@@ -151,5 +147,5 @@ class Registry:
 
 def _describe(key: Key, entry: _Entry) -> ModelState:
     if entry.leaving is not None and entry.leaving() is not None:
-        return ModelState(*key, State.UNLOADING, "It finishes the requests that it has begun.", entry.wanted)
-    return ModelState(*key, entry.state, entry.reason, entry.wanted)
+        return ModelState(*key, State.UNLOADING, "It finishes the requests that it has begun.")
+    return ModelState(*key, entry.state, entry.reason)

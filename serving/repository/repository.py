@@ -199,13 +199,13 @@ class ModelRepository:
         """The names that the operator gave to checkpoints."""
         return frozenset(self._named)
 
-    def states(self) -> list[ModelState]:
-        """Describe every version that somebody tried to load, by what is known without looking into the directory."""
-        return self._registry.states()
+    def wanted(self) -> list[tuple[str, str]]:
+        """List name and version of what is to be served, be it possible or not, as far as it was tried."""
+        return self._registry.wanted()
 
     def index(self) -> list[ModelState]:
         """Describe every version, loaded or not. Looks into the directory, so it belongs into a thread."""
-        states = self.states()
+        states = self._registry.states()
         known = {(state.name, state.version) for state in states}
         try:
             listing = self._reconciler.scan()

@@ -8,7 +8,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from dubio.serving.errors import NotReady
-from dubio.serving.repository.registry import ModelState, ServedModel
+from dubio.serving.repository.registry import ServedModel
 from dubio.serving.telemetry.gauges import Gauge
 
 READY = Gauge("dubio_model_ready", "1 where a model may be asked, 0 where it should be but may not.")
@@ -23,18 +23,18 @@ class ModelGauges(Collector):
 
     Args:
         models: Gives those that are loaded.
-        states: Gives all versions that somebody tried to load.
+        wanted: Gives name and version of those that are to be served.
         require_progress: Raises `NotReady` where a model takes too long, or cannot go on.
     """
 
     def __init__(
         self,
         models: Callable[[], Iterable[ServedModel]],
-        states: Callable[[], Iterable[ModelState]],
+        wanted: Callable[[], Iterable[tuple[str, str]]],
         require_progress: Callable[[ServedModel], None],
     ) -> None:
         self._models = models
-        self._states = states
+        self._wanted = wanted
         self._require_progress = require_progress
 
     def collect(self) -> Iterable[Metric]:
@@ -42,8 +42,7 @@ class ModelGauges(Collector):
         ready = GaugeMetricFamily(READY.name, READY.help, labels=_LABELS)
         promise = GaugeMetricFamily(PROMISE.name, PROMISE.help, labels=_LABELS)
         served = {(model.name, model.version): model for model in self._models()}
-        wanted = [(state.name, state.version) for state in self._states() if state.wanted]
-        for labels in dict.fromkeys([*served, *wanted]):
+        for labels in dict.fromkeys([*served, *self._wanted()]):
             ready.add_metric(labels, float(labels in served and self._goes_on(served[labels])))
         for labels, model in served.items():
             if model.predictor.flag_promise is not None:

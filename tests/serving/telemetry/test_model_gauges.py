@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dubio.models import Ensemble, Predictor, load
 from dubio.serving.errors import NotReady
-from dubio.serving.repository.registry import ModelState, ServedModel, State
+from dubio.serving.repository.registry import ServedModel
 from dubio.serving.telemetry.model_gauges import PROMISE, READY, ModelGauges
 
 ADMIN = "admin:key-of-an-administrator metrics:key-of-prometheus-0123"
@@ -37,19 +37,13 @@ def test_what_is_promised_is_what_the_model_was_calibrated_for(predictor: Predic
 
 def test_what_should_be_served_and_is_not_is_not_ready(predictor: Predictor) -> None:
     models = [ServedModel("goes", "1", predictor), ServedModel("hangs", "1", predictor)]
-    states = [
-        ModelState("goes", "1", State.READY),
-        ModelState("hangs", "1", State.READY),
-        ModelState("broken", "1", State.UNAVAILABLE, "It is cut short."),
-        ModelState("new", "2", State.LOADING),
-        ModelState("old", "1", State.UNAVAILABLE, "It was unloaded by request.", wanted=False),
-    ]
+    wanted = [("goes", "1"), ("hangs", "1"), ("broken", "1"), ("new", "2")]
 
     def require_progress(model: ServedModel) -> None:
         if model.name == "hangs":
             raise NotReady("A batch takes too long.")
 
-    ready = shown(ModelGauges(lambda: models, lambda: states, require_progress))[READY.name]
+    ready = shown(ModelGauges(lambda: models, lambda: wanted, require_progress))[READY.name]
     assert ready == {"goes/1": 1, "hangs/1": 0, "broken/1": 0, "new/2": 0}
 
 
