@@ -30,7 +30,7 @@ def stream(generator: np.random.Generator, length: int, changed: float, newly: f
     return known
 
 
-@pytest.mark.parametrize(("changed", "newly"), [(0.05, 0.0), (0.0, 0.05), (0.05, 0.05)])
+@pytest.mark.parametrize(("changed", "newly"), [(0.05, 0.0), (0.0, 0.05)])
 def test_a_shadow_that_is_just_too_bad_is_seldom_promoted(changed: float, newly: float) -> None:
     """Whichever of both is as bad as the margin, and although somebody looks after every request."""
     generator, streams = np.random.default_rng(0), 50
