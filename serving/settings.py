@@ -277,9 +277,11 @@ class Settings(BaseSettings):
     @field_validator("strategy")
     @classmethod
     def _refuse_what_is_no_strategy(cls, strategy: str | None) -> str | None:
+        if strategy is None:
+            return None
         from dubio.uncertainty.execution.choice import Choice  # loads torch, which the other settings do without
 
-        return None if strategy is None else str(Choice.parse(strategy))
+        return str(Choice.parse(strategy))
 
     @field_validator("workers")
     @classmethod
