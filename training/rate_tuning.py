@@ -17,8 +17,8 @@ from dubio.uncertainty.detection import measures, temperature
 # Beyond this a member keeps next to nothing.
 MAX_RATE = 0.95
 # Tried one after the other where the members' mean is worse than the deterministic prediction.
-LOWER = (0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05)
-# By so many standard errors, and by this share, it must be worse with the rates of the training, or they are left.
+LOWER = (0.7, 0.5, 0.35, 0.25, 0.15)
+# By so many standard errors it must be worse, and by this share.
 ERRORS, SHARE = 2.0, 0.005
 
 
@@ -76,7 +76,7 @@ def lower(
 
     Members that disagree too much make a mean that is too unsure, and no temperature of theirs mends that: the mean of
     sure members that disagree is as unsure. Lower rates do, and with rates of 0 the mean would be the deterministic
-    prediction. So where the mean is clearly worse, the rates are lowered step by step, until it is not worse at all.
+    prediction. So the rates are lowered, step by step and no further than until the mean is not worse any more.
 
     Args:
         predictor: With the rates of the training.
@@ -96,21 +96,18 @@ def lower(
         deterministic_N = _losses(logits_BC.unsqueeze(0), labels_N)
         losses_N = _losses(_member_logits(predictor, x, batch), labels_N)
         factors, losses, found = [1.0], [float(losses_N.mean())], [_scaled(predictor, 1.0)]
-        if not _clearly_worse(losses_N, deterministic_N):
-            return None
-        least = float(deterministic_N.mean())
         for factor in LOWER:
-            if losses[-1] <= least:
+            if not _worse(losses_N, deterministic_N):
                 break
             found.append(_scaled(predictor, factor))
             losses_N = _losses(_member_logits(build(found[-1]), x, batch), labels_N)
             factors.append(factor)
             losses.append(float(losses_N.mean()))
-    best = losses.index(min(losses)) if losses[-1] > least else len(losses) - 1
+    best = losses.index(min(losses)) if _worse(losses_N, deterministic_N) else len(losses) - 1
     return (found[best], _told(factors, best, losses, len(x))) if best else None
 
 
-def _clearly_worse(losses_N: Tensor, others_N: Tensor) -> bool:
+def _worse(losses_N: Tensor, others_N: Tensor) -> bool:
     """Whether losses are larger, by more than chance explains and by more than matters."""
     more_N = losses_N - others_N
     chance = ERRORS * float(more_N.std()) / math.sqrt(len(more_N))

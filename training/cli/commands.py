@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
-from dubio.training.cli.first_checkpoint import OPTIONS
-from dubio.training.cli.messages import COMMANDS
+from dubio.training.cli.messages import CHECKPOINT, COMMANDS
 
 
 def audit() -> ArgumentParser:
     """What `dubio-train audit` takes."""
     parser = ArgumentParser(prog="dubio-train audit", description=COMMANDS["audit"])
-    parser.add_argument(*OPTIONS, required=True, metavar="PATH", help="a calibrated checkpoint: runs/<name>/model.ckpt")
+    parser.add_argument(
+        *CHECKPOINT, required=True, metavar="PATH", help="a calibrated checkpoint: runs/<name>/model.ckpt"
+    )
     parser.add_argument(
         "--trusted",
         action="append",
@@ -61,7 +62,9 @@ The folder holds report.html, which loads nothing from elsewhere, the pictures i
 and its schema. Written again on the same day, it is the same, byte for byte.""",
         epilog="Takes every argument that `dubio-train test` takes, such as --data.path, where the data have moved.",
     )
-    parser.add_argument(*OPTIONS, required=True, metavar="PATH", help="a calibrated checkpoint: runs/<name>/model.ckpt")
+    parser.add_argument(
+        *CHECKPOINT, required=True, metavar="PATH", help="a calibrated checkpoint: runs/<name>/model.ckpt"
+    )
     parser.add_argument("--output", metavar="FOLDER", help="where to write; by default <checkpoint>_report beside it")
     return parser
 

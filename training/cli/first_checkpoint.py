@@ -8,9 +8,9 @@ from typing import Any
 
 from dubio.models.checkpoint import archive
 from dubio.training.cli import quick
+from dubio.training.cli.messages import CHECKPOINT
 from dubio.training.errors import TrainingError
 
-OPTIONS = ("--ckpt", "--ckpt_path")  # each command takes both
 NAMES = ("last", "best")  # those of the run
 LIGHTNINGS = ("hpc", "registry")  # that Lightning finds by itself
 # What prints something and ends, before a checkpoint is looked for.
@@ -19,7 +19,7 @@ _PRINTS = ("--print_config", "--help", "-h")
 
 def spelled(args: Sequence[str]) -> list[str]:
     """The arguments of a command with the checkpoint's option as the parser knows it."""
-    short, long = OPTIONS
+    short, long = CHECKPOINT
     return [f"{long}{each.removeprefix(short)}" if each.partition("=")[0] == short else each for each in args]
 
 

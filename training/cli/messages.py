@@ -15,6 +15,7 @@ from dubio.training.errors import DataWarning
 TRACEBACK = "DUBIO_TRACEBACK"
 FLAG = "--traceback"
 INTERRUPTED = 128 + 2  # the status of what Ctrl-C ended
+CHECKPOINT = ("--ckpt", "--ckpt_path")  # the option of a checkpoint: each command takes both
 
 # Commands that are no verb of the trainer; `dubio.training.cli.main` hands the rest of the line to them.
 COMMANDS = {

@@ -185,9 +185,9 @@ def requirements(
             ask(figure, "at least", _between(covered.rate, covered.low), CHANCE)
         else:
             ask(figure, "at least", 1 - _most(covered.rows, missing, label_sets.calibration_rows), LAW)
-    for each in strangers:
-        bound = _between(each.flagged.rate, each.flagged.low)
-        ask(f"flagged among {each.name}", "at least", bound, CHANCE)
+    for stranger in strangers:
+        bound = _between(stranger.flagged.rate, stranger.flagged.low)
+        ask(f"flagged among {stranger.name}", "at least", bound, CHANCE)
     return found
 
 

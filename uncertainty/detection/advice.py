@@ -56,11 +56,12 @@ def rows_due(tests: AcceptanceTests, rows: LabelledAnswers, flag: Calibration) -
         At most `MOST_ROWS`; 0 if so many are too few.
     """
     _, accepted_T, wrong_T = tests.count(rows, flag)
-    error_T, share_T = wrong_T / accepted_T.clamp(min=1), accepted_T / len(rows)
+    counts = zip(wrong_T.tolist(), accepted_T.tolist(), strict=True)
+    # Where these rows would pass another threshold was tested first: of many some do by chance.
     hopeful = [
-        (share, error)
-        for share, error in zip(share_T.tolist(), error_T.tolist(), strict=True)
-        if share >= WORTH and error < tests.risk
+        (accepted / len(rows), wrong / accepted)
+        for wrong, accepted in counts
+        if accepted >= WORTH * len(rows) and wrong < tests.risk * accepted and not tests.passes(wrong, accepted)
     ]
     numbers = _growing(len(rows))
 

@@ -41,7 +41,7 @@ def test_the_configuration_of_another_run_is_refused(
     # The same network, and other classes.
     names = (coin / "coin.csv").read_text().replace(",no", ",never").replace(",yes", ",always")
     (coin / "coin.csv").write_text(names)
-    assert "always" in _refused(["--ckpt", "runs/coin/model.ckpt"], capsys)
+    assert "always" in _refused(["--ckpt", "runs/coin/model.ckpt", "--data.path", "coin.csv"], capsys)
 
 
 def test_two_checkpoints_of_a_folder_have_a_report_each(coin: Path):
