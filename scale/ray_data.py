@@ -83,6 +83,7 @@ def score(job: Job, spans: Mapping[int, Span], address: str, workers: tuple[int,
     try:
         import ray
         from ray.data import ActorPoolStrategy, DataContext, from_items
+        from ray.exceptions import RayError
     except ImportError as error:
         raise InvalidInput("Expected Ray for --ray, but it is not installed; pip install 'dubio[scale]'.") from error
     logging.getLogger("ray.data").setLevel(logging.WARNING)
@@ -91,8 +92,8 @@ def score(job: Job, spans: Mapping[int, Span], address: str, workers: tuple[int,
     began = not ray.is_initialized()
     try:
         ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.WARNING)
-    except (ConnectionError, ValueError) as error:
-        raise InvalidInput(f"Expected a Ray cluster at {address!r}, but {str(error).splitlines()[0]}") from error
+    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+        raise InvalidInput(f"Expected a Ray cluster at {address!r}, but there is none: {_first_line(error)}") from error
     try:
         there = int(ray.cluster_resources().get("GPU" if _on_gpu(job) else "CPU", 1))
         least, most = workers or (1, max(1, there))
@@ -105,9 +106,15 @@ def score(job: Job, spans: Mapping[int, Span], address: str, workers: tuple[int,
             if row["problem"]:
                 raise InvalidInput(row["problem"])
             yield Part(row["number"], row["rows"], row["answers"], row["rejects"])
+    except RayError as error:
+        raise InvalidInput(f"Ray gave up: {_first_line(error)}; the same command goes on where it was.") from error
     finally:
         if began:
             ray.shutdown()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _on_gpu(job: Job) -> bool:

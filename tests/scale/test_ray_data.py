@@ -16,7 +16,7 @@ from dubio.scale.job import Job
 from dubio.scale.part import PartScorer
 from dubio.scale.ray_data import PartWorker, parse_workers
 from dubio.scale.readers.rows import Reading, Span
-from tests.scale.conftest import READERS, score
+from tests.scale.conftest import READERS, refused, score
 
 # Ray warns about its own future.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -63,6 +63,19 @@ def cluster() -> Iterator[Any]:
 
     ray.shutdown()
     cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_not_there_is_told(
+    numbers_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # where a cluster of this machine would be found
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    source, output = write(tmp_path / "rows.npz", 8), tmp_path / "told.csv"
+    line = refused(capsys, numbers_checkpoint, source, output, "--ids", "key", "--ray", "auto")
+    assert "Expected a Ray cluster at 'auto', but there is none: Could not find any running Ray instance" in line
+    assert not output.with_name("told.csv.parts").exists()
 
 
 def write(path: Path, rows: int) -> Path:
