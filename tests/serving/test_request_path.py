@@ -16,9 +16,9 @@ from dubio.serving.wire.envelope import name_value
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("serving", "models", "training", "uncertainty", "scale")
-# With the chain, which this model is answered by wherever it was measured, a file for each kind of score, and one for
-# each of the two promises and the label sets, one where flags are left to be watched for drift, and one for the store.
-MOST = 45
+# With the chain, which this model is answered by wherever it was measured, a file for each kind of score, one for each
+# of the two promises and the label sets, one where flags are left to be watched for drift, and one for the store.
+MOST = 46
 # What runs behind the answers, once a second.
 BEHIND = "dubio-drift"
 
