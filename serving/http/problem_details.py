@@ -90,8 +90,9 @@ def install(app: FastAPI, routes: Sequence[BaseRoute] = ()) -> None:
     """
 
     async def answer_framework(request: Request, raised: Exception) -> Response:
-        found = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
-        methods = {method for route in found for method in getattr(route, "methods", None) or ()}
+        paths = [getattr(each, "path", "") for each in routes if each.matches(request.scope)[0] is not Match.NONE]
+        sharing = [each for each in routes if getattr(each, "path", "") in paths[:1]]
+        methods = {method for each in sharing for method in getattr(each, "methods", None) or ()}
         return _answer_framework(request, raised, sorted(methods))
 
     for kind in EXPECTED:
