@@ -281,7 +281,7 @@ def create_app(
     ]
     for router in routers:
         api.include_router(router)
-    problem_details.install(api)
+    problem_details.install(api, [route for router in routers for route in router.routes])
     predicting = [*predict.routes, *infer.routes, *tf_serving.routes]
     answers = [
         RouteAnswers(

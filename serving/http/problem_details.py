@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple, cast
 
@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
 
 from dubio.models.errors import InvalidInput, ModelError
 from dubio.serving import errors
@@ -83,11 +84,23 @@ REASONS = sorted({kind.slug for kind in (*TABLE.values(), *(ProblemType(each, ea
 EXPECTED = tuple(kind for kind in TABLE if kind is not Exception)
 
 
-def install(app: FastAPI) -> None:
-    """Answer every error of `app`, the framework's own included, in the format of its path."""
+def install(app: FastAPI, routes: Sequence[BaseRoute] = ()) -> None:
+    """Answer every error of `app`, the framework's own included, in the format of its path.
+
+    Args:
+        app: The application.
+        routes: All of its routes; the framework knows the methods of the first one alone of those with the same path.
+    """
+
+    async def answer_framework(request: Request, raised: Exception) -> Response:
+        paths = [getattr(each, "path", "") for each in routes if each.matches(request.scope)[0] is not Match.NONE]
+        sharing = [each for each in routes if getattr(each, "path", "") in paths[:1]]
+        methods = {method for each in sharing for method in getattr(each, "methods", None) or ()}
+        return _answer_framework(request, raised, sorted(methods))
+
     for kind in EXPECTED:
         app.add_exception_handler(kind, _answer)
-    app.add_exception_handler(HTTPException, _answer_framework)
+    app.add_exception_handler(HTTPException, answer_framework)
 
 
 def describe(path: str, *statuses: int) -> dict[str, Any]:
@@ -123,16 +136,16 @@ async def _answer(request: Request, error: Exception) -> Response:
     return answer(request, error)
 
 
-async def _answer_framework(request: Request, raised: Exception) -> Response:
+def _answer_framework(request: Request, raised: Exception, methods: Sequence[str]) -> Response:
     error = cast(HTTPException, raised)  # starlette hands over what the handler was registered for
     path = request.url.path[:200]
     detail, headers = str(error.detail), dict(error.headers or {})
     if error.status_code == HTTPStatus.NOT_FOUND:
         detail = f"There is nothing at {path!r}; /docs lists what there is."
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = headers.get("Allow", "another method")
-        if allowed == "GET":
-            headers["Allow"] = "GET, HEAD"
+        allowed = ", ".join(methods) or headers.get("Allow", "another method")
+        if methods or "Allow" in headers:
+            headers["Allow"] = f"{allowed}, HEAD" if "GET" in allowed else allowed
         detail = f"Expected {allowed} at {path!r}, but got {request.method[:20]}; /docs shows an example."
     problem_type = ProblemType(error.status_code, HTTPStatus(error.status_code).phrase)
     return _respond(request, problem_type, detail, headers=headers)

@@ -168,6 +168,12 @@ def test_pages_go_on_where_the_last_one_ended(client: httpx.Client) -> None:
     assert found == every
 
 
+def test_all_methods_of_a_path_are_named(client: httpx.Client) -> None:
+    refused = client.delete(f"/v1/reviews/{'0' * 32}")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, PATCH, HEAD")
+    assert client.delete("/v1/reviews/export").headers["allow"] == "GET, HEAD"
+
+
 def test_without_a_store_that_is_said(serve: Callable, settings: Callable, checkpoint: Path) -> None:
     with serve(settings(models=(str(checkpoint),))) as base, httpx.Client(base_url=base) as client:
         status, detail = problem(client.get("/v1/reviews"))
