@@ -16,8 +16,8 @@ from dubio.training.calibration import CalibrationSettings
 from dubio.training.checkpoint_files import read
 from dubio.training.classifier import Classifier, check_fit
 from dubio.training.data.module import TensorDataModule
+from dubio.training.dry_run import dry_run
 from dubio.training.errors import TrainingError
-from dubio.training.rehearsal import rehearse
 from dubio.uncertainty.detection.serialization import load_detector
 
 
@@ -91,7 +91,7 @@ def check(model: Classifier, data: TensorDataModule, settings: CalibrationSettin
     """
     check_fit(model.network, data)
     promise.require(data, settings.alpha, settings.delta)
-    rehearse(model.network, network_spec(model), data, settings)
+    dry_run(model.network, network_spec(model), data, settings)
 
 
 def network_spec(model: Classifier) -> NetworkSpec:

@@ -22,8 +22,8 @@ from dubio.training.report import answer_promises, content, measure, page, pictu
 from dubio.training.report.acceptance_resplits import AcceptanceResplits
 from dubio.training.report.answers import Answers, ask, fitted
 from dubio.training.report.displays import display
+from dubio.training.report.out_of_distribution import ROWS, SEVERITIES, corruptions, out_of_distribution
 from dubio.training.report.resplits import Resplits, resplit
-from dubio.training.report.strangers import ROWS, SEVERITIES, damages, strangers
 from dubio.training.splits.random_splits import SPLITS
 from dubio.uncertainty.errors import UnsupportedNetwork
 
@@ -96,7 +96,7 @@ def build(predictor: Predictor, data: TensorDataModule, path: Path, day: date, c
     x, labels_B = data.raw("test")
     held_out, held_out_labels = data.raw("calibration")
     chosen, chosen_labels = data.raw("select") if "select" in splits else (x[:0], labels_B[:0])
-    others, kinds = strangers(data, x), damages(data.input)
+    others, kinds = out_of_distribution(data, x), corruptions(data.input)
     few = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:ROWS].sort().values
     rows = (
         len(x) + len(held_out) + len(chosen) + sum(map(len, others.values())) + len(kinds) * len(SEVERITIES) * len(few)
@@ -106,9 +106,9 @@ def build(predictor: Predictor, data: TensorDataModule, path: Path, day: date, c
         known, calibrated = asked(x), asked(held_out)
         select = (asked(chosen), chosen_labels) if len(chosen) else None
         strange = {name: asked(each) for name, each in others.items()}
-        damaged = [
-            measure.damaged(name, severity, asked(damage(x[few], severity, _generator(severity))), labels_B[few])
-            for name, damage in kinds.items()
+        corrupted = [
+            measure.corrupted(name, severity, asked(corrupt(x[few], severity, _generator(severity))), labels_B[few])
+            for name, corrupt in kinds.items()
             for severity in SEVERITIES
         ]
     drawn = resplit(
@@ -126,7 +126,7 @@ def build(predictor: Predictor, data: TensorDataModule, path: Path, day: date, c
         if predictor.promises
         else (None, None)
     )
-    told = [measure.strangers(name, known, each) for name, each in strange.items()]
+    told = [measure.out_of_distribution(name, known, each) for name, each in strange.items()]
     orders = {
         "most_uncertain": measure.top(known.summary.predictive_entropy_B),
         "most_unfamiliar": measure.top(known.score_B),
@@ -151,7 +151,7 @@ def build(predictor: Predictor, data: TensorDataModule, path: Path, day: date, c
         **_promised(accepted, sets, sets_drawn),
         "resplits": lambda: pictures.resplits(drawn, calibration.alpha),
         "settling": lambda: pictures.settling(settled),
-        "damages": lambda: pictures.damages(damaged, *_undamaged(known, labels_B, few)),
+        "corruptions": lambda: pictures.corruptions(corrupted, *_uncorrupted(known, labels_B, few)),
     }
     if data.input.kind == "image":
         drawings |= {name: partial(pictures.images, x[order_B], data.input) for name, order_B in orders.items()}
@@ -165,9 +165,9 @@ def build(predictor: Predictor, data: TensorDataModule, path: Path, day: date, c
             promise=promise,
             acceptances=[each for each, _ in accepted],
             label_sets=sets,
-            strangers=told,
+            out_of_distribution=told,
             settling=settled,
-            damages=damaged,
+            corruptions=corrupted,
             **listed,
             not_promised=list(words.NOT_PROMISED),
             monitoring=words.monitoring(promise, told),
@@ -199,7 +199,7 @@ def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _undamaged(known: Answers, labels_B: Tensor, few: Tensor) -> tuple[float, float]:
+def _uncorrupted(known: Answers, labels_B: Tensor, few: Tensor) -> tuple[float, float]:
     """Accuracy and share flagged of the rows that are damaged, before."""
     right_B = known.probs[MC].argmax(1) == labels_B
     return float(right_B[few].double().mean()), float(known.flagged_B[few].double().mean())

@@ -222,7 +222,7 @@ class LabelSets(Part):
     no_resplits: str | None
 
 
-class Strangers(Part):
+class OutOfDistribution(Part):
     """Inputs that are like no training data: how many are flagged, and how well the score tells them from test rows.
 
     The FPR95 is the share of test rows flagged at the threshold that catches 95% of the strangers.
@@ -242,7 +242,7 @@ class Settled(Part):
     std: Number
 
 
-class Damaged(Part):
+class Corrupted(Part):
     """Test rows that were damaged."""
 
     name: str
@@ -310,9 +310,9 @@ class Report(Part):
     promise: Promise
     acceptances: list[Acceptance]
     label_sets: LabelSets | None
-    strangers: list[Strangers]
+    out_of_distribution: list[OutOfDistribution]
     settling: list[Settled]
-    damages: list[Damaged]
+    corruptions: list[Corrupted]
     most_uncertain: list[Example]
     most_unfamiliar: list[Example]
     not_promised: list[str]

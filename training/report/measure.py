@@ -115,12 +115,12 @@ def resplits(drawn: Resplits) -> content.Resplits:
     )
 
 
-def strangers(name: str, known: Answers, others: Answers) -> content.Strangers:
+def out_of_distribution(name: str, known: Answers, others: Answers) -> content.OutOfDistribution:
     """How well some strangers are told from the test rows."""
     strange = np.r_[np.zeros(len(known.score_B)), np.ones(len(others.score_B))]
     scores = torch.cat([known.score_B, others.score_B]).numpy()
     alarms, caught, _ = roc_curve(strange, scores, drop_intermediate=False)
-    return content.Strangers(
+    return content.OutOfDistribution(
         name=name,
         flagged=rate(int(others.flagged_B.sum()), len(others.flagged_B)),
         auroc=float(roc_auc_score(strange, scores)),
@@ -137,9 +137,9 @@ def settling(answers: Answers) -> list[content.Settled]:
     ]
 
 
-def damaged(name: str, severity: int, answers: Answers, labels_B: Tensor) -> content.Damaged:
+def corrupted(name: str, severity: int, answers: Answers, labels_B: Tensor) -> content.Corrupted:
     """What damage of one kind does."""
-    return content.Damaged(
+    return content.Corrupted(
         name=name,
         severity=severity,
         rows=len(labels_B),

@@ -40,7 +40,7 @@ CAPTIONS = {
     "label_sets": "How many classes the sets of the test rows have, and how often the true one is among them.",
     "label_set_resplits": "Rows whose set misses the true class over divisions of the held-out rows, and their law.",
     "settling": "How far the first members' mean and standard deviation lie from those of all members.",
-    "damages": "What damage does to accuracy, and how much of it is flagged.",
+    "corruptions": "What damage does to accuracy, and how much of it is flagged.",
     "most_uncertain": "The test rows of largest predictive entropy.",
     "most_unfamiliar": "The test rows of largest composite score.",
 }
@@ -80,9 +80,9 @@ def render(numbers: Numbers, pictures: Mapping[str, bytes]) -> str:
             + picture("label_sets")
             + picture("label_set_resplits"),
         ),
-        ("Strangers", _strangers(numbers["strangers"]) + picture("scores") + picture("roc")),
+        ("Strangers", _out_of_distribution(numbers["out_of_distribution"]) + picture("scores") + picture("roc")),
         ("How many members it takes", picture("settling") + _settling(numbers["settling"])),
-        ("Damaged inputs", picture("damages") + _damages(numbers["damages"])),
+        ("Damaged inputs", picture("corruptions") + _corruptions(numbers["corruptions"])),
         ("The most uncertain inputs", picture("most_uncertain") + _examples(numbers["most_uncertain"])),
         ("The most unfamiliar inputs", picture("most_unfamiliar") + _examples(numbers["most_unfamiliar"])),
         ("What is not promised", markup.listing(numbers["not_promised"])),
@@ -205,10 +205,9 @@ def _promise(promise: Numbers) -> str:
     )
 
 
-def _strangers(strangers: Sequence[Numbers]) -> str:
+def _out_of_distribution(others: Sequence[Numbers]) -> str:
     lines = [
-        [each["name"], markup.rate(each["flagged"]), f"{each['auroc']:.4f}", f"{each['fpr95']:.2%}"]
-        for each in strangers
+        [each["name"], markup.rate(each["flagged"]), f"{each['auroc']:.4f}", f"{each['fpr95']:.2%}"] for each in others
     ]
     return markup.table(["strangers", "flagged", "AUROC", "test rows flagged where 95% of them are caught"], lines)
 
@@ -218,7 +217,7 @@ def _settling(settled: Sequence[Numbers]) -> str:
     return markup.table(["members", "distance of the mean", "distance of the std"], lines)
 
 
-def _damages(damaged: Sequence[Numbers]) -> str:
+def _corruptions(corrupted: Sequence[Numbers]) -> str:
     lines = [
         [
             each["name"],
@@ -227,9 +226,9 @@ def _damages(damaged: Sequence[Numbers]) -> str:
             f"{each['predictive_entropy']:.3f}",
             markup.rate(each["flagged"]),
         ]
-        for each in damaged
+        for each in corrupted
     ]
-    names = [f"accuracy, {name}" for name in damaged[0]["accuracy"]] if damaged else []
+    names = [f"accuracy, {name}" for name in corrupted[0]["accuracy"]] if corrupted else []
     return markup.table(["damage", "severity", *names, "predictive entropy (nats)", "flagged"], lines)
 
 
@@ -255,7 +254,7 @@ def _examples(examples: Sequence[Numbers]) -> str:
 def _monitoring(monitoring: Numbers) -> str:
     lines = [
         [
-            f"{each['strangers']:.0%}",
+            f"{each['out_of_distribution']:.0%}",
             f"{each['flagged']:.1%}",
             "more than 2000" if each["median_inputs"] is None else f"{each['median_inputs']:.0f}",
         ]

@@ -184,12 +184,12 @@ def resplits(drawn: Resplits, alpha: float, name: str = "false alarms") -> bytes
     return _png(figure)
 
 
-def damages(damaged: Sequence[content.Damaged], accuracy: float, flagged: float) -> bytes:
+def corruptions(corrupted: Sequence[content.Corrupted], accuracy: float, flagged: float) -> bytes:
     """Accuracy and flags as the test rows are damaged more and more."""
     figure = _figure(8, 3.2)
     left, right = figure.subplots(1, 2)
-    for name in dict.fromkeys(each.name for each in damaged):
-        mine = [each for each in damaged if each.name == name]
+    for name in dict.fromkeys(each.name for each in corrupted):
+        mine = [each for each in corrupted if each.name == name]
         severities = [0, *(each.severity for each in mine)]
         left.plot(severities, [accuracy, *(each.accuracy[MC] for each in mine)], marker="o", label=name)
         right.plot(severities, [flagged, *(each.flagged.rate for each in mine)], marker="o", label=name)

@@ -125,13 +125,15 @@ RULES = tuple(
 )
 
 
-def monitoring(promise: content.Promise, strangers: Sequence[content.Strangers]) -> content.Monitoring:
+def monitoring(promise: content.Promise, others: Sequence[content.OutOfDistribution]) -> content.Monitoring:
     """The settings of the monitor, and how soon it would have noticed the strangers that are caught least often."""
-    hardest = min((each.flagged.rate for each in strangers), default=None)
+    hardest = min((each.flagged.rate for each in others), default=None)
     delays: list[dict[str, float | None]] = []
     for share in CONTAMINATIONS if hardest is not None else ():
         flagged = (1 - share) * promise.measured.rate + share * (hardest or 0.0)
-        delays.append({"strangers": share, "flagged": flagged, "median_inputs": _median_delay(promise.alpha, flagged)})
+        delays.append(
+            {"out_of_distribution": share, "flagged": flagged, "median_inputs": _median_delay(promise.alpha, flagged)}
+        )
     return content.Monitoring(
         alpha=promise.alpha, epsilon=EPSILON, alarm_at=1 / EPSILON, delays=delays, advice=list(ADVICE)
     )
@@ -155,7 +157,7 @@ def requirements(
     promise: content.Promise,
     acceptances: Sequence[content.Acceptance],
     label_sets: content.LabelSets | None,
-    strangers: Sequence[content.Strangers],
+    others: Sequence[content.OutOfDistribution],
 ) -> list[content.Requirement]:
     """What these figures ask of a new version: each to lose a standard error at most, and the promises to be kept."""
     found = []
@@ -185,7 +187,7 @@ def requirements(
             ask(figure, "at least", _between(covered.rate, covered.low), CHANCE)
         else:
             ask(figure, "at least", 1 - _most(covered.rows, missing, label_sets.calibration_rows), LAW)
-    for stranger in strangers:
+    for stranger in others:
         bound = _between(stranger.flagged.rate, stranger.flagged.low)
         ask(f"flagged among {stranger.name}", "at least", bound, CHANCE)
     return found

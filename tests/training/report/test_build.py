@@ -22,7 +22,7 @@ from dubio.training.report import build
 from tests.training.report.conftest import Written
 
 DAY = date(2026, 1, 2)
-PICTURES = {"reliability", "risk_coverage", "scores", "roc", "resplits", "settling", "damages", "label_sets"}
+PICTURES = {"reliability", "risk_coverage", "scores", "roc", "resplits", "settling", "corruptions", "label_sets"}
 PICTURES |= {"label_set_resplits"}
 EXAMPLES = {"most_uncertain", "most_unfamiliar"}
 
@@ -89,8 +89,8 @@ def test_a_table_is_reported_on_from_its_own_folder(coin: Path):
     folder = coin / "runs" / "coin" / "model_report"
     assert {path.stem for path in folder.glob("*.png")} == PICTURES  # rows are told in words
     numbers = json.loads((folder / "report.json").read_text())
-    assert [each["name"] for each in numbers["strangers"]] == ["uniform noise", "columns of different rows"]
-    assert {each["name"] for each in numbers["damages"]} == {"missing columns", "noise"}
+    assert [each["name"] for each in numbers["out_of_distribution"]] == ["uniform noise", "columns of different rows"]
+    assert {each["name"] for each in numbers["corruptions"]} == {"missing columns", "noise"}
     accuracy = numbers["answers"][MC]["after"]["accuracy"]
     assert accuracy["low"] < 0.6  # a coin is a coin
     assert numbers["data"]["configuration"] == "config.yaml beside the checkpoint"
@@ -123,8 +123,8 @@ def test_texts_are_reported_on(tmp_path: Path):
     predictor = calibrate(network, spec, data, settings, measure_seconds=0.1)
     report = build.build(predictor, data, Path("model.ckpt"), DAY)
     assert report.pictures.keys() == PICTURES
-    assert [each.name for each in report.content.strangers] == ["words drawn from the vocabulary"]
-    assert {each.name for each in report.content.damages} == {"dropped words"}
+    assert [each.name for each in report.content.out_of_distribution] == ["words drawn from the vocabulary"]
+    assert {each.name for each in report.content.corruptions} == {"dropped words"}
     assert " ".join(report.content.most_uncertain[0].shown.split()[:4]) == "it < i >"
     page = report.write(tmp_path / "report").read_text()
     assert "it &lt; i &gt; was" in page

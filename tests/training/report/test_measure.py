@@ -54,7 +54,7 @@ def test_resplits_are_held_against_their_law_by_the_binomial_test(kept: int):
 def test_strangers_are_told_apart_as_scikit_learn_says(known: Answers):
     generator = torch.Generator().manual_seed(0)
     others = replace(known, score_B=known.score_B + 0.3 * torch.rand(len(known.score_B), generator=generator))
-    told = measure.strangers("others", known, others)
+    told = measure.out_of_distribution("others", known, others)
     truth = np.repeat([0, 1], len(known.score_B))
     assert told.auroc == pytest.approx(roc_auc_score(truth, torch.cat([known.score_B, others.score_B])))
     # At the threshold that catches 95% of the strangers.

@@ -63,7 +63,7 @@ def test_it_tells_what_report_json_holds(written: Written, text: str):
     assert f"it is {content.promise.resplits.due:.1%}" in words
     covered = content.label_sets.covered
     assert f"{covered.count} of {covered.rows}: {covered.rate:.1%}" in words
-    for each in content.strangers:
+    for each in content.out_of_distribution:
         assert f"{each.auroc:.4f}" in words
     for sentence in (*content.not_promised, *content.monitoring.advice):
         assert page.escape(sentence) in words

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import betabinom
 
 from dubio.training.report import words
-from dubio.training.report.content import Acceptance, Report, Requirement, Strangers
+from dubio.training.report.content import Acceptance, OutOfDistribution, Report, Requirement
 from dubio.training.report.measure import rate
 from dubio.uncertainty import FlagEProcess
 from tests.training.report.conftest import Written
@@ -14,7 +14,7 @@ from tests.training.report.conftest import Written
 
 def _required(content: Report, acceptances: list[Acceptance] | None = None) -> list[Requirement]:
     taken = content.acceptances if acceptances is None else acceptances
-    return words.requirements(content.answers, content.promise, taken, content.label_sets, content.strangers)
+    return words.requirements(content.answers, content.promise, taken, content.label_sets, content.out_of_distribution)
 
 
 def test_promises_about_answers_are_asked_of_a_new_version(written: Written):
@@ -58,7 +58,7 @@ def test_a_new_version_may_lose_a_standard_error(written: Written):
     assert (ece.relation, ece.bound) == ("at most", (mc.after.ece.value + mc.after.ece.high) / 2)
     worst = min(mc.by_class, key=lambda each: each.figures.accuracy.value).figures.accuracy
     assert due["MC dropout: accuracy of the worst class"].bound == (worst.value + worst.low) / 2
-    noise = content.strangers[-1].flagged
+    noise = content.out_of_distribution[-1].flagged
     assert due["flagged among uniform noise"].bound == (noise.rate + noise.low) / 2
     promise, flagged = content.promise, due["flagged test rows"]
     alarms = round(promise.level * (promise.calibration_rows + 1))
@@ -75,8 +75,8 @@ def test_a_new_version_may_lose_a_standard_error(written: Written):
 
 
 def test_the_monitor_is_timed_for_the_strangers_that_are_flagged_least(written: Written):
-    seen = Strangers(name="seen", flagged=rate(100, 100), auroc=1.0, fpr95=0.0)
-    hidden = Strangers(name="hidden", flagged=rate(40, 100), auroc=0.9, fpr95=0.1)
+    seen = OutOfDistribution(name="seen", flagged=rate(100, 100), auroc=1.0, fpr95=0.0)
+    hidden = OutOfDistribution(name="hidden", flagged=rate(40, 100), auroc=0.9, fpr95=0.1)
     told = words.monitoring(written.content.promise, [seen, hidden])
     assert (told.alpha, told.alarm_at) == (0.05, pytest.approx(20))
     base = written.content.promise.measured.rate

@@ -16,10 +16,10 @@ from dubio.training.data.module import TensorDataModule
 ROWS = 500  # of each kind of stranger or damage, at most
 SEVERITIES = (1, 2, 3)
 
-Damage = Callable[[Tensor, int, torch.Generator], Tensor]
+Corruption = Callable[[Tensor, int, torch.Generator], Tensor]
 
 
-def strangers(data: TensorDataModule, test_x: Tensor, seed: int = 0) -> dict[str, Tensor]:
+def out_of_distribution(data: TensorDataModule, test_x: Tensor, seed: int = 0) -> dict[str, Tensor]:
     """Raw inputs that are like no training data, by name: those of the data set, and some that are made.
 
     Args:
@@ -42,7 +42,7 @@ def strangers(data: TensorDataModule, test_x: Tensor, seed: int = 0) -> dict[str
     return found
 
 
-def damages(spec: InputSpec) -> Mapping[str, Damage]:
+def corruptions(spec: InputSpec) -> Mapping[str, Corruption]:
     """What may befall inputs of this kind, by name; each takes raw rows and how bad it is, from 1 to 3."""
     if spec.kind == "image":
         return {

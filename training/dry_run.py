@@ -1,4 +1,4 @@
-"""A rehearsal of everything that follows the training, so that what would stop it then stops it before."""
+"""A dry run of everything that follows the training, so that what would stop it then stops it before."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class _FewRows:
         return {name: x[:ENOUGH] for name, x in self._data.out_of_distribution().items()}
 
 
-def rehearse(network: nn.Module, spec: NetworkSpec, data: TensorDataModule, settings: CalibrationSettings) -> None:
+def dry_run(network: nn.Module, spec: NetworkSpec, data: TensorDataModule, settings: CalibrationSettings) -> None:
     """Calibrates, measures and writes a copy of the untrained network, with few rows; it leaves no trace.
 
     Args:

@@ -18,8 +18,8 @@ from dubio.models import NetworkSpec, load
 from dubio.models.errors import ModelError
 from dubio.training import CalibrationSettings, Digits
 from dubio.training.cli.main import main
+from dubio.training.dry_run import dry_run
 from dubio.training.errors import TrainingError
-from dubio.training.rehearsal import rehearse
 from dubio.uncertainty.errors import UncertaintyError
 from tests import table
 
@@ -134,10 +134,10 @@ def test_a_network_that_cannot_be_built_again_is_refused(digits: Digits, monkeyp
     monkeypatch.setitem(sys.modules, "forgetful", type("Module", (), {"Forgetful": Forgetful}))
     monkeypatch.setattr(Forgetful, "__module__", "forgetful")
     network, spec = Forgetful(), NetworkSpec(class_path="forgetful.Forgetful", init_args={})
-    rehearse(network, spec, digits, QUICK)
+    dry_run(network, spec, digits, QUICK)
     monkeypatch.setattr(Forgetful, "width", 9)
     with pytest.raises(ModelError):
-        rehearse(network, spec, digits, QUICK)
+        dry_run(network, spec, digits, QUICK)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_settings_that_the_calibration_refuses_are_refused(
     digits: Digits, network: nn.Module, network_spec: NetworkSpec, settings: CalibrationSettings, error: type[Exception]
 ):
     with pytest.raises(error):
-        rehearse(network, network_spec, digits, settings)
+        dry_run(network, network_spec, digits, settings)
 
 
 @pytest.mark.parametrize(
@@ -169,12 +169,12 @@ def test_it_leaves_no_trace(
     digits: Digits, network: nn.Module, network_spec: NetworkSpec, random_state: Callable[[], object]
 ):
     before, network_before = random_state(), pickle.dumps(network)  # weights, modes and hooks
-    rehearse(network, network_spec, digits, replace(QUICK, tune_rates=(0.5, 1.0)))
+    dry_run(network, network_spec, digits, replace(QUICK, tune_rates=(0.5, 1.0)))
     assert random_state() == before
     assert pickle.dumps(network) == network_before
 
 
-def test_a_promise_that_needs_more_rows_than_are_looked_at_is_rehearsed(
+def test_a_promise_that_needs_more_rows_than_are_looked_at_is_run_dry(
     digits: Digits, network: nn.Module, network_spec: NetworkSpec
 ):
-    rehearse(network, network_spec, digits, replace(QUICK, alpha=0.01, k=1000, scores=("neighbours", "energy")))
+    dry_run(network, network_spec, digits, replace(QUICK, alpha=0.01, k=1000, scores=("neighbours", "energy")))

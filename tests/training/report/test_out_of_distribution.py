@@ -10,7 +10,7 @@ import torch
 
 from dubio.models.inputs import encoding
 from dubio.training import Digits, Table
-from dubio.training.report.strangers import damages, strangers
+from dubio.training.report.out_of_distribution import corruptions, out_of_distribution
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,8 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
 @pytest.mark.parametrize("severity", [1, 2, 3])
 def test_damaged_images_are_inputs_still_and_the_same_each_time(digits: Digits, severity: int):
     x, _ = digits.raw("test")
-    for damage in damages(digits.input).values():
-        once, again = (damage(x, severity, torch.Generator().manual_seed(3)) for _ in range(2))
+    for corrupt in corruptions(digits.input).values():
+        once, again = (corrupt(x, severity, torch.Generator().manual_seed(3)) for _ in range(2))
         assert torch.equal(once, again)
         assert not torch.equal(once, x)
         assert torch.equal(encoding.check(digits.input, once), once)
@@ -39,23 +39,23 @@ def test_damaged_images_are_inputs_still_and_the_same_each_time(digits: Digits, 
 
 def test_noise_has_the_size_it_is_said_to_have(digits: Digits):
     grey = torch.full((200, 1, 8, 8), 8.0)
-    noisy = damages(digits.input)["noise"](grey, 1, torch.Generator().manual_seed(0))
+    noisy = corruptions(digits.input)["noise"](grey, 1, torch.Generator().manual_seed(0))
     assert float((noisy - 8).std()) == pytest.approx(0.05 * 16, rel=0.05)
 
 
 def test_a_shift_moves_and_a_blur_is_a_mean(digits: Digits):
     x, _ = digits.raw("test")
-    moved = damages(digits.input)["shift"](x, 2, torch.Generator())
+    moved = corruptions(digits.input)["shift"](x, 2, torch.Generator())
     assert torch.equal(moved[:, :, 2:, 2:], x[:, :, :-2, :-2])
     assert float(moved[:, :, :2].max()) == float(moved[:, :, :, :2].max()) == digits.input.low
-    blurred = damages(digits.input)["blur"](x, 1, torch.Generator())
+    blurred = corruptions(digits.input)["blur"](x, 1, torch.Generator())
     torch.testing.assert_close(blurred[:, 0, 3, 4], x[:, 0, 2:5, 3:6].mean((1, 2)))
 
 
 def test_missing_columns_are_what_stands_for_a_missing_value(table: Table):
     x, _ = table.raw("test")
     columns = {column.name: column for column in table.input.columns}
-    gone = damages(table.input)["missing columns"](x, 3, torch.Generator().manual_seed(0))
+    gone = corruptions(table.input)["missing columns"](x, 3, torch.Generator().manual_seed(0))
     assert [*columns] == ["age", "town"]
     changed = (gone != x).any(1)
     assert 0.5 < float(changed.float().mean()) < 1
@@ -63,14 +63,14 @@ def test_missing_columns_are_what_stands_for_a_missing_value(table: Table):
     assert (gone[ages, 0] == columns["age"].fill - columns["age"].offset).all()
     assert (gone[:, 2:].sum(1) == 1).all()  # one category each: Bonn, Ulm, or never seen
     assert 0.3 < float(gone[:, -1].mean()) < 0.7
-    noisy = damages(table.input)["noise"](x, 1, torch.Generator().manual_seed(0))
+    noisy = corruptions(table.input)["noise"](x, 1, torch.Generator().manual_seed(0))
     assert torch.equal(noisy[:, 1:], x[:, 1:])  # whether something is the case has no noise
     assert float((noisy - x)[:, 0].std()) == pytest.approx(0.1 * table.input.std[0], rel=0.4)
 
 
 def test_columns_of_different_rows_hold_what_occurs(table: Table):
     x, _ = table.raw("test")
-    mixed = strangers(table, x)["columns of different rows"]
+    mixed = out_of_distribution(table, x)["columns of different rows"]
     assert torch.equal(mixed[:, 0].sort().values, x[:, 0].sort().values)
     assert torch.equal(mixed[:, 2:].sum(0), x[:, 2:].sum(0))
     assert not torch.equal(mixed, x)
@@ -78,7 +78,7 @@ def test_columns_of_different_rows_hold_what_occurs(table: Table):
 
 def test_strangers_to_images_are_named_and_the_same_each_time(digits: Digits):
     x, _ = digits.raw("test")
-    found, again = strangers(digits, x), strangers(digits, x)
+    found, again = out_of_distribution(digits, x), out_of_distribution(digits, x)
     assert list(found) == ["photograph patches", "inverted", "uniform noise"]
     for name, rows in found.items():
         assert torch.equal(rows, again[name])
@@ -92,7 +92,7 @@ def test_dropped_words_are_unknown_and_none_are_added(tmp_path: Path):
     tokenizer = TokenizerSpec(kind="word", vocabulary=["[PAD]", "[UNK]", "a", "b"], merges=[], lowercase=True, length=6)
     spec = InputSpec(kind="text", shape=(6,), mean=(0.0,), std=(1.0,), low=0.0, high=3.0, tokenizer=tokenizer)
     x = torch.tensor([[2.0, 3, 2, 3, 0, 0]]).repeat(500, 1)
-    dropped = damages(spec)["dropped words"](x, 2, torch.Generator().manual_seed(0))
+    dropped = corruptions(spec)["dropped words"](x, 2, torch.Generator().manual_seed(0))
     assert (dropped[:, 4:] == 0).all()
     changed = dropped != x
     assert (dropped[changed] == 1).all()
