@@ -13,6 +13,7 @@ from dubio.models import Predictor
 from dubio.models.spec import MAX_LIST, Tuning
 from dubio.training.errors import TrainingError
 from dubio.uncertainty.detection import measures, temperature
+from dubio.uncertainty.errors import NoDropoutFound
 
 # Beyond this a member keeps next to nothing.
 MAX_RATE = 0.95
@@ -99,8 +100,13 @@ def lower(
         for factor in LOWER:
             if not _worse(losses_N, deterministic_N):
                 break
-            found.append(_scaled(predictor, factor))
-            losses_N = _losses(_member_logits(build(found[-1]), x, batch), labels_N)
+            rates = _scaled(predictor, factor)
+            try:
+                lowered = build(rates)
+            except NoDropoutFound:  # so low that these members agree
+                break
+            losses_N = _losses(_member_logits(lowered, x, batch), labels_N)
+            found.append(rates)
             factors.append(factor)
             losses.append(float(losses_N.mean()))
     best = losses.index(min(losses)) if _worse(losses_N, deterministic_N) else len(losses) - 1

@@ -164,6 +164,19 @@ def test_rates_that_make_the_mean_worse_than_the_deterministic_answer_are_lowere
     assert (tuning.rows, tuning.split) == (len(labels), "validation")
 
 
+def test_rates_so_low_that_the_members_agree_are_none(network: nn.Module, digits: Digits):
+    x, labels = digits.raw("validation")
+    predictor = _predictor(network, digits, {site.name: 0.8 for site in _predictor(network, digits).committee.sites})
+    tried: list[dict[str, float]] = []
+
+    def build(rates: dict[str, float] | None) -> Predictor:
+        tried.append(dict(rates or {}))
+        return _predictor(network, digits, dict.fromkeys(rates or {}, 1e-7))
+
+    assert rate_tuning.lower(predictor, build, x, labels, 250) is None
+    assert len(tried) == 1
+
+
 def test_rates_under_which_the_mean_is_as_good_are_left_alone(network: nn.Module, digits: Digits):
     x, labels = digits.raw("validation")
     low = {site.name: 0.005 for site in _predictor(network, digits).committee.sites}

@@ -65,6 +65,7 @@ class Population:
             input=self.input,
             classes=("no", "yes"),
             title="drawn",
+            public=False,
             trained=None,
             splits={name: SimpleNamespace(x=x, labels=labels) for name, (x, labels) in rows.items()},
             raw=lambda name: tuple(map(torch.from_numpy, rows[name])),

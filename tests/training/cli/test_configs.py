@@ -186,7 +186,7 @@ def test_a_checkpoint_is_no_configuration(capsys: pytest.CaptureFixture[str], fo
     torch.save({"state_dict": {}}, "model.ckpt")
     line = fails(capsys, command, "--config", "model.ckpt")
     assert "`--config` to be a configuration in YAML, but model.ckpt is a checkpoint" in line
-    assert "give that as `--ckpt_path`" in line
+    assert "give that as `--ckpt`" in line
     Path("utf16.yaml").write_text("name: a", encoding="utf-16")
     line = fails(capsys, command, "--config", "utf16.yaml")
     assert "a text in UTF-8, but byte 0 of utf16.yaml is of none; save it as UTF-8" in line

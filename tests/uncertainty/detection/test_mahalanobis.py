@@ -20,6 +20,7 @@ from dubio.uncertainty.detection.mahalanobis import (
     UnitMahalanobis,
     UnitRelativeMahalanobis,
 )
+from dubio.uncertainty.detection.measures import product
 from dubio.uncertainty.detection.scores import Score
 from dubio.uncertainty.errors import CalibrationSetTooSmall, UncertaintyError
 
@@ -197,8 +198,8 @@ def test_far_rows_are_told_apart_in_double_precision():
     far = 1e4 * torch.randn(50, 5, generator=torch.Generator().manual_seed(3))
     classes = fitted.gaussians
     centred = (far - classes.mean_F).float()
-    to_classes = ((centred @ classes.whitening_FF).double().unsqueeze(1) - classes.class_means_CF).numpy()
-    due = (to_classes**2).sum(-1).min(1) - ((centred @ fitted.whitening_FF).double().numpy() ** 2).sum(-1)
+    to_classes = (product(centred, classes.whitening_FF).double().unsqueeze(1) - classes.class_means_CF).numpy()
+    due = (to_classes**2).sum(-1).min(1) - (product(centred, fitted.whitening_FF).double().numpy() ** 2).sum(-1)
     assert _score(fitted, far).dtype == torch.float64
     np.testing.assert_allclose(_score(fitted, far), due, rtol=1e-12)
 
