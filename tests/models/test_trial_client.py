@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -77,8 +78,13 @@ def test_an_interrupted_trial_ends_and_leaves_nothing(trusting: Callable[[str], 
         time.sleep(600)
         """
     )
-    with pytest.raises(KeyboardInterrupt):
-        load(path, trusted=[module], trial=Limits(seconds=300))
+    # Whoever started the tests may have told them to ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            load(path, trusted=[module], trial=Limits(seconds=300))
+    finally:
+        signal.signal(signal.SIGINT, before)
     gone(int(note.read_text()))
     wait(lambda: _servers() == [])  # no zombie either
 
