@@ -275,3 +275,16 @@ def test_a_file_of_more_than_four_gigabytes_is_read(tmp_path: Path):
         assert file.read_content(tmp_path / "model.ckpt") == {}
     with zipfile.ZipFile(tmp_path / "model.ckpt") as reader:  # which agrees
         assert reader.read("m/data.pkl") == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("none.ckpt", "no such file; train one"),
+        ("a\0b.ckpt", "cannot be opened: embedded null"),
+        (".", "is not a plain file"),
+    ],
+)
+def test_what_is_no_checkpoint_at_all_is_refused(name: str, complaint: str, tmp_path: Path):
+    with pytest.raises(UnreadableCheckpoint, match=complaint):
+        archive.check(f"{tmp_path}/{name}")
