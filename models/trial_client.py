@@ -9,13 +9,14 @@ import atexit
 import json
 import os
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from dubio.models import child_process
 
 # By the clock, to the processor time that is allowed: others may be using the processors, and a trial lets them.
 PATIENCE = 5
@@ -50,23 +51,8 @@ class Server:
 
     def __init__(self) -> None:
         self.socket, theirs = socket.socketpair()
-        # One thread each: a process with several must not fork. And no GPU: the trial is on the processor.
-        environment = {
-            **os.environ,
-            **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
-            "CUDA_VISIBLE_DEVICES": "",
-            "PYTHONPATH": os.pathsep.join(os.path.abspath(each) for each in sys.path),
-        }
         try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", _SERVER, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                start_new_session=True,  # whatever a terminal sends is not for it
-            )
+            self.process = child_process.start(_SERVER, theirs.fileno())
         except (OSError, ValueError):
             self.socket.close()
             raise

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
@@ -16,6 +14,7 @@ import orjson
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from dubio.models import child_process
 from dubio.serving.errors import ShadowEnded
 
 _CHILD = "dubio.serving.shadow.child"
@@ -58,26 +57,11 @@ class ShadowProcess:
 
     def __init__(self, request: Mapping[str, Any]) -> None:
         ours, theirs = socket.socketpair()
-        # One thread, and no GPU: what it takes of them nobody could bound.
-        environment = {
-            **os.environ,
-            **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
-            "CUDA_VISIBLE_DEVICES": "",
-            "PYTHONPATH": os.pathsep.join(os.path.abspath(each) for each in sys.path),
-        }
         try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", _CHILD, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                start_new_session=True,  # whatever a terminal sends is not for it
-            )
-        except OSError as error:
+            self.process = child_process.start(_CHILD, theirs.fileno())
+        except (OSError, ValueError) as error:
             ours.close()
-            raise ShadowEnded(f"its process cannot be started: {error.strerror}") from error
+            raise ShadowEnded(f"its process cannot be started: {getattr(error, 'strerror', None) or error}") from error
         finally:
             theirs.close()
         self._connection = Connection(ours.detach())

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from dubio.models import child_process
+
+CHILD = """
+import json, os, socket, sys
+names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+with socket.socket(fileno=int(sys.argv[1])) as connection:
+    told = {name: os.environ[name] for name in names} | {"session": os.getsid(0) == os.getpid(), "path": sys.path}
+    connection.sendall(json.dumps(told).encode())
+"""
+
+
+def test_it_is_told_its_socket_and_may_import_what_we_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "told.py").write_text(CHILD)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    ours, theirs = socket.socketpair()
+    with ours, child_process.start("told", theirs.fileno()) as process:
+        theirs.close()
+        with ours.makefile("rb") as answer:
+            told = json.loads(answer.read())
+        assert process.wait(30) == 0
+    assert told["OMP_NUM_THREADS"] == "1"
+    assert told["CUDA_VISIBLE_DEVICES"] == ""
+    assert told["session"]
+    assert {os.path.abspath(each) for each in sys.path} <= set(told["path"])
