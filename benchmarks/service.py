@@ -266,13 +266,16 @@ def load(contender: Contender, folder: Path, connections: int, seconds: int) -> 
         '  print(string.format("RESULT %d %d %f %f %d", summary.requests, summary.duration,\n'
         "        latency:percentile(50), latency:percentile(99), bad))\nend\n"
     )
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", str(script)]
-    printed = subprocess.run(
-        [*command, f"http://127.0.0.1:{contender.port}{contender.path}"], capture_output=True, text=True, check=True
-    ).stdout
+    return wrk(f"http://127.0.0.1:{contender.port}{contender.path}", script, connections, seconds, contender.name)
+
+
+def wrk(url: str, script: Path, connections: int, seconds: int, name: str) -> Measured:
+    """One round, with a script that prints its `RESULT`."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", str(script), url]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = re.search(r"RESULT (\d+) (\d+) ([\d.]+) ([\d.]+) (\d+)", printed)
     if found is None or int(found[5]):
-        raise SystemExit(f"{contender.name}: requests failed\n{printed}")
+        raise SystemExit(f"{name}: requests failed\n{printed}")
     if not int(found[1]):  # none was answered in time
         return Measured(0, math.nan, math.nan)
     return Measured(int(found[1]) / (int(found[2]) / 1e6), float(found[3]) / 1e3, float(found[4]) / 1e3)

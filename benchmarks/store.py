@@ -13,32 +13,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import shutil
 import sqlite3
 import statistics
-import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-from service import ROW, Measured, checkpoint, running
+from service import ROW, Measured, checkpoint, running, wrk
 
 PLAIN, STORING = 8721, 8722
-
-
-def load(port: int, script: Path, connections: int, seconds: int) -> Measured:
-    """One round of wrk."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script)]
-    printed = subprocess.run(
-        [*command, f"http://127.0.0.1:{port}/v1/predict"], capture_output=True, text=True, check=True
-    ).stdout
-    found = re.search(r"RESULT (\d+) (\d+) ([\d.]+) ([\d.]+) (\d+)", printed)
-    if found is None or int(found[5]):
-        raise SystemExit(f"requests failed\n{printed}")
-    return Measured(int(found[1]) / (int(found[2]) / 1e6), float(found[3]) / 1e3, float(found[4]) / 1e3)
 
 
 def write_script(path: Path, strangers: float) -> None:
@@ -79,7 +65,13 @@ def main() -> None:
             stack.enter_context(running(command, port, "/v2/health/ready", {}))
         for index in range(arguments.rounds + 1):
             for port in (PLAIN, STORING) if index % 2 else (STORING, PLAIN):
-                measured = load(port, folder / "requests.lua", arguments.connections, arguments.seconds)
+                measured = wrk(
+                    f"http://127.0.0.1:{port}/v1/predict",
+                    folder / "requests.lua",
+                    arguments.connections,
+                    arguments.seconds,
+                    "the store's requests",
+                )
                 if index:  # the first round warms up
                     rounds[port].append(measured)
         stack.close()
