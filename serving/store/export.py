@@ -79,9 +79,9 @@ def plan(connection: sa.Connection, which: Filter, kind: Format) -> Exported:
             "Expected the rows of one model, which all have one form, but these have several; choose a `model`, and "
             "if need be a `version`."
         )
-    signature, natural = found[0], forms[0][0] == Form.JSON
-    if kind != "jsonl" and natural != (kind == "csv"):
-        other = "csv" if natural else "npz"
+    signature, is_json = found[0], forms[0][0] == Form.JSON
+    if kind != "jsonl" and is_json != (kind == "csv"):
+        other = "csv" if is_json else "npz"
         raise InvalidRequest(
             f"Expected `format` to be {other} or jsonl for a model of {signature['kind']} input, but got {kind}; "
             "send another."

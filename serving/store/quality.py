@@ -33,7 +33,7 @@ class Verdicts:
         mc_correct: The same of the committee's label.
         confidence: Of the committee's label; of the deterministic one where no member was asked.
         flagged: Whether the row was flagged.
-        stranger: Whether it was not for the model, or of a class that it does not know.
+        ood: Whether it was not for the model, or of a class that it does not know.
         covered: Whether the label set held the true class; NaN where there is no set.
     """
 
@@ -41,7 +41,7 @@ class Verdicts:
     mc_correct: NDArray[np.bool_]
     confidence: NDArray[np.float64]
     flagged: NDArray[np.bool_]
-    stranger: NDArray[np.bool_]
+    ood: NDArray[np.bool_]
     covered: NDArray[np.float64]
 
 
@@ -59,7 +59,7 @@ def stored_versions(connection: sa.Connection, model: str) -> list[str]:
 def _measure(connection: sa.Connection, model: str, version: str) -> dict[str, Any]:
     verdicts = _read(connection, model, version)
     familiar = ~verdicts.flagged
-    told = familiar & ~verdicts.stranger
+    told = familiar & ~verdicts.ood
     covered = verdicts.covered[told & ~np.isnan(verdicts.covered)]
     answered = {
         "flagged": share(verdicts.mc_correct[verdicts.flagged]),
@@ -74,8 +74,8 @@ def _measure(connection: sa.Connection, model: str, version: str) -> dict[str, A
         },
         "calibration_error": calibration_error(verdicts.confidence[familiar], verdicts.mc_correct[familiar]),
         "label_set_coverage": share(covered.astype(np.bool_)),
-        "flag_precision": share(verdicts.stranger[verdicts.flagged] | ~verdicts.mc_correct[verdicts.flagged]),
-        "strangers_among_flagged": share(verdicts.stranger[verdicts.flagged]),
+        "flag_precision": share(verdicts.ood[verdicts.flagged] | ~verdicts.mc_correct[verdicts.flagged]),
+        "ood_among_flagged": share(verdicts.ood[verdicts.flagged]),
     }
 
 
@@ -164,7 +164,7 @@ def _read(connection: sa.Connection, model: str, version: str) -> Verdicts:
             [row["probability"] if row["mc_probability"] is None else row["mc_probability"] for row in rows], np.float64
         ),
         flagged=np.array([bool(row["flagged"]) for row in rows], np.bool_),
-        stranger=np.array([row["truth"] not in known[row["signature"]] for row in rows], np.bool_),
+        ood=np.array([row["truth"] not in known[row["signature"]] for row in rows], np.bool_),
         covered=np.array([_covered(row) for row in rows], np.float64),
     )
 

@@ -68,9 +68,7 @@ class VersionQuality(Wire):
     calibration_error: Share = Field(description="Expected calibration error in 15 bins, of rows that are not flagged.")
     label_set_coverage: Share = Field(description="Of rows that are not flagged and of a class that the model knows.")
     flag_precision: Share = Field(description="Flagged rows that are strangers, or whose answer is wrong.")
-    strangers_among_flagged: Share = Field(
-        description="Flagged rows not for us, or of a class the model does not know."
-    )
+    ood_among_flagged: Share = Field(description="Flagged rows not for us, or of a class the model does not know.")
 
 
 class Quality(Wire):

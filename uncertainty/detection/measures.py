@@ -79,7 +79,7 @@ def total(x: Tensor) -> Tensor:
 def product(rows_BF: Tensor, matrix_FG: Tensor) -> Tensor:
     """Rows times a matrix, ``[..., B, G]``, each row summed in the same order wherever it stands.
 
-    MKL took another order, on a Zen 4 of AMD with one and two threads, where there were fewer than four rows, and one
+    MKL took another order, on an AMD EPYC with one and two threads, where there were fewer than four rows, and one
     that depends on the row's place among the others where the columns did not come in fours.
     """
     rows, columns = rows_BF.shape[-2], matrix_FG.shape[-1]

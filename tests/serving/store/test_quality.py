@@ -93,7 +93,7 @@ def test_the_figures_are_those_of_the_rows(url: sa.URL) -> None:
     assert found["calibration_error"]["low"] - 1e-9 <= 0.05 <= found["calibration_error"]["high"] + 1e-9
     assert found["label_set_coverage"] == found["accuracy"]["not_flagged"]
     assert (found["flag_precision"]["value"], found["flag_precision"]["rows"]) == (0.7, 10)
-    assert found["strangers_among_flagged"]["value"] == 0.3
+    assert found["ood_among_flagged"]["value"] == 0.3
 
 
 def test_where_nothing_was_said_nothing_is_known(url: sa.URL) -> None:
