@@ -33,5 +33,7 @@ def start(module: str, descriptor: int) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        start_new_session=True,  # whatever a terminal sends is not for it
+        # Whatever a terminal sends is not for it. A session of its own would be a scheduling group of its own wherever
+        # Linux groups processes by session (autogroup, sched(7)), and its priority counts within its group alone.
+        process_group=0,
     )

@@ -225,7 +225,7 @@ class Settings(BaseSettings):
     store_wait_seconds: float = Field(default=5.0, gt=0)
     """How long an answer waits at most to say `Dubio-Stored: true`, if its request says `Dubio-Store: wait`."""
 
-    shadow_share: float = Field(default=0.25, gt=0, le=1)
+    shadow_share: float = Field(default=0.02, gt=0, le=1)
     """Share of the processors at hand (of a worker: of its own) that a shadow may take; what it could not answer
     within it is skipped. A shadow is a version in a folder such as `<name>/3.shadow`."""
 

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import reduce
@@ -106,7 +106,10 @@ class Shadow:
         self.standing, self.reason = Standing.LOADING, ""
         self._loader, self._terms, self._states, self._metrics = dict(loader), terms, states, metrics
         self._jobs: deque[_Job] = deque()
-        self._new = threading.Condition()
+        self._rows = self._bytes = 0  # of what waits
+        queue = threading.Lock()
+        self._new = threading.Condition(queue)
+        self._end = threading.Condition(queue)  # whoever pauses is not woken by what is new
         self._stopping = False
         self._pair: Pair | None = None
         self._compared: list[Rows] = []
@@ -120,17 +123,18 @@ class Shadow:
         """Take a request that was answered; or skip it, if too much waits already."""
         if self.standing is not Standing.RUNNING:
             return
+        rows, size = len(inputs), inputs.nbytes
         with self._new:
-            waiting = sum(len(job.inputs) for job in self._jobs)
-            size = sum(job.inputs.nbytes for job in self._jobs)
-            if waiting and (waiting + len(inputs) > _MOST_ROWS or size + inputs.nbytes > _MOST_BYTES):
-                self._metrics.count_shadow(*self.source.key, skipped=len(inputs))
+            if self._rows and (self._rows + rows > _MOST_ROWS or self._bytes + size > _MOST_BYTES):
+                self._metrics.count_shadow(*self.source.key, skipped=rows)
                 return
             flags = prediction.flags
             flagged = [] if flags is None or flags.flagged is None else flags.flagged.tolist()
             classes = self.live.predictor.classes
             labels = [classes[each] for each in prediction.label.tolist()]
             self._jobs.append(_Job(inputs, labels, flagged, seconds))
+            self._rows += rows
+            self._bytes += size
             self._new.notify()
 
     def compare(self) -> Comparison | None:
@@ -149,6 +153,7 @@ class Shadow:
         with self._new:
             self._stopping = True
             self._new.notify()
+            self._end.notify()
         while self._thread.is_alive():  # it may be starting its process just now
             if self._process is not None:
                 self._process.process.kill()
@@ -198,18 +203,32 @@ class Shadow:
         budget: CPUBudget | None = None
         spent, kept = 0.0, time.monotonic()
         while not self._stopping:
-            if (job := self._next()) is not None:
-                answer = process.ask(job.inputs, self._terms.seconds)
+            if jobs := self._next():
+                answer = self._ask(process, jobs)
                 if budget is None:  # what loading took, and the first request with it, is not on the budget
                     budget = CPUBudget(self._terms.rate, time.monotonic())
                     spent = answer.cpu_seconds
                 budget.spend(answer.cpu_seconds - spent, time.monotonic())
                 spent = answer.cpu_seconds
-                self._note(job, answer)
                 self._pause(budget.wait(time.monotonic()))
             if time.monotonic() - kept >= _SECONDS:
                 self._keep()
                 kept = time.monotonic()
+
+    def _ask(self, process: ShadowProcess, jobs: Sequence[_Job]) -> Answer:
+        """Have it answer requests together, or each by itself where it refuses one of them; the last answer."""
+        answer = process.ask(np.concatenate([job.inputs for job in jobs]), self._terms.seconds)
+        if answer.error is not None and len(jobs) > 1:
+            for job in jobs:
+                answer = self._ask(process, [job])
+            return answer
+        first = 0
+        for job in jobs:
+            end = first + len(job.inputs)
+            own = {"labels": answer.labels[first:end], "flagged": answer.flagged[first:end]}
+            self._note(job, answer.model_copy(update=own))
+            first = end
+        return answer
 
     def _note(self, job: _Job, answer: Answer) -> None:
         # A row that the version which answers takes and this one refuses is changed, too.
@@ -237,18 +256,22 @@ class Shadow:
         shadow = (self.source.version, ready.fingerprint)
         return Pair(self.source.name, live, shadow, self._terms.margin, self._terms.epsilon)
 
-    def _next(self) -> _Job | None:
-        """The request that has waited longest; None where none comes for a second, or the shadow is to end."""
+    def _next(self) -> list[_Job]:
+        """The requests that wait, whose rows cost less together; none where none comes, or the shadow is to end."""
         with self._new:
             if not self._jobs and not self._stopping:
                 self._new.wait(_SECONDS)
-            return self._jobs.popleft() if self._jobs and not self._stopping else None
+            if self._stopping:
+                return []
+            jobs, self._jobs = list(self._jobs), deque()
+            self._rows = self._bytes = 0
+            return jobs
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        with self._new:
+        with self._end:
             while not self._stopping and (left := until - time.monotonic()) > 0:
-                self._new.wait(left)
+                self._end.wait(left)
 
     def _keep(self) -> None:
         """Keep what was compared; where that cannot be, it waits, and the log says so once."""

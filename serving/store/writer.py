@@ -25,7 +25,7 @@ _log = logging.getLogger("dubio")
 # Of one transaction. Building its rows takes the interpreter from whoever predicts, so they are not many.
 _MOST_ROWS = 128
 # What nobody waits for waits this long for company.
-_GATHER_SECONDS = 0.1
+_GATHER_SECONDS = 0.5
 _FIRST_RETRY_SECONDS = 0.1
 _LAST_RETRY_SECONDS = 5.0
 _RETENTION_SECONDS = 60.0

@@ -14,7 +14,7 @@ CHILD = """
 import json, os, socket, sys
 names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 with socket.socket(fileno=int(sys.argv[1])) as connection:
-    told = {name: os.environ[name] for name in names} | {"session": os.getsid(0) == os.getpid(), "path": sys.path}
+    told = {name: os.environ[name] for name in names} | {"group": os.getpgid(0), "session": os.getsid(0), "path": sys.path}
     connection.sendall(json.dumps(told).encode())
 """
 
@@ -30,5 +30,5 @@ def test_it_is_told_its_socket_and_may_import_what_we_may(tmp_path: Path, monkey
         assert process.wait(30) == 0
     assert told["OMP_NUM_THREADS"] == "1"
     assert told["CUDA_VISIBLE_DEVICES"] == ""
-    assert told["session"]
+    assert (told["group"], told["session"]) == (process.pid, os.getsid(0))
     assert {os.path.abspath(each) for each in sys.path} <= set(told["path"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +45,9 @@ def test_it_answers_as_the_model_does_and_its_end_is_told(
         assert ready.fingerprint == fingerprint(predictor)
         assert ready.input == predictor.input.model_dump(mode="json")
         assert psutil.Process(shadow.process.pid).nice() == 19
+        if sys.platform == "linux":  # niceness alone makes a thread that wakes up wait
+            assert os.sched_getscheduler(shadow.process.pid) == os.SCHED_IDLE
+            assert os.getsid(shadow.process.pid) == os.getsid(0)  # nor does it count between sessions
         answer, expected = shadow.ask(bars, 60), predictor.predict(bars)
         assert answer.labels == [predictor.classes[each] for each in expected.label]
         assert np.mean(np.array(answer.flagged) == expected.flagged) > 0.95  # rounding may move a p-value at the level

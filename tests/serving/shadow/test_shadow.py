@@ -76,6 +76,32 @@ def test_a_shadow_compares_skips_keeps_its_share_and_ends_alone(
 
 
 @pytest.mark.slow
+def test_what_waits_is_asked_together_and_what_is_refused_spoils_no_other(
+    start_shadow: Callable, second_checkpoint: Path, predictor: Predictor, bars: np.ndarray
+) -> None:
+    shadow = start_shadow(second_checkpoint)
+    other = models.load(second_checkpoint).predict(bars[:12])
+    process = psutil.Process(shadow._process.process.pid)
+    process.suspend()
+    for number in range(12):
+        shadow.offer(bars[number : number + 1], predictor.predict(bars[number : number + 1]), 0.1)
+    process.resume()
+    wait_for(lambda: known(shadow).rows == 12)
+    comparison = known(shadow)
+    assert comparison.disagreements == (predictor.predict(bars[:12]).label != other.label).sum()
+    assert (comparison.live_seconds.count, comparison.shadow_seconds.count) == (12, 12)
+
+    process.suspend()
+    for row in (bars[:1], np.full_like(bars[:1], np.nan), bars[1:2]):
+        shadow.offer(row, predictor.predict(bars[:1]), 0.1)
+    process.resume()
+    wait_for(lambda: known(shadow).rows == 15)
+    expected = [predictor.predict(bars[:1]).label[0] != label for label in other.label[:2]]
+    assert known(shadow).disagreements - comparison.disagreements == sum(expected) + 1
+    assert shadow.standing is Standing.RUNNING
+
+
+@pytest.mark.slow
 def test_one_that_takes_another_input_ends(start_shadow: Callable, numbers_checkpoint: Path) -> None:
     shadow = start_shadow(numbers_checkpoint)
     assert shadow.standing is Standing.ENDED
