@@ -54,16 +54,17 @@ class Reconciler:
     def scan(self) -> Listing:
         """List all versions there are. A model that the operator named hides one of its name in the directory."""
         others = Listing() if self._directory is None else self._directory.scan()
-        listing = Listing(
-            [source for source in others.sources if source.name not in self.named],
-            {key: why for key, why in others.skipped.items() if key[0] not in self.named},
-            {name: why for name, why in others.vain.items() if name.partition("/")[0] not in self.named},
-        )
-        for source in reversed(self.named.values()):
+        listing = Listing()
+        for source in self.named.values():
             try:
-                listing.sources.insert(0, checkpoint_of(source))
+                listing.sources.append(checkpoint_of(source))
             except InvalidModelSource as error:  # what was served of the folder goes on
                 listing.unclear[source.key] = str(error)
+        listing.sources.extend(source for source in others.sources if source.name not in self.named)
+        listing.skipped.update({key: why for key, why in others.skipped.items() if key[0] not in self.named})
+        listing.vain.update(
+            {name: why for name, why in others.vain.items() if name.partition("/")[0] not in self.named}
+        )
         return listing
 
     def start(self) -> None:
