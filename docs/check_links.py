@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-FOLDERS = "uncertainty|models|training|serving|scale|configs|benchmarks|docs|docker|examples|tests"
+FOLDERS = "uncertainty|models|training|serving|scale|configs|benchmarks|deploy|docs|docker|examples|tests"
 FENCE = re.compile(r"^```.*?^```", flags=re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(\s*<?([^)\s>]+)>?[^)]*\)")
 # A path ends in a file's suffix or a slash; that keeps prose such as "training/serving" out.

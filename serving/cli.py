@@ -19,6 +19,7 @@ from dubio.models.errors import UnreadableCheckpoint
 from dubio.serving import environment
 from dubio.serving.errors import InvalidModelSource
 from dubio.serving.lifecycle import Lifecycle, end
+from dubio.serving.repository.folder import checkpoint_of
 from dubio.serving.repository.source import ModelSource
 from dubio.serving.server import sockets, threads
 from dubio.serving.server.supervisor import Supervisor
@@ -40,6 +41,8 @@ examples:
       serves one model under its run's name, digits_mlp, on http://127.0.0.1:8000
   dubio-serve digits=runs/digits_mlp/model.ckpt fashion=runs/fashion_cnn/model.ckpt --host 0.0.0.0
       serves two, to the whole network; requests to /v1/predict go to the first
+  dubio-serve digits=/mnt/models
+      serves the one checkpoint in a folder, such as a mounted volume
   dubio-serve --model-repository models --model-control poll
       serves models/<name>/<version>/model.ckpt, and takes up what is put there later
 
@@ -153,7 +156,7 @@ def _no_checkpoint(settings: Settings) -> str | None:
     """Why a file that was named is no checkpoint at all, told before the seconds that it takes to import torch."""
     try:
         for text in settings.models:
-            for path in ModelSource.parse(text).paths:
+            for path in checkpoint_of(ModelSource.parse(text)).paths:
                 archive.check(path)
     except (InvalidModelSource, UnreadableCheckpoint) as error:
         return " ".join(str(error).split())
@@ -196,7 +199,7 @@ def parse(argv: Sequence[str]) -> Settings:
         if setting in _SECRETS:
             return
         if options.get("nargs") == "*" or options.get("action") == "append":
-            options["metavar"] = "[NAME=]CHECKPOINT" if setting == "models" else "TEXT"
+            options["metavar"] = "[NAME=]PATH" if setting == "models" else "TEXT"
         options["help"] = options["help"].removesuffix(" (default: null)").removesuffix(" (default: ())")
         (section or parser).add_argument(*names, **options)
 
@@ -217,6 +220,6 @@ def parse(argv: Sequence[str]) -> Settings:
         parse_args_method=keep_commas,
     )
     parser = source.root_parser
-    parser.usage = "%(prog)s [[NAME=]CHECKPOINT ...] [options]"
+    parser.usage = "%(prog)s [[NAME=]PATH ...] [options]"
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     return CliApp.run(Settings, list(argv), cli_settings_source=source)

@@ -50,8 +50,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     models: CliPositionalArg[_Names] = ()
-    """Checkpoints to serve, each `path` or `name=path`; the first is the default model, and
-    `name=first.ckpt+second.ckpt` is an ensemble. In DUBIO_MODELS, commas separate them."""
+    """Checkpoints to serve, each `path` or `name=path`; a folder stands for the one checkpoint in it. The first is the
+    default model, and `name=first.ckpt+second.ckpt` is an ensemble. In DUBIO_MODELS, commas separate them."""
 
     model_repository: Path | None = None
     """Directory of further models: `<name>/<version>/model.ckpt`, versions being numbers, the highest the default.

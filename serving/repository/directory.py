@@ -27,21 +27,26 @@ class Listing:
     Attributes:
         sources: Every version of every model.
         skipped: Folders that could not be looked into, by name and version (None: all of them), and why.
-        vain: Folders that have been looked into and hold nothing to serve, and what they would have to hold.
+        vain: What has been looked into and holds nothing to serve, and what it would have to hold.
+        unclear: Folders that the operator named as a model and that do not hold one checkpoint, in a sentence each.
     """
 
     sources: list[ModelSource] = field(default_factory=list)
     skipped: dict[tuple[str, str | None], str] = field(default_factory=dict)
     vain: dict[str, str] = field(default_factory=dict)
+    unclear: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def skips(self, key: tuple[str, str]) -> bool:
         """Tell whether this version may be there without being seen."""
-        return key in self.skipped or (key[0], None) in self.skipped
+        return key in self.skipped or (key[0], None) in self.skipped or key in self.unclear
 
     def complaints(self) -> list[str]:
         """A sentence for each folder that nothing is served from."""
-        skipped = {"/".join(filter(None, key)): why for key, why in self.skipped.items()}
-        return [f"Skipped {name!r} in the model repository: {why}." for name, why in (skipped | self.vain).items()]
+        skipped = {"/".join(filter(None, key)): why for key, why in self.skipped.items()} | self.vain
+        return [
+            *(f"Skipped {name!r} in the model repository: {why}." for name, why in skipped.items()),
+            *self.unclear.values(),
+        ]
 
 
 class ModelDirectory:
@@ -70,6 +75,11 @@ class ModelDirectory:
         for name in sorted(os.listdir(self.root)):
             if not is_name(name) and not name.startswith(".") and os.path.isdir(self.root / name):
                 listing.skipped[name, None] = _NO_NAME
+            elif name.endswith(".ckpt") and not name.startswith(".") and os.path.isfile(self.root / name):
+                listing.vain[name] = (
+                    "a checkpoint belongs into <name>/<version>/model.ckpt; move it there, or serve a folder that "
+                    f"holds one checkpoint without --model-repository: dubio-serve {self.root}"
+                )
             self._add(name, listing)
         return listing
 

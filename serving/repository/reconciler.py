@@ -12,6 +12,7 @@ from typing import Literal
 from dubio.models.errors import NotEnoughMemory, TrialUnavailable, UnreadableCheckpoint
 from dubio.serving.errors import InvalidModelSource, LoadFailed, UnknownModel
 from dubio.serving.repository.directory import Listing, ModelDirectory
+from dubio.serving.repository.folder import checkpoint_of
 from dubio.serving.repository.loader import Loader
 from dubio.serving.repository.registry import Key, Registry
 from dubio.serving.repository.retries import Retries
@@ -53,32 +54,42 @@ class Reconciler:
     def scan(self) -> Listing:
         """List all versions there are. A model that the operator named hides one of its name in the directory."""
         others = Listing() if self._directory is None else self._directory.scan()
-        sources = [*self.named.values(), *(source for source in others.sources if source.name not in self.named)]
-        skipped = {key: why for key, why in others.skipped.items() if key[0] not in self.named}
-        vain = {name: why for name, why in others.vain.items() if name.partition("/")[0] not in self.named}
-        return Listing(sources, skipped, vain)
+        listing = Listing()
+        for source in self.named.values():
+            try:
+                listing.sources.append(checkpoint_of(source))
+            except InvalidModelSource as error:  # what was served of the folder goes on
+                listing.unclear[source.key] = str(error)
+        listing.sources.extend(source for source in others.sources if source.name not in self.named)
+        listing.skipped.update({key: why for key, why in others.skipped.items() if key[0] not in self.named})
+        listing.vain.update(
+            {name: why for name, why in others.vain.items() if name.partition("/")[0] not in self.named}
+        )
+        return listing
 
     def start(self) -> None:
         """Load what is to be served from the start."""
         self.loader.try_device()
+        named = [checkpoint_of(source) for source in self.named.values()]
         try:
             listing = self.scan()
         except OSError as error:
             raise InvalidModelSource(f"Expected to read the model repository, but {error}.") from error
-        self._complain(listing.complaints())
         sources = listing.sources
         if self.control == "explicit":
-            sources = list(self.named.values())
+            sources = named
         if self.control == "none" and self._directory is not None and not sources:
             raise InvalidModelSource(
                 f"Expected <name>/<version>/model.ckpt in the model repository {self._directory.root}, but there is "
                 "none, and with `model_control` none there will not be; add one, or set `model_control` to poll."
+                + "".join(f" {line}" for line in listing.complaints())
             )
+        self._complain(listing.complaints())
         self.wanted = len({source.name for source in sources})
         for source in sources:
             failure = self._attempt(source)
             # The operator who named it is waiting to hear; whoever fills the directory reads the index.
-            if failure is not None and (self.control != "poll" or source.root is None):
+            if failure is not None and (self.control != "poll" or source.name in self.named):
                 raise failure
             _warn(source, failure)
 
@@ -111,7 +122,14 @@ class Reconciler:
 
     def _of(self, name: str) -> Listing:
         if name in self.named:
-            return Listing([self.named[name]])
+            try:
+                return Listing([checkpoint_of(self.named[name])])
+            except InvalidModelSource as error:
+                _log.warning("%s", error)
+                raise LoadFailed(
+                    f"Failed to load {name!r}: its folder does not hold exactly one checkpoint; put one there. The log "
+                    "says what it holds."
+                ) from error
         listing = Listing() if self._directory is None else self._directory.of(name)
         if (name, None) in listing.skipped:
             raise LoadFailed(f"Failed to load {name!r}: its folder cannot be read: {listing.skipped[name, None]}.")
@@ -134,7 +152,7 @@ class Reconciler:
             return
         present = {source.key: source for source in listing.sources}
         gone = [key for key in self.registry.known() if key not in present and not listing.skips(key)]
-        if gone and len(present) == len(self.named):
+        if gone and all(name in self.named for name, _ in present):
             # More likely a volume that is not mounted than somebody who wants no model any more.
             self._complain(
                 [*listing.complaints(), "The model repository is empty all at once, so nothing is unloaded."]

@@ -26,10 +26,10 @@ class ModelSource:
 
     Attributes:
         name: Name it is served under.
-        path: Its checkpoint.
+        path: Its checkpoint, or a folder with it in it; `folder.checkpoint_of` finds it.
         also: Further checkpoints, which together with the first are one ensemble.
         version: Version it is served under.
-        root: Folder that the checkpoints must not lead out of; None for those an operator named.
+        root: Folder that the checkpoints must not lead out of; None where the operator named the files themselves.
     """
 
     name: str
@@ -42,27 +42,29 @@ class ModelSource:
     def parse(cls, text: str) -> ModelSource:
         """Read `path`, `name=path`, or `name=first.ckpt+second.ckpt` for an ensemble.
 
-        Without a name, `runs/digits_mlp/model.ckpt` is called `digits_mlp`; any other file goes by its stem.
+        Without a name, `runs/digits_mlp/model.ckpt` is called `digits_mlp`, as is the folder `runs/digits_mlp`; any
+        other file goes by its stem.
 
         Raises:
             InvalidModelSource: The name could not be part of a URL or is missing for an ensemble, or a path is empty.
         """
         name, equals, rest = text.partition("=")
         named = bool(equals) and "/" not in name  # a path may itself contain '='
-        path, *also = map(Path, _BETWEEN_CHECKPOINTS.split(rest if named else text))
+        texts = _BETWEEN_CHECKPOINTS.split(rest if named else text)
+        path, *also = map(Path, texts)
         if also and not named:
             raise InvalidModelSource(
                 f"Expected a name for the ensemble {text!r}, but there is none; name it yourself: some-name={text}"
             )
         if not named:
-            name = path.absolute().parent.name if path.name == "model.ckpt" else path.stem
+            name = _name_of(path)
         if not is_name(name):
             raise InvalidModelSource(
                 f"Expected the name of model {text!r} to be 1 to 100 of the characters A-Z a-z 0-9 . _ - "
                 f"and neither dots alone nor a word of the protocol ({', '.join(_TAKEN)}), but got {name!r}; name it "
                 f"yourself: some-name={path}"
             )
-        if Path() in (path, *also):
+        if "" in texts:  # as a path it would be the working directory
             raise InvalidModelSource(f"Expected a checkpoint's path in {text!r}, but it is empty; write name=path.")
         return cls(name, path, tuple(also))
 
@@ -83,6 +85,12 @@ class ModelSource:
         except OSError:
             return None
         return tuple((stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats)
+
+
+def _name_of(path: Path) -> str:
+    if os.path.isdir(path):
+        return path.absolute().name
+    return path.absolute().parent.name if path.name == "model.ckpt" else path.stem
 
 
 def is_name(name: str) -> bool:

@@ -29,6 +29,8 @@ NOT_RUN = {
     ("docs/training.md", ""): "test_training.py runs the page in a folder of its own",
     ("docs/review.md", ""): "test_review.py runs the page",
     ("docs/operations.md", "DUBIO_API_KEYS="): "docker",
+    ("docs/kubernetes.md", ""): "a cluster; tests/deploy/ runs what can be run without one",
+    ("docs/ray_serve.md", ""): "a cluster of Ray: tests/scale/test_ray_serve.py",
     ("docs/monitoring.md", "docker compose --profile monitoring"): "docker",
     ("docs/monitoring.md", "curl http://127.0.0.1:8000/v2/health/live"): "docker",
     ("docs/monitoring.md", "docker compose --profile store"): "docker",
