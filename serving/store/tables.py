@@ -16,6 +16,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    func,
 )
 
 LONGEST_LABEL = 256
@@ -89,3 +90,29 @@ answers = Table(
     Index("answers_by_state", "state", "id", "bytes"),
 )
 """One predicted row each: the answer, its input, and what was said about it later."""
+
+TRUTH = func.coalesce(answers.c.review_label, answers.c.true_label)
+"""What a row really was: a reviewer looked at it, so that word goes before that of feedback."""
+
+comparisons = Table(
+    "comparisons",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("content", Text, nullable=False),  # JSON, see `dubio.serving.shadow.comparison.Pair`
+    Column("state", Text),  # JSON, see `dubio.serving.store.accuracy.Accuracy`
+)
+"""Who was compared with whom, and what true labels say about both."""
+
+shadow_answers = Table(
+    "shadow_answers",
+    metadata,
+    Column("id", String(32), primary_key=True),  # begins with the time, as in `answers`
+    Column("comparison", String(64), nullable=False),  # the digest of one
+    Column("request_id", String(128), nullable=False),
+    Column("row_number", Integer, nullable=False),
+    Column("live_label", String(LONGEST_LABEL), nullable=False),
+    Column("shadow_label", String(LONGEST_LABEL)),
+    Column("true_label", String(LONGEST_LABEL)),
+    Index("shadow_answers_by_request", "request_id", "row_number", "comparison", unique=True),
+)
+"""What both said about a row that is kept whatever was said about it."""
