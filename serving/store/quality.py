@@ -14,7 +14,7 @@ import orjson
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from dubio.serving.store.tables import TRUTH, Kept, State, answers, signatures
+from dubio.serving.store.tables import JUDGED, TRUTH, Kept, State, answers, signatures
 from dubio.uncertainty.detection.interval import clopper_pearson
 
 MOST_ROWS = 20_000
@@ -152,7 +152,7 @@ def _read(connection: sa.Connection, model: str, version: str) -> Verdicts:
             answers.c.arrays,
             answers.c.signature,
         )
-        .where(here, truth.is_not(None) | is_other)
+        .where(here, sa.text(JUDGED))
         .order_by(answers.c.id.desc())
         .limit(MOST_ROWS)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     func,
+    text,
 )
 
 LONGEST_LABEL = 256
@@ -37,6 +39,15 @@ class State(StrEnum):
     OPEN = "open"
     LABELLED = "labelled"
     NOT_FOR_US = "not_for_us"
+
+
+JUDGED = "(state <> 'open' OR true_label IS NOT NULL)"
+"""In SQL, of rows about which something was said; word by word, for that finds the index."""
+
+
+def _only(condition: str) -> dict[str, Any]:
+    """Keywords of an index that holds such rows alone."""
+    return {f"{name}_where": text(condition) for name in ("sqlite", "postgresql")}
 
 
 metadata = MetaData()
@@ -88,6 +99,10 @@ answers = Table(
     Index("answers_by_request", "request_id", "row_number"),
     Index("answers_by_model", "model", "id"),
     Index("answers_by_state", "state", "id", "bytes"),
+    Index("answers_by_version", "model", "version", "id", "kept", "share"),
+    Index("answers_by_reason", "reason", "id", **_only("reason IS NOT NULL")),
+    Index("answers_asked", "kept", "id", **_only("kept = 'asked'")),
+    Index("answers_judged", "model", "version", "id", **_only(JUDGED)),
 )
 """One predicted row each: the answer, its input, and what was said about it later."""
 

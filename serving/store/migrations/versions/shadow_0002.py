@@ -1,6 +1,8 @@
-"""What shadows say, and what true labels say about them."""
+"""What shadows say and what true labels say about them, and indexes for a million rows."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -31,9 +33,20 @@ def upgrade() -> None:
     )
     columns = ["request_id", "row_number", "comparison"]
     op.create_index("shadow_answers_by_request", "shadow_answers", columns, unique=True)
+    op.create_index("answers_by_version", "answers", ["model", "version", "id", "kept", "share"])
+    judged = "(state <> 'open' OR true_label IS NOT NULL)"
+    op.create_index("answers_by_reason", "answers", ["reason", "id"], **_only("reason IS NOT NULL"))
+    op.create_index("answers_asked", "answers", ["kept", "id"], **_only("kept = 'asked'"))
+    op.create_index("answers_judged", "answers", ["model", "version", "id"], **_only(judged))
+
+
+def _only(condition: str) -> dict[str, Any]:
+    return {f"{name}_where": sa.text(condition) for name in ("sqlite", "postgresql")}
 
 
 def downgrade() -> None:
     """Drop them, with all that they hold."""
+    for index in ("answers_judged", "answers_asked", "answers_by_reason", "answers_by_version"):
+        op.drop_index(index, "answers")
     op.drop_table("shadow_answers")
     op.drop_table("comparisons")
