@@ -31,10 +31,10 @@ LABEL org.opencontainers.image.base.name=$BASE
 COPY --from=build /opt/dubio /opt/dubio
 # The same uid as in the training image, which writes the volume that this one reads.
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin dubio \
-    && install -d -o dubio -g dubio /app /app/runs
+    && install -d -o dubio -g dubio /app /app/runs /app/state
 WORKDIR /app
 USER 10001:10001
-# Nothing is written outside /tmp, so the root file system may be read-only.
+# Nothing is written outside /tmp, and /app/state if DUBIO_STATE_FOLDER names it, so the root file system may be read-only.
 ENV PATH=/opt/dubio/bin:$PATH HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     DUBIO_HOST=0.0.0.0 DUBIO_PORT=8000
 EXPOSE 8000

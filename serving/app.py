@@ -163,6 +163,9 @@ def create_app(
         control=settings.model_control,
     )
     metrics.registry.register(DriftCollector(drift, repository.all_versions))
+    store = None if settings.store is None and settings.database_url is None else _store(settings, metrics)
+    if store is not None and not keys.any:
+        _log.warning("Without API keys everybody who reaches this service may read and label what the store keeps.")
     shadows = None
     if settings.model_repository is not None:
         terms = Terms(
@@ -179,14 +182,13 @@ def create_app(
             "batch_invariant": settings.batch_invariant,
         }
         kept = MemoryStates() if folder is None else FolderStates(folder / "comparisons")
+        keep_labels, accuracy = (None, None) if store is None else (store.keep_labels, store.accuracy)
         shadows = Shadows(
             repository,
             settings.model_repository,
-            lambda live, source: Shadow(live, source, how, terms, kept, metrics),
+            lambda live, source: Shadow(live, source, how, terms, kept, metrics, keep_labels),
+            accuracy,
         )
-    store = None if settings.store is None and settings.database_url is None else _store(settings, metrics)
-    if store is not None and not keys.any:
-        _log.warning("Without API keys everybody who reaches this service may read and label what the store keeps.")
     policy = Policy(settings.max_batch_rows, settings.batch_delay_seconds, settings.overload_samples)
     stalled_seconds = settings.stalled_seconds or settings.timeout_seconds
     service = PredictionService(

@@ -21,6 +21,7 @@ from dubio.serving.executor import Executor
 from dubio.serving.repository.registry import ServedModel
 from dubio.serving.repository.repository import ModelRepository
 from dubio.serving.shadow.shadows import Shadows
+from dubio.serving.store.drawn import Drawn
 from dubio.serving.telemetry.telemetry import Telemetry
 
 _log = logging.getLogger("dubio")
@@ -110,6 +111,7 @@ class PredictionService:
         work: Work = Work.FLAG,
         timeout: float | None = None,
         explain: bool = False,
+        drawn: Drawn | None = None,
     ) -> Prediction:
         """Predict raw `inputs` of shape [B, *input shape], together with whatever else waits for this model.
 
@@ -124,6 +126,7 @@ class PredictionService:
             timeout: Seconds until the answer is of no use; at most the service's own.
             explain: Whether to say of each row why it was flagged, or was not. That comes after the batch, in a thread
                 of its own, so that it holds up nobody whose rows shared the batch.
+            drawn: The rows that the store keeps, if there is one; of them it keeps what a shadow says, too.
 
         Raises:
             InvalidInput: The model refuses these inputs.
@@ -136,7 +139,7 @@ class PredictionService:
         prediction = await batcher.submit(inputs, samples=samples, work=work, timeout=seconds)
         self.telemetry.count_prediction(model, prediction)
         if self.shadows is not None and samples is None and work == Work.FLAG:
-            self.shadows.offer(model, inputs, prediction, time.monotonic() - until + seconds)
+            self.shadows.offer(model, inputs, prediction, time.monotonic() - until + seconds, drawn)
         if not explain:
             return prediction
         self.budget.take(inputs, 0.0)  # once more: explanations wait, too

@@ -230,8 +230,9 @@ class Settings(BaseSettings):
     within it is skipped. A shadow is a version in a folder such as `<name>/3.shadow`."""
 
     shadow_margin: float = Field(default=0.05, gt=0, lt=1)
-    """Share of the rows whose label a shadow may change, or which it may newly flag, and still be promoted. Another
-    value begins the comparison anew, as does another `shadow_alpha`."""
+    """By which share of the rows a shadow may be less accurate, or flag more, and still be promoted. Where no true
+    labels come (`/v1/feedback`, with a store), all that it changes count. Another value begins the comparison anew, as
+    does another `shadow_alpha`."""
 
     shadow_alpha: float = Field(default=0.05, gt=0, lt=1)
     """How likely a shadow that is worse by more than the margin may ever be promoted without force; it is promoted

@@ -144,7 +144,7 @@ def test_keys_come_as_a_secret_that_no_image_or_commit_holds():
 def test_service_waits_for_the_model_and_reads_it_from_the_shared_volume(train: str, serve: str):
     assert SERVICES[serve]["depends_on"] == {train: {"condition": "service_completed_successfully"}}
     assert SERVICES[train]["volumes"] == ["runs:/app/runs"]
-    assert SERVICES[serve]["volumes"] == ["runs:/app/runs:ro"]
+    assert SERVICES[serve]["volumes"][0] == "runs:/app/runs:ro"
     assert "runs" in COMPOSE["volumes"]
 
 

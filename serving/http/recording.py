@@ -15,6 +15,7 @@ from starlette.requests import Request
 from dubio.models import Prediction
 from dubio.serving.errors import InvalidRequest
 from dubio.serving.repository.registry import ServedModel
+from dubio.serving.store.drawn import Drawn
 
 if TYPE_CHECKING:  # which brings the database's libraries along, and most services have no store
     from dubio.serving.store.store import Store
@@ -74,7 +75,15 @@ class Recording:
 
     def __init__(self, recorder: Recorder, request_id: str, waits: bool) -> None:
         self._recorder, self._request_id, self._waits = recorder, request_id, waits
+        self._drawn: Drawn | None = None
         self._done: Future[bool] | None = None
+
+    def draw(self, rows: int) -> Drawn | None:
+        """Choose which of so many rows are kept whatever is said about them; None if there is no store."""
+        store = self._recorder.store
+        if store is not None:
+            self._drawn = Drawn(self._request_id, store.draw(rows), self._waits)
+        return self._drawn
 
     def keep(
         self,
@@ -87,7 +96,13 @@ class Recording:
         store = self._recorder.store
         if store is not None:
             self._done = store.record(
-                model, inputs, prediction, request_id=self._request_id, instance=instance, everything=self._waits
+                model,
+                inputs,
+                prediction,
+                request_id=self._request_id,
+                sampled=None if self._drawn is None else self._drawn.sampled,
+                instance=instance,
+                everything=self._waits,
             )
 
     async def headers(self) -> dict[str, str]:

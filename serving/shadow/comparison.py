@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from hashlib import sha256
 from typing import Any, Literal, Self
 
 import orjson
@@ -50,6 +52,16 @@ class Pair:
     def load(self, text: bytes) -> Comparison:
         """Go on with what was kept; raises what `Comparison.load` does."""
         return Comparison.load(self, text)
+
+    @cached_property
+    def content(self) -> str:
+        """All of it as JSON."""
+        return orjson.dumps(asdict(self)).decode()
+
+    @cached_property
+    def digest(self) -> str:
+        """By which the store names it."""
+        return sha256(self.content.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -112,8 +124,9 @@ class Comparison:
     to reach it: if the shadow is worse, the one that speaks of what is worse has to, with a chance of epsilon at
     most, whenever one looks. The smaller of the two e-values is an e-value for "the shadow is worse".
 
-    That bounds what changes for the worse; a shadow that corrects more than m of the labels is refused as well. And it
-    speaks of the rows that were compared: which are skipped must not depend on what is said about them, and does not.
+    That bounds what changes for the worse: a shadow that corrects more than m of the labels is taken for worse as well,
+    unless true labels tell (`dubio.serving.shadow.evidence`). And it speaks of the rows that were compared: which are
+    skipped must not depend on what is said about them, and does not.
 
     Attributes:
         pair: Who is compared.
@@ -143,21 +156,6 @@ class Comparison:
     def rows(self) -> int:
         """How many were compared."""
         return self.unchanged.seen
-
-    @property
-    def e_value(self) -> float:
-        """The evidence now; 1 says nothing."""
-        return min(self.unchanged.e_value, self.unflagged.e_value)
-
-    @property
-    def level(self) -> float:
-        """What both e-values have to reach."""
-        return 1 / self.pair.epsilon
-
-    @property
-    def reached(self) -> bool:
-        """Whether both did, at some time."""
-        return self.unchanged.alarm is not None and self.unflagged.alarm is not None
 
     def observe(self, rows: Rows) -> Self:
         """The comparison after a request more."""

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import reduce
@@ -25,6 +25,7 @@ from dubio.serving.shadow.comparison import Comparison, Pair, Rows
 from dubio.serving.shadow.cpu_budget import CPUBudget
 from dubio.serving.shadow.process import Answer, Ready, ShadowProcess
 from dubio.serving.states import States
+from dubio.serving.store.drawn import Drawn
 from dubio.serving.telemetry.metrics import Metrics
 
 _log = logging.getLogger("dubio")
@@ -35,6 +36,9 @@ _NEXT_TRY_SECONDS = 0.1
 _MOST_ROWS = 64
 _MOST_BYTES = 64 * 2**20
 _MOST_KEPT = 10_000  # requests, while the folder cannot be written to
+KeepLabels = Callable[[Pair, Drawn, Sequence[str], Sequence[str | None]], None]
+"""Told what the version that answered and the shadow (None if it refused) said about all rows of a request."""
+
 # Two versions may be normalised differently; all else decides which numbers an input is read as.
 _OWN = frozenset({"mean", "std", "low", "high"})
 
@@ -74,6 +78,7 @@ class _Job:
     labels: list[str]
     flagged: list[bool]
     seconds: float
+    drawn: Drawn | None
 
 
 class Shadow:
@@ -86,9 +91,11 @@ class Shadow:
         terms: What it may do.
         states: Where the comparison is kept.
         metrics: Count its rows.
+        keep_labels: Told of requests that the store keeps rows of, if there is one.
 
     Attributes:
         stamp: Of its files.
+        pair: Who is compared; None until the shadow is loaded.
         standing: How it stands.
         reason: Why it ended; empty until it does.
     """
@@ -101,17 +108,19 @@ class Shadow:
         terms: Terms,
         states: States,
         metrics: Metrics,
+        keep_labels: KeepLabels | None = None,
     ) -> None:
         self.live, self.source, self.stamp = live, source, source.stamp()
         self.standing, self.reason = Standing.LOADING, ""
         self._loader, self._terms, self._states, self._metrics = dict(loader), terms, states, metrics
+        self._keep_labels = keep_labels
         self._jobs: deque[_Job] = deque()
         self._rows = self._bytes = 0  # of what waits
         queue = threading.Lock()
         self._new = threading.Condition(queue)
         self._end = threading.Condition(queue)  # whoever pauses is not woken by what is new
         self._stopping = False
-        self._pair: Pair | None = None
+        self.pair: Pair | None = None
         self._compared: list[Rows] = []
         self._lock = threading.Lock()
         self._failing = False
@@ -119,7 +128,9 @@ class Shadow:
         self._thread = threading.Thread(target=self._run, name="dubio-shadow", daemon=True)
         self._thread.start()
 
-    def offer(self, inputs: NDArray[np.float32], prediction: Prediction, seconds: float) -> None:
+    def offer(
+        self, inputs: NDArray[np.float32], prediction: Prediction, seconds: float, drawn: Drawn | None = None
+    ) -> None:
         """Take a request that was answered; or skip it, if too much waits already."""
         if self.standing is not Standing.RUNNING:
             return
@@ -132,7 +143,7 @@ class Shadow:
             flagged = [] if flags is None or flags.flagged is None else flags.flagged.tolist()
             classes = self.live.predictor.classes
             labels = [classes[each] for each in prediction.label.tolist()]
-            self._jobs.append(_Job(inputs, labels, flagged, seconds))
+            self._jobs.append(_Job(inputs, labels, flagged, seconds, drawn))
             self._rows += rows
             self._bytes += size
             self._new.notify()
@@ -143,10 +154,10 @@ class Shadow:
         Raises:
             UnusableFolder: It cannot be read.
         """
-        if self._pair is None:
+        if self.pair is None:
             return None
         self._keep()
-        return self._states.read(self._pair)
+        return self._states.read(self.pair)
 
     def close(self) -> None:
         """End it."""
@@ -187,7 +198,7 @@ class Shadow:
                 "loader": self._loader,
             }
         )
-        self._pair = self._match(process.await_ready(self._terms.load_seconds))
+        self.pair = pair = self._match(process.await_ready(self._terms.load_seconds))
         self.standing = Standing.RUNNING
         _log.info(
             "Version %s of model %s is a shadow of version %s, loaded in %.1f s.",
@@ -196,15 +207,15 @@ class Shadow:
             self.live.version,
             time.monotonic() - began,
         )
-        self._answer(process)
+        self._answer(process, pair)
 
-    def _answer(self, process: ShadowProcess) -> None:
+    def _answer(self, process: ShadowProcess, pair: Pair) -> None:
         """Answer what comes, within the budget, and keep what is known once a second."""
         budget: CPUBudget | None = None
         spent, kept = 0.0, time.monotonic()
         while not self._stopping:
             if jobs := self._next():
-                answer = self._ask(process, jobs)
+                answer = self._ask(process, pair, jobs)
                 if budget is None:  # what loading took, and the first request with it, is not on the budget
                     budget = CPUBudget(self._terms.rate, time.monotonic())
                     spent = answer.cpu_seconds
@@ -215,24 +226,26 @@ class Shadow:
                 self._keep()
                 kept = time.monotonic()
 
-    def _ask(self, process: ShadowProcess, jobs: Sequence[_Job]) -> Answer:
+    def _ask(self, process: ShadowProcess, pair: Pair, jobs: Sequence[_Job]) -> Answer:
         """Have it answer requests together, or each by itself where it refuses one of them; the last answer."""
         answer = process.ask(np.concatenate([job.inputs for job in jobs]), self._terms.seconds)
         if answer.error is not None and len(jobs) > 1:
             for job in jobs:
-                answer = self._ask(process, [job])
+                answer = self._ask(process, pair, [job])
             return answer
         first = 0
         for job in jobs:
             end = first + len(job.inputs)
             own = {"labels": answer.labels[first:end], "flagged": answer.flagged[first:end]}
-            self._note(job, answer.model_copy(update=own))
+            self._note(pair, job, answer.model_copy(update=own))
             first = end
         return answer
 
-    def _note(self, job: _Job, answer: Answer) -> None:
+    def _note(self, pair: Pair, job: _Job, answer: Answer) -> None:
         # A row that the version which answers takes and this one refuses is changed, too.
-        labels = answer.labels if answer.error is None else [None] * len(job.labels)
+        labels: Sequence[str | None] = answer.labels if answer.error is None else [None] * len(job.labels)
+        if job.drawn is not None and self._keep_labels is not None:
+            self._keep_labels(pair, job.drawn, job.labels, labels)
         disagree = [one != other for one, other in zip(job.labels, labels, strict=True)]
         self._metrics.count_shadow(*self.source.key, rows=len(disagree), disagreements=sum(disagree))
         with self._lock:
@@ -276,11 +289,11 @@ class Shadow:
     def _keep(self) -> None:
         """Keep what was compared; where that cannot be, it waits, and the log says so once."""
         with self._lock:
-            if self._pair is None or not self._compared:
+            if self.pair is None or not self._compared:
                 return
             compared = self._compared
             try:
-                self._states.change(self._pair, lambda known: reduce(Comparison.observe, compared, known))
+                self._states.change(self.pair, lambda known: reduce(Comparison.observe, compared, known))
             except UnusableFolder as error:
                 if not self._failing:
                     _log.error("%s", error)

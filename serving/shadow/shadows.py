@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dubio.models import Prediction
-from dubio.serving.errors import LoadFailed, PromotionRefused, UnknownModel, UnknownShadow
+from dubio.serving.errors import LoadFailed, PromotionRefused, StoreUnavailable, UnknownModel, UnknownShadow
 from dubio.serving.repository.directory import ModelDirectory
 from dubio.serving.repository.registry import ServedModel
 from dubio.serving.repository.repository import ModelRepository
 from dubio.serving.repository.source import ModelSource
-from dubio.serving.shadow.comparison import Comparison
+from dubio.serving.shadow.comparison import Pair
+from dubio.serving.shadow.evidence import Evidence
 from dubio.serving.shadow.shadow import Shadow, Standing
+from dubio.serving.store.accuracy import Accuracy
+from dubio.serving.store.drawn import Drawn
 
 _log = logging.getLogger("dubio")
+
+_NO_STORE = "There is no store, so that no true label reaches the rows; start the service with --store."
+_NO_LABEL = "No row of the store that both answered has a true label; send some to /v1/feedback."
 
 
 class Shadows:
@@ -31,11 +37,17 @@ class Shadows:
         repository: The models that are served.
         root: Directory of models.
         start: Starts a shadow of a model.
+        accuracy: Gives what true labels say about a pair, if there is a store.
     """
 
     def __init__(
-        self, repository: ModelRepository, root: Path, start: Callable[[ServedModel, ModelSource], Shadow]
+        self,
+        repository: ModelRepository,
+        root: Path,
+        start: Callable[[ServedModel, ModelSource], Shadow],
+        accuracy: Callable[[Pair], Awaitable[Accuracy]] | None = None,
     ) -> None:
+        self._accuracy = accuracy
         self._repository, self._directory, self._start = repository, ModelDirectory(root), start
         self._running: dict[str, Shadow] = {}
         self._closed = self._told = False
@@ -66,13 +78,20 @@ class Shadows:
             if name in newest and name not in self._running and source.stamp() is not None:
                 self._running[name] = self._start(newest[name], source)
 
-    def offer(self, model: ServedModel, inputs: NDArray[np.float32], prediction: Prediction, seconds: float) -> None:
-        """A request for a model was answered by all its members, after so many seconds."""
+    def offer(
+        self,
+        model: ServedModel,
+        inputs: NDArray[np.float32],
+        prediction: Prediction,
+        seconds: float,
+        drawn: Drawn | None = None,
+    ) -> None:
+        """A request for a model, rows of which may be drawn, was answered by all its members, after so many seconds."""
         shadow = self._running.get(model.name)
         if shadow is None or shadow.live is not model:
             return
         try:
-            shadow.offer(inputs, prediction, seconds)
+            shadow.offer(inputs, prediction, seconds, drawn)
         except Exception:  # whatever it is, the answer goes out
             if not self._told:
                 self._told = True
@@ -96,6 +115,19 @@ class Shadows:
                 f"as {name[:100]}/2.shadow of the model repository, and have the model loaded again."
             ) from None
 
+    async def evidence(self, shadow: Shadow) -> Evidence | None:
+        """What is known about a shadow; None until it is loaded."""
+        comparison = await asyncio.to_thread(shadow.compare)
+        if comparison is None:
+            return None
+        if self._accuracy is None:
+            return Evidence(comparison, None, _NO_STORE)
+        try:
+            accuracy = await self._accuracy(comparison.pair)
+        except StoreUnavailable as error:
+            return Evidence(comparison, Accuracy.begin(comparison.pair.margin, comparison.pair.epsilon), str(error))
+        return Evidence(comparison, accuracy, None if accuracy.rows else _NO_LABEL)
+
     async def promote(self, name: str, *, force: bool) -> str:
         """Let a shadow take over, as a new version does; gives its version.
 
@@ -109,9 +141,9 @@ class Shadows:
             LoadFailed: It cannot be served.
         """
         shadow = self.get(name)
-        comparison = await asyncio.to_thread(shadow.compare)
+        evidence = await self.evidence(shadow)
         if not force:
-            _require(shadow, comparison)
+            _require(shadow, evidence)
         version, folder = shadow.source.version, shadow.source.path.parent
         target = folder.with_name(version)
         if int(version) <= int(shadow.live.version):
@@ -130,7 +162,9 @@ class Shadows:
             await asyncio.to_thread(self.reconcile)
             raise failure or LoadFailed(f"Failed to load {name!r}, version {version}; the log says why.")
         known = (
-            "nothing is known" if comparison is None else f"e-value {comparison.e_value:.3g}, {comparison.rows} rows"
+            "nothing is known"
+            if evidence is None
+            else f"e-value {evidence.e_value:.3g}, {evidence.comparison.rows} rows"
         )
         _log.warning(
             "Promoted model %s version %s by request of an administrator%s (%s).",
@@ -148,17 +182,23 @@ class Shadows:
             shadow.close()
 
 
-def _require(shadow: Shadow, comparison: Comparison | None) -> None:
+def _require(shadow: Shadow, evidence: Evidence | None) -> None:
     """Refuse what is not known to be good enough."""
-    if comparison is None or shadow.standing is not Standing.RUNNING:
+    if evidence is None or shadow.standing is not Standing.RUNNING:
         why = f"has ended: {shadow.reason}" if shadow.standing is Standing.ENDED else "is still being loaded"
         raise PromotionRefused(f"Expected a shadow that runs, but it {why}; wait, mend it, or use force.")
-    if not comparison.reached:
+    if not evidence.reached:
+        known, accuracy = evidence.comparison, evidence.accuracy
+        told = (
+            ""
+            if accuracy is None
+            else f", of {accuracy.rows} with a true label {accuracy.live} right before and {accuracy.shadow} now"
+        )
         raise PromotionRefused(
-            f"Expected evidence of {comparison.level:g} that the shadow changes or newly flags fewer than "
-            f"{comparison.pair.margin:.1%} of the rows, but after {comparison.rows} rows it is "
-            f"{comparison.e_value:.3g} ({comparison.disagreements} labels changed, {comparison.newly_flagged} of "
-            f"{comparison.judged} rows newly flagged); wait for more rows, or use force."
+            f"Expected evidence of {evidence.level:g} that neither accuracy nor flags are worse by "
+            f"{known.pair.margin:.1%} of the rows, but after {known.rows} rows it is {evidence.e_value:.3g} "
+            f"({known.disagreements} labels changed, {known.newly_flagged} of {known.judged} newly flagged{told}); "
+            f"wait for more rows{'' if accuracy is None else ', send true labels to /v1/feedback'}, or use force."
         )
 
 

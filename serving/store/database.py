@@ -22,7 +22,7 @@ _SECONDS = 5
 # A network that swallows everything is noticed so.
 _ALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 15_000}
 _MIGRATIONS = Path(__file__).with_name("migrations")
-# Of workers that start together, one makes the tables; any number that nobody else locks.
+# Of several workers, one makes the tables, or deletes what is too much; any number that nobody else locks.
 _LOCK = 0x647562696F
 # With which every file of SQLite begins.
 _MAGIC = b"SQLite format 3\0"
@@ -66,6 +66,14 @@ class Database:
         with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
             yield connection
 
+    @contextmanager
+    def exclusive(self) -> Iterator[sa.Connection]:
+        """One to write with, while no other process is here, too."""
+        with self.writing() as connection:
+            if not self.is_sqlite:  # where only one writes anyway
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+            yield connection
+
     def upgrade(self) -> None:
         """Bring the tables up to date, once however many workers start.
 
@@ -74,9 +82,7 @@ class Database:
         """
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-        with _ALEMBIC, self.writing() as connection:
-            if not self.is_sqlite:  # where only one writes anyway
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+        with _ALEMBIC, self.exclusive() as connection:
             config.attributes["connection"] = connection
             try:
                 command.upgrade(config, "head")
@@ -91,8 +97,9 @@ class Database:
         self._engine.dispose()
 
     def __str__(self) -> str:
-        """Where it is, without the password."""
-        return self._url.render_as_string(hide_password=True)
+        """Where it is, without passwords, of which libpq takes some in the query, too."""
+        query = {name: "***" if "password" in name else value for name, value in self._url.query.items()}
+        return self._url.set(query=query).render_as_string(hide_password=True)
 
 
 def of_file(path: Path) -> sa.URL:
@@ -127,6 +134,12 @@ def locate(url: str) -> sa.URL:
             f"Expected the driver of PostgreSQL, but it cannot be imported: {error}; pip install 'dubio[postgres]'."
         ) from error
     return parsed.set(drivername="postgresql+psycopg")
+
+
+def tell(error: Exception) -> str:
+    """An error in one line, without the statement and its values, which hold what callers sent."""
+    said = str(getattr(error, "orig", None) or error).partition("DETAIL:")[0]  # where PostgreSQL shows the row
+    return " ".join(said.split())[:300] or type(error).__name__
 
 
 def _make_file(path: Path) -> None:

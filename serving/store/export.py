@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from dubio.serving.errors import InvalidRequest, UnknownReview
 from dubio.serving.store.inputs import Form, read_array, read_instance
 from dubio.serving.store.reviews import Filter
-from dubio.serving.store.tables import State, answers, signatures
+from dubio.serving.store.tables import JUDGED, TRUTH, State, answers, signatures
 
 Format = Literal["npz", "csv", "jsonl"]
 MEDIA_TYPES: dict[Format, str] = {
@@ -27,7 +27,6 @@ MEDIA_TYPES: dict[Format, str] = {
 LABEL, TEXT = "label", "text"
 # Read from the database at a time.
 _ROWS = 200
-_LABEL = sa.func.coalesce(answers.c.review_label, answers.c.true_label)
 _IN_FULL = answers.c.input_form.in_([Form.ARRAY.value, Form.JSON.value])
 
 
@@ -107,7 +106,7 @@ def write(connection: sa.Connection, which: Filter, kind: Format, exported: Expo
         answers.c.state,
         answers.c.input_form,
         answers.c.input,
-        _LABEL.label(LABEL),
+        TRUTH.label(LABEL),
     )
     query = sa.select(*columns).where(*_conditions(which), _IN_FULL).order_by(answers.c.id)
     streaming = connection.execution_options(stream_results=True, yield_per=_ROWS)
@@ -118,7 +117,7 @@ def write(connection: sa.Connection, which: Filter, kind: Format, exported: Expo
 
 def _conditions(which: Filter) -> list[sa.ColumnElement[bool]]:
     ours = [answers.c.state != State.NOT_FOR_US.value] if which.state is None else []
-    return [*which.conditions(), *ours, _LABEL.is_not(None)]
+    return [*which.conditions(), *ours, sa.text(JUDGED), TRUTH.is_not(None)]
 
 
 def _jsonl(rows: sa.MappingResult, exported: Exported) -> Iterator[bytes]:

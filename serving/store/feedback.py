@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from dubio.serving.errors import AmbiguousFeedback
+from dubio.serving.errors import AmbiguousFeedback, InvalidRequest
+from dubio.serving.store import comparisons
 from dubio.serving.store.reviews import require_class
 from dubio.serving.store.tables import answers, signatures
 
@@ -42,8 +43,9 @@ def join(connection: sa.Connection, truths: Sequence[Truth]) -> list[int]:
 
     Raises:
         AmbiguousFeedback: Several requests had this name, and other inputs.
-        InvalidRequest: A label is no class of the model that answered.
+        InvalidRequest: A label is no class of the model that answered, or a row has two.
     """
+    _refuse_contradictions(truths)
     unknown: list[int] = []
     now_ms = time.time_ns() // 1_000_000
     for place, truth in enumerate(truths):
@@ -66,4 +68,16 @@ def join(connection: sa.Connection, truths: Sequence[Truth]) -> list[int]:
         if not truth.new_label:
             require_class(truth.label, found[0].content)
         connection.execute(sa.update(answers).where(is_it).values(true_label=truth.label, feedback_ms=now_ms))
+        comparisons.note(connection, truth.request_id, truth.row, truth.label)
     return unknown
+
+
+def _refuse_contradictions(truths: Sequence[Truth]) -> None:
+    labels: dict[tuple[str, int], str] = {}
+    for truth in truths:
+        told = labels.setdefault((truth.request_id, truth.row), truth.label)
+        if told != truth.label:
+            raise InvalidRequest(
+                f"Expected one label for row {truth.row} of request {truth.request_id!r}, but got {told[:40]!r} and "
+                f"{truth.label[:40]!r}; send the right one."
+            )

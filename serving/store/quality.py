@@ -14,7 +14,7 @@ import orjson
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from dubio.serving.store.tables import Kept, State, answers, signatures
+from dubio.serving.store.tables import JUDGED, TRUTH, Kept, State, answers, signatures
 from dubio.uncertainty.detection.interval import clopper_pearson
 
 MOST_ROWS = 20_000
@@ -138,7 +138,8 @@ def _flagged_rate(connection: sa.Connection, model: str, version: str) -> float 
 
 
 def _read(connection: sa.Connection, model: str, version: str) -> Verdicts:
-    truth = sa.func.coalesce(answers.c.true_label, answers.c.review_label)
+    is_other = answers.c.state == State.NOT_FOR_US.value
+    truth = sa.case((is_other, sa.null()), else_=TRUTH)
     here = (answers.c.model == model) & (answers.c.version == version)
     query = (
         sa.select(
@@ -151,7 +152,7 @@ def _read(connection: sa.Connection, model: str, version: str) -> Verdicts:
             answers.c.arrays,
             answers.c.signature,
         )
-        .where(here, truth.is_not(None) | (answers.c.state == State.NOT_FOR_US.value))
+        .where(here, sa.text(JUDGED))
         .order_by(answers.c.id.desc())
         .limit(MOST_ROWS)
     )

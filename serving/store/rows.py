@@ -8,17 +8,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from sqlalchemy import Table
 
 from dubio.models import InputSpec, Prediction
 from dubio.models.decision import members
 from dubio.serving.repository.registry import ServedModel
 from dubio.serving.store.inputs import StoredInput, encode
-from dubio.serving.store.tables import Kept, State
+from dubio.serving.store.tables import Kept, State, answers, signatures
 
 # Of a row, beside its input and its probabilities.
 _ROW_BYTES = 1024
@@ -87,6 +88,9 @@ class KeptRows:
         token: Tells these rows from those of another request in the same millisecond.
     """
 
+    table: ClassVar[Table] = answers
+    parents: ClassVar[Table] = signatures
+
     signature: Signature
     request_id: str
     numbers: NDArray[np.int64]
@@ -150,6 +154,11 @@ class KeptRows:
         """Memory that they take, about."""
         texts = sum(map(len, self.instances or ()))
         return self.inputs.nbytes + sum(each.nbytes for each in self.prediction.values()) + texts + size(len(self), 0)
+
+    @property
+    def parent(self) -> Signature:
+        """What all of them are about."""
+        return self.signature
 
     def to_database(self, stored: StoredInput) -> Iterator[dict[str, Any]]:
         """The rows as the table `answers` has them, one after the other, since each takes a moment.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,10 +20,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from dubio.models import Prediction
 from dubio.serving.errors import StoreUnavailable
 from dubio.serving.repository.registry import ServedModel
-from dubio.serving.store.database import Database
+from dubio.serving.store import comparisons
+from dubio.serving.store.accuracy import Accuracy
+from dubio.serving.store.database import Database, tell
+from dubio.serving.store.drawn import Drawn
 from dubio.serving.store.inputs import StoredInput
 from dubio.serving.store.retention import Retention
 from dubio.serving.store.rows import KeptRows, Signature, size
+from dubio.serving.store.shadow_rows import ShadowRows
 from dubio.serving.store.tables import Kept
 from dubio.serving.store.writer import Writer
 
@@ -107,6 +111,7 @@ class Store:
         prediction: Prediction,
         *,
         request_id: str,
+        sampled: Sequence[bool] | None = None,
         instance: Callable[[int], Any] | None = None,
         everything: bool = False,
     ) -> Future[bool] | None:
@@ -117,6 +122,7 @@ class Store:
             inputs: Of all rows.
             prediction: Of all rows.
             request_id: By which rows are found again.
+            sampled: What `draw` gave for these rows; drawn now if it was not asked before.
             instance: What the caller sent for a row, by its number, if that is no numbers.
             everything: Whether the caller asks to keep all rows, and waits until they are on disk.
 
@@ -124,7 +130,8 @@ class Store:
             If so, what becomes true once they are, and false if they will never be.
         """
         try:
-            return self._record(model, inputs, prediction, request_id, instance, everything)
+            drawn = self.draw(len(inputs)) if sampled is None else sampled
+            return self._record(model, inputs, prediction, request_id, drawn, instance, everything)
         except Exception:
             if not self._broken:
                 self._broken = True
@@ -138,11 +145,10 @@ class Store:
         inputs: NDArray[np.float32],
         prediction: Prediction,
         request_id: str,
+        sampled: Sequence[bool],
         instance: Callable[[int], Any] | None,
         everything: bool,
     ) -> Future[bool] | None:
-        # Lists, because most requests have few rows, for which numpy is slower.
-        sampled = [self._random.random() < self.share for _ in range(len(inputs))]
         flags = None if prediction.flags is None else prediction.flags.flagged
         flagged = [False] * len(inputs) if flags is None else flags.tolist()
         numbers = [row for row in range(len(inputs)) if everything or flagged[row] or sampled[row]]
@@ -158,6 +164,33 @@ class Store:
             signature = self._signatures[model] = Signature.of(model)
         rows = KeptRows.of(signature, request_id, np.array(numbers), kept, self.share, inputs, instance, prediction)
         return self._writer.put(rows, notify=everything)
+
+    def draw(self, rows: int) -> list[bool]:
+        """Draw a share of so many rows, to be kept whatever is said about them."""
+        # A list, because most requests have few rows, for which numpy is slower.
+        return [self._random.random() < self.share for _ in range(rows)]
+
+    def keep_labels(
+        self, pair: comparisons.Compared, drawn: Drawn, live: Sequence[str], shadow: Sequence[str | None]
+    ) -> None:
+        """Keep what two versions said about the rows of a request that are kept whatever was said about them.
+
+        Args:
+            pair: Who is compared.
+            drawn: The request.
+            live: Labels of the version that answered, of all rows.
+            shadow: Those of the shadow; None where it refused.
+        """
+        if rows := drawn.rows:
+            self._writer.put(ShadowRows.of(pair, drawn.request_id, rows, live, shadow), notify=False)
+
+    async def accuracy(self, pair: comparisons.Compared) -> Accuracy:
+        """How often both of a pair are right, by what feedback says about rows that both answered.
+
+        Raises:
+            StoreUnavailable: The database cannot be reached, or takes too long.
+        """
+        return await self.read(lambda connection: comparisons.read(connection, pair))
 
     async def read(self, work: Callable[[sa.Connection], T]) -> T:
         """The result of `work`, which reads.
@@ -212,9 +245,7 @@ class Store:
             async with asyncio.timeout(_READ_SECONDS):
                 return await asyncio.wrap_future(self._readers.submit(run))
         except (SQLAlchemyError, OSError) as error:  # a time that is up is one of these
-            _log.warning(
-                "The store cannot be read: %s", " ".join(str(getattr(error, "orig", None) or error).split())[:300]
-            )
+            _log.warning("The store cannot be read: %s", tell(error))
             raise StoreUnavailable(
                 "Expected the store's database to answer, but it does not; predictions go on. Try again in a moment."
             ) from error

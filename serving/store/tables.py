@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -16,6 +17,8 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    func,
+    text,
 )
 
 LONGEST_LABEL = 256
@@ -36,6 +39,15 @@ class State(StrEnum):
     OPEN = "open"
     LABELLED = "labelled"
     NOT_FOR_US = "not_for_us"
+
+
+JUDGED = "(state <> 'open' OR true_label IS NOT NULL)"
+"""In SQL, of rows about which something was said; word by word, for that finds the index."""
+
+
+def _only(condition: str) -> dict[str, Any]:
+    """Keywords of an index that holds such rows alone."""
+    return {f"{name}_where": text(condition) for name in ("sqlite", "postgresql")}
 
 
 metadata = MetaData()
@@ -87,5 +99,35 @@ answers = Table(
     Index("answers_by_request", "request_id", "row_number"),
     Index("answers_by_model", "model", "id"),
     Index("answers_by_state", "state", "id", "bytes"),
+    Index("answers_by_version", "model", "version", "id", "kept", "share"),
+    Index("answers_by_reason", "reason", "id", **_only("reason IS NOT NULL")),
+    Index("answers_asked", "kept", "id", **_only("kept = 'asked'")),
+    Index("answers_judged", "model", "version", "id", **_only(JUDGED)),
 )
 """One predicted row each: the answer, its input, and what was said about it later."""
+
+TRUTH = func.coalesce(answers.c.review_label, answers.c.true_label)
+"""What a row really was: a reviewer looked at it, so that word goes before that of feedback."""
+
+comparisons = Table(
+    "comparisons",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("content", Text, nullable=False),  # JSON, see `dubio.serving.shadow.comparison.Pair`
+    Column("state", Text),  # JSON, see `dubio.serving.store.accuracy.Accuracy`
+)
+"""Who was compared with whom, and what true labels say about both."""
+
+shadow_answers = Table(
+    "shadow_answers",
+    metadata,
+    Column("id", String(32), primary_key=True),  # begins with the time, as in `answers`
+    Column("comparison", String(64), nullable=False),  # the digest of one
+    Column("request_id", String(128), nullable=False),
+    Column("row_number", Integer, nullable=False),
+    Column("live_label", String(LONGEST_LABEL), nullable=False),
+    Column("shadow_label", String(LONGEST_LABEL)),
+    Column("true_label", String(LONGEST_LABEL)),
+    Index("shadow_answers_by_request", "request_id", "row_number", "comparison", unique=True),
+)
+"""What both said about a row that is kept whatever was said about it."""

@@ -5,20 +5,22 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any, Protocol
 
+from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from dubio.serving.errors import StoreUnusable
-from dubio.serving.store.database import Database
+from dubio.serving.store import comparisons
+from dubio.serving.store.database import Database, tell
 from dubio.serving.store.inputs import StoredInput
 from dubio.serving.store.retention import Retention
-from dubio.serving.store.rows import KeptRows, Signature
-from dubio.serving.store.tables import answers, signatures
+from dubio.serving.store.tables import shadow_answers
 
 _log = logging.getLogger("dubio")
 
@@ -31,9 +33,47 @@ _LAST_RETRY_SECONDS = 5.0
 _RETENTION_SECONDS = 60.0
 
 
+class Parent(Protocol):
+    """What rows are about, stored once."""
+
+    @property
+    def digest(self) -> str:
+        """By which rows name it."""
+
+    @property
+    def content(self) -> str:
+        """As it is stored."""
+
+
+class Rows(Protocol):
+    """Rows of one request, to be written."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that they take, about."""
+
+    @property
+    def table(self) -> Table:
+        """Where to."""
+
+    @property
+    def parents(self) -> Table:
+        """Where what they are about is stored."""
+
+    @property
+    def parent(self) -> Parent:
+        """What they are about."""
+
+    def to_database(self, stored: StoredInput) -> Iterator[dict[str, Any]]:
+        """As the table has them."""
+
+
 @dataclass(frozen=True)
 class _Entry:
-    rows: KeptRows
+    rows: Rows
     nbytes: int
     done: Future[bool] | None
 
@@ -83,7 +123,7 @@ class Writer:
         self._closing = threading.Event()
         self._ready = False
         self._tried = threading.Event()
-        self._known: set[str] = set()  # signatures that are stored
+        self._known: set[str] = set()  # digests of parents that are stored
         self._retention_due = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="dubio-store", daemon=True)
 
@@ -104,7 +144,7 @@ class Writer:
         """Whether so much more may wait."""
         return self._rows + rows <= self._most_rows and self._bytes + nbytes <= self._most_bytes
 
-    def put(self, rows: KeptRows, *, notify: bool) -> Future[bool] | None:
+    def put(self, rows: Rows, *, notify: bool) -> Future[bool] | None:
         """Queue rows, or drop them where too much waits.
 
         Args:
@@ -186,7 +226,7 @@ class Writer:
                 for entry in batch:
                     self._write([entry])
                 return
-            _log.error("The store: %d rows of one request cannot be written: %s", len(batch[0].rows), _told(error))
+            _log.error("The store: %d rows of one request cannot be written: %s", len(batch[0].rows), tell(error))
             stored = False
         rows = sum(len(entry.rows) for entry in batch)
         with self._lock:
@@ -216,18 +256,21 @@ class Writer:
     def _insert(self, batch: Sequence[_Entry]) -> None:
         self._prepare()
         insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
-        rows = []
+        rows: defaultdict[Table, list[dict[str, Any]]] = defaultdict(list)
         for entry in batch:
             for row in entry.rows.to_database(self._stored_input):
-                rows.append(row)
+                rows[entry.rows.table].append(row)
                 time.sleep(0)  # whoever answers a request goes first
-        new: dict[str, Signature] = {entry.rows.signature.digest: entry.rows.signature for entry in batch}
+        new = {entry.rows.parent.digest: entry.rows for entry in batch}
         with self._database.writing() as connection:
-            for digest in new.keys() - self._known:
-                signature = insert(signatures).values(digest=digest, content=new[digest].content)
-                connection.execute(signature.on_conflict_do_nothing())
+            for digest in sorted(new.keys() - self._known):
+                parent = insert(new[digest].parents).values(digest=digest, content=new[digest].parent.content)
+                connection.execute(parent.on_conflict_do_nothing())
             # A transaction that failed may have been committed all the same.
-            connection.execute(insert(answers).on_conflict_do_nothing(), rows)
+            for table, values in rows.items():
+                connection.execute(insert(table).on_conflict_do_nothing(), values)
+            if shadow_answers in rows:
+                comparisons.note_known(connection, [row["id"] for row in rows[shadow_answers]])
         self._known |= new.keys()
 
     def _prepare(self) -> None:
@@ -236,14 +279,16 @@ class Writer:
             self._ready = True
 
     def _tidy(self) -> None:
-        self._retention_due = time.monotonic() + _RETENTION_SECONDS
+        """Delete a part of what is not kept; the next one after what came meanwhile is written."""
+        deleted = 0
         try:
             self._prepare()
-            self._retention.apply(self._database, self._closing.is_set)
+            deleted = self._retention.step(self._database)
         except Exception as error:  # whatever it is, rows are to be written
             self._fail(error)
         else:
             self._recover()
+        self._retention_due = time.monotonic() + (0.0 if deleted else _RETENTION_SECONDS)
         self._tried.set()
 
     def _fail(self, error: Exception) -> None:
@@ -252,7 +297,7 @@ class Writer:
                 "Cannot write to the store %s, so its rows wait, %d at most: %s",
                 self._database,
                 self._most_rows,
-                _told(error),
+                tell(error),
             )
         self.failing, self._ready = True, False
         self._known.clear()
@@ -262,9 +307,3 @@ class Writer:
         if self.failing:
             _log.info("The store can be written again.")
         self.failing = False
-
-
-def _told(error: Exception) -> str:
-    """An error in one line, without the statement and its values, which hold what callers sent."""
-    cause = getattr(error, "orig", None) or error
-    return " ".join(str(cause).split())[:300]

@@ -83,7 +83,12 @@ class Exchange:
             async with cancel_on_disconnect(request):
                 left = None if effort is None else max(0.0, round(effort.seconds, 2))  # of all the time there was
                 prediction = await self.service.predict(
-                    model, decoded.inputs, samples=decoded.samples, timeout=left, explain=decoded.explain
+                    model,
+                    decoded.inputs,
+                    samples=decoded.samples,
+                    timeout=left,
+                    explain=decoded.explain,
+                    drawn=recording.draw(len(decoded.inputs)),
                 )
             timer.lap()
             recording.keep(model, decoded.inputs, prediction, decoded.instance)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import orjson
@@ -16,7 +15,8 @@ from dubio.serving.http.auth import ScopedRouter
 from dubio.serving.http.request import read_body
 from dubio.serving.repository.repository import ModelRepository
 from dubio.serving.settings import Settings
-from dubio.serving.shadow.comparison import Comparison, Mean
+from dubio.serving.shadow.comparison import Mean
+from dubio.serving.shadow.evidence import Evidence
 from dubio.serving.shadow.shadow import Shadow, Standing
 from dubio.serving.shadow.shadows import Shadows
 from dubio.serving.v1.schema import ModelName
@@ -55,6 +55,23 @@ class Side(Wire):
     )
 
 
+class Correct(Wire):
+    """How many rows one of both was right about."""
+
+    correct: int
+    share: float
+    interval: list[float] = Field(description="Of Clopper and Pearson, 95%, for one look at it.")
+
+
+class AccuracyReport(Wire):
+    """Both on the same rows: those that were drawn or asked for, and got a true label."""
+
+    rows: int
+    live: Correct
+    shadow: Correct
+    e_value: float = Field(description="That the shadow is not right less often by the margin or more.")
+
+
 class ComparisonReport(Wire):
     """What is known about both."""
 
@@ -66,10 +83,16 @@ class ComparisonReport(Wire):
     rows: int | None = Field(default=None, description="That were compared.")
     disagreement: Share | None = Field(default=None, description="Rows of which the labels differ.")
     newly_flagged: Share | None = Field(default=None, description="Rows that the shadow alone flags.")
-    margin: float | None = Field(default=None, description="What both shares are to be below.")
-    e_value: float | None = Field(default=None, description="That both are: the smaller of `e_values`.")
+    accuracy: AccuracyReport | None = Field(default=None, description="By true labels, of `/v1/feedback`.")
+    accuracy_reason: str | None = Field(default=None, description="Why `accuracy` is null.")
+    margin: float | None = Field(default=None, description="By how much the shadow is not to be worse.")
+    e_value: float | None = Field(
+        default=None,
+        description="That it is not: the smaller of `not_newly_flagged` and, without a store, `unchanged`, or with one "
+        "half of the larger of `unchanged` and `accuracy`.",
+    )
     e_values: dict[str, float] | None = None
-    promotion_level: float | None = Field(default=None, description="What both e-values have to reach once.")
+    promotion_level: float | None = Field(default=None, description="What both of these have to reach.")
     promotable: bool = False
 
 
@@ -100,7 +123,7 @@ def build(
         model = repository.get(name)
         request.state.model, request.state.version = model.name, model.version
         shadow = found().get(name)
-        return _json(await asyncio.to_thread(lambda: _describe(shadow, shadow.compare())))
+        return _json(_describe(shadow, await found().evidence(shadow)))
 
     @administered.post(
         "/models/{name}/promote",
@@ -128,13 +151,14 @@ def _docs(kind: type[Wire], *statuses: int) -> dict[str, Any]:
     return {"response_class": Response, "responses": {**described, **describe_errors(_PROBLEM, *statuses)}}
 
 
-def _describe(shadow: Shadow, known: Comparison | None) -> dict[str, Any]:
+def _describe(shadow: Shadow, evidence: Evidence | None) -> dict[str, Any]:
     live, other = Side(version=shadow.live.version), Side(version=shadow.source.version)
     report = ComparisonReport(
         model=shadow.source.name, standing=shadow.standing, reason=shadow.reason or None, live=live, shadow=other
     )
-    if known is None:
+    if evidence is None:
         return report.model_dump()
+    known = evidence.comparison
     live.flagged, live.seconds = _share(known.live_flagged, known.judged), _seconds(known.live_seconds)
     other.flagged, other.seconds = _share(known.shadow_flagged, known.judged), _seconds(known.shadow_seconds)
     return report.model_copy(
@@ -142,13 +166,30 @@ def _describe(shadow: Shadow, known: Comparison | None) -> dict[str, Any]:
             "rows": known.rows,
             "disagreement": _share(known.disagreements, known.rows),
             "newly_flagged": _share(known.newly_flagged, known.judged),
+            "accuracy": _accuracy(evidence),
+            "accuracy_reason": evidence.reason,
             "margin": known.pair.margin,
-            "e_value": known.e_value,
-            "e_values": {"unchanged": known.unchanged.e_value, "not_newly_flagged": known.unflagged.e_value},
-            "promotion_level": known.level,
-            "promotable": known.reached and shadow.standing is Standing.RUNNING,
+            "e_value": evidence.e_value,
+            "e_values": {
+                "unchanged": known.unchanged.e_value,
+                "not_newly_flagged": known.unflagged.e_value,
+                **({} if evidence.accuracy is None else {"accuracy": evidence.accuracy.e_value}),
+            },
+            "promotion_level": evidence.level,
+            "promotable": evidence.reached and shadow.standing is Standing.RUNNING,
         }
     ).model_dump()
+
+
+def _accuracy(evidence: Evidence) -> AccuracyReport | None:
+    known = evidence.accuracy
+    if known is None or evidence.reason is not None:
+        return None
+    live, shadow = (
+        Correct(correct=count, share=count / known.rows, interval=list(clopper_pearson(count, known.rows, _CONFIDENCE)))
+        for count in (known.live, known.shadow)
+    )
+    return AccuracyReport(rows=known.rows, live=live, shadow=shadow, e_value=known.e_value)
 
 
 def _share(count: int, rows: int) -> Share:

@@ -107,6 +107,7 @@ def build(service: PredictionService, settings: Settings, readers: Readers, reco
                     work=decoded.work,
                     timeout=decoded.timeout,
                     explain=decoded.explain,
+                    drawn=recording.draw(len(decoded.inputs)),
                 )
             timer.lap()
             recording.keep(model, decoded.inputs, prediction, decoded.instance)

@@ -111,11 +111,24 @@ def test_each_variable_is_explained() -> None:
     assert {name for name in passed_on if name.startswith("DUBIO_")} <= settings
 
 
+@pytest.mark.parametrize("name", ["serve", "serve-gpu"])
+def test_what_was_learned_from_traffic_outlives_the_container(name: str) -> None:
+    folder = SERVICES[name]["environment"]["DUBIO_STATE_FOLDER"]
+    assert f"state:{folder}" in SERVICES[name]["volumes"]
+    # A new volume belongs to whom the folder in the image does.
+    dockerfile = (ROOT / "docker" / "serve.Dockerfile").read_text(encoding="utf-8")
+    [made] = re.findall(r"install -d -o dubio -g dubio (.*)$", dockerfile, flags=re.MULTILINE)
+    assert folder in made.split()
+
+
 def test_the_example_itself_sets_nothing() -> None:
     assert [line for line in EXAMPLE.splitlines() if line and not line.startswith("#")] == []
 
 
-@pytest.mark.parametrize("variable", ["DUBIO_WORKERS", "DUBIO_ACCESS_LOG", "DUBIO_DRAIN_SECONDS", "DUBIO_PORT"])
+STORE = ["DUBIO_STORE_INPUT", "DUBIO_STORE_SHARE", "DUBIO_STORE_DAYS", "DUBIO_STORE_BYTES"]
+
+
+@pytest.mark.parametrize("variable", ["DUBIO_WORKERS", "DUBIO_ACCESS_LOG", "DUBIO_DRAIN_SECONDS", "DUBIO_PORT", *STORE])
 def test_defaults_are_told_as_they_are(variable: str) -> None:
     default = Settings.model_fields[variable.removeprefix("DUBIO_").lower()].default
     assert documented()[variable] == (f"{default:g}" if isinstance(default, float) else str(default).lower())

@@ -1,4 +1,4 @@
-"""Drift: e-processes that watch the flags or the p-values of a stream, and may be looked at after every input."""
+"""E-processes: evidence that may be looked at after every input, of drift and of which of two answers is right."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from dubio.uncertainty.errors import UncertaintyError
 ODDS = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 # And how far p-values are pushed towards 0: they are distributed as U^(1 / power).
 POWERS = (0.2, 0.4, 0.6, 0.8, 0.9)
+# And of the largest stake that can be paid if the first of two answers is right and the second is not.
+STAKES = (0.05, 0.1, 0.2, 0.4, 0.7, 0.95)
 # Evidence counts up to here. Less than it is than a game would allow, so nothing is promised that does not hold.
 MOST = 1e300
 MAX_ROWS = 10_000_000
@@ -191,6 +193,42 @@ class PValueEProcess(EProcess):
 
 
 @dataclass(frozen=True)
+class PairedEProcess(EProcess):
+    """Watches whether the second of two answers to the same inputs is right about as often as the first.
+
+    Each outcome is the difference of what is right: 1 if the second answer alone is, -1 if the first alone is, else 0.
+    As long as the second is right less often by the margin or more, whatever came before, the mean of a difference d is
+    at most -margin, and a stake of s pays 1 + s (d + margin), the mean of which is at most 1. So an alarm, which says
+    that it is *not* that much worse, is false with probability at most epsilon.
+
+    Example:
+        >>> from dubio.uncertainty.detection.martingale import PairedEProcess
+        >>> PairedEProcess(margin=0.05).observe([0] * 200).alarm
+        98
+
+    Attributes:
+        margin: By how much the second answer may be right less often.
+
+    Source: Waudby-Smith and Ramdas 2024 for bets on the mean of bounded outcomes.
+    """
+
+    margin: float = 0.05
+
+    def __post_init__(self) -> None:
+        _check_probability("margin", self.margin)
+        super().__post_init__()
+
+    @property
+    def payoffs(self) -> Payoffs:
+        return _paired_payoffs(self.margin)
+
+    def outcome(self, value: Any) -> int:
+        if value not in (-1, 0, 1):
+            raise UncertaintyError(f"Expected differences to be -1, 0 or 1, but got {value!r:.80}.")
+        return 1 - int(value)
+
+
+@dataclass(frozen=True)
 class _Game:
     """The groups of p-values: their largest counts j = (n + 1) p, but for the last, which holds n + 1 alone."""
 
@@ -219,7 +257,12 @@ def _flag_payoffs(alpha: float) -> Payoffs:
     return tuple((1 - rate) / (1 - alpha) for rate in rates), tuple(rate / alpha for rate in rates)
 
 
-KINDS: dict[str, type[EProcess]] = {kind.__name__: kind for kind in (FlagEProcess, PValueEProcess)}
+@lru_cache(maxsize=64)
+def _paired_payoffs(margin: float) -> Payoffs:
+    return tuple(tuple(1 + stake * (d + margin) / (1 - margin) for stake in STAKES) for d in (1, 0, -1))
+
+
+KINDS: dict[str, type[EProcess]] = {kind.__name__: kind for kind in (FlagEProcess, PValueEProcess, PairedEProcess)}
 
 
 def load(state: Mapping[str, Any]) -> EProcess:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 
 from dubio.serving.errors import StoreUnusable
-from dubio.serving.store.database import Database, locate, of_file
+from dubio.serving.store.database import Database, locate, of_file, tell
+from tests.serving.store.postgres import Postgres
 
 
 def test_of_processes_that_start_together_one_makes_the_tables(url: sa.URL, tmp_path: Path) -> None:
@@ -111,3 +113,27 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     with pytest.raises(StoreUnusable, match="name another file"):
         Database(of_file(tmp_path / "file" / "store.sqlite"))
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_no_password_is_shown_wherever_the_url_has_it() -> None:
+    pytest.importorskip("psycopg")
+    url = "postgresql://u:secret-1@host/name?password=secret-2&sslpassword=secret-3&sslmode=require"
+    shown = str(Database(locate(url)))
+    assert "secret" not in shown
+    assert "sslmode=require" in shown
+
+
+def test_what_a_row_holds_is_not_told(postgres: Postgres) -> None:
+    database = Database(locate(postgres.create("told")))
+    database.upgrade()
+
+    def insert() -> None:
+        with database.writing() as connection:
+            connection.execute(sa.text("INSERT INTO signatures VALUES ('what a caller sent', NULL)"))
+
+    with pytest.raises(IntegrityError) as caught:
+        insert()
+    assert "what a caller sent" in str(caught.value.orig)
+    assert "what a caller sent" not in tell(caught.value)
+    assert 'null value in column "content"' in tell(caught.value)
+    database.forget_connections()

@@ -46,6 +46,15 @@ def test_all_are_taken_or_none(url: sa.URL, store: Store, fill: Callable[..., No
     assert [row["true_label"] for row in read_all(url)] == [None, None]
 
 
+def test_a_row_with_two_labels_at_once_is_refused(url: sa.URL, store: Store, fill: Callable[..., None]) -> None:
+    fill(store, "a")
+    with pytest.raises(InvalidRequest, match="one label for row 0 of request 'a', but got 'class-1' and 'class-2'"):
+        join(url, Truth("a", 0, "class-1"), Truth("a", 0, "class-2"))
+    assert read_all(url)[0]["true_label"] is None
+    assert join(url, Truth("a", 0, "class-1"), Truth("a", 0, "class-1")) == []
+    assert read_all(url)[0]["true_label"] == "class-1"
+
+
 def test_one_name_for_several_inputs_is_ambiguous(
     url: sa.URL, store: Store, served: ServedModel, strangers: np.ndarray
 ) -> None:

@@ -8,7 +8,9 @@ import numpy as np
 import orjson
 import pytest
 import sqlalchemy as sa
+import torch
 from scipy.stats import beta
+from torchmetrics.functional.classification import binary_calibration_error
 
 from dubio.serving.store import quality
 from dubio.serving.store.database import Database
@@ -105,6 +107,19 @@ def test_where_nothing_was_said_nothing_is_known(url: sa.URL) -> None:
     assert found["calibration_error"] == found["flag_precision"] == found["label_set_coverage"] == nothing
 
 
+def test_a_reviewers_word_goes_before_that_of_feedback(url: sa.URL) -> None:
+    insert(
+        url,
+        {"review_label": "a", "state": "labelled", "true_label": "b"},
+        {"state": "not_for_us", "true_label": "a"},
+    )
+    found = measured(url)
+    assert found["rows"] == 2
+    assert found["accuracy"]["flagged"]["value"] == 0.5
+    assert found["ood_among_flagged"]["value"] == 0.5
+    assert found["flag_precision"]["value"] == 0.5
+
+
 def test_without_a_sample_there_is_no_accuracy_over_all(url: sa.URL) -> None:
     insert(url, {"true_label": "a"}, {"kept": "asked", "flagged": False, "true_label": "a"})
     found = measured(url)["accuracy"]
@@ -131,4 +146,6 @@ def test_the_calibration_error_is_that_of_its_definition() -> None:
             expected += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
     found = quality.calibration_error(confidence, correct)
     assert found["value"] == pytest.approx(expected)
+    reference = binary_calibration_error(torch.from_numpy(confidence), torch.from_numpy(correct), quality.BINS)
+    assert found["value"] == pytest.approx(float(reference))
     assert found["low"] < found["value"] < found["high"]

@@ -14,6 +14,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
+from scipy.stats import beta
 
 from dubio.serving.v1.shadow_routes import ComparisonReport
 
@@ -164,3 +166,50 @@ def test_one_that_cannot_be_loaded_is_put_back(start: Callable, root: Path, bars
         assert (failed.status_code, failed.json()["title"]) == (422, "Load failed")
         assert (root / "bars" / "2.shadow" / "model.ckpt").exists()
         assert client.post("/v1/predict", json={"instances": bars[:1].tolist()}).status_code == 200
+
+
+@pytest.mark.slow
+def test_true_labels_promote_a_shadow_that_mends_more_labels_than_the_margin(
+    start: Callable, root: Path, checkpoint: Path, bars: np.ndarray, tmp_path: Path
+) -> None:
+    """The shadow is the same network with other names of its classes, so that all labels change, and no flag."""
+    content = torch.load(checkpoint, weights_only=True)
+    classes = content["dubio"]["classes"]
+    content["dubio"]["classes"] = classes[1:] + classes[:1]
+    torch.save(content, tmp_path / "renamed.ckpt")
+    put(tmp_path / "renamed.ckpt", root / "bars" / "2.shadow")
+    with start(store=tmp_path / "store.sqlite") as client:
+        shown = wait_for(client, running)
+        assert shown["accuracy"] is None
+        assert "has a true label" in shown["accuracy_reason"]
+        said: list[tuple[str, int, str]] = []
+        for number in range(3):
+            asked = {"X-Request-Id": f"r{number}", "Dubio-Store": "wait"}
+            answer = client.post("/v1/models/bars/predict", json={"instances": bars.tolist()}, headers=asked)
+            predictions = answer.json()["predictions"]
+            said += [(f"r{number}", row, each["deterministic"]["label"]) for row, each in enumerate(predictions)]
+            sent = len(said)
+            wait_for(client, lambda shown, sent=sent: shown["rows"] == sent)  # so that none is skipped
+        refused = client.post(PROMOTE)
+        assert refused.status_code == 409
+        assert "180 labels changed" in refused.json()["detail"]
+        assert "send true labels to /v1/feedback" in refused.json()["detail"]
+
+        # The version that answers is right about ten rows, the shadow about the others.
+        others = {name: classes[(place + 1) % len(classes)] for place, name in enumerate(classes)}
+        labels = [
+            {"request_id": name, "row": row, "label": label if place < 10 else others[label]}
+            for place, (name, row, label) in enumerate(said)
+        ]
+        for _ in range(2):  # told twice, counted once
+            assert client.post("/v1/feedback", json={"labels": labels}).json()["joined"] == 180
+        shown = wait_for(client, lambda shown: shown["accuracy"] and shown["accuracy"]["rows"] == 180)
+        assert (shown["disagreement"]["share"], shown["accuracy_reason"]) == (1, None)
+        for side, correct in (("live", 10), ("shadow", 170)):
+            found = shown["accuracy"][side]
+            assert (found["correct"], found["share"]) == (correct, correct / 180)
+            low, high = beta.ppf(0.025, correct, 181 - correct), beta.ppf(0.975, correct + 1, 180 - correct)
+            assert found["interval"] == pytest.approx([low, high], abs=1e-6)
+        assert shown["accuracy"]["e_value"] == shown["e_values"]["accuracy"] > 40 > shown["e_values"]["unchanged"]
+        assert shown["promotable"]
+        assert client.post(PROMOTE).json() == {"name": "bars", "version": "2"}

@@ -14,7 +14,7 @@ from scipy.stats import beta, binomtest
 
 from dubio.uncertainty import Calibration
 from dubio.uncertainty.detection.conformal import level
-from dubio.uncertainty.detection.martingale import EProcess, FlagEProcess, PValueEProcess, load
+from dubio.uncertainty.detection.martingale import EProcess, FlagEProcess, PairedEProcess, PValueEProcess, load
 from dubio.uncertainty.errors import UncertaintyError
 
 ALPHA = DELTA = EPSILON = 0.05
@@ -67,6 +67,18 @@ def test_while_the_promise_just_holds_payoffs_of_flags_have_mean_1_and_less_belo
     assert ((1 - 0.9 * alpha) * quiet + 0.9 * alpha * flagged < 1).all()
 
 
+@pytest.mark.parametrize("margin", [0.01, 0.05, 0.5])
+@pytest.mark.parametrize("mended", [0.0, 0.2])
+def test_while_the_second_answer_is_just_too_bad_payoffs_of_differences_have_mean_1(margin: float, mended: float):
+    """However many rows the second answer mends and spoils: their difference counts."""
+    spoilt = mended + margin
+    better, equal, worse = np.array(PairedEProcess(margin=margin).payoffs)
+    assert mended * better + (1 - mended - spoilt) * equal + spoilt * worse == pytest.approx(1)
+    assert (worse > 0).all()
+    assert (worse < 1).all()
+    assert [PairedEProcess().outcome(each) for each in (1, 0, -1, True, np.int64(-1))] == [0, 1, 2, 0, 2]
+
+
 @pytest.mark.parametrize("rows", [1, 20, 1000, 5000])
 def test_p_values_pay_1_at_most_under_any_law_that_the_bounds_allow(rows: int):
     payoffs_OJ = np.array(PValueEProcess(rows=rows).payoffs)
@@ -84,6 +96,25 @@ def test_false_alarms_of_flags_are_at_most_epsilon_however_long_the_stream():
     generator = np.random.default_rng(0)
     alarms_S = _alarms(FlagEProcess(), (generator.random((20_000, 400)) < ALPHA).astype(np.int64))
     assert _at_most(int(np.isfinite(alarms_S).sum()), 400, EPSILON)
+
+
+def _differences(mended: float, spoilt: float, length: int, streams: int, seed: int) -> npt.NDArray[np.int64]:
+    """Outcomes of streams in which such shares of the rows are right for the second answer alone, or the first."""
+    drawn_TS = np.random.default_rng(seed).random((length, streams))
+    return np.where(drawn_TS < mended, 0, np.where(drawn_TS < mended + spoilt, 2, 1))
+
+
+@pytest.mark.parametrize(("mended", "spoilt"), [(0.0, 0.05), (0.1, 0.15), (0.3, 0.35)])
+def test_an_answer_that_is_just_too_bad_is_seldom_taken_for_one_that_is_not(mended: float, spoilt: float):
+    alarms_S = _alarms(PairedEProcess(), _differences(mended, spoilt, 10_000, 400, 7))
+    assert _at_most(int(np.isfinite(alarms_S).sum()), 400, EPSILON)
+
+
+@pytest.mark.parametrize(("mended", "spoilt", "at_most"), [(0.0, 0.0, 98), (0.1, 0.0, 60), (0.05, 0.05, 500)])
+def test_an_answer_that_is_no_worse_is_known_soon(mended: float, spoilt: float, at_most: int):
+    """Although a tenth of the labels change, twice as many as the margin allows where no truth is known."""
+    alarms_S = _alarms(PairedEProcess(), _differences(mended, spoilt, 1000, 200, 8))
+    assert np.median(alarms_S) <= at_most
 
 
 @pytest.mark.parametrize("rows", [200, 1000])
@@ -188,6 +219,13 @@ def test_evidence_has_an_end():
     assert load(json.loads(json.dumps(process.dump()))) == process
 
 
+def test_a_paired_process_goes_on_with_the_same_numbers():
+    process = PairedEProcess(margin=0.1, epsilon=0.01).observe([0, 1, -1] * 30)
+    assert load(json.loads(json.dumps(process.dump()))) == process
+    with pytest.raises(UncertaintyError, match="`margin`"):
+        load({**process.dump(), "margin": 1.0})
+
+
 def test_an_unlucky_alarm_stays_and_is_dated():
     process = FlagEProcess().observe([True] * 10)
     assert process.observe([False] * 5000).alarm == process.alarm < 10
@@ -199,6 +237,12 @@ def test_an_unlucky_alarm_stays_and_is_dated():
 def test_what_is_no_flag_is_refused(value: Any):
     with pytest.raises(UncertaintyError, match="flags to be true or false"):
         FlagEProcess().observe([value])
+
+
+@pytest.mark.parametrize("value", [None, math.nan, 0.5, 2, -2, "1"])
+def test_what_is_no_difference_is_refused(value: Any):
+    with pytest.raises(UncertaintyError, match="differences to be -1, 0 or 1"):
+        PairedEProcess().observe([value])
 
 
 @pytest.mark.parametrize("value", [None, math.nan, 0.0, -0.1, 1.1, math.inf])
