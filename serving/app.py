@@ -21,7 +21,7 @@ from dubio.models.trial import Limits
 from dubio.serving.batching import Budget, Policy
 from dubio.serving.drift.metrics import DriftCollector
 from dubio.serving.drift.monitor import DriftMonitor
-from dubio.serving.errors import ServingError
+from dubio.serving.errors import RpcUnavailable, ServingError
 from dubio.serving.executor import Executor
 from dubio.serving.http import auth, problem_details
 from dubio.serving.http.allowed_hosts import AllowedHosts
@@ -55,6 +55,7 @@ from dubio.serving.web.openapi import describe_api
 from dubio.serving.wire.effort import Readers
 
 if TYPE_CHECKING:
+    from dubio.serving.rpc.server import RpcServer
     from dubio.serving.store.store import Store
 
 _log = logging.getLogger("dubio")
@@ -76,6 +77,7 @@ class Application:
         service: Their answers.
         metrics: What `/metrics` shows.
         reload: Reads the keys' file and the models again; what cannot be used stays as it was, and the log says why.
+        rpc: What answers over gRPC, if the settings name a port for it; nothing is listened on before it is started.
     """
 
     asgi: ASGIApp
@@ -84,6 +86,7 @@ class Application:
     service: PredictionService
     metrics: Metrics
     reload: Callable[[], Coroutine[Any, Any, None]]
+    rpc: RpcServer | None = None
 
     def lifespan(self) -> AbstractAsyncContextManager[Any]:
         """Loads the models when entered, and puts everything away when left.
@@ -128,6 +131,7 @@ def create_app(
         InvalidKeys: The API keys cannot be used.
         TracingUnavailable: Traces are wanted but their libraries are not installed.
         StoreUnusable: The database of the store is none, or its libraries are not installed.
+        RpcUnavailable: A port for gRPC is named but its libraries are not installed.
     """
     lifecycle = lifecycle or Lifecycle()
 
@@ -295,6 +299,10 @@ def create_app(
         for route in router.routes
         if isinstance(route, APIRoute)
     ]
+    rpc = None
+    if settings.grpc_port is not None:
+        rpc = _rpc(service, settings, lifecycle, keys, readers, recorder, api.version, loads_on_request)
+        answers += rpc.calls.answers
     metrics.expect(
         ExpectedSeries(
             repository.all_versions, answers, problem_details.REASONS, shadows.keys if shadows is not None else tuple
@@ -307,7 +315,7 @@ def create_app(
     asgi = Observer(RequestLine(asgi, settings.root_path), telemetry, lifecycle)
     if settings.cors_origins:
         asgi = CORSMiddleware(asgi, allow_origins=settings.cors_origins, **_CORS)
-    return Application(asgi, api, repository, service, metrics, reload)
+    return Application(asgi, api, repository, service, metrics, reload, rpc)
 
 
 def _store(settings: Settings, metrics: Metrics) -> Store:
@@ -328,6 +336,30 @@ def _store(settings: Settings, metrics: Metrics) -> Store:
     metrics.gauges.register(STORE_WAITING_ROWS, lambda: store.waiting_rows)
     metrics.gauges.register(STORE_FAILING, lambda: store.failing)
     return store
+
+
+def _rpc(
+    service: PredictionService,
+    settings: Settings,
+    lifecycle: Lifecycle,
+    keys: ApiKeys,
+    readers: Readers,
+    recorder: Recorder,
+    version: str,
+    loads_on_request: Callable[[], bool],
+) -> RpcServer:
+    try:
+        from dubio.serving.rpc.calls import Calls
+        from dubio.serving.rpc.health import build_health
+        from dubio.serving.rpc.inference import InferenceCalls
+        from dubio.serving.rpc.server import RpcServer
+    except ImportError as error:
+        raise RpcUnavailable(
+            f"Expected `grpc_port` to have its libraries, but {error.name} is missing; pip install 'dubio[grpc]'."
+        ) from error
+    calls = Calls(service.telemetry, keys, settings)
+    inference = InferenceCalls(service, settings, lifecycle, readers, recorder, version, loads_on_request)
+    return RpcServer([inference.build(calls), build_health(service, lifecycle, calls)], calls, settings)
 
 
 def _version() -> str:

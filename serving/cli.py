@@ -8,6 +8,8 @@ import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 from typing import Any
 
 from pydantic import ValidationError
@@ -30,6 +32,7 @@ _REFUSED_BY_SYSTEM = 1
 _WRONG_REQUEST = 2
 _SECRETS = ("api_keys", "database_url")  # every user of a machine can read its command lines
 _NO_OPTIONS = ("models", *_SECRETS)
+_GRPC_LIBRARIES = ("grpc", "grpc_health")
 
 _DESCRIPTION = """\
 Serve trained models over HTTP. Every answer carries a deterministic prediction, the committee's mean and
@@ -98,6 +101,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger("dubio").warning(line)
     if (missing := _missing_temporary_folder()) is not None:
         return _fail(missing, _REFUSED_BY_SYSTEM)
+    if settings.grpc_port is not None and (absent := _absent_libraries()):
+        return _fail(
+            f"setting grpc_port: it needs {absent}, which is not there; pip install 'dubio[grpc]', or leave it out.",
+            _WRONG_REQUEST,
+        )
     if (unreadable := _no_checkpoint(settings)) is not None:
         return _fail(unreadable, _WRONG_REQUEST)
     try:
@@ -109,13 +117,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             "choose another --port or --host.",
             _REFUSED_BY_SYSTEM,
         )
-    url = sockets.url(bound)
+    where = sockets.url(bound)
+    held: AbstractContextManager[object] = nullcontext()
+    if settings.grpc_port is not None:
+        try:
+            held = grpc = sockets.hold(settings.host, settings.grpc_port)
+        except OSError as error:
+            return _fail(
+                f"cannot listen on {settings.host} port {settings.grpc_port} for gRPC: {error.strerror}; choose "
+                "another --grpc-port.",
+                _REFUSED_BY_SYSTEM,
+            )
+        settings = settings.model_copy(update={"grpc_port": grpc.getsockname()[1]})
+        where += f", gRPC on {sockets.address(*grpc.getsockname()[:2])}"
 
     def started(models: list[str]) -> None:
-        logging.getLogger("dubio").info("Serving %s on %s", ", ".join(models) or "no model yet", url)
+        logging.getLogger("dubio").info("Serving %s on %s", ", ".join(models) or "no model yet", where)
 
     settings = threads.divide(settings)
-    with bound:
+    with bound, held:
         if settings.workers > 1:
             code, message = Supervisor(settings, bound, started=started).run()
             return code if message is None else _fail(message, code)
@@ -160,6 +180,14 @@ def _no_checkpoint(settings: Settings) -> str | None:
                 archive.check(path)
     except (InvalidModelSource, UnreadableCheckpoint) as error:
         return " ".join(str(error).split())
+    return None
+
+
+def _absent_libraries() -> str | None:
+    """The first of those for gRPC that is not there."""
+    for library in _GRPC_LIBRARIES:
+        if find_spec(library) is None:
+            return library
     return None
 
 

@@ -43,6 +43,14 @@ class PromotionRefused(ServingError):
     """A shadow is not known to be good enough, or cannot take over."""
 
 
+class AddressRefused(ServingError):
+    """The system does not let the service listen where it is to."""
+
+
+class RpcUnavailable(ServingError):
+    """gRPC is wanted but its libraries are not installed."""
+
+
 class UnusableDevice(ServingError):
     """A device that torch does not know or cannot reach."""
 
@@ -116,6 +124,10 @@ class Overloaded(ServingError):
         self.retry_after = retry_after
 
 
+class TooManyCalls(Overloaded):
+    """More calls at a time than a process takes."""
+
+
 class OutOfMemory(Overloaded):
     """Not even one instance could be computed in the memory that is left."""
 
@@ -139,6 +151,14 @@ class DeadlineExceeded(ServingError):
 
 class Stopping(ServingError):
     """The service was told to stop before it could answer."""
+
+
+class UnsupportedCall(ServingError):
+    """A call that the protocol has but this service does not answer."""
+
+
+class UnknownService(ServingError):
+    """The caller asks how a service stands that is not here."""
 
 
 class MalformedJSON(ServingError):

@@ -151,6 +151,15 @@ class PredictionService:
         finally:
             self.budget.give_back(inputs)
 
+    def require_life(self) -> None:
+        """Check that the process can still answer.
+
+        Raises:
+            NotReady: Only a new process will help.
+        """
+        if reason := self.beyond_help:
+            raise NotReady(f"{reason}; restart the process.")
+
     def require_progress(self, model: ServedModel | None = None) -> None:
         """Check that what was begun comes to an end.
 

@@ -90,6 +90,10 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     """Port to listen on; 0 lets the system choose a free one, which the start-up line names."""
 
+    grpc_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port to listen on for gRPC, at the same `host`; 0 lets the system choose a free one, which the start-up line
+    names. Unset: nothing is answered over gRPC. Needs `pip install 'dubio[grpc]'`."""
+
     root_path: str | None = None
     """Path under which a reverse proxy publishes the service, such as `/dubio`, whether it removes it from the
     requests or not. The API's description names it."""
@@ -153,6 +157,9 @@ class Settings(BaseSettings):
 
     max_rows: int = Field(default=1024, ge=1)
     """Most instances in one request."""
+
+    grpc_max_calls: int = Field(default=1024, ge=1)
+    """Most calls over gRPC that are answered at a time; beyond that, RESOURCE_EXHAUSTED."""
 
     max_queue_rows: int = Field(default=4096, ge=1)
     """Most rows that may wait or be computed at a time; beyond that, 503 with Retry-After."""
@@ -289,6 +296,13 @@ class Settings(BaseSettings):
                 )
             raise ValueError("it is empty; give it a value, or leave it out")
         return value
+
+    @field_validator("grpc_port")
+    @classmethod
+    def _refuse_the_port_of_http(cls, port: int | None, info: ValidationInfo) -> int | None:
+        if port and port == info.data.get("port"):
+            raise ValueError("it is the port of HTTP, too; gRPC needs one of its own")
+        return port
 
     @field_validator("root_path")
     @classmethod

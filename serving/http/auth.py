@@ -14,9 +14,9 @@ from typing import Any, Final
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
 
-from dubio.serving.errors import Forbidden
+from dubio.serving.errors import Forbidden, Unauthorized
 from dubio.serving.http import problem_details
-from dubio.serving.http.api_keys import Scope
+from dubio.serving.http.api_keys import ApiKeys, Scope
 
 OPEN: Final = None
 ADMINISTRATION_IS_OFF: Final = (
@@ -43,6 +43,56 @@ async def _refuse_all_but_administrators(request: Request) -> None:
     # While there is no key at all, everything that begins as their routes do is open, but not these.
     if Scope.ADMIN not in request.state.scopes:
         raise Forbidden(ADMINISTRATION_IS_OFF)
+
+
+def identify(keys: ApiKeys, headers: Iterable[tuple[bytes, bytes]]) -> frozenset[Scope]:
+    """What the caller may do who sent these headers.
+
+    Args:
+        keys: That are known.
+        headers: With names in lower case.
+
+    Raises:
+        Unauthorized: They hold no key that is known.
+    """
+    key = presented(headers)
+    if key is None:
+        raise Unauthorized(
+            "Expected an API key, but the request has none; send the header `Authorization: Bearer <key>` or "
+            "`X-API-Key: <key>`."
+        )
+    granted = keys.scopes(key)
+    if granted is None:
+        raise Unauthorized("Expected a valid API key, but the one that was sent is not known; check it.")
+    return granted
+
+
+def require(needed: Scope, granted: frozenset[Scope]) -> None:
+    """Check that a key reaches so far.
+
+    Raises:
+        Forbidden: It does not.
+    """
+    if needed not in granted:
+        raise Forbidden(
+            f"Expected an API key with the scope {needed}, but this one has {', '.join(sorted(granted))} only; "
+            "use another key."
+        )
+
+
+def presented(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """The key a request carries; one that carries two different ones has none that counts."""
+    keys = set()
+    for name, value in headers:
+        if name == b"x-api-key":
+            keys.add(value.strip())
+        elif name == b"authorization":
+            scheme, _, key = value.partition(b" ")
+            if scheme.lower() == b"bearer":  # a proxy in front may use other schemes for itself
+                keys.add(key.strip())
+    if not keys:
+        return None
+    return keys.pop() if len(keys) == 1 else b""
 
 
 def describe(document: dict[str, Any], routers: Iterable[ScopedRouter]) -> dict[str, Any]:

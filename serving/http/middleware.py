@@ -3,9 +3,7 @@ a key, the last shortens some."""
 
 from __future__ import annotations
 
-import re
 import time
-import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -21,15 +19,14 @@ from dubio.serving.http import problem_details
 from dubio.serving.http.allowed_hosts import EVERY, AllowedHosts
 from dubio.serving.http.api_keys import ApiKeys
 from dubio.serving.http.api_keys import Scope as KeyScope
-from dubio.serving.http.auth import ADMINISTRATION_IS_OFF, OPEN, ScopedRouter
+from dubio.serving.http.auth import ADMINISTRATION_IS_OFF, OPEN, ScopedRouter, identify, presented, require
+from dubio.serving.http.request import name_request
 from dubio.serving.lifecycle import Lifecycle
 from dubio.serving.telemetry.access_log import RequestRecord
 from dubio.serving.telemetry.telemetry import Telemetry
 
-# A caller's own id is taken only if it can go into a header and a log line as it is.
-_SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}\Z")
 # nginx's word for a caller that left before the answer; nobody receives it, it is only counted.
-_CLIENT_LEFT = 499
+CALLER_LEFT = 499
 # What uvloop says of a connection that broke in this very round of the loop.
 _CLOSED = "handler is closed"
 # What needs no key while there is none.
@@ -66,8 +63,7 @@ class Observer:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        given = dict(scope["headers"]).get(b"x-request-id", b"")
-        request_id = given if _SANE_ID.match(given) else uuid.uuid4().hex.encode()
+        request_id = name_request(dict(scope["headers"]).get(b"x-request-id", b""))
         state = scope.setdefault("state", {})
         state["request_id"] = request_id.decode()
         status = 0
@@ -92,13 +88,13 @@ class Observer:
             try:
                 await self.app(scope, receive, send_named)
             except ClientDisconnect:
-                status = _CLIENT_LEFT
+                status = CALLER_LEFT
             except Exception as error:  # whatever it is, the next request must find the service well
                 response = problem_details.internal_error(Request(scope), error)
                 if status == 0:
                     await response(scope, receive, send_named)
             finally:
-                record = _record(scope, state, status or _CLIENT_LEFT, time.perf_counter() - started)
+                record = _record(scope, state, status or CALLER_LEFT, time.perf_counter() - started)
                 self.telemetry.count_request(record, span)
 
 
@@ -294,26 +290,16 @@ class AuthMiddleware:
         if not self._any_key:
             state["scopes"] = _EVERYBODY
             return
-        needed, presented = self._needed(scope), _presented(scope)
+        needed = self._needed(scope)
         if needed is OPEN:
-            state["scopes"] = self._keys.scopes(presented or b"") or frozenset()
+            state["scopes"] = self._keys.scopes(presented(scope["headers"]) or b"") or frozenset()
             return
-        if presented is None:
-            raise Unauthorized(
-                "Expected an API key, but the request has none; send the header `Authorization: Bearer <key>` or "
-                "`X-API-Key: <key>`."
-            )
-        granted = self._keys.scopes(presented)
-        if granted is None:
-            raise Unauthorized("Expected a valid API key, but the one that was sent is not known; check it.")
+        granted = identify(self._keys, scope["headers"])
         if needed == _UNLISTED:
             if KeyScope.ADMIN not in granted:
                 raise Forbidden("There is nothing here that this API key may use; /docs lists what there is.")
-        elif needed not in granted:
-            raise Forbidden(
-                f"Expected an API key with the scope {needed}, but this one has {', '.join(sorted(granted))} only; "
-                "use another key."
-            )
+        else:
+            require(needed, granted)
         state["scopes"] = granted
 
     def _needed(self, scope: Scope) -> KeyScope | Literal["unlisted"] | None:
@@ -327,18 +313,3 @@ class AuthMiddleware:
             if match is Match.PARTIAL and partial == _UNLISTED:  # the path of a route, but not its method
                 partial = needed
         return partial
-
-
-def _presented(scope: Scope) -> bytes | None:
-    """The key a request carries; one that carries two different ones has none that counts."""
-    keys = set()
-    for name, value in scope["headers"]:
-        if name == b"x-api-key":
-            keys.add(value.strip())
-        elif name == b"authorization":
-            scheme, _, key = value.partition(b" ")
-            if scheme.lower() == b"bearer":  # a proxy in front may use other schemes for itself
-                keys.add(key.strip())
-    if not keys:
-        return None
-    return keys.pop() if len(keys) == 1 else b""

@@ -54,6 +54,8 @@ TABLE: Mapping[type[Exception], ProblemType] = {
     errors.UnknownShadow: ProblemType(404, "Unknown shadow"),
     errors.PromotionRefused: ProblemType(409, "Promotion refused"),
     errors.NotWatched: ProblemType(409, "Not watched"),
+    errors.UnknownService: ProblemType(404, "Unknown service"),
+    errors.UnsupportedCall: ProblemType(501, "Unsupported call"),
     errors.Unauthorized: ProblemType(401, "Unauthorized"),
     errors.Forbidden: ProblemType(403, "Forbidden"),
     errors.Misdirected: ProblemType(421, "Misdirected request"),
@@ -64,6 +66,7 @@ TABLE: Mapping[type[Exception], ProblemType] = {
     errors.UnsupportedEncoding: ProblemType(415, "Unsupported encoding"),
     errors.UnsupportedContentType: ProblemType(415, "Unsupported content type"),
     errors.NotReady: ProblemType(503, "Not ready"),
+    errors.TooManyCalls: ProblemType(429, "Too many calls"),
     errors.Overloaded: ProblemType(503, "Overloaded"),
     errors.OutOfMemory: ProblemType(503, "Out of memory"),
     errors.DeviceLost: ProblemType(503, "Device lost"),
@@ -113,15 +116,24 @@ def describe(path: str, *statuses: int) -> dict[str, Any]:
 
 def internal_error(request: Request, error: Exception) -> Response:
     """Log `error` with its trace and answer 500 without it."""
-    request_id = request.state.request_id
-    _log.error("Request %s to %r failed.", request_id, request.url.path, exc_info=error)
-    detail = f"The service could not answer. Its log says why, under request id {request_id}."
+    detail = log_internal(request.state.request_id, request.url.path, error)
     return _respond(request, TABLE[Exception], detail)
+
+
+def log_internal(request_id: str, path: str, error: Exception) -> str:
+    """Log `error` with its trace; gives what its caller is told instead."""
+    _log.error("Request %s to %r failed.", request_id, path, exc_info=error)
+    return f"The service could not answer. Its log says why, under request id {request_id}."
+
+
+def classify(error: Exception) -> ProblemType:
+    """What an error means."""
+    return next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
 
 
 def answer(request: Request, error: Exception) -> Response:
     """What a request that met `error` is told."""
-    problem_type = next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
+    problem_type = classify(error)
     if problem_type.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return internal_error(request, error)
     headers = {}
@@ -151,6 +163,11 @@ def _answer_framework(request: Request, raised: Exception, methods: Sequence[str
     return _respond(request, problem_type, detail, headers=headers)
 
 
+def foreign_status(status: int) -> int:
+    """As the clients of protocols of others expect it: 400 for whatever is wrong with a request's content."""
+    return HTTPStatus.BAD_REQUEST if status == HTTPStatus.UNPROCESSABLE_ENTITY else status
+
+
 def _is_foreign(path: str) -> bool:
     """Whether errors at a path come as `{"error": "..."}`, as the clients of a protocol of others read them."""
     return path.startswith("/v2") or path.endswith(":predict")
@@ -162,8 +179,7 @@ def _respond(
     status, title = problem_type
     request.state.refused = problem_type.slug
     if _is_foreign(request.url.path):
-        # The clients of these protocols expect 400 for whatever is wrong with a request's content.
-        status = HTTPStatus.BAD_REQUEST if status == HTTPStatus.UNPROCESSABLE_ENTITY else status
+        status = foreign_status(status)
         return Response(orjson.dumps({"error": detail}), status, headers, "application/json")
     framework = title == HTTPStatus(status).phrase
     problem = {

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from starlette.requests import Request
 
 from dubio.models import Prediction
 from dubio.serving.errors import InvalidRequest
@@ -52,16 +51,19 @@ class Recorder:
     store: Store | None
     wait_seconds: float
 
-    def begin(self, request: Request) -> Recording:
+    def begin(self, asked: str | None, request_id: str) -> Recording:
         """To be called before a request is read, so that one that asks for what there is not is refused.
+
+        Args:
+            asked: The header `Dubio-Store`, if there is one.
+            request_id: Of the request.
 
         Raises:
             InvalidRequest: The header says something else.
         """
-        asked = request.headers.get(ASK)
         if asked is not None and asked != _WAIT:
             raise InvalidRequest(f"Expected the header {ASK} to be {_WAIT!r}, but got {asked[:40]!r}; leave it out.")
-        return Recording(self, request.state.request_id, asked is not None)
+        return Recording(self, request_id, asked is not None)
 
 
 class Recording:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import uuid
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,7 +23,15 @@ _LONG_BYTES = 1024
 # Most answers are ready sooner; only a request that waits longer pays for being watched.
 _UNWATCHED_SECONDS = 0.02
 
+# A caller's own id is taken only if it can go into a header and a log line as it is.
+_SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}\Z")
+
 T = TypeVar("T")
+
+
+def name_request(given: bytes) -> bytes:
+    """The id of a request: the caller's, `given` in the header X-Request-Id, if it is sane, or else one of ours."""
+    return given if _SANE_ID.match(given) else uuid.uuid4().hex.encode()
 
 
 def read_encoding(header: str | None) -> str | None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import uvicorn
 
@@ -20,10 +20,13 @@ from dubio.serving.errors import ServingError
 from dubio.serving.lifecycle import Lifecycle, end
 from dubio.serving.server.acceptor import Acceptor, ConnectionCounts
 from dubio.serving.server.protocol import BoundedProtocol, Limits
-from dubio.serving.server.sockets import accept_waiting, as_peers
+from dubio.serving.server.sockets import accept_waiting, address, as_peers
 from dubio.serving.settings import Settings
 from dubio.serving.telemetry.gauges import IN_FLIGHT
 from dubio.uncertainty.errors import UncertaintyError
+
+if TYPE_CHECKING:  # which brings grpcio along, and most services do without
+    from dubio.serving.rpc.server import RpcServer
 
 _log = logging.getLogger("dubio")
 
@@ -38,23 +41,35 @@ _SWITCH_SECONDS = 0.001
 class _Server(uvicorn.Server):
     """uvicorn, but it says when it listens and ticks, and leaves signals to us, who are not ready first of all."""
 
-    def __init__(self, config: uvicorn.Config, bound: socket.socket, counts: ConnectionCounts | None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        bound: socket.socket,
+        counts: ConnectionCounts | None,
+        rpc: RpcServer | None,
+        rpc_address: str,
+    ) -> None:
         """Serve on `bound`.
 
         Args:
             config: For uvicorn.
             bound: Socket to listen on.
             counts: Connections of all workers on it; None for the only process.
+            rpc: Listens for gRPC beside it; None if nothing does.
+            rpc_address: Where.
         """
         super().__init__(config)
         self._bound = bound
         self._counts = counts
+        self._rpc, self._rpc_address = rpc, rpc_address
         self._acceptor: Acceptor | None = None
         self.listening: Callable[[], None] = lambda: None
         self.ticked: Callable[[], None] = lambda: None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and then call `listening`."""
+        if self._rpc is not None:
+            await self._rpc.start(self._rpc_address)
         await super().startup([self._bound] if self._counts is None else [])
         if self._counts is not None:
             self._acceptor = Acceptor(self._bound, self._make_protocol, self._counts, self._count)
@@ -69,6 +84,14 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse new connections and finish the others, those included that wait to be accepted."""
+        if self._rpc is not None:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._rpc.stop(self.config.timeout_graceful_shutdown or 0))
+                both.create_task(self._shut_down())
+        else:
+            await self._shut_down()
+
+    async def _shut_down(self) -> None:
         if self._acceptor is not None:
             await self._acceptor.close()
         else:
@@ -79,7 +102,7 @@ class _Server(uvicorn.Server):
                 await asyncio.get_running_loop().connect_accepted_socket(self._make_protocol, connection)
         # What was accepted last becomes a connection in the loop's next round; uvicorn closes those it knows.
         await asyncio.sleep(_NEXT_ROUND_SECONDS)
-        await super().shutdown(sockets)
+        await super().shutdown()
 
     def _count(self) -> int:
         return len(self.server_state.connections)
@@ -155,10 +178,15 @@ def run(
             task.add_done_callback(reloads.discard)
 
         counts = None if folder is None else ConnectionCounts(folder, settings.workers, worker)
-        server = _Server(config, bound, counts)
+        rpc, host = application.rpc, bound.getsockname()[0]
+        server = _Server(config, bound, counts, rpc, address(host, settings.grpc_port or 0))
         server.listening = listening
         gauges = application.metrics.gauges
-        gauges.register(IN_FLIGHT, lambda: len(server.server_state.tasks))
+
+        def in_flight() -> int:
+            return len(server.server_state.tasks) + (0 if rpc is None else rpc.calls.in_flight)
+
+        gauges.register(IN_FLIGHT, in_flight)
 
         def ticked() -> None:
             if folder is not None:

@@ -31,10 +31,31 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
+def hold(host: str, port: int) -> socket.socket:
+    """Hold an address that others are to listen on: processes of the same user, once each says so of its own socket.
+
+    Args:
+        host: Name or address, of version 4 or 6.
+        port: 0 for any free one.
+
+    Raises:
+        OSError: The address is taken, unknown or forbidden.
+    """
+    held = bind(host, port)
+    # Only from now on, or an address that another service holds in this way would be shared with it.
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    return held
+
+
+def address(host: str, port: int) -> str:
+    """Write them as one."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def url(bound: socket.socket) -> str:
     """Tell where a browser finds it."""
-    host, port = bound.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http://{address(*bound.getsockname()[:2])}"
 
 
 def as_peers(networks: Iterable[str]) -> list[str]:

@@ -26,9 +26,9 @@ class RequestRecord(NamedTuple):
 
     Attributes:
         request_id: The caller's name for it, or one of ours.
-        method: As sent.
+        method: As sent; `gRPC` for a call over it.
         path: As sent; unbounded.
-        status: Of the answer.
+        status: Of the answer; over gRPC that which the same error has over HTTP.
         seconds: From the request's head to the end of its answer.
         client: The caller's address, if it has one.
         route: The pattern that matched the path; None if none did.
@@ -36,6 +36,7 @@ class RequestRecord(NamedTuple):
         version: Of that model.
         rows: How many instances were asked.
         refused: Why it got an error, in a word; None if it did not.
+        code: gRPC's status; None over HTTP.
     """
 
     request_id: str
@@ -49,6 +50,7 @@ class RequestRecord(NamedTuple):
     version: str | None = None
     rows: int | None = None
     refused: str | None = None
+    code: str | None = None
 
 
 class AccessLog:
@@ -90,6 +92,8 @@ class AccessLog:
         line["method"] = request.method[:_LONGEST_METHOD]
         line["path"] = request.path[:_LONGEST_PATH]
         line["duration_ms"] = round(1000 * line.pop("seconds"), 3)
+        if request.code is None:
+            del line["code"]
         if self._lost:
             line["lines_lost"] = self._lost
         self._lines.put(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))

@@ -31,7 +31,7 @@ class Family:
         return len(self.bounds) + 2 if self.bounds else 1
 
 
-REQUESTS = Family("dubio_requests", "HTTP requests answered.", ("route", *_MODEL, "status"))
+REQUESTS = Family("dubio_requests", "Requests answered.", ("route", *_MODEL, "status"))
 REQUEST_SECONDS = Family(
     "dubio_request_seconds", "Time from a request's head to the end of its answer.", ("route", *_MODEL), _SECONDS
 )

@@ -24,7 +24,7 @@ class Gauge:
     help: str
 
 
-IN_FLIGHT = Gauge("dubio_in_flight_requests", "HTTP requests that are being answered.")
+IN_FLIGHT = Gauge("dubio_in_flight_requests", "Requests that are being answered.")
 WAITING_ROWS = Gauge("dubio_waiting_rows", "Instances that wait for their prediction or are being predicted.")
 WAITING_BYTES = Gauge("dubio_waiting_bytes", "Bytes of these instances.")
 STORE_WAITING_ROWS = Gauge("dubio_store_waiting_rows", "Rows that wait to be written to the store.")

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dubio.serving.errors import TracingUnavailable
 from dubio.serving.telemetry.access_log import RequestRecord
@@ -70,13 +70,11 @@ class Tracing:
         return use_span(self._tracer.start_span(method, context=context, kind=SpanKind.SERVER))
 
     def end(self, span: Span, request: RequestRecord) -> None:
-        """Say on its span what a request was: OpenTelemetry's own names for what HTTP has, and ours for the rest."""
+        """Say on its span what a request was: in OpenTelemetry's own names where it has some, and in ours."""
         from opentelemetry.trace import StatusCode
 
         known = {
-            "http.request.method": request.method,
-            "http.route": request.route,
-            "http.response.status_code": request.status,
+            **(_over_http(request) if request.code is None else _over_grpc(request)),
             "dubio.request_id": request.request_id,
             "dubio.model": request.model,
             "dubio.version": request.version,
@@ -84,7 +82,10 @@ class Tracing:
             "error.type": request.refused,
         }
         span.set_attributes({name: value for name, value in known.items() if value is not None})
-        span.update_name(f"{request.method} {request.route}" if request.route else request.method)
+        if request.code is not None:
+            span.update_name(request.path.strip("/"))  # as OpenTelemetry names calls
+        else:
+            span.update_name(f"{request.method} {request.route}" if request.route else request.method)
         if request.status >= _SERVER_ERROR:
             span.set_status(StatusCode.ERROR)
         span.end()
@@ -106,6 +107,24 @@ class Tracing:
         sending = threading.Thread(target=self._provider.shutdown, daemon=True)
         sending.start()
         sending.join(_FLUSH_SECONDS)
+
+
+def _over_http(request: RequestRecord) -> dict[str, Any]:
+    return {
+        "http.request.method": request.method,
+        "http.route": request.route,
+        "http.response.status_code": request.status,
+    }
+
+
+def _over_grpc(request: RequestRecord) -> dict[str, Any]:
+    service, _, method = request.path.strip("/").partition("/")
+    return {
+        "rpc.system": "grpc",
+        "rpc.service": service,
+        "rpc.method": method,
+        "rpc.response.status_code": request.code,
+    }
 
 
 def _nanoseconds(seconds: float) -> int:

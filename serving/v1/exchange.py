@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dubio.models import InputSpec, Prediction
-from dubio.serving.http.recording import Recorder
+from dubio.serving.http.recording import ASK, Recorder
 from dubio.serving.http.request import cancel_on_disconnect, offload_if, read_body
 from dubio.serving.repository.registry import ServedModel
 from dubio.serving.service import PredictionService
@@ -61,7 +61,7 @@ class Exchange:
             encode: Writes the answer.
         """
         request.state.model, request.state.version = model.name, model.version
-        recording = self.recorder.begin(request)
+        recording = self.recorder.begin(request.headers.get(ASK), request.state.request_id)
         predictor, settings = model.predictor, self.settings
         with self.service.telemetry.timer(model) as timer:
             body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)

@@ -14,6 +14,7 @@ from dubio.serving.errors import InvalidRequest
 from dubio.serving.v2.input_tensor import ModelSignature, read_inputs, read_raw
 from dubio.serving.v2.outputs import EXPLANATION, OUTPUTS, Output
 from dubio.serving.v2.schema import InferParameters, InferRequest, OutputParameters, RequestOutput
+from dubio.serving.v2.tensor_data import Binary
 from dubio.serving.wire.effort import Effort
 from dubio.serving.wire.envelope import limit_samples, read
 
@@ -87,7 +88,23 @@ def decode_request(
     size = len(view) if header_length is None else _header_length(header_length, len(view))
     if header_length is not None and size == 0:
         return DecodedRequest(read_raw(view, model), default_outputs(binary=True))
-    request = read(view[:size], InferRequest)
+    return decode(read(view[:size], InferRequest), view[size:], model, effort=effort)
+
+
+def decode(
+    request: InferRequest, binary_data: Binary, model: ModelSignature, *, effort: Effort | None = None
+) -> DecodedRequest:
+    """Read a request whose envelope was read.
+
+    Args:
+        request: What it says.
+        binary_data: The bytes of the tensors whose values it does not hold itself.
+        model: Whom the request is for.
+        effort: What reading may take; by default no time is set.
+
+    Raises:
+        InvalidRequest, TooManyRows: It breaks a rule; the message names field, rule, value and cure.
+    """
     parameters = request.parameters or _NO_PARAMETERS
     binary = parameters.binary_data_output or False
     outputs = select_outputs(request.outputs or (), binary=binary, model=model)
@@ -98,7 +115,7 @@ def decode_request(
             "of them out."
         )
     more = (SelectedOutput(EXPLANATION, binary),) if parameters.explain and not named else ()
-    rows = read_inputs(request.inputs, view[size:], model, resize=parameters.resize is not False, effort=effort)
+    rows = read_inputs(request.inputs, binary_data, model, resize=parameters.resize is not False, effort=effort)
     return DecodedRequest(
         id=request.id,
         inputs=rows.inputs,

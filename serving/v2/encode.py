@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -51,6 +51,24 @@ class EncodedResponse:
     header_length: int | None
 
 
+class OutputTensor(NamedTuple):
+    """An output of an answer.
+
+    Attributes:
+        name: Of the output.
+        datatype: The protocol's name for it.
+        shape: Of its values.
+        values: An array, or strings in row-major order.
+        binary: Whether it goes in binary, where the answer is JSON.
+    """
+
+    name: str
+    datatype: str
+    shape: list[int]
+    values: Values
+    binary: bool
+
+
 def encode_response(prediction: Prediction, *, request: DecodedRequest, model: ServedModel) -> EncodedResponse:
     """The outputs that were asked for: JSON, and behind it those that go in binary.
 
@@ -61,21 +79,13 @@ def encode_response(prediction: Prediction, *, request: DecodedRequest, model: S
 
     Raises:
         InvalidRequest: An output was asked for by name, and no calibration applies.
-        Overloaded: None applies because fewer members answered than were request.
+        Overloaded: None applies because fewer members answered than were asked.
     """
-    classes = model.predictor.classes
-    tensors: list[dict[str, Any]] = []
     raw: list[bytes | memoryview] = []
-    for selected in request.outputs:
-        values = selected.output.read(prediction, classes)
-        if values is None:
-            if request.listed:
-                raise _not_given(prediction, request, selected)
-            continue
-        tensors.append(_tensor(selected, values, classes, raw))
+    tensors = [_describe(tensor, raw) for tensor in list_tensors(prediction, request=request, model=model)]
     answer: dict[str, Any] = {} if request.id is None else {"id": request.id}
     answer |= {"model_name": model.name, "model_version": model.version}
-    if parameters := _parameters(prediction, request.work):
+    if parameters := list_parameters(prediction, request.work):
         answer["parameters"] = parameters
     head = orjson.dumps({**answer, "outputs": tensors}, option=orjson.OPT_SERIALIZE_NUMPY)
     if not any(selected.binary for selected in request.outputs):
@@ -83,18 +93,44 @@ def encode_response(prediction: Prediction, *, request: DecodedRequest, model: S
     return EncodedResponse(b"".join([head, *raw]), len(head))
 
 
-def _tensor(
-    selected: SelectedOutput, values: Values, classes: tuple[str, ...], raw: list[bytes | memoryview]
-) -> dict[str, Any]:
-    """The tensor's entry in the JSON; its bytes join `raw` if it goes in binary."""
+def list_tensors(prediction: Prediction, *, request: DecodedRequest, model: ServedModel) -> list[OutputTensor]:
+    """The outputs that were asked for.
+
+    Args:
+        prediction: Of the request's inputs.
+        request: What was asked for.
+        model: Who answered.
+
+    Raises:
+        InvalidRequest: An output was asked for by name, and no calibration applies.
+        Overloaded: None applies because fewer members answered than were asked.
+    """
+    classes = model.predictor.classes
+    tensors = []
+    for selected in request.outputs:
+        values = selected.output.read(prediction, classes)
+        if values is not None:
+            tensors.append(_tensor(selected, values, classes))
+        elif request.listed:
+            raise _not_given(prediction, request, selected)
+    return tensors
+
+
+def _tensor(selected: SelectedOutput, values: Values, classes: tuple[str, ...]) -> OutputTensor:
     output = selected.output
     datatype, shape = output.datatype, output.shape(len(values), len(classes))
     if selected.classification is not None:
         rows = classify(np.asarray(values), classes, count=selected.classification)
         datatype, shape = "BYTES", [len(rows), selected.classification]
         values = [text for row in rows for text in row]
-    entry: dict[str, Any] = {"name": output.name, "datatype": datatype, "shape": shape}
-    if selected.binary:
+    return OutputTensor(output.name, datatype, shape, values, selected.binary)
+
+
+def _describe(tensor: OutputTensor, raw: list[bytes | memoryview]) -> dict[str, Any]:
+    """The tensor's entry in the JSON; its bytes join `raw` if it goes in binary."""
+    entry: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
+    values = tensor.values
+    if tensor.binary:
         raw.append(to_bytes(values))
         entry["parameters"] = {"binary_data_size": len(raw[-1])}
     else:
@@ -103,7 +139,7 @@ def _tensor(
     return entry
 
 
-def _parameters(prediction: Prediction, work: Work) -> dict[str, Any]:
+def list_parameters(prediction: Prediction, work: Work) -> dict[str, Any]:
     """What the tensors do not say."""
     parameters: dict[str, Any] = {}
     if work >= Work.MC:

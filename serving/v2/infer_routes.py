@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dubio.models import InputSpec
 from dubio.serving.http.api_keys import Scope
 from dubio.serving.http.auth import ScopedRouter
-from dubio.serving.http.recording import HEADERS, PARAMETER, Recorder
+from dubio.serving.http.recording import ASK, HEADERS, PARAMETER, Recorder
 from dubio.serving.http.request import cancel_on_disconnect, choose, compress, offload_if, read_body
 from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
 from dubio.serving.v2 import schema
-from dubio.serving.v2.decode import DecodedRequest, decode_request
+from dubio.serving.v2.decode import decode_request
 from dubio.serving.v2.encode import EncodedResponse, encode_response
-from dubio.serving.v2.input_tensor import ModelSignature
+from dubio.serving.v2.exchange import LONG_BYTES, Exchange, takes_long
 from dubio.serving.v2.routes import find_model
-from dubio.serving.wire.effort import Effort, Readers
+from dubio.serving.wire.effort import Readers
 from dubio.serving.wire.schema import describe_content
 
-# Reading or writing this much takes about a millisecond; more would hold up the event loop.
-_LONG_JSON = 64 * 1024
-_LONG_BINARY = 1024 * 1024
-_LONG_ROWS = 256
-_LONG_EXPLAINED_ROWS = 2  # with pictures
-# Texts are divided into words, and columns looked at value by value, which takes longer.
-_LONG_READER = 4 * 1024
 # What fits into one packet is sent no faster when it is compressed.
 _WORTH_COMPRESSING = 1024
 
@@ -75,46 +68,24 @@ _DOCS: dict[str, Any] = {
 def build(service: PredictionService, settings: Settings, readers: Readers, recorder: Recorder) -> ScopedRouter:
     """The infer routes around `service`; long requests are read by `readers`, answers kept by `recorder`."""
     router = ScopedRouter(Scope.INFER, prefix="/v2", tags=["v2"])
+    exchange = Exchange(service, settings, readers)
 
     async def infer(request: Request, name: str, version: str | None) -> Response:
         model = find_model(request, service.repository, name, version)
-        recording = recorder.begin(request)
+        recording = recorder.begin(request.headers.get(ASK), request.state.request_id)
         with service.telemetry.timer(model) as timer:
             body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
             timer.lap()
-            predictor, header = model.predictor, request.headers.get(_HEADER)
-            signature = ModelSignature(
-                name=model.name,
-                input=predictor.input,
-                classes=len(predictor.classes),
-                committee=predictor.committee.num_samples,
-                max_rows=settings.max_rows,
-            )
-            long = _takes_long(body, predictor.input, binary=header is not None)
-            effort = Effort(settings.timeout_seconds) if long else None
-
-            def decode() -> DecodedRequest:
-                return decode_request(body, header_length=header, model=signature, effort=effort)
-
-            decoded = decode() if effort is None else await readers.run(decode, effort)
+            header = request.headers.get(_HEADER)
+            long = takes_long(body, model.predictor.input, binary=header is not None)
+            decoded = await exchange.decode(model, partial(decode_request, body, header_length=header), long=long)
             request.state.rows = len(decoded.inputs)
             timer.lap()
             async with cancel_on_disconnect(request):
-                prediction = await service.predict(
-                    model,
-                    decoded.inputs,
-                    samples=decoded.samples,
-                    work=decoded.work,
-                    timeout=decoded.timeout,
-                    explain=decoded.explain,
-                    drawn=recording.draw(len(decoded.inputs)),
-                )
+                prediction = await exchange.predict(model, decoded, recording)
             timer.lap()
             recording.keep(model, decoded.inputs, prediction, decoded.instance)
-            answer = await offload_if(
-                len(decoded.inputs) > (_LONG_EXPLAINED_ROWS if decoded.explain else _LONG_ROWS),
-                lambda: encode_response(prediction, request=decoded, model=model),
-            )
+            answer = await exchange.encode(decoded, lambda: encode_response(prediction, request=decoded, model=model))
             return await _respond(request, answer, await recording.headers())
 
     @router.post("/models/{name}/infer", summary="Predict with a model", **_DOCS)
@@ -128,16 +99,6 @@ def build(service: PredictionService, settings: Settings, readers: Readers, reco
     return router
 
 
-def _takes_long(body: bytes, spec: InputSpec, *, binary: bool) -> bool:
-    """Whether reading a body takes longer than the event loop may be held up."""
-    if spec.reader is not None:
-        return len(body) > _LONG_READER
-    # Image files take longer to read than their length tells.
-    if len(body) > (_LONG_BINARY if binary else _LONG_JSON):
-        return True
-    return spec.kind == "image" and (b"BYTES" in body or b"\\u" in body)  # JSON may spell any letter by its number
-
-
 async def _respond(request: Request, answer: EncodedResponse, headers: dict[str, str]) -> Response:
     body = answer.body
     media_type = "application/json"
@@ -146,6 +107,6 @@ async def _respond(request: Request, answer: EncodedResponse, headers: dict[str,
         media_type = "application/octet-stream"
     encoding = choose(request.headers.get("accept-encoding"))
     if encoding is not None and len(body) >= _WORTH_COMPRESSING:
-        body = await offload_if(len(body) > _LONG_JSON, lambda: compress(answer.body, encoding=encoding))
+        body = await offload_if(len(body) > LONG_BYTES, lambda: compress(answer.body, encoding=encoding))
         headers["Content-Encoding"] = encoding
     return Response(body, headers=headers, media_type=media_type)

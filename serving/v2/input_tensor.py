@@ -17,7 +17,7 @@ from dubio.serving.errors import InvalidRequest, TooManyRows
 from dubio.serving.v2.columns import name_columns, read_columns
 from dubio.serving.v2.elements import read_elements, read_strings
 from dubio.serving.v2.schema import RequestInput
-from dubio.serving.v2.tensor_data import BOOL, BYTES, NUMBERS, from_bytes, from_json, name_input, split_binary
+from dubio.serving.v2.tensor_data import BOOL, BYTES, NUMBERS, Binary, from_bytes, from_json, name_input, split_binary
 from dubio.serving.wire.effort import Effort
 from dubio.serving.wire.images import KEY, ImageCodec
 
@@ -75,7 +75,7 @@ def list_inputs(spec: InputSpec) -> list[dict[str, Any]]:
 
 def read_inputs(
     tensors: Sequence[RequestInput],
-    rest: memoryview,
+    binary: Binary,
     model: ModelSignature,
     *,
     resize: bool = True,
@@ -85,7 +85,7 @@ def read_inputs(
 
     Args:
         tensors: The request's inputs, at least one.
-        rest: The body behind the JSON.
+        binary: The bytes of those whose values are not in JSON.
         model: Whom the request is for.
         resize: Whether image files of another size may be resized as the training images were.
         effort: What reading may take; by default no time is set.
@@ -102,7 +102,7 @@ def read_inputs(
             _check_datatype(tensor, model, "FP64", _CELLS)
             _check_shape(tensor, model, _ONE_A_ROW)
             _check_rows(tensor, tensors[0], model)
-        return Rows(*read_columns(tensors, split_binary(tensors, rest, model.name), names, reader))
+        return Rows(*read_columns(tensors, split_binary(tensors, binary, model.name), names, reader))
     [tensor, *others] = tensors
     if others or tensor.name not in _ALIASES:
         raise InvalidRequest(
@@ -111,17 +111,17 @@ def read_inputs(
         )
     if tensor.datatype == BYTES and isinstance(reader, Tokens):
         _check_shape(tensor, model, _ONE_A_ROW)
-        texts = read_elements(tensor, *split_binary(tensors, rest, model.name))
+        texts = read_elements(tensor, *split_binary(tensors, binary, model.name))
         spend = (effort or Effort()).spend
         return Rows(
             reader.fill(reader.split(texts, lambda row: f"row {row} of {name_input(tensor)}", spend)), texts.__getitem__
         )
     if tensor.datatype == BYTES and not (codec := ImageCodec(model.input, resize)).unsupported:
         _check_shape(tensor, model, _ONE_A_ROW)
-        return Rows(_read_files(read_strings(tensor, *split_binary(tensors, rest, model.name)), tensor, codec))
+        return Rows(_read_files(read_strings(tensor, *split_binary(tensors, binary, model.name)), tensor, codec))
     _check_datatype(tensor, model, BYTES if isinstance(reader, Tokens) else "FP32", NUMBERS)
     _check_shape(tensor, model, [model.input.shape])
-    [raw] = split_binary(tensors, rest, model.name)
+    [raw] = split_binary(tensors, binary, model.name)
     if raw is None:
         return Rows(from_json(tensor.data, datatype=tensor.datatype, shape=tensor.shape, where=name_input(tensor)))
     return Rows(from_bytes(raw, datatype=tensor.datatype, shape=tensor.shape, where=name_input(tensor)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -10,13 +9,13 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dubio.serving.errors import ControlRefused
 from dubio.serving.http.api_keys import Scope
 from dubio.serving.http.auth import ScopedRouter
 from dubio.serving.http.request import read_body
 from dubio.serving.repository.repository import ModelRepository
 from dubio.serving.settings import Settings
 from dubio.serving.v2 import schema
+from dubio.serving.v2.control import RepositoryControl
 from dubio.serving.wire.envelope import read
 from dubio.serving.wire.schema import Incoming, Wire, describe_content
 
@@ -29,6 +28,7 @@ Asked = TypeVar("Asked", bound=Incoming)
 def build(repository: ModelRepository, settings: Settings) -> ScopedRouter:
     """The `/v2/repository` routes around `repository`."""
     router = ScopedRouter(Scope.ADMIN, prefix="/v2/repository", tags=["v2"])
+    control = RepositoryControl(repository, settings)
 
     async def asked(request: Request, kind: type[Asked]) -> Asked:
         body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
@@ -36,35 +36,24 @@ def build(repository: ModelRepository, settings: Settings) -> ScopedRouter:
 
     async def change(request: Request, kind: type[Incoming], work: Callable[[str], Awaitable[None]]) -> Response:
         await asked(request, kind)
-        if settings.model_control == "poll":
-            raise ControlRefused(
-                "Expected `model_control` to be none or explicit for loading and unloading by request, but it is poll: "
-                "the directory says what is served; change it there."
-            )
-        if settings.workers > 1:
-            raise ControlRefused(
-                f"Expected one worker for loading and unloading by request, but there are {settings.workers}, and a "
-                "request reaches one of them only; start the service with `model_control` poll."
-            )
         await work(request.path_params["name"])
         return Response()
 
     @router.post("/index", summary="What there is, loaded or not", **_docs(schema.IndexRequest, _INDEX))
     async def index(request: Request) -> Response:
         only_ready = (await asked(request, schema.IndexRequest)).ready
-        states = await asyncio.to_thread(repository.index)
-        lines = [state for state in states if not only_ready or state.state == "READY"]
-        return Response(orjson.dumps(lines), media_type="application/json")
+        states = await control.index(only_ready=bool(only_ready))
+        return Response(orjson.dumps(states), media_type="application/json")
 
     load_docs, unload_docs = (_docs(kind, _EMPTY, 404, 409) for kind in (schema.LoadRequest, schema.UnloadRequest))
 
     @router.post("/models/{name}/load", summary="Load what is new or changed of a model", **load_docs)
     async def load(request: Request, name: str) -> Response:
-        return await change(request, schema.LoadRequest, repository.load_model)
+        return await change(request, schema.LoadRequest, control.load)
 
     @router.post("/models/{name}/unload", summary="Take a model out of service", **unload_docs)
     async def unload(request: Request, name: str) -> Response:
-        return await change(request, schema.UnloadRequest, repository.unload_model)
+        return await change(request, schema.UnloadRequest, control.unload)
 
     return router
 

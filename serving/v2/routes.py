@@ -9,7 +9,6 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dubio.serving.errors import NotReady, UnknownModel
 from dubio.serving.http.api_keys import Scope
 from dubio.serving.http.auth import OPEN, ScopedRouter
 from dubio.serving.lifecycle import Lifecycle
@@ -18,21 +17,13 @@ from dubio.serving.service import PredictionService
 from dubio.serving.settings import Settings
 from dubio.serving.v2 import schema
 from dubio.serving.v2.metadata import configure, describe_model, describe_server
+from dubio.serving.v2.status import look_up, report, require_ready
 from dubio.serving.wire.schema import Wire
 
 
 def find_model(request: Request, repository: ModelRepository, name: str, version: str | None) -> ServedModel:
-    """The model that a request's path names, by which it is counted.
-
-    Raises:
-        NotReady: Nothing is loaded.
-        UnknownModel: No such model or version, in words that the protocol's clients look for.
-    """
-    try:
-        model = repository.get(name, version)
-    except UnknownModel as error:
-        which = f"'{name[:100]}'" + ("" if version is None else f" version {version[:40]}")
-        raise UnknownModel(f"Request for unknown model: {which} is not found. {error}") from error
+    """The model that a request's path names, by which it is counted; raises what `look_up` raises."""
+    model = look_up(repository, name, version)
     request.state.model, request.state.version = model.name, model.version
     return model
 
@@ -44,22 +35,16 @@ def build_health(service: PredictionService, lifecycle: Lifecycle) -> ScopedRout
         service: Whether models are loaded, and answer.
         lifecycle: Whether the process is stopping.
     """
-    repository = service.repository
     router = ScopedRouter(OPEN, prefix="/v2/health", tags=["v2"])
 
     @router.get("/live", summary="Is the process alive?", responses=schema.describe_errors(503))
     async def live() -> dict[str, bool]:
-        if reason := service.beyond_help:
-            raise NotReady(f"{reason}; restart the process.")
+        service.require_life()
         return {"live": True}
 
     @router.get("/ready", summary="May requests be sent here?", responses=schema.describe_errors(503))
     async def ready() -> dict[str, bool]:
-        if lifecycle.stopping:
-            raise NotReady("The service is stopping; ask another one.")
-        if not repository.ready:
-            raise NotReady(repository.unready_reason)
-        service.require_progress()
+        require_ready(service, lifecycle)
         return {"ready": True}
 
     return router
@@ -77,7 +62,7 @@ def build(
         loads_on_request: Tells whether models are loaded when an administrator asks.
     """
     router = ScopedRouter(Scope.INFER, prefix="/v2", tags=["v2"])
-    repository, telemetry = service.repository, service.telemetry
+    repository = service.repository
 
     # Some clients ask with a slash, some without, and few follow a redirect.
     @router.get("/", include_in_schema=False)
@@ -88,7 +73,7 @@ def build(
     # Before the models' own routes, so that it is not taken for a model.
     @router.get("/models/stats", summary="What all models did", **_docs(schema.StatisticsReport))
     async def count_all() -> Response:
-        return _json({"model_stats": [telemetry.statistics(model).report() for model in repository.all_versions()]})
+        return _json(report(service, repository.all_versions()))
 
     def add(path: str, summary: str, kind: type[Wire], answer: Any) -> None:
         """Answer `path` for a model, and for a version of it."""
@@ -104,8 +89,7 @@ def build(
             return _json(answer(find_model(request, repository, name, version), version))
 
     def count(model: ServedModel, version: str | None) -> dict[str, Any]:
-        models = repository.all_versions(model.name) if version is None else [model]
-        return {"model_stats": [telemetry.statistics(each).report() for each in models]}
+        return report(service, repository.all_versions(model.name) if version is None else [model])
 
     def describe(model: ServedModel, version: str | None) -> dict[str, Any]:
         return describe_model(model, repository.versions(model.name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,17 +30,26 @@ def name_input(tensor: RequestInput) -> str:
     return f"input {tensor.name[:100]!r}"
 
 
-def split_binary(tensors: Sequence[RequestInput], rest: memoryview, model: str) -> list[memoryview | None]:
-    """Each tensor's part of what stands behind the JSON; None for one whose data are in it.
+Binary = memoryview | Iterable[memoryview]
+"""The bytes of tensors: of all together behind the JSON, or one after the other, as gRPC has them."""
+
+
+def split_binary(tensors: Sequence[RequestInput], binary: Binary, model: str) -> Sequence[memoryview | None]:
+    """Each tensor's bytes; None for one whose data are in the JSON.
 
     Args:
         tensors: In their order in the request, of datatypes that there are.
-        rest: The body behind the JSON.
+        binary: As they were sent.
         model: Its name, for messages.
 
     Raises:
         InvalidRequest: Data that are missing or come twice, or another number of bytes than was announced.
     """
+    if not isinstance(binary, memoryview):
+        received = list(binary)
+        for tensor, part in zip(tensors, received, strict=True):
+            _check_size(tensor, len(part), model)
+        return received
     parts: list[memoryview | None] = []
     begin = 0
     for tensor in tensors:
@@ -54,25 +63,29 @@ def split_binary(tensors: Sequence[RequestInput], rest: memoryview, model: str) 
         if size is None:
             parts.append(None)
             continue
-        expected = size if tensor.datatype == BYTES else _ITEM_BYTES[tensor.datatype] * math.prod(tensor.shape)
-        if size != expected:
+        _check_size(tensor, size, model)
+        if begin + size > len(binary):
             raise InvalidRequest(
-                f"input byte size mismatch for {name_input(tensor)} for model {model!r}. Expected {expected}, got "
-                f"{size}; {tensor.datatype} of shape {tensor.shape} takes {expected} bytes."
-            )
-        if begin + size > len(rest):
-            raise InvalidRequest(
-                f"Expected {size} bytes of {name_input(tensor)} behind the JSON, but got {len(rest) - begin}; send "
+                f"Expected {size} bytes of {name_input(tensor)} behind the JSON, but got {len(binary) - begin}; send "
                 "them all, and how many bytes are JSON in the header Inference-Header-Content-Length."
             )
-        parts.append(rest[begin : begin + size])
+        parts.append(binary[begin : begin + size])
         begin += size
-    if begin < len(rest):
+    if begin < len(binary):
         raise InvalidRequest(
-            f"unexpected additional input data for model {model!r}: {len(rest) - begin} bytes follow the last input; "
+            f"unexpected additional input data for model {model!r}: {len(binary) - begin} bytes follow the last input; "
             "announce them in its binary_data_size, or leave them out."
         )
     return parts
+
+
+def _check_size(tensor: RequestInput, size: int, model: str) -> None:
+    expected = size if tensor.datatype == BYTES else _ITEM_BYTES[tensor.datatype] * math.prod(tensor.shape)
+    if size != expected:
+        raise InvalidRequest(
+            f"input byte size mismatch for {name_input(tensor)} for model {model!r}. Expected {expected}, got "
+            f"{size}; {tensor.datatype} of shape {tensor.shape} takes {expected} bytes."
+        )
 
 
 def from_bytes(raw: memoryview, *, datatype: str, shape: Sequence[int], where: str) -> NDArray[np.float32]:

@@ -39,7 +39,19 @@ def read(body: bytes | memoryview, kind: type[Request]) -> Request:
         MalformedJSON: The body is no JSON.
         InvalidRequest: It is JSON but not such a request.
     """
-    document = loads(body)
+    return validate(loads(body), kind)
+
+
+def validate(document: Any, kind: type[Request]) -> Request:
+    """The request that plain data are.
+
+    Args:
+        document: As JSON would hold it.
+        kind: The type of the request.
+
+    Raises:
+        InvalidRequest: It is not such a request.
+    """
     try:
         request = kind.model_validate(document)
     except ValidationError as error:

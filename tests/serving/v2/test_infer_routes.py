@@ -11,8 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from dubio.models import InputSpec, Predictor
-from dubio.serving.v2.infer_routes import _takes_long
+from dubio.models import Predictor
 from dubio.serving.v2.outputs import OUTPUTS
 from dubio.serving.v2.schema import InferResponse
 
@@ -255,11 +254,3 @@ def test_what_is_not_asked_for_is_not_computed(client: httpx.Client) -> None:
     answer = client.post(INFER, json={**GOOD, "outputs": [{"name": "mc_mean"}]}).json()
     assert answer["parameters"] == {"samples": 16}
     assert members() == before + 1
-
-
-@pytest.mark.parametrize("binary", [False, True])
-def test_image_files_are_read_off_the_event_loop_however_their_type_is_spelled(binary: bool) -> None:
-    spec = InputSpec(kind="image", shape=(1, 8, 8), mean=(4.0,), std=(4.0,), low=0.0, high=255.0)
-    for body in (b'"BYTES"', rb'"\u0042YTES"', b" " * 70_000 + b'"BYTES"'):
-        assert _takes_long(body, spec, binary=binary)
-    assert not _takes_long(json.dumps(GOOD).encode(), spec, binary=binary)

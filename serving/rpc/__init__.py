@@ -1,0 +1,1 @@
+"""The Open Inference Protocol over gRPC: other bytes around the same data plane as `v2`."""
