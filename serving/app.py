@@ -44,7 +44,14 @@ from dubio.serving.telemetry.metrics import Metrics
 from dubio.serving.telemetry.model_gauges import ModelGauges
 from dubio.serving.telemetry.telemetry import Telemetry
 from dubio.serving.telemetry.tracing import Tracing
-from dubio.serving.v1 import drift_routes, feedback_routes, review_routes, shadow_routes, tf_serving_routes
+from dubio.serving.v1 import (
+    activity_routes,
+    drift_routes,
+    feedback_routes,
+    review_routes,
+    shadow_routes,
+    tf_serving_routes,
+)
 from dubio.serving.v1 import routes as v1_routes
 from dubio.serving.v2 import infer_routes, repository_routes
 from dubio.serving.v2 import routes as v2_routes
@@ -263,11 +270,16 @@ def create_app(
     predict = v1_routes.build(service, settings, readers, recorder)
     infer = infer_routes.build(service, settings, readers, recorder)
     tf_serving = tf_serving_routes.build(service, settings, readers, recorder)
+    predicting = [*predict.routes, *infer.routes, *tf_serving.routes]
+    predict_routes = frozenset(
+        route.path for route in predicting if isinstance(route, APIRoute) and route.methods == {"POST"}
+    )
     routers = [  # the calls that carry the traffic are found first
         predict,
         infer,
         tf_serving,
         v1_routes.build_cards(service),
+        activity_routes.build(repository, metrics, predict_routes),
         *drift_routes.build(repository, drift),
         *shadow_routes.build(repository, shadows, settings),
         review_routes.build(store, settings),
@@ -282,7 +294,6 @@ def create_app(
     for router in routers:
         api.include_router(router)
     problem_details.install(api, [route for router in routers for route in router.routes])
-    predicting = [*predict.routes, *infer.routes, *tf_serving.routes]
     answers = [
         RouteAnswers(
             route.path,
