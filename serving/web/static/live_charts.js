@@ -27,7 +27,7 @@ const CHARTS = [
   },
   {
     title: "Flagged rows of a minute",
-    keys: [["accent", "share, with its interval of 95%"], ["bad", "promised for familiar inputs, at most"]],
+    keys: [["accent", "share, with its 95% interval"], ["bad", "promised at most"]],
     lines: [{ tint: "accent" }, { tint: "accent", faint: true }, { tint: "accent", faint: true }, { tint: "bad", dash: true }],
     band: [2, 3],
     least: 0.1,
@@ -82,7 +82,11 @@ async function make({ title, keys, lines, band, least, write }) {
   const caption = element("figcaption");
   const now = element("span", "now");
   const legend = element("span", "legend small");
-  legend.append(...keys.flatMap(([tint, text]) => [element("span", `key tint-${tint}`), ` ${text} `]));
+  legend.append(...keys.map(([tint, text]) => {
+    const part = element("span", "part");
+    part.append(element("span", `key tint-${tint}`), ` ${text}`);
+    return part;
+  }));
   caption.append(element("h3", "", title), now, legend);
   const target = element("div", "plot");
   target.setAttribute("aria-hidden", "true"); // the table has the same numbers

@@ -17,7 +17,7 @@ function load() {
   return loading;
 }
 
-const HEIGHT = 190;
+const HEIGHT = 180;
 const LEAST_SECONDS = 60; // along the axis of time
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -58,7 +58,7 @@ export async function makePlot(target, { lines, band, write, least }) {
         y: { range: (_, low, high) => [Math.min(0, low ?? 0), 1.08 * Math.max(least, high ?? 0)] },
       },
       axes: [
-        makeAxis({ values: (_, marks) => marks.map(clock), space: 90 }),
+        makeAxis({ values: (_, marks) => marks.map(clock), space: 90, size: 32 }),
         makeAxis({ values: (_, marks) => marks.map(write), size: 62 }),
       ],
       series: [{}, ...lines.map(makeSeries)],

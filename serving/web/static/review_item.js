@@ -9,7 +9,7 @@ const STATES = { open: "open", labelled: "labelled", not_for_us: "not for us" };
 
 export const stateOf = ({ state, label }) => (state === "labelled" ? `labelled ${label}` : STATES[state]);
 
-const moment = (time) => new Date(time).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const moment = (time, style = "medium") => new Date(time).toLocaleString(undefined, { dateStyle: style, timeStyle: style });
 
 /** What both said, in a few words. */
 function bothLabels({ deterministic, mc }) {
@@ -29,8 +29,8 @@ export function drawLine(review, chosen, choose) {
   line.setAttribute("role", "option");
   line.setAttribute("aria-selected", String(chosen));
   const said = element("span", "said");
-  const state = element("span", `chip ${review.state === "open" ? "" : "good"}`, stateOf(review));
-  const when = element("span", "small", `${why(review.ood)} · ${moment(review.time)}`);
+  const state = element("span", review.state === "labelled" ? "chip good" : "chip", stateOf(review));
+  const when = element("span", "small", `${why(review.ood)} · ${moment(review.time, "short")}`);
   said.append(element("b", "", bothLabels(review)), when, state);
   const look = glance(review.input);
   line.append(...(look ? [look] : []), said);

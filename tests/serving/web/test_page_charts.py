@@ -55,9 +55,10 @@ def test_a_quantile_of_buckets_is_that_of_what_was_counted(page: Page, page_url:
 def test_another_version_begins_a_timeline_anew(page: Page, page_url: str) -> None:
     script = """(() => {
       const line = new it.Timeline();
-      const look = (version, second, rows) => line.add({model: {version}, time: new Date(1e12 + 1000 * second).toISOString(),
-        requests: {200: rows}, seconds: {bounds: [1], counts: [rows, 0]}, rows, judged: rows, flagged: {unfamiliar: rows / 4}},
-        {e_value: 100});
+      const look = (version, second, rows) => line.add({
+        model: {version}, time: new Date(1e12 + 1000 * second).toISOString(), requests: {200: rows}, rows, judged: rows,
+        seconds: {bounds: [1], counts: [rows, 0]}, flagged: {unfamiliar: rows / 4},
+      }, {e_value: 100});
       look('1', 0, 100); look('1', 2, 140);
       const [point] = line.points;
       look('2', 3, 0);

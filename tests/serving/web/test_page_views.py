@@ -47,7 +47,8 @@ def test_it_can_be_read(page: Page, store_url: str, view: str, place: str, schem
     assert page.run(NAMELESS) == []
     assert page.run("document.documentElement.scrollWidth") <= WIDTHS[place]
     levels = page.run(
-        "[...document.querySelectorAll('h1, h2, h3')].filter((it) => it.checkVisibility()).map((it) => Number(it.tagName[1]))"
+        "[...document.querySelectorAll('h1, h2, h3')].filter((it) => it.checkVisibility())"
+        ".map((it) => Number(it.tagName[1]))"
     )
     assert levels[0] == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
