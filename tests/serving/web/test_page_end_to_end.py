@@ -65,16 +65,12 @@ def test_from_a_drawing_to_a_row_of_training_data(page: Page, store_url: str, tm
     digits, reviewed = load_digits(), np.load(tmp_path / "reviews.npz")
     [place] = [i for i, x in enumerate(reviewed["x"]) if np.array_equal(x[0], painted)]
     assert reviewed["y"][place] == "8"
+    splits = np.resize(["train", "validation", "select", "calibration", "test"], len(digits.target))
     np.savez(
         tmp_path / "more.npz",
-        x=np.concatenate([digits.images, reviewed["x"][:, 0]]),
-        y=np.concatenate([digits.target.astype(str), reviewed["y"]]),
-        split=np.concatenate(
-            [
-                np.resize(["train", "validation", "select", "calibration", "test"], len(digits.target)),
-                np.full(len(reviewed["y"]), "train"),
-            ]
-        ),
+        x=np.concatenate([digits.images, reviewed["x"][place]]),
+        y=np.append(digits.target.astype(str), reviewed["y"][place]),
+        split=np.append(splits, "train"),
     )
     dataset = Arrays(str(tmp_path / "more.npz")).load()
-    assert len(digits.target) + place in dataset.rows["train"]
+    assert len(digits.target) in dataset.rows["train"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,26 @@ def test_pages_follow_one_another(page: Page, serve: Callable, digits_checkpoint
         assert not page.run("document.querySelector('#review-more').checkVisibility()")
         ids = page.run("[...document.querySelectorAll('#queue li')].map((each) => each.id.slice(7))")
         assert ids == [review["id"] for review in reviews(url, limit="200")]
+
+
+def test_nothing_is_said_about_what_cannot_be_seen(
+    page: Page, serve: Callable, digits_checkpoint: Path, tmp_path: Path
+) -> None:
+    with serve(Settings(models=(str(digits_checkpoint),), torch_threads=1, store=tmp_path / "s.sqlite")) as url:
+        keep(url, "digits", strangers(4, 0), "gone")
+        visit(page, url, "")
+        with closing(sqlite3.connect(tmp_path / "s.sqlite")) as database, database:  # as retention does
+            database.execute("DELETE FROM answers WHERE row_number = 1")
+        press(page, "ArrowDown", "2 of 4")
+        page.press("ArrowDown")
+        page.wait("!document.querySelector('#review-problem').hidden")
+        assert page.text("#review-problem").startswith("Unknown review: ")
+        assert not page.run("document.querySelector('#item').checkVisibility()")
+        page.press("5")
+        page.wait("document.querySelector('#review-problem').textContent.includes('nothing was said')")
+        press(page, "ArrowDown", "4 of 4")
+        assert page.run("document.querySelector('#item').checkVisibility()")
+        assert {review["state"] for review in reviews(url)} == {"open"}
 
 
 def test_without_a_store_it_says_how_to_start_one(page: Page, page_url: str) -> None:

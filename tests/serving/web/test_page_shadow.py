@@ -60,6 +60,7 @@ def test_a_shadow_is_compared_refused_and_forced(
         ]
         assert known["rows"] >= page.run(compared)
         assert page.run("document.querySelectorAll('#comparison-evidence meter').length") == 1
+        page.picture(tmp_path / "shadow.png")
         page.click("#promote")
         page.wait("!document.querySelector('#access').hidden")
         assert page.text("#key-scope") == "admin"
