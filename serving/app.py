@@ -44,7 +44,14 @@ from dubio.serving.telemetry.metrics import Metrics
 from dubio.serving.telemetry.model_gauges import ModelGauges
 from dubio.serving.telemetry.telemetry import Telemetry
 from dubio.serving.telemetry.tracing import Tracing
-from dubio.serving.v1 import drift_routes, feedback_routes, review_routes, shadow_routes, tf_serving_routes
+from dubio.serving.v1 import (
+    activity_routes,
+    drift_routes,
+    feedback_routes,
+    review_routes,
+    shadow_routes,
+    tf_serving_routes,
+)
 from dubio.serving.v1 import routes as v1_routes
 from dubio.serving.v2 import infer_routes, repository_routes
 from dubio.serving.v2 import routes as v2_routes
@@ -269,11 +276,23 @@ def create_app(
     predict = v1_routes.build(service, settings, readers, recorder)
     infer = infer_routes.build(service, settings, readers, recorder)
     tf_serving = tf_serving_routes.build(service, settings, readers, recorder)
+    predicting = [*predict.routes, *infer.routes, *tf_serving.routes]
+    rpc = None
+    if settings.grpc_port is not None:
+        rpc = _rpc(service, settings, lifecycle, keys, readers, recorder, api.version, loads_on_request)
+    rpc_answers = [] if rpc is None else rpc.calls.answers
+    predict_routes = frozenset(
+        [
+            *(route.path for route in predicting if isinstance(route, APIRoute) and route.methods == {"POST"}),
+            *(each.route for each in rpc_answers if each.predicts),
+        ]
+    )
     routers = [  # the calls that carry the traffic are found first
         predict,
         infer,
         tf_serving,
         v1_routes.build_cards(service),
+        activity_routes.build(repository, metrics, predict_routes),
         *drift_routes.build(repository, drift),
         *shadow_routes.build(repository, shadows, settings),
         review_routes.build(store, settings),
@@ -288,7 +307,6 @@ def create_app(
     for router in routers:
         api.include_router(router)
     problem_details.install(api, [route for router in routers for route in router.routes])
-    predicting = [*predict.routes, *infer.routes, *tf_serving.routes]
     answers = [
         RouteAnswers(
             route.path,
@@ -299,13 +317,12 @@ def create_app(
         for route in router.routes
         if isinstance(route, APIRoute)
     ]
-    rpc = None
-    if settings.grpc_port is not None:
-        rpc = _rpc(service, settings, lifecycle, keys, readers, recorder, api.version, loads_on_request)
-        answers += rpc.calls.answers
     metrics.expect(
         ExpectedSeries(
-            repository.all_versions, answers, problem_details.REASONS, shadows.keys if shadows is not None else tuple
+            repository.all_versions,
+            [*answers, *rpc_answers],
+            problem_details.REASONS,
+            shadows.keys if shadows is not None else tuple,
         )
     )
     metrics.registry.register(ModelGauges(repository.all_versions, repository.wanted, service.require_progress))

@@ -47,7 +47,12 @@ def _needed(*wanted: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("name", "extras"),
-    [("serve", ["serve", "postgres", "grpc"]), ("train", ["train"]), ("dev", ["train", "serve", "dev"]), ("build", None)],
+    [
+        ("serve", ["serve", "postgres", "grpc"]),
+        ("train", ["train"]),
+        ("dev", ["train", "serve", "dev"]),
+        ("build", None),
+    ],
 )
 def test_a_lock_holds_all_that_is_needed(name: str, extras: list[str] | None):
     if extras is None:

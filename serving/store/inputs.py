@@ -94,7 +94,7 @@ def read_picture(form: str, content: bytes | None, low: float, high: float) -> N
     return array if form == Form.THUMBNAIL else to_pixels(array, low, high)
 
 
-def shrink(raw: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
+def shrink(raw: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     """A picture [C, h, w] of at most 32 x 32 pixels; `low` is black and `high` white."""
     pixels = to_pixels(raw, low, high)
     picture = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(np.moveaxis(pixels, 0, -1)))

@@ -22,7 +22,7 @@ from dubio.serving.telemetry import definitions
 from dubio.serving.telemetry.access_log import RequestRecord
 from dubio.serving.telemetry.definitions import Family
 from dubio.serving.telemetry.gauges import Gauges
-from dubio.serving.telemetry.mmap_store import Labels, MmapStore
+from dubio.serving.telemetry.mmap_store import Blocks, Labels, MmapStore
 
 # Above this many values numpy is faster than a loop.
 _FEW = 8
@@ -128,10 +128,14 @@ class Metrics(Collector):
         """Prometheus's text format, added up over all workers."""
         return generate_latest(self.registry)
 
+    def totals(self) -> Blocks:
+        """The numbers of every series that was counted, added up over all workers."""
+        with self._lock:
+            return self._store.total()
+
     def collect(self) -> Iterable[Metric]:
         """What `render` writes."""
-        with self._lock:
-            blocks = self._store.total()
+        blocks = self.totals()
         for family, labels in self._expected:
             blocks.setdefault((family.name, labels), np.zeros(family.numbers))
         for family in definitions.FAMILIES:

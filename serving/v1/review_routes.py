@@ -88,14 +88,16 @@ def build(store: Store | None, settings: Settings) -> ScopedRouter:
         from dubio.serving.store import reviews
 
         values = schema.read_query(request.query_params.multi_items(), {**schema.FILTERS, **schema.PAGING})
-        which, inputs = _filter(values), values.get("inputs") == "true"
+        which, inputs = _filter(values), values.get("inputs", "false")
         page = await known.read(
             lambda connection: reviews.list_page(
-                connection, which, limit=schema.usual_limit(values), after=values.get("after"), inputs=inputs
+                connection, which, limit=schema.usual_limit(values), after=values.get("after"), inputs=inputs != "false"
             )
         )
         document = await asyncio.to_thread(
-            lambda: orjson.dumps({"reviews": [_describe(row) for row in page.rows], "after": page.after})
+            lambda: orjson.dumps(
+                {"reviews": [_describe(row, preview=inputs == "preview") for row in page.rows], "after": page.after}
+            )
         )
         return Response(document, media_type="application/json")
 
@@ -166,12 +168,15 @@ def _filter(values: dict[str, Any]) -> Filter:
     return Filter(**{name: values.get(name) for name in names}, since_ms=since, until_ms=until)
 
 
-def _describe(row: Row) -> dict[str, Any]:
-    """A `schema.Review` as plain data."""
-    from dubio.serving.store.inputs import read_instance, read_picture
+def _describe(row: Row, *, preview: bool = False) -> dict[str, Any]:
+    """A `schema.Review` as plain data; a preview has no arrays, and small pictures."""
+    from dubio.serving.store.inputs import Form, read_instance, read_picture, shrink
 
     signature, arrays, content = orjson.loads(row["content"]), orjson.loads(row["arrays"]), row.get("input")
     pixels = read_picture(row["input_form"], content, signature["low"], signature["high"])
+    if preview and pixels is not None:
+        pixels = shrink(pixels, 0, 255)
+    has_instance = not preview or row["input_form"] == Form.JSON
     has_mc = row["mc_label"] is not None
     return {
         "id": row["id"],
@@ -184,7 +189,7 @@ def _describe(row: Row) -> dict[str, Any]:
             "kind": signature["kind"],
             "form": row["input_form"],
             "sha256": row["input_sha256"],
-            "instance": read_instance(row["input_form"], content),
+            "instance": read_instance(row["input_form"], content) if has_instance else None,
             "picture": None if pixels is None or signature["kind"] != "image" else to_data_url(pixels),
         },
         "deterministic": {

@@ -199,7 +199,10 @@ PAGING: Mapping[str, Parameter] = {
         _read_id,
         "what the page before gave as `after`",
     ),
-    "inputs": _one_of(("true", "false"), "Whether with the inputs; false if nothing is said."),
+    "inputs": _one_of(
+        ("true", "preview", "false"),
+        "Whether with the inputs; `preview`: without arrays, and with small pictures; false if nothing is said.",
+    ),
 }
 IDENTIFIER = Parameter(
     "Of a stored answer.", {"type": "string", "pattern": "^[0-9a-f]{32}$"}, _read_id, "32 digits 0-9 a-f"

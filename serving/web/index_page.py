@@ -22,11 +22,13 @@ _MEDIA_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 def build() -> ScopedRouter:
     """The page's routes; its files are read once, here."""
     router = ScopedRouter(OPEN, include_in_schema=False)
-    for file in files("dubio.serving.web").joinpath("static").iterdir():
-        media_type = _MEDIA_TYPES.get(file.name.rpartition(".")[2])
-        if media_type is not None:  # an editor may have left more
-            path = "/" if file.name == _INDEX else f"/static/{file.name}"
-            router.add_api_route(path, _file(file.read_bytes(), media_type), methods=["GET"])
+    folder = files("dubio.serving.web").joinpath("static")
+    for below, directory in (("", folder), ("vendor/", folder.joinpath("vendor"))):
+        for file in directory.iterdir():
+            media_type = _MEDIA_TYPES.get(file.name.rpartition(".")[2])
+            if media_type is not None:  # an editor may have left more, and libraries come with their licences
+                path = "/" if file.name == _INDEX else f"/static/{below}{file.name}"
+                router.add_api_route(path, _file(file.read_bytes(), media_type), methods=["GET"])
     return router
 
 

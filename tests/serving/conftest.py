@@ -45,11 +45,18 @@ def draw_bars(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(images, 0, HIGH).round().astype(np.float32), labels
 
 
+FOUR_CLASSES = tuple(f"class-{i}" for i in range(4))
+
+
 def write_checkpoint(
-    path: Path, network: nn.Module, spec: NetworkSpec, inputs: InputSpec, rows: Callable[[int, int], tuple]
+    path: Path,
+    network: nn.Module,
+    spec: NetworkSpec,
+    inputs: InputSpec,
+    rows: Callable[[int, int], tuple],
+    classes: tuple[str, ...] = FOUR_CLASSES,
 ) -> Path:
     """Calibrate `network` on `rows(count, seed)` and write what training would."""
-    classes = tuple(f"class-{i}" for i in range(4))
     predictor = Predictor.build(network.eval(), spec, inputs, classes, num_samples=16, seed=3, strategy="loop")
     train_x, train_y = rows(200, 1)
     predictor = predictor.calibrated(Temperature(deterministic=1.2, mc=1.1), None, None)

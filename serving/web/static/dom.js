@@ -33,6 +33,12 @@ export const pValue = (p) => Number(p.toPrecision(2)).toString();
 export const strangerThan = (p) =>
   p < 1 ? `stranger than ${percent(1 - p)} of familiar inputs` : "less strange than any familiar input";
 
+/** Scroll a list, and nothing around it, so that one of its elements is seen. */
+export function reveal(target, item) {
+  const [outer, inner] = [target, item].map((each) => each.getBoundingClientRect());
+  target.scrollTop += Math.min(0, inner.top - outer.top) + Math.max(0, inner.bottom - outer.bottom);
+}
+
 /** The same random numbers in [0, 1) for the same seed. */
 export function random(seed) {
   let state = seed >>> 0;

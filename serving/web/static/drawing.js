@@ -75,7 +75,7 @@ function move(key) {
 /** Take the first picture among files. */
 async function readFile(files, predict, complain) {
   const file = [...files][0];
-  if (!file || !current.card || !isDrawable(current.card.input)) return;
+  if (!file || !current.card || !isDrawable(current.card.input) || $("view-try").hidden) return;
   let bitmap;
   try {
     bitmap = await createImageBitmap(file);

@@ -115,7 +115,7 @@ def test_a_label_is_kept_and_exported(client: httpx.Client) -> None:
         ("since=2026-01-01T00:00:00", "a time with its zone"),
         ("until=0001-01-01T00:00:00Z", "a time with its zone"),
         ("until=9999-12-31T23:59:59Z&since=99999-12-31T23:59:59Z", "a time with its zone"),
-        ("inputs=1", "one of true, false"),
+        ("inputs=1", "one of true, preview, false"),
         ("format=npz", "unknown parameter"),
     ],
 )

@@ -11,6 +11,7 @@ from dubio.models import InputSpec, Predictor
 from dubio.serving.batching import Budget, Policy
 from dubio.serving.errors import DeadlineExceeded
 from dubio.serving.executor import Executor
+from dubio.serving.http.recording import Recorder
 from dubio.serving.repository.repository import ServedModel
 from dubio.serving.service import Explainer, PredictionService
 from dubio.serving.telemetry.telemetry import Telemetry
@@ -18,6 +19,7 @@ from dubio.serving.v2.decode import DecodedRequest, default_outputs
 from dubio.serving.v2.exchange import Exchange, takes_long
 from dubio.serving.wire.effort import Readers
 
+RECORDING = Recorder(None, wait_seconds=1.0).begin(None, "one")
 IMAGES = InputSpec(kind="image", shape=(1, 8, 8), mean=(4.0,), std=(4.0,), low=0.0, high=255.0)
 
 
@@ -74,13 +76,13 @@ def test_the_shorter_of_two_times_counts(
     exchange.service.executor._pool.submit(held.wait, 20)
     try:
         with pytest.raises(DeadlineExceeded, match=r"within 0\.05 s"):
-            asyncio.run(exchange.predict(model, decoded, transport))
+            asyncio.run(exchange.predict(model, decoded, RECORDING, transport))
     finally:
         held.set()
 
 
 def test_an_answer_is_the_models(exchange: Exchange, predictor: Predictor, bars: np.ndarray) -> None:
     decoded = DecodedRequest(bars[:2], default_outputs(binary=True))
-    prediction = asyncio.run(exchange.predict(ServedModel("bars", "1", predictor), decoded))
+    prediction = asyncio.run(exchange.predict(ServedModel("bars", "1", predictor), decoded, RECORDING))
     np.testing.assert_array_equal(prediction.probabilities, predictor.predict(bars[:2]).probabilities)
     assert asyncio.run(exchange.encode(decoded, lambda: 7)) == 7

@@ -21,7 +21,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; Debian's package `chromium` brings one")
 SECONDS = 30.0
 _KEYS = {"Enter": 13, "Tab": 9, " ": 32, "Backspace": 8, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39}
-_KEYS["ArrowDown"] = 40
+_KEYS |= {"ArrowDown": 40, "End": 35, "Home": 36, "-": 189}
 _TEXTS = {"Enter": "\r", " ": " "}
 CONTROL = 2
 
@@ -100,8 +100,9 @@ class Page:
     def press(self, key: str, modifiers: int = 0) -> None:
         """Press a key where the focus is."""
         event: dict[str, Any] = {"key": key, "code": "Space" if key == " " else key, "modifiers": modifiers}
-        event["windowsVirtualKeyCode"] = _KEYS[key]
-        text = {"text": _TEXTS[key]} if key in _TEXTS and not modifiers else {}
+        event["windowsVirtualKeyCode"] = _KEYS[key] if key in _KEYS else ord(key.upper())
+        written = _TEXTS.get(key, key if len(key) == 1 else "")
+        text = {"text": written} if written and not modifiers else {}
         self.send("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", **event, **text)
         self.send("Input.dispatchKeyEvent", type="keyUp", **event)
 
@@ -149,14 +150,18 @@ class Page:
         node = self.send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.send("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
 
-    def look(self, width: int, scheme: str) -> None:
-        """Be so many pixels wide, in light or dark."""
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+    def save_files_in(self, folder: Path) -> None:
+        """Put what is downloaded into a folder, under its own name."""
+        self.send("Page.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+
+    def look(self, width: int, scheme: str, height: int = 900) -> None:
+        """Be so many pixels wide and high, in light or dark."""
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
-    def picture(self, path: Path) -> None:
-        """Save what the whole page looks like."""
-        shot = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+    def picture(self, path: Path, *, whole: bool = True) -> None:
+        """Save what the whole page looks like, or what can be seen of it without scrolling."""
+        shot = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(shot["data"]))
 
 
