@@ -117,7 +117,7 @@ def write(connection: sa.Connection, which: Filter, kind: Format, exported: Expo
 
 def _conditions(which: Filter) -> list[sa.ColumnElement[bool]]:
     ours = [answers.c.state != State.NOT_FOR_US.value] if which.state is None else []
-    return [*which.conditions(), *ours, sa.text(JUDGED), TRUTH.is_not(None)]
+    return [*which.conditions(), *ours, sa.literal_column(JUDGED, sa.Boolean), TRUTH.is_not(None)]
 
 
 def _jsonl(rows: sa.MappingResult, exported: Exported) -> Iterator[bytes]:

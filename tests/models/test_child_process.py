@@ -14,7 +14,8 @@ CHILD = """
 import json, os, socket, sys
 names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 with socket.socket(fileno=int(sys.argv[1])) as connection:
-    told = {name: os.environ[name] for name in names} | {"group": os.getpgid(0), "session": os.getsid(0), "path": sys.path}
+    told = {name: os.environ[name] for name in names} | {"path": sys.path}
+    told |= {"group": os.getpgid(0), "session": os.getsid(0)}
     connection.sendall(json.dumps(told).encode())
 """
 

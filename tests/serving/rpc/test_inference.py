@@ -202,6 +202,8 @@ def test_answers_of_calls_are_stored_and_counted(
             code, text = rpc.refused("ModelInfer", request, metadata=(("dubio-store", "yes"),))
             assert (code, "to be 'wait', but got 'yes'" in text) == (grpc.StatusCode.INVALID_ARGUMENT, True)
         metrics = httpx.get(f"{served.url}/metrics").text
+        activity = httpx.get(f"{served.url}/v1/models/bars/activity").json()
+    assert (activity["requests"], activity["rows"]) == ({"200": 1, "400": 1}, 1)
     route = "/inference.GRPCInferenceService/ModelInfer"
     assert f'dubio_requests_total{{model="bars",route="{route}",status="200",version="1"}} 1.0' in metrics
     assert f'dubio_requests_total{{model="bars",route="{route}",status="400",version="1"}} 1.0' in metrics
