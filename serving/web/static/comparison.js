@@ -31,7 +31,7 @@ function sides({ live, shadow, accuracy, accuracy_reason: reason }) {
     ["Flagged", share(live.flagged), share(shadow.flagged)],
     ["Time of a request", time(live.seconds), time(shadow.seconds)],
     ...(accuracy ? [[`Right, of ${accuracy.rows} rows with a true label`, share(accuracy.live), share(accuracy.shadow)]] : []),
-    ...(reason ? [["Right", `not known: ${reason}`]] : []),
+    ...(reason ? [["Right", reason]] : []),
   ];
 }
 
@@ -108,7 +108,7 @@ async function take(force) {
   } catch (error) {
     if (!$("access").hidden) return;
     $("promotion").textContent = error.message;
-    if (error.status !== 409 || force) return;
+    if (error.title !== "Promotion refused" || force) return; // nothing else can be forced
     $("force").hidden = false;
     $("confirm-text").textContent = error.detail;
   }

@@ -51,6 +51,7 @@ export async function makePlot(target, { lines, band, write, least }) {
     {
       width: target.clientWidth || 300,
       height: HEIGHT,
+      padding: [8, 36, 0, 0], // room for the newest time
       legend: { show: false },
       cursor: { show: false },
       scales: {

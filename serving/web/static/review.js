@@ -49,7 +49,7 @@ async function show(said) {
   seen = null;
   $("reviewing").hidden = reviews.length === 0;
   if (reviews.length === 0) {
-    tell("No stored answer is so. Flagged inputs are stored, and a share of the others.");
+    tell("No stored answer matches. Flagged inputs are stored, and a share of the others.");
     return;
   }
   $("queue").replaceChildren(...reviews.map((review, i) => drawLine(review, i === at, () => then(() => goTo(i)))));

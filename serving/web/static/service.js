@@ -13,6 +13,7 @@ let wanted = "infer"; // the scope of the key that is asked for
 export class Refusal extends Error {
   constructor({ title, detail, status }) {
     super(`${title}: ${detail}`);
+    this.title = title;
     this.detail = detail;
     this.status = status;
   }
