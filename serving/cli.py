@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _REFUSED_BY_SYSTEM,
             )
         settings = settings.model_copy(update={"grpc_port": grpc.getsockname()[1]})
-        where += f", gRPC on {sockets.address(*grpc.getsockname()[:2])}"
+        where += f" and on {sockets.address(*grpc.getsockname()[:2])} for gRPC"
 
     def started(models: list[str]) -> None:
         logging.getLogger("dubio").info("Serving %s on %s", ", ".join(models) or "no model yet", where)

@@ -46,15 +46,14 @@ def decode_request(
     Raises:
         InvalidRequest, TooManyRows: It breaks a rule; the message names field, rule, value and cure.
     """
-    document: dict[str, Any] = {"inputs": [_read_tensor(tensor) for tensor in islice(message.inputs, _MOST_LOOKED_AT)]}
+    document: dict[str, Any] = {"inputs": [_read_tensor(tensor) for tensor in message.inputs[:_MOST_LOOKED_AT]]}
     if message.id:
         document["id"] = message.id
     if message.parameters:
         document["parameters"] = read_parameters(message.parameters)
     if message.outputs:
         document["outputs"] = [
-            {"name": output.name, "parameters": read_parameters(output.parameters)}
-            for output in islice(message.outputs, _MOST_LOOKED_AT)
+            {"name": output.name, **_parameters_of(output)} for output in message.outputs[:_MOST_LOOKED_AT]
         ]
     request = validate(document, InferRequest)
     return decode(request, _read_values(message, request.inputs), model, effort=effort)
@@ -72,12 +71,12 @@ def read_parameter(parameter: Any) -> Any:
 
 
 def _read_tensor(tensor: pb.ModelInferRequest.InferInputTensor) -> dict[str, Any]:
-    described: dict[str, Any] = {
-        "name": tensor.name,
-        "datatype": tensor.datatype,
-        "shape": list(islice(tensor.shape, _MOST_LOOKED_AT)),
-    }
-    return described | ({"parameters": read_parameters(tensor.parameters)} if tensor.parameters else {})
+    shape = list(tensor.shape[:_MOST_LOOKED_AT])
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": shape, **_parameters_of(tensor)}
+
+
+def _parameters_of(part: Any) -> dict[str, Any]:
+    return {"parameters": read_parameters(part.parameters)} if part.parameters else {}
 
 
 def _read_values(message: pb.ModelInferRequest, tensors: Sequence[RequestInput]) -> Iterator[memoryview]:

@@ -18,6 +18,9 @@ _PONG_SECONDS = 20
 # A client that pings more often than this is told to stop, and then cut off.
 _PING_INTERVAL_SECONDS = 10
 _PING_STRIKES = 2
+# Calls that the event loop has not taken up yet, of which there is little more than a head. Beyond it grpcio cancels
+# some, whoever they are from; beyond the double, all.
+_MOST_PENDING = 10_000
 
 
 @dataclass
@@ -70,6 +73,8 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", settings.max_head_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_head_bytes),
         ("grpc.max_concurrent_streams", settings.grpc_max_calls),
+        ("grpc.server.max_pending_requests", _MOST_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * _MOST_PENDING),
         ("grpc.server_handshake_timeout_ms", round(settings.head_seconds * _MILLISECONDS)),
         ("grpc.max_connection_idle_ms", settings.keep_alive_seconds * _MILLISECONDS),
         ("grpc.keepalive_time_ms", _PING_SECONDS * _MILLISECONDS),

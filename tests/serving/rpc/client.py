@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -13,6 +14,7 @@ from dubio.serving.app import Application
 from dubio.serving.rpc import open_inference_pb2 as pb
 from dubio.serving.rpc.decode import FIELDS
 from dubio.serving.v2.tensor_data import NUMBERS
+from tests.serving.command import Running
 from tests.serving.kinds import FILES, ROWS, TEXTS
 from tests.serving.kinds import NUMBERS as ROWS_OF_NUMBERS
 
@@ -66,6 +68,13 @@ class Client:
         with pytest.raises(grpc.RpcError) as refusal:
             self.call(name, message, **given)
         return refusal.value.code(), refusal.value.details()
+
+
+def address(service: Running) -> str:
+    """Where a command listens for gRPC, by its start-up line."""
+    found = re.search(r" and on (\S+) for gRPC", service.log)
+    assert found is not None
+    return found[1]
 
 
 def add(request: pb.ModelInferRequest, name: str, values: Any, datatype: str, shape: list[int], *, raw: bool) -> None:

@@ -72,6 +72,24 @@ def test_administration_is_off_without_a_key_for_it(rpc: Client) -> None:
         assert (code, text[:22]) == (grpc.StatusCode.PERMISSION_DENIED, "Administration is off:")
 
 
+@pytest.mark.parametrize(
+    "body",
+    [b"\xff" * 100, b"\x0a\xff\xff\xff\xff\x0f", b"\x2a" * 1000, b"\x0a\x02\xff\xfe", b"\x0f" * 70_000],
+    ids=["no tag", "longer than all", "nested", "no UTF-8", "long"],
+)
+def test_bytes_that_are_no_message_are_refused(rpc: Client, body: bytes) -> None:
+    code, text = rpc.refused("ModelInfer", body)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert text.startswith("Expected a message ModelInferRequest of the Open Inference Protocol, but its ")
+
+
+def test_a_message_that_is_too_large_is_refused(rpc: Client) -> None:
+    code, text = rpc.refused("ModelInfer", b"\x0a\x03row" + bytes(256 * 1024))
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert str(256 * 1024) in text
+    assert len(rpc.call("ModelInfer", ask("row", raw=True)).outputs) == OUTPUTS
+
+
 def test_a_message_that_does_not_come_ends_the_call(
     serve_rpc: Callable, settings: Callable, numbers_checkpoint: Path
 ) -> None:
