@@ -27,7 +27,7 @@ METRIC = WAITING_ROWS.name
 # Connections are the business of Ray's proxies, which know none of these.
 _OF_CONNECTIONS = frozenset(
     {
-        *("host", "port", "grpc_port", "keep_alive_seconds", "max_head_bytes", "head_seconds"),
+        *("host", "port", "grpc_port", "grpc_max_calls", "keep_alive_seconds", "max_head_bytes", "head_seconds"),
         *("trusted_proxies", "drain_seconds"),
     }
 )
@@ -164,7 +164,8 @@ def read_arguments(args: Mapping[str, Any]) -> tuple[Scaling, Settings]:
             )
         # A replica takes the processors that Ray gives it, not all that it sees.
         threads = settings.torch_threads or max(1, int(scaling.num_cpus))
-        return scaling, settings.model_copy(update={"torch_threads": threads, **_whole_paths(settings)})
+        fitted = {"torch_threads": threads, "grpc_port": None, **_whole_paths(settings)}
+        return scaling, settings.model_copy(update=fitted)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         name = ".".join(map(str, first["loc"])).replace("workers", "max_replicas")

@@ -10,6 +10,8 @@ from typing import Any
 import kubernetes_validate
 import yaml
 
+from tests.serving.command import Running
+
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 PAGE = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
@@ -68,6 +70,17 @@ def settings_of(container: Manifest) -> dict[str, Any]:
     """The settings that a container gets, by name; None for what comes from elsewhere."""
     given = {each["name"]: each.get("value") for each in container["env"]}
     return {name.removeprefix("DUBIO_").lower(): value for name, value in given.items() if name.startswith("DUBIO_")}
+
+
+def environment_of(container: Manifest, **instead: str) -> dict[str, str]:
+    """The variables that a container gets in a namespace called `team`, with others for gRPC's port and as given."""
+    given = {name: value.replace("$(NAMESPACE)", "team") for name, value in values(container).items()}
+    return {**given, "DUBIO_GRPC_PORT": "0", **instead}
+
+
+def url_of(service: Running) -> str:
+    """Where a container's command, which listens everywhere, is reached from here."""
+    return service.url.rstrip(",").replace("0.0.0.0", "127.0.0.1")
 
 
 def secrets_of_page() -> dict[str, set[str]]:

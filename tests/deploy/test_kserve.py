@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import re
 import shutil
@@ -21,8 +22,9 @@ import yaml
 from dubio.serving.cli import parse
 from dubio.serving.settings import Settings
 from dubio.serving.telemetry.gauges import WAITING_ROWS
-from tests.deploy.manifests import DEPLOY, PAGE, VERSIONS, containers, documents, settings_of, values
+from tests.deploy.manifests import DEPLOY, PAGE, VERSIONS, containers, documents, environment_of, settings_of, url_of
 from tests.docker.conftest import started
+from tests.serving.command import Running
 
 FOLDER = DEPLOY / "kserve"
 [RUNTIME] = documents(FOLDER / "serving-runtime.yaml")
@@ -32,7 +34,6 @@ FOLDER = DEPLOY / "kserve"
 [MONITOR] = documents(FOLDER / "pod-monitor.yaml")
 [METRIC] = SERVICE["spec"]["predictor"]["autoScaling"]["metrics"]
 QUERY = METRIC["external"]["metric"]["query"]
-GRPC = "grpc_port"
 # What Kubernetes gives a pod to end unless it is told otherwise.
 DEFAULT_PATIENCE = 30
 
@@ -86,7 +87,7 @@ def test_runtime_and_services_agree() -> None:
     assert CONTAINER["name"] == "kserve-container"
     for service, protocol, port in [
         (SERVICE, "v2", {"name": "http1", "containerPort": int(settings["port"]), "protocol": "TCP"}),
-        (GRPC_SERVICE, "grpc-v2", {"name": "h2c", "containerPort": int(settings[GRPC]), "protocol": "TCP"}),
+        (GRPC_SERVICE, "grpc-v2", {"name": "h2c", "containerPort": int(settings["grpc_port"]), "protocol": "TCP"}),
     ]:
         predictor = service["spec"]["predictor"]
         model = predictor["model"]
@@ -125,13 +126,9 @@ def arguments(folder: Path) -> list[str]:
     return [each.replace("{{.Name}}", name).replace("/mnt/models", str(folder)) for each in CONTAINER["args"]]
 
 
-def environment() -> dict[str, str]:
-    return {name: value for name, value in values(CONTAINER).items() if name != f"DUBIO_{GRPC}".upper()}
-
-
 def test_each_argument_and_variable_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert set(settings_of(CONTAINER)) <= {*Settings.model_fields, GRPC}
-    for name, value in environment().items():
+    assert set(settings_of(CONTAINER)) <= set(Settings.model_fields)
+    for name, value in environment_of(CONTAINER).items():
         monkeypatch.setenv(name, value)
     settings = parse(arguments(Path("/mnt/models")))
     assert settings.models == ("digits=/mnt/models",)
@@ -158,17 +155,22 @@ def test_keda_asks_for_what_the_service_exposes() -> None:
 
 
 @pytest.fixture(scope="module")
-def url(command: Any, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def service(command: Any, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The container's command, with what KServe's init container leaves."""
     folder = tmp_path_factory.mktemp("mnt") / "models"
     folder.mkdir()
     shutil.copy(checkpoint, folder / "model.ckpt")
-    with command.started(*arguments(folder), "--strategy", "loop", **environment()) as service:
+    with command.started(*arguments(folder), "--strategy", "loop", **environment_of(CONTAINER)) as service:
         assert "is no setting" not in service.log
-        yield service.url.replace("0.0.0.0", "127.0.0.1")
+        yield service
 
 
-def test_the_containers_command_answers_kserves_client_and_its_probes(url: str) -> None:
+@pytest.fixture(scope="module")
+def url(service: Running) -> str:
+    return url_of(service)
+
+
+def test_the_containers_command_answers_its_probes_and_its_model_by_the_services_name(url: str) -> None:
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert httpx.get(url + CONTAINER[probe]["httpGet"]["path"]).status_code == 200
     # By whatever name KServe publishes it.
@@ -176,6 +178,18 @@ def test_the_containers_command_answers_kserves_client_and_its_probes(url: str) 
     answer = httpx.post(f"{url}/v2/models/digits/infer", json=body, headers={"Host": "digits-default.example.org"})
     assert answer.status_code == 200, answer.text
     assert answer.json()["model_name"] == "digits"
+
+
+def test_it_answers_kserves_client_over_grpc(service: Running) -> None:
+    address = "127.0.0.1:" + re.search(r"gRPC on \S+:(\d+)", service.log)[1]
+
+    async def ask() -> kserve.InferResponse:
+        async with kserve.InferenceGRPCClient(address) as client:
+            assert await client.is_server_ready()
+            rows = kserve.InferInput("input", [1, 1, 8, 8], "FP32", data=[5.0] * 64)
+            return await client.infer(kserve.InferRequest("digits", [rows]))
+
+    assert {"label", "ood_flag"} <= {output.name for output in asyncio.run(ask()).outputs}
 
 
 def test_the_query_counts_the_rows_that_wait(url: str, tmp_path: Path) -> None:

@@ -24,13 +24,14 @@ from tests.deploy.manifests import (
     VERSIONS,
     containers,
     documents,
+    environment_of,
     kustomization,
     of_kind,
     pod,
     rendered,
     secrets_of_page,
     settings_of,
-    values,
+    url_of,
 )
 
 FOLDER = DEPLOY / "kubernetes"
@@ -43,8 +44,6 @@ LABELS = {"app.kubernetes.io/name": "dubio"}
 # These come with their operators, and no schema of theirs is here.
 WITHOUT_SCHEMA = {"ServiceMonitor"}
 KEY = "a-key-of-a-test-0123"
-# A second listener, which the service may be built without.
-GRPC = "grpc_port"
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -99,7 +98,7 @@ def test_what_is_selected_is_what_is_labelled() -> None:
 def test_ports_agree() -> None:
     listening = {each["name"]: each["containerPort"] for each in CONTAINER["ports"]}
     settings = settings_of(CONTAINER)
-    assert listening == {"http": int(settings["port"]), "grpc": int(settings[GRPC])}
+    assert listening == {"http": int(settings["port"]), "grpc": int(settings["grpc_port"])}
     service = {each["name"]: (each["port"], each["targetPort"]) for each in of_kind(BASE, "Service")["spec"]["ports"]}
     assert service == {name: (port, name) for name, port in listening.items()}
     [endpoint] = of_kind(ALL, "ServiceMonitor")["spec"]["endpoints"]
@@ -133,17 +132,16 @@ def test_what_is_referred_to_is_there_or_made_by_a_command_of_the_page() -> None
     assert credentials["key"] in made[credentials["name"]]
 
 
-def given(name: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """The settings with which the container's command runs, in a namespace."""
-    for variable, value in values(CONTAINER).items():
-        if variable != f"DUBIO_{GRPC}".upper():
-            monkeypatch.setenv(variable, value.replace("$(NAMESPACE)", name))
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Those with which the container's command runs."""
+    for variable, value in environment_of(CONTAINER).items():
+        monkeypatch.setenv(variable, value)
     return parse(CONTAINER["args"])
 
 
-def test_each_option_and_variable_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert set(settings_of(CONTAINER)) <= {*Settings.model_fields, GRPC}
-    settings = given("team", monkeypatch)
+def test_each_option_and_variable_is_a_setting(settings: Settings) -> None:
+    assert set(settings_of(CONTAINER)) <= set(Settings.model_fields)
     assert settings.model_repository == Path("/models")
     assert settings.model_control == "poll"
     assert settings.workers == 1
@@ -157,8 +155,7 @@ def test_each_option_and_variable_is_a_setting(monkeypatch: pytest.MonkeyPatch) 
     assert names.index("NAMESPACE") < names.index("DUBIO_ALLOWED_HOSTS")
 
 
-def test_times_agree_with_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = given("team", monkeypatch)
+def test_times_agree_with_the_settings(settings: Settings) -> None:
     assert settings.grace_seconds == Settings.model_fields["grace_seconds"].default
     assert POD["terminationGracePeriodSeconds"] > settings.grace_seconds > settings.drain_seconds
     ready, startup = CONTAINER["readinessProbe"], CONTAINER["startupProbe"]
@@ -231,17 +228,13 @@ def test_the_containers_command_answers_its_probes(command: Any, checkpoint: Pat
     (tmp_path / "models" / "bars" / "1").mkdir(parents=True)
     shutil.copy(checkpoint, tmp_path / "models" / "bars" / "1" / "model.ckpt")
     (tmp_path / "keys.txt").write_text(f"infer:{KEY}\nmetrics:{KEY}-metrics\n")
-    environment = {
-        name: value.replace("$(NAMESPACE)", "team").replace("/etc/dubio", str(tmp_path))
-        for name, value in values(CONTAINER).items()
-        if name != f"DUBIO_{GRPC}".upper()
-    }
-    environment["DUBIO_DRAIN_SECONDS"] = "0"  # nobody has to notice here
+    # Nobody has to notice its end here.
+    instead = {"DUBIO_API_KEYS_FILE": f"{tmp_path}/keys.txt", "DUBIO_DRAIN_SECONDS": "0"}
+    environment = environment_of(CONTAINER, **instead)
     arguments = [each.replace("/models", f"{tmp_path}/models") for each in CONTAINER["args"]]
     with command.started(*arguments, "--strategy", "loop", **environment) as service:
-        url = service.url.replace("0.0.0.0", "127.0.0.1")
         assert "is no setting" not in service.log
-        with httpx.Client(base_url=url) as client:
+        with httpx.Client(base_url=url_of(service)) as client:
             for probe in ("startupProbe", "readinessProbe", "livenessProbe"):  # which send no key
                 assert client.get(CONTAINER[probe]["httpGet"]["path"]).status_code == 200
             body = {"instances": [[[5.0] * 8] * 8]}
