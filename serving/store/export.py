@@ -27,6 +27,8 @@ MEDIA_TYPES: dict[Format, str] = {
 LABEL, TEXT = "label", "text"
 # Read from the database at a time.
 _ROWS = 200
+# Sent at a time.
+_BLOCK_BYTES = 64 * 1024
 _IN_FULL = answers.c.input_form.in_([Form.ARRAY.value, Form.JSON.value])
 
 
@@ -112,7 +114,18 @@ def write(connection: sa.Connection, which: Filter, kind: Format, exported: Expo
     streaming = connection.execution_options(stream_results=True, yield_per=_ROWS)
     rows = streaming.execute(query).mappings()
     writers = {"npz": _npz, "csv": _csv, "jsonl": _jsonl}
-    yield from writers[kind](rows, exported)
+    yield from _blocks(writers[kind](rows, exported))
+
+
+def _blocks(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes in larger parts, for sending one takes about as long as writing a row."""
+    block = bytearray()
+    for part in parts:
+        block += part
+        if len(block) >= _BLOCK_BYTES:
+            yield bytes(block)
+            block.clear()
+    yield bytes(block)
 
 
 def _conditions(which: Filter) -> list[sa.ColumnElement[bool]]:

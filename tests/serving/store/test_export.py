@@ -122,6 +122,24 @@ def test_texts_are_read_by_training(
         assert [line["row"] for line in lines] == list(range(40))
 
 
+def test_a_file_is_sent_in_few_parts(
+    url: sa.URL, store: Store, predictor: Predictor, strangers: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(store, "bars", predictor, strangers)
+    label(url)
+    whole, _ = exported(url, "jsonl")
+    monkeypatch.setattr(export, "_BLOCK_BYTES", 2000)
+    database = Database(url)
+    with database.reading() as connection:
+        plan = export.plan(connection, Filter(), "jsonl")
+        parts = list(export.write(connection, Filter(), "jsonl", plan))
+    database.forget_connections()
+    assert b"".join(parts) == whole
+    longest = max(map(len, whole.splitlines(keepends=True)))
+    assert len(parts) > 2
+    assert all(2000 <= len(part) < 2000 + longest for part in parts[:-1])
+
+
 def test_what_nobody_labelled_or_is_not_for_us_is_left_out(
     url: sa.URL, store: Store, fill: Callable[..., None], predictor: Predictor
 ) -> None:
