@@ -106,9 +106,11 @@ def test_the_charts_show_what_was_counted(page: Page, store_url: str) -> None:
     assert page.run("document.querySelector('#pause').getAttribute('aria-pressed')") == "true"
 
 
-def test_a_model_without_a_promise_says_why_nothing_is_watched(page: Page, page_url: str) -> None:
+def test_the_charts_are_those_of_the_model_that_is_chosen(page: Page, page_url: str) -> None:
     page.visit(f"{page_url}/?view=charts&model=nobody")
     page.wait("document.querySelectorAll('.plot canvas').length === 4")
+    page.wait("document.querySelector('#charts-total').textContent.startsWith('bars, version')")
+    assert page.text("#problem") == "There is no model nobody here; this is bars."
     page.put("#model", "row")
     page.wait("document.querySelector('#charts-total').textContent.startsWith('row, version')")
     assert page.run("location.search") == "?view=charts&model=row"
