@@ -80,7 +80,7 @@ def environment_of(container: Manifest, **instead: str) -> dict[str, str]:
 
 def url_of(service: Running) -> str:
     """Where a container's command, which listens everywhere, is reached from here."""
-    return service.url.rstrip(",").replace("0.0.0.0", "127.0.0.1")
+    return service.url.replace("0.0.0.0", "127.0.0.1")
 
 
 def secrets_of_page() -> dict[str, set[str]]:

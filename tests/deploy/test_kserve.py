@@ -181,7 +181,7 @@ def test_the_containers_command_answers_its_probes_and_its_model_by_the_services
 
 
 def test_it_answers_kserves_client_over_grpc(service: Running) -> None:
-    address = "127.0.0.1:" + re.search(r"gRPC on \S+:(\d+)", service.log)[1]
+    address = "127.0.0.1:" + re.search(r" and on \S+:(\d+) for gRPC", service.log)[1]
 
     async def ask() -> kserve.InferResponse:
         async with kserve.InferenceGRPCClient(address) as client:
