@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from dubio.serving.errors import InvalidRequest, UnknownReview
 from dubio.serving.store import reviews
-from dubio.serving.store.database import Database
+from dubio.serving.store.database import Database, locate
 from dubio.serving.store.reviews import Filter
 from dubio.serving.store.store import Store
 from dubio.serving.store.tables import State
+from tests.serving.store.postgres import Postgres
 from tests.serving.store.reading import read_all
 
 
@@ -106,3 +108,33 @@ def test_what_is_not_there_is_unknown(database: Database, store: Store, fill: Ca
         reviews.get(connection, "0" * 32)
     with pytest.raises(UnknownReview), database.writing() as connection:
         reviews.review(connection, "0" * 32, State.OPEN, None, new_label=False)
+
+
+MANY = """
+INSERT INTO answers (id, created_ms, request_id, row_number, model, version, signature, kept, share, bytes, input_form,
+    input_sha256, input, label, probability, samples, flagged, arrays, state)
+SELECT lpad(to_hex(number), 32, '0'), number, 'r' || number, 0, 'm' || number % 3, 1 + number / 15000, 's', 'sampled',
+    1, 1000, 'hash', '', decode(repeat('00', 500), 'hex'), 'a', 0.9, 2, false, '{}', 'open'
+FROM generate_series(1, 29999) AS number
+"""
+
+
+def test_pages_of_an_old_version_do_not_read_all_of_the_newer_one(postgres: Postgres) -> None:
+    database = Database(locate(postgres.create("many")))
+    database.upgrade()
+    with database.writing() as connection:
+        connection.execute(sa.text("INSERT INTO signatures VALUES ('s', '{}')"))
+        connection.execute(sa.text(MANY))
+        connection.execute(sa.text("ANALYZE answers"))
+    statements: list[tuple[str, Any]] = []
+
+    def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+        statements.append((statement, parameters))
+
+    sa.event.listen(database._engine, "before_cursor_execute", note)
+    with database.reading() as connection:
+        page = reviews.list_page(connection, Filter(model="m1", version="1"), limit=50, after=None, inputs=False)
+        plan = connection.exec_driver_sql(f"EXPLAIN {statements[-1][0]}", statements[-1][1]).scalars().all()
+    database.forget_connections()
+    assert [row["created_ms"] for row in page.rows] == list(range(14998, 14998 - 150, -3))
+    assert "answers_by_version" in "\n".join(plan)
