@@ -77,8 +77,8 @@ def lower(
 
     Members that disagree too much make a mean that is too unsure, and no temperature of theirs mends that: the mean of
     sure members that disagree is as unsure. Lower rates do, and with rates of 0 the mean would be the deterministic
-    prediction. So the rates are lowered, step by step and no further than until the mean is not worse any more. A
-    few rows may say so by chance, but then a lower rate costs next to nothing.
+    prediction. So the rates are lowered, step by step and no further than until the mean is not worse any more. Of
+    few rows it may be worse by chance, but then lower rates cost next to nothing.
 
     Args:
         predictor: With the rates of the training.
