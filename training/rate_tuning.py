@@ -19,8 +19,8 @@ from dubio.uncertainty.errors import NoDropoutFound
 MAX_RATE = 0.95
 # Tried one after the other where the members' mean is worse than the deterministic prediction.
 LOWER = (0.7, 0.5, 0.35, 0.25, 0.15)
-# A likelihood that is worse by this share of it is not worth a lower rate.
-SHARE = 0.005
+# So much larger (nats) may the mean's negative log-likelihood be: half a per cent of the true class's probability.
+SLACK = 0.005
 
 
 def check(factors: Sequence[float]) -> None:
@@ -95,7 +95,7 @@ def lower(
         return None
     with torch.inference_mode():
         logits_BC = torch.cat([predictor.deterministic(rows).logits_BC for rows in x.split(batch)])
-        most = (1 + SHARE) * float(_losses(logits_BC.unsqueeze(0), labels_N).mean())
+        most = float(_losses(logits_BC.unsqueeze(0), labels_N).mean()) + SLACK
         losses = [float(_losses(_member_logits(predictor, x, batch), labels_N).mean())]
         factors, found = [1.0], [_scaled(predictor, 1.0)]
         for factor in LOWER:
