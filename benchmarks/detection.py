@@ -13,32 +13,22 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import detection_answers
 import detection_choice
 import detection_peers
 import numpy as np
 import torch
-from detection_figures import DELTA, Splits, auroc, milliseconds, pair, resplits, scoring_ms
+from detection_figures import DELTA, auroc, flags, pair, resplits, scoring_ms
+from detection_networks import Trained, prepare
 from detection_sets import TASKS, Sources, Task
-from rich.progress import track
-from torch import Tensor, nn
 
-from dubio.models import NetworkSpec, Predictor, Temperature
-from dubio.models.inputs import encoding
-from dubio.models.registry import NETWORKS
-from dubio.training import network_sizes, parameter_groups
-from dubio.training.calibration import CalibrationSettings
-from dubio.training.data.module import TensorDataModule
-from dubio.training.score_choice import DEFAULT_SCORES, default_scores
-from dubio.uncertainty import Detector, DeterministicPass, Outputs
-from dubio.uncertainty.detection import blocks, temperature
+from dubio.training.score_choice import DEFAULT_SCORES
 from dubio.uncertainty.detection.registry import SCORES
 from dubio.uncertainty.errors import UncertaintyError
 
-BATCH = 250
 COMPOSITE = "**composite**"
 PUBLISHED = (
     ("Fashion-MNIST -> MNIST, AUROC: network", ".843, five .861, Mahalanobis .942, DUQ .955", "van Amersfoort 2020"),
@@ -48,104 +38,10 @@ PUBLISHED = (
 )
 
 
-@dataclass(frozen=True)
-class Trained:
-    """One network of a task, and all that scores may look at."""
-
-    task: Task
-    predictor: Predictor
-    train: DeterministicPass
-    labels_N: Tensor
-    splits: Splits
-    strangers: dict[str, Outputs]
-    right: tuple[float, float]
-    mc_ms: float
-
-    @property
-    def neighbour(self) -> int:
-        return CalibrationSettings().neighbour(len(self.labels_N), len(self.predictor.classes))
-
-    def fit(self, names: Sequence[str]) -> Detector:
-        """A calibrated detector of these scores."""
-        fitted = Detector.fit(self.train, self.labels_N, self.splits.select, names, self.neighbour)
-        return fitted.calibrate(self.splits.calibration, self.task.alpha, DELTA)
-
-    @property
-    def default(self) -> tuple[str, ...]:
-        return default_scores(self.predictor.input, self.predictor.tap.blocks)
-
-
-def learn(network: nn.Module, data: TensorDataModule, task: Task, epochs: int, seed: int) -> None:
-    """Cross-entropy with AdamW; up to the largest rate in a tenth of the steps, then down along half a cosine."""
-    decayed = list(parameter_groups.weights(network))
-    known = {id(parameter) for parameter in decayed}
-    others = [parameter for parameter in network.parameters() if id(parameter) not in known]
-    groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=task.rate, weight_decay=task.decay)
-    loader = data.train_dataloader()
-    steps = epochs * len(loader)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, task.rate, total_steps=steps, pct_start=0.1)
-    torch.manual_seed(seed)
-    network.train()
-    for _ in track(range(epochs), f"Training {task.name} {seed}", transient=True):
-        for x, labels in loader:
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(network(x), labels).backward()
-            optimizer.step()
-            schedule.step()
-    network.eval().requires_grad_(False)
-
-
-def prepare(task: Task, seed: int, sources: Sources, folder: Path) -> Trained:
-    """Train, or take what was trained before, and ask network and members about everything."""
-    data, strange = task.data(seed, sources)
-    class_path, given = (sources.quick and task.quick_network) or task.network
-    network_class = NETWORKS[class_path]
-    wanted = ("in_features", "in_channels", "image_size", "num_classes", "vocabulary", "padding")
-    taken = [name for name in wanted if name in network_class.__init__.__code__.co_varnames and name not in given]
-    sizes = {name: network_sizes.of(name, None, data) for name in taken}
-    arguments = {**given, **{name: size for name, size in sizes.items() if size is not None}}
-    torch.manual_seed(seed)
-    network = network_class(**arguments)
-    path = folder / "weights.pt"
-    if path.is_file():
-        network.load_state_dict(torch.load(path, weights_only=True))
-        network.eval().requires_grad_(False)
-    else:
-        epochs = task.quick_epochs if sources.quick and task.quick_epochs else task.epochs
-        learn(network, data, task, epochs, seed)
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.save(network.state_dict(), path)
-    spec = NetworkSpec(class_path=class_path, init_args=arguments)
-    predictor = Predictor.build(network, spec, data.input, data.classes, task.members, measure_seconds=0.5)
-    found = blocks.find(network, encoding.blank(data.input, **encoding.place(network)))
-    predictor = predictor.listening(found)
-    select_x, select_labels = data.raw("select")
-    logits_KBC = torch.cat([predictor.member_logits(batch) for batch in select_x.split(BATCH)], dim=1)
-    temperatures = Temperature(deterministic=1.0, mc=temperature.fit(logits_KBC, select_labels))
-    predictor = replace(predictor, temperature=temperatures)
-
-    def ask(x: Tensor) -> Outputs:
-        return Outputs.cat([predictor.outputs(batch) for batch in x.split(BATCH)])
-
-    train_x, labels_N = data.raw("train")
-    train = DeterministicPass.cat([predictor.deterministic(batch) for batch in train_x.split(BATCH)])
-    splits = Splits(ask(select_x), ask(data.raw("calibration")[0]), ask(data.raw("test")[0]))
-    test_labels = data.raw("test")[1]
-    right = (
-        float((splits.test.deterministic.logits_BC.argmax(-1) == test_labels).double().mean()),
-        float((splits.test.summary.mean_BC.argmax(-1) == test_labels).double().mean()),
-    )
-    few = data.raw("test")[0][:64]
-    mc_ms = milliseconds(lambda: predictor.outputs(few).summary) / len(few)
-    return Trained(
-        task, predictor, train, labels_N, splits, {name: ask(x) for name, x in strange.items()}, right, mc_ms
-    )
-
-
 def measure(trained: Trained) -> dict[str, Any]:
     """The figures of every score alone and of the default composite, on every pair."""
-    figures: dict[str, Any] = {"accuracy": trained.right, "scores": {}, "refused": {}, "default": trained.default}
+    figures: dict[str, Any] = {"scores": {}, "refused": {}, "default": trained.default}
+    figures["quality"] = detection_answers.quality(trained)
     splits = trained.splits
     for name in [COMPOSITE, *SCORES]:
         try:
@@ -156,7 +52,7 @@ def measure(trained: Trained) -> dict[str, Any]:
         seen_B = detector.score(splits.test)
         figures["scores"][name] = {
             "ms": scoring_ms(detector, splits.test),
-            "alarms": float(detector.judge(splits.test).flagged_B.double().mean()),
+            "alarms": flags(detector, seen_B) / len(seen_B),
             "pairs": {each: pair(detector, seen_B, outputs) for each, outputs in trained.strangers.items()},
         }
         if name == COMPOSITE:
@@ -164,6 +60,7 @@ def measure(trained: Trained) -> dict[str, Any]:
             rows = len(splits.calibration.deterministic.logits_BC)
             figures["promise"] = resplits(scores, rows, trained.task.alpha)
             figures["cost"] = figures["scores"][name]["ms"] / trained.mc_ms
+            figures["acceptance"] = detection_answers.acceptance(trained, detector)
     seen, strange = splits.test.deterministic, {name: each.deterministic for name, each in trained.strangers.items()}
     figures["peers"] = {
         peer: {name: auroc(score(seen), score(each)) for name, each in strange.items()}
@@ -174,12 +71,13 @@ def measure(trained: Trained) -> dict[str, Any]:
 
 def kept(task: Task, seed: int, sources: Sources) -> dict[str, Any]:
     """The figures of a seed, measured or as they were measured before."""
-    folder = sources.cache / task.name.replace(" ", "_") / ("quick" if sources.quick else "full") / str(seed)
+    folder = sources.folder(task) / str(seed)
     path, defaults = folder / "figures.json", {kind: list(names) for kind, names in DEFAULT_SCORES.items()}
     if path.is_file():
         read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         # Of the same scores and defaults, or else they are measured anew; the network stays.
-        if set(read["scores"]) | set(read["refused"]) == {COMPOSITE, *SCORES} and read.get("defaults") == defaults:
+        same = set(read["scores"]) | set(read["refused"]) == {COMPOSITE, *SCORES} and read.get("defaults") == defaults
+        if same and "quality" in read:
             return read
     figures = {"defaults": defaults} | measure(prepare(task, seed, sources, folder))
     path.write_text(json.dumps(figures, indent=1), encoding="utf-8")
@@ -193,12 +91,10 @@ def spread(values: Sequence[float]) -> str:
 def show(task: Task, seeds: list[dict[str, Any]]) -> None:
     """Print the tables of one task."""
     first = seeds[0]
-    accuracy = np.array([each["accuracy"] for each in seeds]).mean(0)
     print(f"\n### {task.name}\n")
     print(
-        f"{len(seeds)} seeds; accuracy {accuracy[0]:.2%} deterministic, {accuracy[1]:.2%} MC dropout; alpha "
-        f"{task.alpha}, delta {DELTA}; composite of {', '.join(first['default'])}, which takes "
-        f"{np.mean([each['cost'] for each in seeds]):.1%} of the MC answer's time\n"
+        f"{len(seeds)} seeds; alpha {task.alpha}, delta {DELTA}; composite of {', '.join(first['default'])}, which "
+        f"takes {np.mean([each['cost'] for each in seeds]):.1%} of the MC answer's time\n"
     )
     pairs = list(first["scores"][COMPOSITE]["pairs"])
     headings = [f"{name}: AUROC | flagged" for name in pairs]
@@ -216,8 +112,8 @@ def show(task: Task, seeds: list[dict[str, Any]]) -> None:
         ]
         alarms, ms = (np.mean([row[key] for row in rows]) for key in ("alarms", "ms"))
         print(f"| {name} | " + " | ".join(cells) + f" | {alarms:.1%} | {ms:.3f} |")
-    print("\n| composite | ordinary flagged at 95% of strangers | strangers passed at 95% of ordinary | best alone |")
-    print("| --- | --- | --- | --- |")
+    keys = ("ordinary flagged at 95% of strangers", "strangers passed at 95% of ordinary", "f1")
+    print(f"\n| composite | {' | '.join(keys[:2])} | F1 of the flag | best alone |\n| --- | --- | --- | --- | --- |")
     for each in pairs:
         whole = [seed["scores"][COMPOSITE]["pairs"][each] for seed in seeds]
         alone = {
@@ -226,7 +122,6 @@ def show(task: Task, seeds: list[dict[str, Any]]) -> None:
             if all(name in seed["scores"] for seed in seeds)
         }
         best = max(alone, key=lambda name: alone[name])
-        keys = ("ordinary flagged at 95% of strangers", "strangers passed at 95% of ordinary")
         rates = " | ".join(f"{np.mean([row[key] for row in whole]):.1%}" for key in keys)
         print(f"| {each} | {rates} | {best} {alone[best]:.3f} |")
     for number, each in enumerate(seeds):
@@ -236,6 +131,7 @@ def show(task: Task, seeds: list[dict[str, Any]]) -> None:
             f"{promise['within']:.1%} of them, by the Beta-binomial law in {promise['law']:.1%} (p = "
             f"{promise['p-value']:.2f})"
         )
+    print("\n".join(detection_answers.lines(seeds)))
     for peer, aurocs in first["peers"].items():
         print(f"\n{peer}: AUROC {aurocs}")
 
@@ -249,11 +145,22 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="fewer images and epochs of the large sets")
+    parser.add_argument("--epochs", type=int, help="of each training, instead of the task's own")
+    parser.add_argument("--strangers", type=int, help="of each kind, at most")
+    parser.add_argument("--bfloat16", action="store_true", help="train in mixed precision")
     parser.add_argument("--cache", type=Path, default=Path("runs/detection"))
     parser.add_argument("--mnist", type=Path, default=Path("t10k-images-idx3-ubyte.gz"), help="MNIST's test images")
     parser.add_argument("--clinc150", type=Path, default=Path("data_full.json"), help="CLINC150's questions")
     arguments = parser.parse_args()
-    sources = Sources(arguments.mnist, arguments.clinc150, arguments.cache, arguments.quick)
+    sources = Sources(
+        arguments.mnist,
+        arguments.clinc150,
+        arguments.cache,
+        arguments.quick,
+        arguments.epochs,
+        arguments.strangers,
+        arguments.bfloat16,
+    )
     chosen = [task for task in TASKS if (task.name in arguments.only if arguments.only else not task.development)]
     if arguments.development:
         every = [task for task in TASKS if task.development and task.name in (arguments.only or [task.name])]

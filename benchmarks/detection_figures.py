@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -24,11 +24,12 @@ ROWS = 64  # that are scored together where time is taken
 
 @dataclass(frozen=True)
 class Splits:
-    """What a network and its members say about the rows of each split."""
+    """What a network and its members say about the rows of each split, and the true classes."""
 
     select: Outputs
     calibration: Outputs
     test: Outputs
+    labels: Mapping[str, Tensor]
 
 
 def auroc(seen_B: Tensor, strange_B: Tensor) -> float:
@@ -37,17 +38,27 @@ def auroc(seen_B: Tensor, strange_B: Tensor) -> float:
     return float(roc_auc_score(truth, torch.cat([seen_B, strange_B]).double().numpy()))
 
 
+def flags(detector: Detector, score_B: Tensor) -> int:
+    """How many inputs with these composite scores are flagged."""
+    calibration = detector.calibration
+    assert calibration is not None
+    return int((calibration.p_value(score_B) <= calibration.level).sum())
+
+
 def pair(detector: Detector, seen_B: Tensor, strange: Outputs) -> dict[str, float]:
     """Figures of one set of strangers.
 
     Two figures are called FPR95. OpenOOD and pytorch-ood count strangers as positive: the share of ordinary inputs that
     are flagged where 95% of the strangers are. The papers on MSP, ODIN and energy count ordinary inputs as positive:
-    the share of strangers that pass where 95% of the ordinary inputs do.
+    the share of strangers that pass where 95% of the ordinary inputs do. F1 is that of the flag as it is set, strangers
+    being positive.
     """
     strange_B = detector.score(strange)
+    caught, alarms = flags(detector, strange_B), flags(detector, seen_B)
     return {
         "auroc": auroc(seen_B, strange_B),
-        "flagged": float(detector.judge(strange).flagged_B.double().mean()),
+        "flagged": caught / len(strange_B),
+        "f1": 2 * caught / (len(strange_B) + caught + alarms),
         "ordinary flagged at 95% of strangers": float((seen_B >= torch.quantile(strange_B, 0.05)).double().mean()),
         "strangers passed at 95% of ordinary": float((strange_B <= torch.quantile(seen_B, 0.95)).double().mean()),
     }

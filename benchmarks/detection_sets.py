@@ -29,20 +29,6 @@ TEXT_CNN = ("dubio.models.TextCNN", {})
 
 
 @dataclass(frozen=True)
-class Sources:
-    """Where the files are that no library bundles, and how much of the large sets is used."""
-
-    mnist: Path
-    clinc150: Path
-    cache: Path
-    quick: bool = False
-
-    @property
-    def strangers(self) -> int:
-        return 500 if self.quick else 5000
-
-
-@dataclass(frozen=True)
 class Task:
     """One in-distribution set with its network, and its strangers.
 
@@ -75,6 +61,44 @@ class Task:
     quick_network: tuple[str, Mapping[str, Any]] | None = None
     development: bool = False
     seeds: int = 2
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the files are that no library bundles, and how much is used.
+
+    Attributes:
+        mnist: Images of MNIST's test split.
+        clinc150: The questions.
+        cache: Where networks and figures are kept.
+        quick: Less of the large sets, and less training.
+        epochs: Of each training, instead of the task's own.
+        most_strangers: Of each kind at most, instead of 5000 (quick: 500).
+        bfloat16: Whether networks are trained in mixed precision.
+    """
+
+    mnist: Path
+    clinc150: Path
+    cache: Path
+    quick: bool = False
+    epochs: int | None = None
+    most_strangers: int | None = None
+    bfloat16: bool = False
+
+    @property
+    def strangers(self) -> int:
+        return self.most_strangers or (500 if self.quick else 5000)
+
+    def epochs_of(self, task: Task) -> int:
+        """How long a network of the task is trained."""
+        return self.epochs or (self.quick and task.quick_epochs) or task.epochs
+
+    def folder(self, task: Task) -> Path:
+        """Where the seeds of a task are kept, by how much was used."""
+        used = ["quick" if self.quick else "full"]
+        used += [f"{self.epochs}_epochs"] if self.epochs else []
+        used += [f"{self.most_strangers}_strangers"] if self.most_strangers else []
+        return self.cache / task.name.replace(" ", "_") / "_".join(used)
 
 
 def table(
@@ -182,7 +206,7 @@ def far_fashion(seed: int, sources: Sources) -> tuple[TensorDataModule, Mapping[
 
 
 def fashion_for_development(seed: int, sources: Sources) -> tuple[TensorDataModule, Mapping[str, Tensor]]:
-    data = fewer(FashionMNIST(validation=2500, select=2500, calibration=5000, batch_size=64, seed=seed))
+    data = FashionMNIST(validation=2500, select=2500, calibration=5000, batch_size=64, seed=seed)
     test = data.raw("test")[0][:500]
     pixels = torch.from_numpy(datasets.load_digits().images[:500].astype(np.float32)).unsqueeze(1) * (255 / 16)
     return data, {
@@ -300,8 +324,8 @@ TASKS: tuple[Task, ...] = (
         "MNIST without two",
         "image",
         mnist_without_two,
-        ("dubio.models.ConvNet", MNIST_NET),
-        epochs=3,
+        ("dubio.models.ConvNet", FASHION_NET),
+        epochs=8,
         members=32,
         development=True,
         seeds=1,
@@ -310,8 +334,8 @@ TASKS: tuple[Task, ...] = (
         "Fashion-MNIST for development",
         "image",
         fashion_for_development,
-        ("dubio.models.ConvNet", MNIST_NET),
-        epochs=3,
+        ("dubio.models.ConvNet", FASHION_NET),
+        epochs=4,
         members=32,
         development=True,
         seeds=1,

@@ -193,7 +193,7 @@ def calibrate(
     if settings.tune_rates:
         rates, tuned = rate_tuning.tune(build, rates, settings.tune_rates, *data.raw("validation"), BATCH)
     predictor = build(rates)
-    if settings.tune_rates is None and rates is None and len(data.splits["validation"].labels) > 1:
+    if settings.tune_rates is None and rates is None and len(data.splits["validation"].labels):
         trial = partial(build, measure_seconds=min(measure_seconds, TRIAL_SECONDS))
         lowered = rate_tuning.lower(predictor, trial, *data.raw("validation"), BATCH)
         if lowered is not None:

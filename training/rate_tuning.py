@@ -19,8 +19,8 @@ from dubio.uncertainty.errors import NoDropoutFound
 MAX_RATE = 0.95
 # Tried one after the other where the members' mean is worse than the deterministic prediction.
 LOWER = (0.7, 0.5, 0.35, 0.25, 0.15)
-# By so many standard errors it must be worse, and by this share.
-ERRORS, SHARE = 2.0, 0.005
+# So much larger (nats) may the mean's negative log-likelihood be: half a per cent of the true class's probability.
+SLACK = 0.005
 
 
 def check(factors: Sequence[float]) -> None:
@@ -77,12 +77,13 @@ def lower(
 
     Members that disagree too much make a mean that is too unsure, and no temperature of theirs mends that: the mean of
     sure members that disagree is as unsure. Lower rates do, and with rates of 0 the mean would be the deterministic
-    prediction. So the rates are lowered, step by step and no further than until the mean is not worse any more.
+    prediction. So the rates are lowered, step by step and no further than until the mean is not worse any more. Of
+    few rows it may be worse by chance, but then lower rates cost next to nothing.
 
     Args:
         predictor: With the rates of the training.
         build: Makes a predictor with the given rates by site.
-        x: Raw rows of the validation split, `[N, *shape]`, at least two.
+        x: Raw rows of the validation split, `[N, *shape]`, at least one.
         labels_N: Their classes.
         batch: Rows that are asked at a time.
 
@@ -94,30 +95,22 @@ def lower(
         return None
     with torch.inference_mode():
         logits_BC = torch.cat([predictor.deterministic(rows).logits_BC for rows in x.split(batch)])
-        deterministic_N = _losses(logits_BC.unsqueeze(0), labels_N)
-        losses_N = _losses(_member_logits(predictor, x, batch), labels_N)
-        factors, losses, found = [1.0], [float(losses_N.mean())], [_scaled(predictor, 1.0)]
+        most = float(_losses(logits_BC.unsqueeze(0), labels_N).mean()) + SLACK
+        losses = [float(_losses(_member_logits(predictor, x, batch), labels_N).mean())]
+        factors, found = [1.0], [_scaled(predictor, 1.0)]
         for factor in LOWER:
-            if not _worse(losses_N, deterministic_N):
+            if losses[-1] <= most:
                 break
             rates = _scaled(predictor, factor)
             try:
                 lowered = build(rates)
             except NoDropoutFound:  # so low that these members agree
                 break
-            losses_N = _losses(_member_logits(lowered, x, batch), labels_N)
             found.append(rates)
             factors.append(factor)
-            losses.append(float(losses_N.mean()))
-    best = losses.index(min(losses)) if _worse(losses_N, deterministic_N) else len(losses) - 1
+            losses.append(float(_losses(_member_logits(lowered, x, batch), labels_N).mean()))
+    best = losses.index(min(losses))
     return (found[best], _told(factors, best, losses, len(x))) if best else None
-
-
-def _worse(losses_N: Tensor, others_N: Tensor) -> bool:
-    """Whether losses are larger, by more than chance explains and by more than matters."""
-    more_N = losses_N - others_N
-    chance = ERRORS * float(more_N.std()) / math.sqrt(len(more_N))
-    return float(more_N.mean()) > max(chance, SHARE * float(others_N.mean()))
 
 
 def _scaled(predictor: Predictor, factor: float) -> dict[str, float]:

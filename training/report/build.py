@@ -21,8 +21,9 @@ from dubio.training.progress import progress
 from dubio.training.report import answer_promises, content, measure, page, pictures, words
 from dubio.training.report.acceptance_resplits import AcceptanceResplits
 from dubio.training.report.answers import Answers, ask, fitted
+from dubio.training.report.corruptions import SEVERITIES, corruptions
 from dubio.training.report.displays import display
-from dubio.training.report.out_of_distribution import ROWS, SEVERITIES, corruptions, out_of_distribution
+from dubio.training.report.out_of_distribution import ROWS, out_of_distribution
 from dubio.training.report.resplits import Resplits, resplit
 from dubio.training.splits.random_splits import SPLITS
 from dubio.uncertainty.errors import UnsupportedNetwork
