@@ -24,6 +24,12 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 
 const clock = (seconds) => new Date(1000 * seconds).toLocaleTimeString(undefined, { timeStyle: "medium" });
 
+/** From when to when: up to the newest time, or to now before there is one. */
+function span(times) {
+  const last = times.at(-1) ?? Date.now() / 1000;
+  return [Math.min(times[0] ?? last, last - LEAST_SECONDS), last];
+}
+
 function makeAxis(more) {
   const line = { stroke: () => colour("line"), width: 1 };
   return { stroke: () => colour("dim"), font: "12px system-ui, sans-serif", grid: line, ticks: { ...line, size: 4 }, ...more };
@@ -55,7 +61,7 @@ export async function makePlot(target, { lines, band, write, least }) {
       legend: { show: false },
       cursor: { show: false },
       scales: {
-        x: { range: (_, low, high) => (high === null ? [0, 1] : [Math.min(low, high - LEAST_SECONDS), high]) },
+        x: { range: ({ data }) => span(data?.[0] ?? []) },
         y: { range: (_, low, high) => [Math.min(0, low ?? 0), 1.08 * Math.max(least, high ?? 0)] },
       },
       axes: [
