@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from starlette.testclient import TestClient
 
 from dubio.serving.app import create_app
+from dubio.serving.telemetry.access_log import RequestRecord
 from dubio.serving.telemetry.tracing import Tracing
 
 ROOT = Path(__file__).parents[3]
@@ -57,6 +58,27 @@ def test_a_request_holds_its_wait_and_its_computation(traced: TestClient, export
     assert compute.attributes["dubio.members"] == 16
     for span in exporter.get_finished_spans():
         assert "secret" not in span.to_json()
+
+
+def test_a_call_over_grpc_has_the_names_that_calls_have(exporter: InMemorySpanExporter) -> None:
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracing = Tracing(provider)
+    path = "/inference.GRPCInferenceService/ModelInfer"
+    with tracing.request("gRPC", [(b"traceparent", CALLER.encode())]) as span:
+        record = RequestRecord("r-1", "gRPC", path, 503, 0.1, route=path, refused="overloaded", code="UNAVAILABLE")
+    tracing.end(span, record)
+    [ended] = named(exporter, "inference.GRPCInferenceService/ModelInfer")
+    assert f"{ended.parent.span_id:016x}" in CALLER
+    assert dict(ended.attributes) == {
+        "rpc.system": "grpc",
+        "rpc.service": "inference.GRPCInferenceService",
+        "rpc.method": "ModelInfer",
+        "rpc.response.status_code": "UNAVAILABLE",
+        "dubio.request_id": "r-1",
+        "error.type": "overloaded",
+    }
+    assert not ended.status.is_ok
 
 
 def test_batch_mates_keep_their_own_traces(traced: TestClient, exporter: InMemorySpanExporter) -> None:
