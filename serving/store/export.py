@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from dubio.serving.errors import InvalidRequest, UnknownReview
 from dubio.serving.store.inputs import Form, read_array, read_instance
 from dubio.serving.store.reviews import Filter
-from dubio.serving.store.tables import JUDGED, TRUTH, State, answers, signatures
+from dubio.serving.store.tables import IS_JUDGED, TRUTH, State, answers, signatures
 
 Format = Literal["npz", "csv", "jsonl"]
 MEDIA_TYPES: dict[Format, str] = {
@@ -130,7 +130,7 @@ def _blocks(parts: Iterator[bytes]) -> Iterator[bytes]:
 
 def _conditions(which: Filter) -> list[sa.ColumnElement[bool]]:
     ours = [answers.c.state != State.NOT_FOR_US.value] if which.state is None else []
-    return [*which.conditions(), *ours, sa.literal_column(JUDGED, sa.Boolean), TRUTH.is_not(None)]
+    return [*which.conditions(), *ours, IS_JUDGED, TRUTH.is_not(None)]
 
 
 def _jsonl(rows: sa.MappingResult, exported: Exported) -> Iterator[bytes]:

@@ -14,7 +14,7 @@ import orjson
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from dubio.serving.store.tables import JUDGED, TRUTH, Kept, State, answers, signatures
+from dubio.serving.store.tables import IS_JUDGED, TRUTH, Kept, State, answers, signatures
 from dubio.uncertainty.detection.interval import clopper_pearson
 
 MOST_ROWS = 20_000
@@ -152,7 +152,7 @@ def _read(connection: sa.Connection, model: str, version: str) -> Verdicts:
             answers.c.arrays,
             answers.c.signature,
         )
-        .where(here, sa.text(JUDGED))
+        .where(here, IS_JUDGED)
         .order_by(answers.c.id.desc())
         .limit(MOST_ROWS)
     )

@@ -9,6 +9,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Float,
     Index,
     Integer,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     func,
+    literal_column,
     text,
 )
 
@@ -41,8 +43,7 @@ class State(StrEnum):
     NOT_FOR_US = "not_for_us"
 
 
-JUDGED = "(state <> 'open' OR true_label IS NOT NULL)"
-"""In SQL, of rows about which something was said; word by word, for that finds the index."""
+_JUDGED = "(state <> 'open' OR true_label IS NOT NULL)"
 
 
 def _only(condition: str) -> dict[str, Any]:
@@ -102,10 +103,12 @@ answers = Table(
     Index("answers_by_version", "model", "version", "id", "kept", "share"),
     Index("answers_by_reason", "reason", "id", **_only("reason IS NOT NULL")),
     Index("answers_asked", "kept", "id", **_only("kept = 'asked'")),
-    Index("answers_judged", "model", "version", "id", **_only(JUDGED)),
+    Index("answers_judged", "model", "version", "id", **_only(_JUDGED)),
 )
 """One predicted row each: the answer, its input, and what was said about it later."""
 
+IS_JUDGED: ColumnElement[bool] = literal_column(_JUDGED)
+"""That something was said about a row; in the words of the index, which is found by them."""
 TRUTH = func.coalesce(answers.c.review_label, answers.c.true_label)
 """What a row really was: a reviewer looked at it, so that word goes before that of feedback."""
 

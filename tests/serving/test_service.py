@@ -25,7 +25,8 @@ def test_from_checkpoint_to_a_counted_prediction(checkpoint: Path, predictor: Pr
         await executor.submit(repository.load)
         model = repository.get()
         prediction = await service.predict(model, bars, samples=4)
-        np.testing.assert_array_equal(prediction.mc_mean, predictor.predict(bars, samples=4).mc_mean)
+        alone = predictor.predict(bars, samples=4).mc_mean
+        np.testing.assert_allclose(prediction.mc_mean, alone, rtol=1e-3, atol=1e-6)  # by whichever strategy
         with pytest.raises(InvalidInput):
             await service.predict(model, bars[:, :, :3])
         assert service.describe(model)["classes"] == list(predictor.classes)

@@ -63,12 +63,12 @@ def test_a_shadow_that_mends_more_labels_than_the_margin_is_promoted_by_true_lab
 @pytest.mark.parametrize(("mended", "spoilt"), [(0.0, 0.05), (0.1, 0.15)])
 def test_a_shadow_that_is_just_too_bad_is_seldom_promoted(mended: float, spoilt: float) -> None:
     """Although both ways are looked at after every ten rows."""
-    generator, streams, promoted = np.random.default_rng(0), 60, 0
+    generator, streams, promoted = np.random.default_rng(0), 40, 0
     for _ in range(streams):
-        drawn = generator.random(1000)
+        drawn = generator.random(600)
         second, first = drawn < mended, (drawn >= mended) & (drawn < mended + spoilt)
         known, accuracy = PAIR.begin(), UNKNOWN
-        for start in range(0, 1000, 10):
+        for start in range(0, 600, 10):
             part = slice(start, start + 10)
             known = known.observe(Rows((second | first)[part].tolist(), [False] * 10, [False] * 10, 0.1, 0.1))
             for live, shadow in zip(~second[part], ~first[part], strict=True):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +10,7 @@ import sqlalchemy as sa
 
 from dubio.serving.errors import InvalidRequest, UnknownReview
 from dubio.serving.store import reviews
-from dubio.serving.store.database import Database, locate
+from dubio.serving.store.database import Database, locate, of_file
 from dubio.serving.store.reviews import Filter
 from dubio.serving.store.store import Store
 from dubio.serving.store.tables import State
@@ -110,6 +112,46 @@ def test_what_is_not_there_is_unknown(database: Database, store: Store, fill: Ca
         reviews.review(connection, "0" * 32, State.OPEN, None, new_label=False)
 
 
+@contextmanager
+def explained(database: Database, connection: sa.Connection) -> Iterator[list[str]]:
+    """Gives how what is read within the context is looked for."""
+    statements: list[tuple[str, Any]] = []
+    plan: list[str] = []
+
+    def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+        statements.append((statement, parameters))
+
+    sa.event.listen(connection, "before_cursor_execute", note)
+    yield plan
+    sa.event.remove(connection, "before_cursor_execute", note)
+    explain = "EXPLAIN QUERY PLAN" if database.is_sqlite else "EXPLAIN"
+    for statement, parameters in statements:
+        rows = connection.exec_driver_sql(f"{explain} {statement}", parameters).all()
+        plan.extend(str(row[-1]) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("which", "index"),
+    [
+        ({"model": "m"}, "answers_by_model"),
+        ({"model": "m", "version": "1"}, "answers_by_version"),
+        ({"reason": "uncertain"}, "answers_by_reason"),
+        ({"state": "labelled"}, "answers_by_state"),
+        ({"kept": "asked"}, "answers_asked"),
+        ({"request_id": "r"}, "answers_by_request"),
+    ],
+)
+def test_no_page_reads_all_rows(tmp_path: Path, which: dict[str, str], index: str) -> None:
+    database = Database(of_file(tmp_path / "store.sqlite"))
+    database.upgrade()
+    with database.reading() as connection, explained(database, connection) as plan:
+        reviews.list_page(connection, Filter(**which), limit=50, after=None, inputs=False)
+    database.forget_connections()
+    [found] = [line for line in plan if "answers" in line]
+    assert found.startswith("SEARCH")
+    assert index in found
+
+
 MANY = """
 INSERT INTO answers (id, created_ms, request_id, row_number, model, version, signature, kept, share, bytes, input_form,
     input_sha256, input, label, probability, samples, flagged, arrays, state)
@@ -126,15 +168,8 @@ def test_pages_of_an_old_version_do_not_read_all_of_the_newer_one(postgres: Post
         connection.execute(sa.text("INSERT INTO signatures VALUES ('s', '{}')"))
         connection.execute(sa.text(MANY))
         connection.execute(sa.text("ANALYZE answers"))
-    statements: list[tuple[str, Any]] = []
-
-    def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
-        statements.append((statement, parameters))
-
-    sa.event.listen(database._engine, "before_cursor_execute", note)
-    with database.reading() as connection:
+    with database.reading() as connection, explained(database, connection) as plan:
         page = reviews.list_page(connection, Filter(model="m1", version="1"), limit=50, after=None, inputs=False)
-        plan = connection.exec_driver_sql(f"EXPLAIN {statements[-1][0]}", statements[-1][1]).scalars().all()
     database.forget_connections()
     assert [row["created_ms"] for row in page.rows] == list(range(14998, 14998 - 150, -3))
     assert "answers_by_version" in "\n".join(plan)
