@@ -28,6 +28,7 @@ NOT_RUN = {
     ("RELEASING.md", ""): "a release: it builds, tags and uploads",
     ("docs/training.md", ""): "test_training.py runs the page in a folder of its own",
     ("docs/review.md", ""): "test_review.py runs the page",
+    ("docs/foreign.md", ""): "test_foreign.py runs the page in a folder of its own",
     ("docs/operations.md", "DUBIO_API_KEYS="): "docker",
     ("docs/monitoring.md", "docker compose --profile monitoring"): "docker",
     ("docs/monitoring.md", "curl http://127.0.0.1:8000/v2/health/live"): "docker",
