@@ -36,7 +36,8 @@ from pytorch_lightning import Callback, LightningModule
 from torch import Tensor
 
 from dubio.training import Classifier, TensorDataModule
-from dubio.training.cli.lightning_cli import CLI, run
+from dubio.training.cli.command_line import run
+from dubio.training.cli.lightning_cli import CLI
 from dubio.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from dubio.models.networks.mlp import MLP
     from dubio.models.networks.recurrent import RecurrentNet
     from dubio.models.networks.resnet import ResNet
+    from dubio.models.networks.sequence_classifier import SequenceClassifier
     from dubio.models.networks.text_cnn import TextCNN
     from dubio.models.networks.timm_net import TimmNet
     from dubio.models.networks.transformer import TransformerNet
+    from dubio.models.networks.transformers_net import TransformersNet
     from dubio.models.prediction import AUTO, Prediction, Samples, Work
     from dubio.models.predictor import Predictor
     from dubio.models.spec import NetworkSpec, Provenance, Temperature
@@ -40,10 +42,12 @@ __all__ = [
     "RecurrentNet",
     "ResNet",
     "Samples",
+    "SequenceClassifier",
     "Temperature",
     "TextCNN",
     "TimmNet",
     "TransformerNet",
+    "TransformersNet",
     "Work",
     "load",
     "save",
@@ -66,10 +70,12 @@ _HOMES = {
     "RecurrentNet": "networks.recurrent",
     "ResNet": "networks.resnet",
     "Samples": "prediction",
+    "SequenceClassifier": "networks.sequence_classifier",
     "Temperature": "spec",
     "TextCNN": "networks.text_cnn",
     "TimmNet": "networks.timm_net",
     "TransformerNet": "networks.transformer",
+    "TransformersNet": "networks.transformers_net",
     "Work": "prediction",
     "load": "loading",
     "save": "loading",

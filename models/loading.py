@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
 
 from dubio.models import registry
+from dubio.models import weights as foreign
 from dubio.models.budget import MAX_LIVE, Budget
 from dubio.models.checkpoint import data_record, file
 from dubio.models.checkpoint.data_record import Division
@@ -53,8 +56,13 @@ def load(
     strategy: str | None = None,
     measure_seconds: float = 2.0,
     trial: Limits | bool = True,
+    network: foreign.Network | None = None,
+    input: InputSpec | None = None,
+    classes: Sequence[str] | None = None,
+    num_samples: int = 64,
+    seed: int = 0,
 ) -> Predictor:
-    """Load a calibrated checkpoint without running anything that it names.
+    """Load a calibrated checkpoint without running anything that it names; or weights that were trained elsewhere.
 
     Args:
         path: Of the file.
@@ -64,6 +72,12 @@ def load(
         measure_seconds: What finding it may take.
         trial: Limits of a trial load in a process of its own, on the CPU, which goes before; by default those of
             `Limits.of_environment`. With ``False`` there is none.
+        network: Where the file holds weights alone, a state dict or safetensors: which network they are of. The
+            predictor then gives both answers and no flag, for it is not calibrated.
+        input: What one input of that network is.
+        classes: Its classes, in the order of the logits.
+        num_samples: Members of its committee.
+        seed: Of their masks.
 
     Raises:
         UnreadableCheckpoint: If the file is missing, damaged or refused, its parts do not belong together, or its trial
@@ -74,10 +88,18 @@ def load(
     """
     place = usable(device)  # a device that is not there is not the file's fault
     limits = Limits.of_environment() if trial is True else trial or None
+    read: Callable[[], Predictor]
+    if network is None:
+        what: Literal["load", "read"] = "load"
+        read = partial(_load, path, place, trusted, strategy, measure_seconds)
+    else:
+        what = "read"  # the network is code of the caller's own
+        given = (network, input, classes, num_samples, seed, trusted, strategy, measure_seconds)
+        read = partial(foreign.predictor, path, place, *given)
     if limits is None:
-        return _load(path, place, trusted, strategy, measure_seconds)
-    with tried(path, limits, "load", trusted, strategy):
-        return _load(path, place, trusted, strategy, measure_seconds)
+        return read()
+    with tried(path, limits, what, trusted, strategy):
+        return read()
 
 
 def _load(

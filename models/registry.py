@@ -22,12 +22,23 @@ from dubio.models.networks.resnet import ResNet
 from dubio.models.networks.text_cnn import TextCNN
 from dubio.models.networks.timm_net import TimmNet
 from dubio.models.networks.transformer import TransformerNet
+from dubio.models.networks.transformers_net import TransformersNet
 from dubio.models.spec import NetworkSpec
 
 PRECISIONS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 NETWORKS: dict[str, type[nn.Module]] = {
     f"dubio.models.{network.__name__}": network
-    for network in (MLP, ConvNet, ResNet, RecurrentNet, TransformerNet, DropConnectMLP, TextCNN, TimmNet)
+    for network in (
+        MLP,
+        ConvNet,
+        ResNet,
+        RecurrentNet,
+        TransformerNet,
+        DropConnectMLP,
+        TextCNN,
+        TimmNet,
+        TransformersNet,
+    )
 }
 
 MAX_TENSORS = 2**13  # of a network; the largest of timm have some thousands
@@ -58,14 +69,7 @@ def outline(spec: NetworkSpec, weights: Mapping[str, Tensor], trusted: Sequence[
         ModelError: If the class is unknown, its arguments are wrong, or the weights do not fit.
     """
     network_class = _resolve(spec.class_path, trusted)
-    try:
-        _check_arguments(network_class, spec)
-        with torch.device("meta"), _bounded(network_class, weights):
-            network = network_class(**spec.init_args)
-    except ModelError:
-        raise
-    except Exception as error:
-        raise ModelError(f"`network.init_args` do not build {spec.class_path}: {error}") from error
+    network = _on_meta(spec, trusted, _bounded(network_class, weights))
     _set_precision(network, weights)
     _check_tensors(network, weights)
     extra = {name: buffer for name, buffer in network.named_buffers() if name not in weights}
@@ -75,6 +79,31 @@ def outline(spec: NetworkSpec, weights: Mapping[str, Tensor], trusted: Sequence[
             f"{list(extra)[:3]} would take {size} bytes that the file does not hold; at most {MAX_EXTRA} are allowed."
         )
     return network.eval()
+
+
+def unweighted(spec: NetworkSpec, trusted: Sequence[str] = ()) -> nn.Module:
+    """The network of a spec that its user wrote, on the meta device: which names and shapes its weights have.
+
+    Args:
+        spec: Validated; nothing bounds how large the network is.
+        trusted: As for `outline`.
+
+    Raises:
+        ModelError: If the class is unknown or its arguments are wrong.
+    """
+    return _on_meta(spec, trusted, nullcontext())
+
+
+def _on_meta(spec: NetworkSpec, trusted: Sequence[str], bounds: AbstractContextManager[object]) -> nn.Module:
+    network_class = _resolve(spec.class_path, trusted)
+    try:
+        _check_arguments(network_class, spec)
+        with torch.device("meta"), bounds:
+            return network_class(**spec.init_args)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"`network.init_args` do not build {spec.class_path}: {error}") from error
 
 
 def _bounded(network_class: type[nn.Module], weights: Mapping[str, Tensor]) -> AbstractContextManager[object]:

@@ -64,7 +64,7 @@ class NetworkSpec(StrictModel):
 
     Attributes:
         class_path: A name of the registry, or a class of a module that the operator trusts.
-        init_args: Numbers, booleans, short strings, and short lists of them; never a path, a URL or a class.
+        init_args: Numbers, booleans, short strings, and short lists and dicts of them; never a path, a URL or a class.
     """
 
     class_path: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", max_length=MAX_STRING)]
@@ -184,6 +184,13 @@ def _check_plain(value: object, where: str, depth: int) -> None:
             raise ValueError(f"Expected `{where}` to nest at most {MAX_DEPTH} lists of at most {MAX_LIST} values.")
         for index, item in enumerate(value):
             _check_plain(item, f"{where}[{index}]", depth - 1)
+    elif isinstance(value, dict):
+        if depth == 0 or len(value) > MAX_LIST:
+            raise ValueError(f"Expected `{where}` to nest at most {MAX_DEPTH} dicts of at most {MAX_LIST} values.")
+        for key, item in value.items():
+            if not isinstance(key, str) or not key.isidentifier() or len(key) > MAX_STRING:
+                raise ValueError(f"Expected the keys of `{where}` to be plain names, but got {str(key)[:80]!r}.")
+            _check_plain(item, f"{where}.{key}", depth - 1)
     elif isinstance(value, str):
         # A name such as "mean" is plain; what could be resolved to a file, a URL or a class is not.
         if not value.replace("_", "").replace("-", "").isalnum() or len(value) > MAX_STRING:
@@ -193,6 +200,6 @@ def _check_plain(value: object, where: str, depth: int) -> None:
             raise ValueError(f"Expected `{where}` to be finite, but got {value}.")
     elif value is not None and not isinstance(value, bool | int):
         raise ValueError(
-            f"Expected `{where}` to be a number, a boolean, a plain name or a list of them, but got "
+            f"Expected `{where}` to be a number, a boolean, a plain name, or a list or a dict of them, but got "
             f"{type(value).__name__}."
         )

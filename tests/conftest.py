@@ -23,6 +23,7 @@ UNBLAMED = (
     "_RJEM_",
     "PYTHONBREAKPOINT",
     "RAY_",
+    "_MLFLOW_",
 )
 # A trial in a process of its own goes before every load, but in the tests only where it is what they are about.
 os.environ.setdefault("DUBIO_LOAD_TRIAL", "none")

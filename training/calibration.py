@@ -293,7 +293,7 @@ def _rounding(predictor: Predictor, detector: Detector, select: Outputs, select_
 
 def fewer_neighbours(data: TensorDataModule, settings: CalibrationSettings) -> str | None:
     """That the default of `calibration.k` is lowered to the training rows that there are; None if it is not."""
-    rows, banks = len(data.splits["train"].labels), with_bank(may_be_fitted(data.input, settings.scores))
+    rows, banks = len(data.load().labels("train")), with_bank(may_be_fitted(data.input, settings.scores))
     if settings.k is not None or not 0 < rows < NEIGHBOUR or not banks:
         return None
     return (

@@ -248,6 +248,11 @@ def check_fit(network: nn.Module, data: TensorDataModule) -> None:
     expected = (2, len(data.classes))
     if not isinstance(logits_BC, Tensor) or tuple(logits_BC.shape) != expected:
         returned = list(logits_BC.shape) if isinstance(logits_BC, Tensor) else type(logits_BC).__name__
+        if hasattr(logits_BC, "logits"):
+            raise NetworkMismatch(
+                f"Expected the network {type(network).__name__} to return logits, but got {returned}, which names "
+                "them; wrap it in dubio.models.SequenceClassifier, or take dubio.models.TransformersNet."
+            )
         raise NetworkMismatch(
             f"Expected the network {type(network).__name__} to return logits of shape {list(expected)} for two "
             f"rows, one for each of the {expected[1]} classes of {data.title}, but got {returned}; set "

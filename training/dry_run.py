@@ -39,7 +39,7 @@ class _FewRows:
         self._data = data
         self.splits = {
             name: Examples(examples.x[rows[name]], examples.labels[rows[name]])
-            for name, examples in data.splits.items()
+            for name, examples in _splits(data).items()
         }
 
     def __getattr__(self, name: str) -> Any:
@@ -68,6 +68,8 @@ def dry_run(network: nn.Module, spec: NetworkSpec, data: TensorDataModule, setti
         UncertaintyError: If the network cannot be sampled, or the inputs or rows do not suit a score.
     """
     _check_rows(data, settings)
+    k = settings.k if data.share.count == 1 else None  # here are fewer rows than all processes have
+    settings = replace(settings, k=k)
     few = cast("TensorDataModule", _FewRows(data, {name: _choose(name, data, settings) for name in data.splits}))
     # The level that is asked for is a matter of the number of rows alone, which is known. The covariance of the inputs
     # is one of their width, which is known, too, and takes long.
@@ -84,7 +86,7 @@ def dry_run(network: nn.Module, spec: NetworkSpec, data: TensorDataModule, setti
 
 
 def _check_rows(data: TensorDataModule, settings: CalibrationSettings) -> None:
-    labels, width = data.splits["train"].labels, math.prod(data.input.shape)
+    labels, width = data.load().labels("train"), math.prod(data.input.shape)
     names = score_choice.may_be_fitted(data.input, settings.scores)
     of_inputs = [name for name in names if name in OF_INPUTS]
     if of_inputs and width > MAX_INPUT_WIDTH:
@@ -109,9 +111,21 @@ def _check_rows(data: TensorDataModule, settings: CalibrationSettings) -> None:
         )
 
 
+def _splits(data: TensorDataModule) -> Mapping[SplitName, Examples]:
+    """The rows by split; where this process has a share of the training rows, held-out ones stand for them.
+
+    A share may lack a class, of which every other split has a row.
+    """
+    if data.share.count == 1:
+        return data.splits
+    held_out = [data.splits["select"], data.splits["calibration"]]
+    x, labels = (np.concatenate(parts) for parts in zip(*((each.x, each.labels) for each in held_out), strict=True))
+    return {**data.splits, "train": Examples(x, labels)}
+
+
 def _choose(name: SplitName, data: TensorDataModule, settings: CalibrationSettings) -> IntArray:
     """Rows that show what all rows would: two of each class and k to train on, and different ones of the others."""
-    examples = data.splits[name]
+    examples = _splits(data)[name]
     if name != "train":
         different = {row.tobytes(): index for index, row in enumerate(examples.x[:LOOKED_AT])}
         return np.array(sorted(different.values())[:ENOUGH], dtype=np.int64)

@@ -50,7 +50,7 @@ def more_rows(data: TensorDataModule, due: int) -> str:
         data: Has fewer.
         due: How many there should be.
     """
-    train, given = len(data.splits["train"].labels), data.settings().get("calibration")
+    train, given = len(data.load().labels("train")), data.settings().get("calibration")
     if isinstance(data, FractionDataModule) and _divided(data) and train:
         share = math.ceil(100 * due / _total(data)) / 100
         left = round(data.fractions.train + data.fractions.calibration - share, 6)
@@ -77,7 +77,7 @@ def table(data: TensorDataModule, alpha: float, delta: float) -> Table:
     for name in ("data.calibration", "data.train", "calibration rows", "smallest alpha"):
         lines.add_column(name, justify="right")
     now = len(data.splits["calibration"].labels)
-    train = len(data.splits["train"].labels)
+    train = len(data.load().labels("train"))
     lines.add_row(f"{now / total:.2f} (now)", f"{train / total:.2f} (now)", str(now), f"{promised(now, delta):g}")
     for fractions, rows in _larger(data, alpha, delta):
         lines.add_row(f"{fractions.calibration:g}", f"{fractions.train:g}", str(rows), f"{promised(rows, delta):g}")
@@ -122,4 +122,4 @@ def _held_out(data: TensorDataModule, due: float) -> int:
 
 
 def _total(data: TensorDataModule) -> int:
-    return sum(len(data.splits[name].labels) for name in SPLITS)
+    return sum(len(data.load().labels(name)) for name in SPLITS)

@@ -59,7 +59,9 @@ class Trainer(pl.Trainer):
             raise TrainingError(f"Expected `ckpt_path` and `output`, but got {ckpt_path} and {output}.")
         content = read(ckpt_path)
         trained = file.data_record(ckpt_path, content)
-        if trained is not None and datamodule.purpose != "calibrate" and not datamodule.is_that_of(trained):
+        # Of several processes the one that calibrates needs the training rows of all.
+        same = datamodule.share.count == 1 and trained is not None and datamodule.is_that_of(trained)
+        if trained is not None and datamodule.purpose != "calibrate" and not same:
             datamodule.follow(trained, "calibrate")
         check_fit(model.network, datamodule)
         spec = network_spec(model)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,7 +38,8 @@ def of(wanted: ClassWeights, data: TensorDataModule) -> tuple[Tensor | None, Ten
             "Expected `model.init_args.class_weights` or `data.init_args.sampling: balanced`, but got both, which "
             "would balance the classes twice; leave one of them out."
         )
-    rows_C = torch.bincount(data.raw("train")[1], minlength=len(data.classes)).double()
+    labels = torch.from_numpy(data.load().labels("train").astype(np.int64))
+    rows_C = torch.bincount(labels, minlength=len(data.classes)).double()
     # A class without training rows, of a data module of one's own, counts for nothing.
     weights_C = _by_name(wanted, data) if isinstance(wanted, Mapping) else 1 / rows_C.clamp(min=1)
     weights_C = (weights_C * rows_C.sum() / (weights_C * rows_C).sum()).float()

@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from dubio.models.checkpoint import archive, sanitize, unpickler
+from dubio.models.checkpoint import archive, safetensors_file, sanitize, unpickler
 from dubio.models.checkpoint.data_record import KEY as DATA_KEY
 from dubio.models.checkpoint.data_record import DataRecord
 from dubio.models.checkpoint.explanation_record import ExplanationRecord
@@ -58,11 +58,13 @@ def read(path: str | Path) -> Checkpoint:
 
 
 def read_content(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of plain types and tensors, on the CPU.
+    """Read a checkpoint of plain types and tensors, or the tensors of a file of safetensors, on the CPU.
 
     Raises:
         UnreadableCheckpoint: If the file is missing or damaged, or holds anything else.
     """
+    if safetensors_file.is_one(path):
+        return {**safetensors_file.read(path)}
     try:
         with archive.opened(path) as opened:
             content = unpickler.load(opened)

@@ -44,7 +44,8 @@ def find(
         path: Of the file, for messages and for its size.
         content: Of the file, as `dubio.models.checkpoint.file.read_content` gives it: a state dict, or dicts
             around one.
-        network: Says which names and shapes are wanted; its values do not matter.
+        network: Says which names and shapes are wanted; its values do not matter. If all of it is one module, as in a
+            wrapper, the file may hold the names of that module.
         prefix: What stands before the network's names, such as ``backbone.``, with or without the keys that lead
             there; by default the only one that fits.
 
@@ -56,9 +57,17 @@ def find(
     """
     expected = network.state_dict()
     dicts = list(_dicts(dict(content)))
-    fits = [_fit(expected, *each, tried) for each in dicts for tried in _prefixes(expected, each[1])]
-    asked = [fit for fit in fits if prefix in (None, fit.prefix, fit.where + fit.prefix)]
-    whole = [fit for fit in asked if not fit.wrong]
+    fits: list[_Fit] = []
+    asked: list[_Fit] = []
+    whole: list[_Fit] = []
+    for wrapper in dict.fromkeys(("", _wrapper(expected))):
+        wanted = {name.removeprefix(wrapper): tensor for name, tensor in expected.items()}
+        tried = [_fit(wanted, *each, before) for each in dicts for before in _prefixes(wanted, each[1])]
+        fits += tried
+        asked += [fit for fit in tried if prefix in (None, fit.prefix, fit.where + fit.prefix)]
+        whole = [fit for fit in asked if not fit.wrong]
+        if whole:
+            break
     whole = [fit for fit in whole if fit.where == LIGHTNINGS] or whole
     if len(whole) > 1:
         flags = " or ".join(fit.flag for fit in whole[:LISTED])
@@ -68,7 +77,13 @@ def find(
         raise UnreadableCheckpoint(path, _refusal(network, prefix, asked, fits, names))
     (fit,) = whole
     sanitize.check_state(path, fit.weights, fit.where + fit.prefix)
-    return {name: tensor.to(expected[name].dtype) for name, tensor in fit.weights.items()}
+    return {wrapper + name: tensor.to(expected[wrapper + name].dtype) for name, tensor in fit.weights.items()}
+
+
+def _wrapper(names: Iterable[str]) -> str:
+    """What all names begin with, if it is one module."""
+    first = {name[: name.find(".") + 1] for name in names}
+    return first.pop() if len(first) == 1 else ""
 
 
 def _dicts(content: dict[str, Any], where: str = "", depth: int = MAX_DEPTH) -> Iterator[tuple[str, dict[str, Tensor]]]:

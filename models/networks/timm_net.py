@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from functools import partial
 from types import ModuleType
 
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from dubio.models.networks.validation import check_rates, check_sizes
 
 
 class TimmNet(nn.Module):
-    """An image network of timm (Wightman 2019) without its classifier, then dropout and a linear head.
+    """An image network of timm (Wightman 2019), by default with dropout and a linear head in place of its classifier.
 
     The library is needed: `pip install timm`. Nothing is ever downloaded: the weights come from training or from a
     checkpoint.
@@ -25,6 +26,8 @@ class TimmNet(nn.Module):
         depth_rate: Rate at which whole blocks are skipped in training (Huang 2016); no dropout site.
         head_rate: Dropout rate before the head.
         num_classes: C.
+        own_head: Whether the classifier is the architecture's own, as in weights that were trained with timm, with
+            `head_rate` as its rate (`drop_rate`).
 
     Raises:
         ValueError: If a size is not positive, a rate not in [0, 1], or timm has no such architecture.
@@ -42,6 +45,7 @@ class TimmNet(nn.Module):
         depth_rate: float = 0.0,
         head_rate: float = 0.3,
         num_classes: int = 10,
+        own_head: bool = False,
     ) -> None:
         super().__init__()
         check_sizes(
@@ -59,7 +63,13 @@ class TimmNet(nn.Module):
         asked = {name: rate for name, rate in rates.items() if rate > 0}
         if image_size is not None:
             asked["img_size"] = image_size
-        self.body = timm.create_model(architecture, pretrained=False, in_chans=in_channels, num_classes=0, **asked)
+        create = partial(timm.create_model, architecture, pretrained=False, in_chans=in_channels, **asked)
+        if own_head:
+            self.body = create(num_classes=num_classes, drop_rate=head_rate)
+            self.drop: nn.Module = nn.Identity()
+            self.head: nn.Module = nn.Identity()
+            return
+        self.body = create(num_classes=0)
         self.drop = nn.Dropout(head_rate)
         # Some architectures widen their features once more before the classifier.
         self.head = nn.Linear(getattr(self.body, "head_hidden_size", None) or self.body.num_features, num_classes)

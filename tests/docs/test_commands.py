@@ -29,6 +29,7 @@ NOT_RUN = {
     ("docs/training.md", ""): "test_training.py runs the page in a folder of its own",
     ("docs/review.md", ""): "test_review.py runs the page",
     ("docs/grpc.md", ""): "test_grpc.py runs the page",
+    ("docs/foreign.md", ""): "test_foreign.py runs the page in a folder of its own",
     ("docs/operations.md", "DUBIO_API_KEYS="): "docker",
     ("docs/kubernetes.md", ""): "a cluster; tests/deploy/ runs what can be run without one",
     ("docs/ray_serve.md", ""): "a cluster of Ray: tests/scale/test_ray_serve.py",

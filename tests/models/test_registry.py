@@ -19,6 +19,7 @@ from dubio.models.registry import NETWORKS
 from dubio.uncertainty import Committee, FeatureTap
 from dubio.uncertainty.dropout.audit import audit
 from dubio.uncertainty.execution import fx_trace
+from tests.models.networks.transformers_models import BERT
 
 SMALL: dict[str, Any] = {"in_features": 4, "widths": [3], "num_classes": 2, "rates": [0.5]}
 
@@ -200,6 +201,7 @@ TINY: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "TransformerNet": ({"features": 8, "length": 5, "width": 8, "layers": 1, "heads": 2, "feedforward": 16}, (5, 8)),
     "DropConnectMLP": ({"in_features": 6, "widths": [5], "rates": [0.5]}, (6,)),
     "TextCNN": ({"vocabulary": 9, "features": 6, "width": 5}, (5,)),
+    "TransformersNet": ({"config": BERT}, (5,)),
     "TimmNet": ({"architecture": "resnet10t", "in_channels": 1}, (1, 32, 32)),
 }
 
@@ -223,7 +225,7 @@ def test_the_last_who_uses_a_network_takes_it_along(name: str, wanted: str | Non
     arguments, shape = TINY[name]
     torch.manual_seed(0)  # units that are all dead would drop nothing
     network = NETWORKS[f"dubio.models.{name}"](**arguments, num_classes=3).eval().requires_grad_(False)
-    x = torch.arange(5).expand(1, -1) if name == "TextCNN" else torch.randn(1, *shape)
+    x = torch.arange(5).expand(1, -1) if name in {"TextCNN", "TransformersNet"} else torch.randn(1, *shape)
     held = [weakref.ref(tensor) for tensor in (*network.parameters(), *network.buffers())]
     strategy = None if wanted == "traced" and name in {"MLP", "ConvNet"} else wanted  # chains are not traced
     gc.disable()

@@ -116,6 +116,7 @@ def test_a_class_path_is_a_dotted_name(class_path: str):
         (0.5, 0.4),
         [[1, 2], [3, [4, [5]]]],
         [0] * MAX_LIST,
+        {"num_hidden_layers": 2, "hidden_act": "gelu_new", "nested": {"sizes": [1, 2]}},
     ],
 )
 def test_plain_arguments_are_taken(argument: object):
@@ -144,6 +145,11 @@ def test_plain_arguments_are_taken(argument: object):
         1j,
         object(),
         [[[[[1]]]]],
+        {"a": {"b": {"c": {"d": {"e": 1}}}}},
+        {"a b": 1},
+        {3: 1},
+        {"": 1},
+        {f"k{number}": 1 for number in range(MAX_LIST + 1)},
         [0] * (MAX_LIST + 1),
     ],
     ids=lambda argument: type(argument).__name__,

@@ -8,6 +8,7 @@ from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from dubio.training.checkpoint_files import is_plain, read
 from dubio.training.errors import TrainingError
@@ -21,6 +22,11 @@ class LastCheckpoint(ModelCheckpoint):
 
     def __init__(self) -> None:
         super().__init__(filename="last", enable_version_counter=False, save_on_exception=True)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        # Saving waits for all processes: what ends all of them finds them here, an error in one of them does not.
+        if trainer.world_size == 1 or isinstance(exception, KeyboardInterrupt | SIGTERMException):
+            super().on_exception(trainer, pl_module, exception)
 
 
 class BestCheckpoint(ModelCheckpoint):

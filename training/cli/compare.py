@@ -18,7 +18,8 @@ from dubio.models.inputs import encoding
 from dubio.training.callbacks.learning_curves import Curves, logits
 from dubio.training.checkpoint_files import read
 from dubio.training.cli import commands, data_summary
-from dubio.training.cli.lightning_cli import CLI, run
+from dubio.training.cli.command_line import run
+from dubio.training.cli.lightning_cli import CLI
 from dubio.training.errors import TrainingError
 from dubio.training.progress import BATCH
 from dubio.training.quality import Quality

@@ -27,8 +27,8 @@ def show(data: TensorDataModule) -> None:
 def table(data: TensorDataModule) -> Table:
     """A few lines that say which inputs there are, what is left out, and what is to be predicted."""
     dataset = data.load()
-    sizes = {name: len(examples.labels) for name, examples in dataset.splits.items() if len(examples.labels)}
-    labels = np.concatenate([examples.labels for examples in dataset.splits.values()])
+    sizes = {name: len(dataset.labels(name)) for name in dataset.splits if len(dataset.labels(name))}
+    labels = np.concatenate([dataset.labels(name) for name in dataset.splits])
     counts = np.bincount(labels, minlength=len(dataset.classes)).tolist()
     given = {role: list(names) for role, names in dataset.roles.items() if names}
     target = "".join(f"{_cut(name)}: " for name in given.pop("target", []))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dubio.models.checkpoint import archive
+from dubio.models.checkpoint import archive, safetensors_file
 from dubio.training.cli import quick
 from dubio.training.cli.messages import CHECKPOINT
 from dubio.training.errors import TrainingError
@@ -59,7 +59,8 @@ def check(command: str, args: Sequence[str]) -> None:
         raise TrainingError(missing(path))
     if given in LIGHTNINGS or "://" in str(given) or (command == "fit" and given in NAMES):
         return  # looked for later, by Lightning, or where the trainer is known
-    archive.check(path)
+    if command == "fit" or not safetensors_file.is_one(path):
+        archive.check(path)
 
 
 def missing(path: Path) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentError
-from collections.abc import Sequence
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -21,27 +20,30 @@ from dubio.models.checkpoint.data_record import DataRecord
 from dubio.training import evaluation, kept_figures, network_sizes, predictions
 from dubio.training.calibration import CalibrationSettings
 from dubio.training.callbacks.averaged_weights import AveragedWeights
-from dubio.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from dubio.training.callbacks.checkpoints import BestCheckpoint
 from dubio.training.checkpoint_files import CheckpointFiles, read
 from dubio.training.classifier import Classifier
 from dubio.training.cli import (
+    artifacts,
     bare_names,
     data_summary,
     first_checkpoint,
     fit_settings,
     interruption,
     monitor,
+    processes,
     resume,
     summary,
     trainer_defaults,
 )
 from dubio.training.cli.configs import ConfigFile
-from dubio.training.cli.messages import DESCRIPTION, PREDICT, explain, note
-from dubio.training.cli.parser import HelpFormatter, Parser, run_name
+from dubio.training.cli.messages import explain, note
+from dubio.training.cli.parser import Parser, run_name
 from dubio.training.cli.settings import CONFIG, DEFAULTS, OPTIONS
 from dubio.training.data.module import TensorDataModule
 from dubio.training.errors import TrainingError
 from dubio.training.splits.division import Purpose
+from dubio.training.splits.shares import Share
 from dubio.training.trainer import Trainer, check, is_own
 from dubio.uncertainty.precision import refuse_tf32
 
@@ -52,6 +54,7 @@ class CLI(LightningCLI):
     trainer: Trainer
     run_folder: Path
     record: DataRecord | None
+    share: Share
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -132,7 +135,9 @@ class CLI(LightningCLI):
         if Path(config.name).name != config.name or config.name in {"", ".", ".."}:
             raise TrainingError(f"Expected `name` to be a plain folder name, but got {config.name!r}.")
         self.run_folder = Path(config.runs) / config.name
-        self.record = self._record() if self.subcommand != "fit" else None
+        fits = self.subcommand == "fit"
+        self.record = None if fits else self._record()
+        self.share = processes.share(config.trainer) if fits else Share()
         network = config.model.init_args.network
         given = {key: value for key, value in (network.get("init_args") or {}).items() if key not in self.sizes}
         for name, default in network_sizes.left_out(resolve_name(network.class_path), given).items():
@@ -152,7 +157,9 @@ class CLI(LightningCLI):
         self.follow(self.datamodule)
 
     def follow(self, data: TensorDataModule) -> TensorDataModule:
-        """The data, which keep to what the checkpoint says of them, if there is one that does."""
+        """The data, which keep to what the checkpoint says of them, if there is one, and to this process's share."""
+        if self.share.count > 1 and data.share.count == 1 and data.undivided is None:
+            data.share = self.share
         if self.record is not None and data.trained is None:
             data.ids = tuple(self.config[self.subcommand].get("ids", ()))
             data.follow(self.record, cast("Purpose", self.subcommand))
@@ -211,7 +218,9 @@ class CLI(LightningCLI):
         """
         if self.trainer.is_global_zero:
             data_summary.show(self.datamodule)
-        check(self.model, self.datamodule, self.settings.calibration)
+            if self.share.count > 1 and self.datamodule.undivided is not None:
+                note(f"each of {self.share.count} processes reads every training row: {self.datamodule.undivided}.")
+            check(self.model, self.datamodule, self.settings.calibration)
         self.check_callbacks()
         if self.trainer.is_global_zero:
             summary.say_caveats(self.datamodule, self.settings.calibration)
@@ -240,7 +249,8 @@ class CLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
-            super()._run_subcommand(subcommand)
+            with processes.one_for_all(self.share.count):
+                super()._run_subcommand(subcommand)
         except (KeyboardInterrupt, SystemExit) as error:
             if interruption.is_interrupt(error) and self.trainer.is_global_zero:
                 trained = self.trainer.state.status == TrainerStatus.FINISHED
@@ -249,9 +259,12 @@ class CLI(LightningCLI):
             raise
 
     def after_fit(self) -> None:
-        """Calibrate the best checkpoint of the fit."""
-        if self._keeps_files():
-            self.calibrate(self.model, self.datamodule, ckpt_path=self.settings.checkpoint.path(self.trainer))
+        """Calibrate the best checkpoint of the fit, in one process."""
+        if not self.settings.trainer.fast_dev_run:
+            processes.alone(self._finish, self.trainer.global_rank)
+
+    def _finish(self) -> None:
+        self.calibrate(self.model, self.datamodule, ckpt_path=self.settings.checkpoint.path(self.trainer))
 
     def before_calibrate(self) -> None:
         """Say what the network sees of other rows than those of the fit."""
@@ -291,6 +304,8 @@ class CLI(LightningCLI):
         predictor = self.trainer.calibrate(model, datamodule, self.settings.calibration, source, output, key_prefix)
         measured = kept_figures.measure(predictor, datamodule, Path(output))
         summary.show(measured, datamodule, Path(output), predictor)
+        if self.subcommand == "fit":
+            artifacts.keep(self.trainer, self.model, datamodule, self.config["fit"], measured, self.servable)
         summary.say_next(predictor, datamodule, Path(output), self.run_folder)
 
     def after_test(self) -> None:
@@ -346,55 +361,3 @@ class CLI(LightningCLI):
         if subcommand == "fit" and kwargs["ckpt_path"]:
             kwargs["ckpt_path"] = resume.find(kwargs["ckpt_path"], self.trainer)
         return kwargs
-
-
-Command = TypeVar("Command", bound=CLI)
-
-# Errors are told by `main`; half a name is a mistake, which may otherwise train something else for hours.
-_STRICT = {"exit_on_error": False, "allow_abbrev": False}
-
-
-def _only(cli: type[Command], args: Sequence[str]) -> type[Command]:
-    """Without the commands that were not asked for: each has a parser of hundreds of settings to build."""
-    wanted = args[0] if args else ""
-    skipped = cli.subcommands().get(wanted)
-    if skipped is None:
-        return cli
-    return type(cli.__name__, (cli,), {"subcommands": staticmethod(lambda: {wanted: skipped})})
-
-
-def run(cli: type[Command], args: list[str] | None = None) -> Command:
-    """Parse a command line and do what it asks for.
-
-    Args:
-        cli: Which kind of command line.
-        args: What was asked for; by default what the process was given.
-
-    Returns:
-        The command line, when it has done that.
-    """
-    cli = _only(cli, sys.argv[1:] if args is None else args)
-    # Each a dict of its own: Lightning writes into them.
-    kwargs: dict[str, dict[str, Any]] = {subcommand: dict(_STRICT) for subcommand in cli.subcommands()}
-    if "predict" in kwargs:
-        kwargs["predict"]["description"] = PREDICT
-    with interruption.in_status():
-        return cli(
-            Classifier,
-            TensorDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            trainer_class=Trainer,
-            trainer_defaults={"callbacks": [LastCheckpoint()]},
-            seed_everything_default=0,
-            save_config_callback=None,  # written by `before_fit`, into the run's folder
-            auto_configure_optimizers=False,
-            parser_kwargs={
-                "prog": "dubio-train",
-                "description": DESCRIPTION,
-                "formatter_class": HelpFormatter,
-                **_STRICT,
-                **kwargs,
-            },
-            args=args,
-        )

@@ -90,6 +90,6 @@ def _run(given: list[str], args: list[str] | None) -> None:
         quick.answer(given)
         first_checkpoint.check(given[0], given[1:])
         with _importing():
-            from dubio.training.cli import lightning_cli
+            from dubio.training.cli import command_line, lightning_cli
 
-        lightning_cli.run(lightning_cli.CLI, args)
+        command_line.run(lightning_cli.CLI, args)

@@ -13,7 +13,8 @@ from dubio.models import registry
 from dubio.models.checkpoint import schema
 from dubio.training.checkpoint_files import read
 from dubio.training.cli import commands, quick
-from dubio.training.cli.lightning_cli import CLI, run
+from dubio.training.cli.command_line import run
+from dubio.training.cli.lightning_cli import CLI
 from dubio.training.errors import TrainingError
 from dubio.training.report import build
 

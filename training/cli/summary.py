@@ -22,7 +22,9 @@ def say_caveats(data: TensorDataModule, settings: CalibrationSettings) -> None:
     lowered = calibration.fewer_neighbours(data, settings)
     if lowered is not None:
         note(lowered)
-    for caveat in (getattr(data, "caveat", None), duplicates.told(data.division)):
+    # Of several processes none has all training rows here; they tell together (`Processes`).
+    repeated = duplicates.told(data.division) if data.share.count == 1 else None
+    for caveat in (getattr(data, "caveat", None), repeated):
         if caveat is not None:
             warn(caveat)
 

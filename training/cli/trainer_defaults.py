@@ -12,7 +12,9 @@ from rich.console import Console
 from dubio.training.callbacks.averaged_weights import AveragedWeights
 from dubio.training.callbacks.epoch_lines import EpochLines
 from dubio.training.callbacks.monitored_metrics import MonitoredMetrics
+from dubio.training.callbacks.processes import Processes
 from dubio.training.callbacks.resumption import Resumption
+from dubio.training.cli.messages import warn
 
 DRAWN_PER_SECOND = 4  # the progress bar
 
@@ -39,5 +41,5 @@ def of(settings: Any, command: str, run_folder: Path) -> dict[str, Any]:
         drawn = Console().is_terminal or Console().is_jupyter
         callbacks = [*callbacks, RichProgressBar(refresh_rate=DRAWN_PER_SECOND) if drawn else EpochLines()]
     if command == "fit":
-        callbacks = [*callbacks, AveragedWeights(), MonitoredMetrics(), Resumption()]
+        callbacks = [*callbacks, AveragedWeights(), MonitoredMetrics(), Resumption(), Processes(warn)]
     return {**arguments, "callbacks": callbacks}

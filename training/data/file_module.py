@@ -45,7 +45,7 @@ class FileDataModule(FractionDataModule, ABC):
         self.caveat: str | None = None  # what the division means for the promise
         self._groups_N: npt.NDArray[Any] | None = None
         self._times_N: IntArray | None = None
-        self.scale: tuple[Scale, Scale] | None = None if mean is None or std is None else (mean, std)
+        self.scale = None if mean is None or std is None else (mean, std)
 
     def file(self) -> Path:
         """The file, once it is known to be there.

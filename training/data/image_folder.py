@@ -61,6 +61,8 @@ class ImageFolder(FileDataModule):
         listing = image_files.find_all(self.path) if predicts else image_files.find(self.path, self.nested)
         self._say(listing.describe_skipped())
         files = listing.files
+        if self.share.count > 1:
+            return self._read_share(files)
         pixels = self._pixels(files)
         unlabelled = self.unlabelled(len(files))
         if unlabelled is not None:
@@ -77,7 +79,31 @@ class ImageFolder(FileDataModule):
 
         if self.trained is not None:  # the folder may hold no training images now
             return Dataset(splits, classes, self.trained.input, parts=parts, at=where)
-        dataset = Dataset.of_numbers(splits, classes, self.scale, parts=parts, at=where)
+        return self._described(Dataset.of_numbers(splits, classes, self.scale, parts=parts, at=where))
+
+    def _read_share(self, files: Sequence[ImageFile]) -> Dataset:
+        """The training images of this process alone; those of the others stay on the disk."""
+        labels, classes = self.encode_labels(np.array([file.label for file in files]), None, "the folders")
+        parts = self.divide(labels, classes, self._own(files, labels, classes))
+        read = self.share.parts(parts)
+        rows = np.sort(np.concatenate(list(read.values())))
+        pixels = self._pixels([files[row] for row in rows])
+        splits = Examples(pixels, labels[rows]).divide(
+            {name: np.searchsorted(rows, part) for name, part in read.items()}
+        )
+        shared = Dataset.of_numbers(
+            splits,
+            classes,
+            self.scale,
+            parts=parts,
+            at=lambda row: str(files[row].path),
+            train_labels=labels[parts["train"]],
+            partial=True,
+        )
+        return self._described(shared)
+
+    def _described(self, dataset: Dataset) -> Dataset:
+        """With how files became pixels."""
         read_as = ImageFiles(resize=None if self.size is None else "bilinear")
         return replace(dataset, input=dataset.input.model_copy(update={"files": read_as}))
 

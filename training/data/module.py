@@ -17,11 +17,14 @@ from dubio.models import InputSpec
 from dubio.models.checkpoint.data_record import DataRecord, Division
 from dubio.models.inputs import encoding
 from dubio.models.inputs.text import TokenizerSpec
+from dubio.training.data.rank_batches import RankBatches
 from dubio.training.errors import TrainingError, UnreadableData
 from dubio.training.splits import duplicates as duplicate_rows
-from dubio.training.splits.dataset import Dataset, Examples
+from dubio.training.splits import shares
+from dubio.training.splits.dataset import Dataset, Examples, Scale
 from dubio.training.splits.division import DIVIDING, MEASURED, Purpose, as_trained, describe_division, same_division
 from dubio.training.splits.random_splits import IntArray, SplitFractions, SplitName, split
+from dubio.training.splits.shares import Share
 
 Sampling = Literal["shuffled", "balanced"]
 Duplicates = Literal["keep", "drop"]
@@ -64,6 +67,8 @@ class TensorDataModule(LightningDataModule, ABC):
         ids: Columns that predictions carry over, to say which row is which.
         public: Whether everybody may have the rows anyway, so that a checkpoint may show one.
         own: Row numbers a split, where a checkpoint is followed and the source says itself which row belongs where.
+        share: Which of several processes that train together this is; it holds its share of the training rows.
+        scale: Mean and std of the inputs, if they are given.
     """
 
     title: str
@@ -72,6 +77,8 @@ class TensorDataModule(LightningDataModule, ABC):
     purpose: Purpose | None = None
     ids: tuple[str, ...] = ()
     own: Parts | None = None
+    share: Share = Share()
+    scale: tuple[Scale, Scale] | None = None
 
     def __init__(
         self,
@@ -105,8 +112,19 @@ class TensorDataModule(LightningDataModule, ABC):
                 dataset = self._as_trained(dataset, self.trained)
             elif self.duplicates == "drop":
                 dataset = duplicate_rows.drop(dataset)
+            if self.share.count > 1 and dataset.train_labels is None:
+                dataset = shares.keep(dataset, self.share)
             self._dataset = dataset
         return self._dataset
+
+    @property
+    def undivided(self) -> str | None:
+        """Why several processes that train together all need every training row; None where each takes its share."""
+        if self.sampling == "balanced":
+            return "with `data.init_args.sampling: balanced` each draws its batches from all of them"
+        if self.duplicates == "drop":
+            return "with `data.init_args.duplicates: drop` each compares all of them"
+        return None
 
     def follow(self, trained: DataRecord, purpose: Purpose) -> None:
         """Encodes, names and divides as a checkpoint says, from now on.
@@ -125,14 +143,14 @@ class TensorDataModule(LightningDataModule, ABC):
                     f"Expected `data.init_args.{name}` to be {used[name]}, as the inputs of this checkpoint are "
                     f"encoded, but got {settings[name]}; set it so, or fit again with yours."
                 )
-        self.trained, self.purpose, self.own = trained, purpose, None
+        self.trained, self.purpose, self.own, self.share = trained, purpose, None, Share()
         self._dataset = self._division = None
 
     def is_that_of(self, trained: DataRecord) -> bool:
         """Whether this module was read for the very fit that a checkpoint is of, so that nothing need be read again."""
         return (
             self._dataset is not None
-            and self.input == trained.input
+            and shares.same_input(self.input, trained.input)
             and same_division(self.division, trained.divisions[0])
         )
 
@@ -246,7 +264,11 @@ class TensorDataModule(LightningDataModule, ABC):
 
     def setup(self, stage: str | None = None) -> None:
         """Reads the data, so that a problem with it shows before the training begins."""
-        self.load()
+        dataset = self.load()
+        if self.share.count > 1 and stage == "fit":
+            self._dataset, digests_N = shares.gather(dataset, self.share, self.scale is not None)
+            settings = {**self.settings(), **self.reading()}
+            self._division = describe_division(self._dataset, self.title, settings, {"train": digests_N})
 
     def raw(self, name: SplitName) -> tuple[Tensor, Tensor]:
         """One split as a user of the service would send it.
@@ -271,6 +293,8 @@ class TensorDataModule(LightningDataModule, ABC):
 
     def _loader(self, name: SplitName, shuffle: bool = False) -> DataLoader[tuple[Tensor, ...]]:
         x, labels = self.raw(name)
+        if self.share.count > 1:
+            return self._shared_loader(x, labels, shuffle)
         generator = torch.Generator().manual_seed(self.seed) if shuffle else None
         balanced = shuffle and self.sampling == "balanced"
         return DataLoader(
@@ -282,6 +306,21 @@ class TensorDataModule(LightningDataModule, ABC):
             drop_last=shuffle and len(labels) % self.batch_size == 1,
             collate_fn=_identity,
             generator=generator,
+        )
+
+    def _shared_loader(self, x: Tensor, labels: Tensor, shuffle: bool) -> DataLoader[tuple[Tensor, ...]]:
+        """The rows of this process alone."""
+        rows = len(labels)
+        if shuffle:
+            rows = len(self.load().labels("train"))
+        else:
+            x, labels = (each[self.share.rank :: self.share.count] for each in (x, labels))
+        batches = RankBatches(rows, self.share, self.batch_size, self.seed if shuffle else None)
+        return DataLoader(
+            BatchedTensorDataset(encoding.encoder(self.input)(x), labels),
+            batch_size=None,
+            sampler=batches,
+            collate_fn=_identity,
         )
 
 

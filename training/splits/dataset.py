@@ -65,6 +65,9 @@ class Dataset:
         ids: Columns of the source that say which row is which, by name, one value for each row of the source.
         roles: Names of the source's columns that are no numbers of the input, by what they are for.
         doubts: What is odd about the inputs, each with its cure.
+        train_labels: Class of each training row of all processes that train together, where `splits` has the share of
+            this one alone.
+        partial: Whether `input` is fitted on that share alone, for the others were not read.
     """
 
     splits: Mapping[SplitName, Examples]
@@ -75,6 +78,8 @@ class Dataset:
     ids: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     roles: Mapping[str, Sequence[str]] = field(default_factory=dict)
     doubts: Sequence[str] = ()
+    train_labels: IntArray | None = None
+    partial: bool = False
 
     @staticmethod
     def of_numbers(
@@ -85,6 +90,10 @@ class Dataset:
     ) -> Dataset:
         """Images or rows of numbers, described by `fit_input`."""
         return Dataset(splits, classes, fit_input(splits["train"].x, scale), **more)
+
+    def labels(self, name: SplitName) -> IntArray:
+        """Class of each row of a split, whichever process holds it."""
+        return self.splits[name].labels if name != "train" or self.train_labels is None else self.train_labels
 
     @property
     def rows(self) -> Mapping[SplitName, IntArray]:

@@ -66,13 +66,24 @@ def digests(x: npt.NDArray[np.generic]) -> IntArray:
     return found
 
 
-def describe_division(dataset: Dataset, title: str, settings: Mapping[str, Any]) -> Division:
-    """How a data set is divided, for the checkpoint."""
+def describe_division(
+    dataset: Dataset, title: str, settings: Mapping[str, Any], known: Mapping[SplitName, IntArray] | None = None
+) -> Division:
+    """How a data set is divided, for the checkpoint.
+
+    Args:
+        dataset: The data set.
+        title: Names the source.
+        settings: Of the data module.
+        known: Digests of the rows of a split that are not all here.
+    """
+    known = known or {}
+    found = {name: known[name] if name in known else digests(each.x) for name, each in dataset.splits.items()}
     return Division(
         data=title,
         settings=dict(settings),
         rows={name: torch.from_numpy(dataset.rows[name].astype(np.int64)) for name in dataset.splits},
-        digests={name: torch.from_numpy(digests(examples.x)) for name, examples in dataset.splits.items()},
+        digests={name: torch.from_numpy(digests_N) for name, digests_N in found.items()},
     )
 
 

@@ -143,9 +143,10 @@ def _probe(network: nn.Module, x: Tensor) -> tuple[Tensor, SiteRecorder]:
         logits = network(x)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
         returned = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        cure = " Return its `logits`: dubio.models.SequenceClassifier does." if hasattr(logits, "logits") else ""
         raise UnsupportedNetwork(
             f"Expected logits of shape [B, C] for B = {len(x)} rows of shape {tuple(x.shape[1:])}, "
-            f"but {type(network).__name__} returned {returned}."
+            f"but {type(network).__name__} returned {returned}.{cure}"
         )
     if x._version > version:
         raise UnsupportedNetwork(

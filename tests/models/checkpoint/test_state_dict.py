@@ -59,6 +59,22 @@ def test_weights_are_found_wherever_they_are(keys: tuple[str, ...], prefix: str,
     assert same(found(tmp_path, content, "".join(f"{key}." for key in keys) + prefix), net)
 
 
+class Wrapper(nn.Module):
+    """All of it is one module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Net()
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "network.model."])
+def test_a_file_may_hold_the_names_of_what_a_wrapper_wraps(prefix: str, net: Net, tmp_path: Path):
+    torch.save({"state_dict": under(net, prefix)}, tmp_path / "weights.pt")
+    weights = find(tmp_path / "weights.pt", read_content(tmp_path / "weights.pt"), Wrapper())
+    assert list(weights) == list(Wrapper().state_dict())
+    assert all(torch.equal(weights[f"model.{name}"], tensor) for name, tensor in net.state_dict().items())
+
+
 def test_what_is_beside_the_network_is_left_out(net: Net, tmp_path: Path):
     optimizer = torch.optim.Adam(net.parameters())
     nn.functional.cross_entropy(net(torch.ones(2, 4)), torch.tensor([0, 1])).backward()

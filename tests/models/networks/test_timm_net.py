@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from dubio.models import NetworkSpec, TimmNet, registry
+from dubio.models import InputSpec, NetworkSpec, TimmNet, load, registry
 from dubio.models.errors import ModelError
 from dubio.uncertainty import FeatureTap
 from tests.quick import quick_committee
@@ -25,15 +26,16 @@ def is_model(name):
 class Net(nn.Module):
     num_features = 6
 
-    def __init__(self, in_chans, num_classes, attn_drop_rate=0.0, img_size=None):
+    def __init__(self, in_chans, num_classes, attn_drop_rate=0.0, img_size=None, drop_rate=0.0):
         super().__init__()
-        assert num_classes == 0
         self.img_size = img_size
+        self.head_drop = nn.Dropout(drop_rate)
+        self.fc = nn.Linear(6, num_classes) if num_classes else nn.Identity()
         self.first = nn.Conv2d(in_chans, 6, 3)
         self.drop = nn.Dropout(attn_drop_rate)
 
     def forward(self, x):
-        return self.drop(self.first(x)).mean((2, 3))
+        return self.fc(self.head_drop(self.drop(self.first(x)).mean((2, 3))))
 
 class Wide(Net):
     head_hidden_size = 9
@@ -78,6 +80,30 @@ def test_rates_and_sizes_reach_the_architecture():
     sites = quick_committee(network, torch.randn(1, 1, 5, 5), num_samples=4).sites
     assert [(site.name, site.p) for site in sites] == [("body.drop", 0.2), ("drop", 0.4)]
     assert network.body.img_size == 5
+
+
+@pytest.mark.usefixtures("timm")
+def test_weights_that_were_trained_with_timm_are_taken_with_their_own_head(tmp_path: Path):
+    theirs = importlib.import_module("timm").create_model(
+        "tiny", pretrained=False, in_chans=1, num_classes=4, drop_rate=0.3
+    )
+    save_file(theirs.state_dict(), tmp_path / "model.safetensors")
+    arguments = {"architecture": "tiny", "in_channels": 1, "num_classes": 4, "own_head": True}
+    predictor = load(
+        tmp_path / "model.safetensors",
+        network=NetworkSpec(class_path="dubio.models.TimmNet", init_args=arguments),
+        input=InputSpec(kind="image", shape=(1, 5, 5), mean=(0.0,), std=(1.0,), low=-3, high=3),
+        classes=("a", "b", "c", "d"),
+        num_samples=4,
+        measure_seconds=0.1,
+        trial=False,
+    )
+    x = torch.randn(3, 1, 5, 5)
+    with torch.no_grad():
+        due = theirs.eval()(x).softmax(-1)
+    torch.testing.assert_close(torch.from_numpy(predictor.predict(x).probabilities), due)
+    assert [(site.name, site.p) for site in predictor.committee.sites] == [("body.head_drop", 0.3)]
+    assert predictor.tap.head == "body.fc"
 
 
 @pytest.mark.usefixtures("timm")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from dubio.training.cli import quick
-from dubio.training.cli.lightning_cli import CLI, run
+from dubio.training.cli.command_line import run
+from dubio.training.cli.lightning_cli import CLI
 from dubio.training.cli.settings import VERBS
 from dubio.training.errors import TrainingError
 

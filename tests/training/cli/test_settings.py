@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dubio.training.cli import lightning_cli, settings
+from dubio.training.cli import command_line, lightning_cli, settings
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def parsers() -> dict[str, set[str]]:
             raise KeyError("nothing is to be run")
 
     with pytest.raises(KeyError, match="nothing is to be run"):
-        lightning_cli.run(Spy, ["nothing"])
+        command_line.run(Spy, ["nothing"])
     return found
 
 

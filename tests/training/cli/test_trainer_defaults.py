@@ -11,6 +11,7 @@ from pytorch_lightning.loggers import CSVLogger
 from dubio.training.callbacks.averaged_weights import AveragedWeights
 from dubio.training.callbacks.epoch_lines import EpochLines
 from dubio.training.callbacks.monitored_metrics import MonitoredMetrics
+from dubio.training.callbacks.processes import Processes
 from dubio.training.callbacks.resumption import Resumption
 from dubio.training.cli import trainer_defaults
 
@@ -37,7 +38,7 @@ def test_a_fit_logs_and_writes_into_the_folder_of_its_run(tmp_path: Path):
     assert isinstance(arguments["logger"], CSVLogger)
     assert Path(arguments["logger"].log_dir).parent == tmp_path / "logs"
     # A test's output is no terminal, so there is a line an epoch and no bar.
-    assert kinds(arguments) == [EpochLines, AveragedWeights, MonitoredMetrics, Resumption]
+    assert kinds(arguments) == [EpochLines, AveragedWeights, MonitoredMetrics, Resumption, Processes]
 
 
 @pytest.mark.parametrize(("command", "trial"), [("test", False), ("calibrate", False), ("fit", True)])

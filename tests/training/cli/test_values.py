@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from dubio.training.cli import values
-from dubio.training.cli.lightning_cli import CLI, run
+from dubio.training.cli.command_line import run
+from dubio.training.cli.lightning_cli import CLI
 from dubio.training.errors import TrainingError
 from dubio.uncertainty.detection.registry import SCORES
 
