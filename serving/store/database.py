@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,8 @@ class Database:
             self._engine = sa.create_engine(
                 url, pool_pre_ping=True, pool_timeout=_SECONDS, connect_args={"connect_timeout": _SECONDS, **_ALIVE}
             )
+        # Whoever drops this leaves no connection open.
+        weakref.finalize(self, self._engine.dispose).atexit = False
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import gc
 import os
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -137,3 +139,20 @@ def test_what_a_row_holds_is_not_told(postgres: Postgres) -> None:
     assert "what a caller sent" not in tell(caught.value)
     assert 'null value in column "content"' in tell(caught.value)
     database.forget_connections()
+
+
+def test_one_that_is_dropped_leaves_no_connection_open(postgres: Postgres) -> None:
+    url = locate(postgres.create("dropped"))
+    database, others = Database(url), Database(url)
+    with database.reading() as connection:
+        pid = connection.execute(sa.text("SELECT pg_backend_pid()")).scalar()
+    del database, connection
+    gc.collect()
+    query = sa.text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid")
+    until = time.monotonic() + 30
+    while True:
+        with others.reading() as connection:
+            if connection.execute(query, {"pid": pid}).scalar() == 0:
+                break
+        assert time.monotonic() < until
+        time.sleep(0.01)
