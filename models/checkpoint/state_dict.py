@@ -114,12 +114,19 @@ def _fit(expected: Mapping[str, Tensor], where: str, state: Mapping[str, Tensor]
     misshapen = [name for name in expected if name in own and not _alike(expected[name], own[name])]
     kinds = {
         "missing": [repr(name) for name in expected if name not in own],
-        "unexpected": [repr(name[:100]) for name in own if name not in expected],
+        "unexpected": [repr(name[:100]) for name in own if name not in expected and not _counts(name, own[name])],
         "misshapen": [f"{name!r} should be {_say(expected[name])}, but is {_say(own[name])}" for name in misshapen],
     }
     wrong = tuple(f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names)
     weights = {name: own[name] for name in expected if name in own and name not in misshapen}
     return _Fit(where, prefix, weights, wrong)
+
+
+def _counts(name: str, tensor: Tensor) -> bool:
+    """Whether it is the places, 0, 1, ..., which older releases of transformers saved beside the weights."""
+    if not name.endswith("position_ids") or tensor.is_floating_point() or tensor.is_complex():
+        return False
+    return torch.equal(tensor.flatten(), torch.arange(tensor.numel(), dtype=tensor.dtype))
 
 
 def _alike(expected: Tensor, actual: Tensor) -> bool:

@@ -107,5 +107,5 @@ def _transformers() -> ModuleType:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "Expected the library transformers, which has the architectures of dubio.models.TransformersNet, but it is "
-            "not installed; run `pip install transformers`."
+            "not installed; run `pip install 'transformers>=5'`."
         ) from error

@@ -30,6 +30,9 @@ from dubio.serving.telemetry.telemetry import Telemetry
 
 METHOD = "gRPC"
 """What the access log has where it has a method of HTTP."""
+# Of calls that anybody may make, at a time, and until the message is there, in which there is next to nothing.
+_MOST_OPEN = 128
+_OPEN_SECONDS = 2.0
 _LONGEST_CLIENT = 64
 # What any call may answer, in HTTP's numbers, and what one that asks a model may, too.
 _ANSWERS = (200, 400, 408, 429, 500)
@@ -109,6 +112,7 @@ class Calls:
 
     def __post_init__(self) -> None:
         self._any_key = self.keys.any  # which does not change with the keys
+        self._open = 0  # of those in flight, that anybody may make
 
     def handler(
         self, path: str, needed: Scope | None, answer: Answer, *, predicts: bool = False
@@ -124,12 +128,16 @@ class Calls:
         statuses = {*_ANSWERS, *((401, 403) if self._any_key else ()), *(_OF_MODELS if predicts else ())}
         self.answers.append(RouteAnswers(path, sorted(map(str, statuses)), predicts=predicts))
 
+        is_open = needed is OPEN
+
         async def respond(_: object, context: grpc.aio.ServicerContext) -> bytes:
             self.in_flight += 1
+            self._open += is_open
             try:
                 return await self._respond(path, needed, answer, Call.begin(context))
             finally:
                 self.in_flight -= 1
+                self._open -= is_open
 
         return grpc.stream_unary_rpc_method_handler(respond)
 
@@ -139,7 +147,7 @@ class Calls:
         with self.telemetry.span(METHOD, call.headers) as span:
             try:
                 self._admit(needed, call)
-                body = await answer(await self._receive(call), call)
+                body = await answer(await self._receive(call, needed), call)
                 call.context.set_trailing_metadata((("x-request-id", call.request_id), *call.metadata))
                 status, code = HTTPStatus.OK, grpc.StatusCode.OK
                 return body
@@ -171,9 +179,13 @@ class Calls:
         raise AssertionError("An aborted call goes on.")
 
     def _admit(self, needed: Scope | None, call: Call) -> None:
-        if self.in_flight > self.settings.grpc_max_calls:
+        # Whoever has no key takes no place from those who have one.
+        most, calls = self.settings.grpc_max_calls, self.in_flight - self._open
+        if needed is OPEN:
+            most, calls = _MOST_OPEN, self._open
+        if calls > most:
             raise TooManyCalls(
-                f"Expected at most {self.settings.grpc_max_calls} calls at a time, but more came; try again in a "
+                f"Expected at most {most} calls at a time, but more came; try again in a "
                 "moment, or send more rows with each.",
                 retry_after=1,
             )
@@ -182,8 +194,10 @@ class Calls:
         if needed is not OPEN and self._any_key:
             require(needed, identify(self.keys, call.headers))
 
-    async def _receive(self, call: Call) -> bytes:
+    async def _receive(self, call: Call, needed: Scope | None) -> bytes:
         seconds = self.settings.body_seconds
+        if needed is OPEN:
+            seconds = min(seconds, _OPEN_SECONDS)
         try:
             async with asyncio.timeout(seconds):
                 body = await call.context.read()

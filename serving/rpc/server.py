@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import grpc
@@ -10,6 +13,8 @@ import grpc
 from dubio.serving.errors import AddressRefused
 from dubio.serving.rpc.calls import Calls
 from dubio.serving.settings import Settings
+
+_log = logging.getLogger("dubio")
 
 _MILLISECONDS = 1000
 # Of a connection from which nothing comes: when it is asked for a sign of life, and how long one may take.
@@ -21,6 +26,7 @@ _PING_STRIKES = 2
 # Calls that the event loop has not taken up yet, of which there is little more than a head. Beyond it grpcio cancels
 # some, whoever they are from; beyond the double, all.
 _MOST_PENDING = 10_000
+_LARGEST = 2**31 - 1  # that an option takes
 
 
 @dataclass
@@ -31,11 +37,15 @@ class RpcServer:
         handlers: Of the services.
         calls: Around them.
         settings: The operator's limits.
+        failed: Whether it ended for good although nobody stopped it.
     """
 
     handlers: Sequence[grpc.GenericRpcHandler]
     calls: Calls
     settings: Settings
+
+    def __post_init__(self) -> None:
+        self._stopping = self.failed = False
 
     async def start(self, address: str) -> None:
         """Listen, beside other processes that listen there.
@@ -46,6 +56,10 @@ class RpcServer:
         Raises:
             AddressRefused: It cannot be listened on.
         """
+        await self._listen(address)
+        self._watch = asyncio.create_task(self._listen_again(address))
+
+    async def _listen(self, address: str) -> None:
         self._server = grpc.aio.server(
             options=_options(self.settings),
             # Those beyond the calls' own limit are told what it is, up to here.
@@ -60,13 +74,29 @@ class RpcServer:
             ) from error
         await self._server.start()
 
+    async def _listen_again(self, address: str) -> None:
+        """Listen again whenever grpcio's server ends by itself, as it does at a path that is no UTF-8."""
+        while True:
+            with suppress(Exception):  # what its loop met
+                await self._server.wait_for_termination()
+            if self._stopping:
+                return
+            _log.error("gRPC's server ended by itself, with all calls; another one takes its place.")
+            try:
+                await self._listen(address)
+            except AddressRefused as error:
+                _log.error("%s", error)
+                self.failed = True
+                return
+
     async def stop(self, seconds: float) -> None:
         """Refuse new calls at once, and finish the others, within so many seconds."""
+        self._stopping = True
         await self._server.stop(seconds)
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:
-    return [
+    options = [
         ("grpc.so_reuseport", 1),
         ("grpc.max_receive_message_length", settings.max_body_bytes),
         ("grpc.max_send_message_length", -1),
@@ -83,3 +113,4 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", _PING_INTERVAL_SECONDS * _MILLISECONDS),
         ("grpc.http2.max_ping_strikes", _PING_STRIKES),
     ]
+    return [(name, min(value, _LARGEST)) for name, value in options]

@@ -192,6 +192,9 @@ def run(
             if folder is not None:
                 gauges.update()
             service = application.service
+            if rpc is not None and rpc.failed and not lifecycle.stopping:
+                _log.error("Nothing listens for gRPC any more, so this process ends.")
+                lifecycle.stop()
             # One process alone is left to its probe while it may recover. Among several, a probe would ask any of them.
             if lifecycle.stopping or not (service.executor.device_lost or (folder is not None and service.beyond_help)):
                 return
@@ -207,7 +210,7 @@ def run(
 
         with contextlib.closing(bound), asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(serve())
-        if application.service.executor.device_lost:
+        if application.service.executor.device_lost or (rpc is not None and rpc.failed):
             end(1)  # so that what started this process starts another one
     except (ModelError, UncertaintyError, ServingError) as error:
         return " ".join(str(error).split())

@@ -65,7 +65,8 @@ def main(descriptor: int) -> None:
 def _let_others_go_first() -> None:
     """Run when nothing else wants to: of Linux's policies, the one that gives way as soon as a thread wakes up."""
     if sys.platform == "linux":
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        with suppress(OSError):  # where that is not allowed, priority is what there is
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     os.nice(_LOWEST_PRIORITY)
 
 

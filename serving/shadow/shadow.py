@@ -35,6 +35,7 @@ _NEXT_TRY_SECONDS = 0.1
 # What may wait for the shadow. A larger request may, alone.
 _MOST_ROWS = 64
 _MOST_BYTES = 64 * 2**20
+_PATIENCE = 5  # times the seconds of a request: others go first
 _MOST_KEPT = 10_000  # requests, while the folder cannot be written to
 KeepLabels = Callable[[Pair, Drawn, Sequence[str], Sequence[str | None]], None]
 """Told what the version that answered and the shadow (None if it refused) said about all rows of a request."""
@@ -228,7 +229,7 @@ class Shadow:
 
     def _ask(self, process: ShadowProcess, pair: Pair, jobs: Sequence[_Job]) -> Answer:
         """Have it answer requests together, or each by itself where it refuses one of them; the last answer."""
-        answer = process.ask(np.concatenate([job.inputs for job in jobs]), self._terms.seconds)
+        answer = process.ask(np.concatenate([job.inputs for job in jobs]), _PATIENCE * self._terms.seconds)
         if answer.error is not None and len(jobs) > 1:
             for job in jobs:
                 answer = self._ask(process, pair, [job])

@@ -144,6 +144,11 @@ class Shadows:
         evidence = await self.evidence(shadow)
         if not force:
             _require(shadow, evidence)
+            if shadow.source.stamp() != shadow.stamp:
+                raise PromotionRefused(
+                    f"Expected the files of version {shadow.source.version} that were compared, but they have changed "
+                    "since; let the service look for versions again, and compare anew."
+                )
         version, folder = shadow.source.version, shadow.source.path.parent
         target = folder.with_name(version)
         if int(version) <= int(shadow.live.version):

@@ -19,7 +19,8 @@ class Accuracy:
 
     The evidence takes a row when its first label comes. A label that is corrected changes the counts; evidence that was
     looked at cannot be taken back, but where the correction speaks against the shadow, it counts as a row (or two) more
-    that only the other version gets right. Such an outcome never pays more than its stake, so the e-process stays one.
+    that only the other version gets right. Such an outcome never pays more than its stake, so it stays an e-process for
+    the first labels, which therefore have to be honest.
 
     Attributes:
         process: Evidence that the shadow's accuracy is not worse by the margin or more.

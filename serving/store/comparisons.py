@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import orjson
@@ -55,17 +55,30 @@ def note(connection: sa.Connection, request_id: str, row: int, label: str) -> No
         _judge(connection, digest, is_it & (shadow_answers.c.comparison == digest), label)
 
 
+def lock(connection: sa.Connection, requests: Collection[str]) -> None:
+    """Hold all pairs that answered these requests, in one order, so that nobody waits in a circle."""
+    theirs = sa.select(shadow_answers.c.comparison).where(shadow_answers.c.request_id.in_(requests))
+    query = sa.select(comparisons.c.digest).where(comparisons.c.digest.in_(theirs)).order_by(comparisons.c.digest)
+    connection.execute(query.with_for_update()).all()
+
+
 def note_known(connection: sa.Connection, identifiers: Sequence[str]) -> None:
-    """Note the true labels that came before what a shadow said.
+    """Note the true labels that came before what a shadow said; none where requests of one name had other inputs.
 
     Args:
         connection: To write with.
         identifiers: Of new rows of `shadow_answers`.
     """
+    other = answers.alias()
+    is_ambiguous = sa.exists().where(
+        other.c.request_id == answers.c.request_id,
+        other.c.row_number == answers.c.row_number,
+        (other.c.model != answers.c.model) | (other.c.input_sha256 != answers.c.input_sha256),
+    )
     query = (
         sa.select(shadow_answers.c.comparison, shadow_answers.c.id, answers.c.true_label)
         .join(answers, _IS_ROW)
-        .where(shadow_answers.c.id.in_(identifiers), answers.c.true_label.is_not(None))
+        .where(shadow_answers.c.id.in_(identifiers), answers.c.true_label.is_not(None), ~is_ambiguous)
         .order_by(shadow_answers.c.comparison, shadow_answers.c.id)
         .distinct()
     )

@@ -48,7 +48,8 @@ def join(connection: sa.Connection, truths: Sequence[Truth]) -> list[int]:
     _refuse_contradictions(truths)
     unknown: list[int] = []
     now_ms = time.time_ns() // 1_000_000
-    for place, truth in enumerate(truths):
+    known: list[Truth] = []
+    for place, truth in sorted(enumerate(truths), key=lambda each: (each[1].request_id, each[1].row)):
         is_it = (answers.c.request_id == truth.request_id) & (answers.c.row_number == truth.row)
         query = (
             sa.select(answers.c.model, answers.c.input_sha256, signatures.c.content)
@@ -68,8 +69,11 @@ def join(connection: sa.Connection, truths: Sequence[Truth]) -> list[int]:
         if not truth.new_label:
             require_class(truth.label, found[0].content)
         connection.execute(sa.update(answers).where(is_it).values(true_label=truth.label, feedback_ms=now_ms))
+        known.append(truth)
+    comparisons.lock(connection, {truth.request_id for truth in known})
+    for truth in known:
         comparisons.note(connection, truth.request_id, truth.row, truth.label)
-    return unknown
+    return sorted(unknown)
 
 
 def _refuse_contradictions(truths: Sequence[Truth]) -> None:

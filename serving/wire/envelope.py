@@ -99,7 +99,7 @@ def name_value(value: object) -> str:
         return f"the string {value[:40]!r}" + (" (cut)" if len(value) > 40 else "")
     if type(value) in (int, float):
         return f"the number {value}"
-    return f"a list of {len(value)}" if isinstance(value, list) else _KINDS[type(value)]
+    return f"a list of {len(value)}" if isinstance(value, list) else _KINDS.get(type(value), type(value).__name__)
 
 
 def _explain(error: ValidationError, kind: type[Incoming]) -> str:

@@ -233,7 +233,7 @@ def test_the_containers_command_answers_its_probes(command: Any, checkpoint: Pat
     environment = environment_of(CONTAINER, **instead)
     arguments = [each.replace("/models", f"{tmp_path}/models") for each in CONTAINER["args"]]
     with command.started(*arguments, "--strategy", "loop", **environment) as service:
-        assert "is no setting" not in service.log
+        assert set(re.findall(r"(\w+) is no setting", service.log)) <= {"DUBIO_TEST_DATA"}  # of whoever runs the tests
         with httpx.Client(base_url=url_of(service)) as client:
             for probe in ("startupProbe", "readinessProbe", "livenessProbe"):  # which send no key
                 assert client.get(CONTAINER[probe]["httpGet"]["path"]).status_code == 200

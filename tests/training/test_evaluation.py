@@ -68,7 +68,7 @@ def test_the_table_tells_figures_and_promise(predictor: Predictor):
         "0.1000 deterministic, 0.0900 MC dropout (nats)",
         "0.0123 deterministic, 0.0234 (0.0100 to 0.0300) MC dropout",
         "9 of 10 noise flagged (90.0%)",
-        "dropout 0.5, dropout 0.4, dropout 0.3",
+        ", ".join(f"dropout {site.p:g}" for site in predictor.committee.sites),
         "runs/digits/model.ckpt",
     ):
         assert said in text

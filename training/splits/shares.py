@@ -106,6 +106,13 @@ def gather(dataset: Dataset, share: Share, given_scale: bool) -> tuple[Dataset, 
             f"Expected {share.count} processes that train together, as `--trainer.devices` and `--trainer.num_nodes` "
             "say, but they were not started so; leave these out, or start the processes with `torchrun`."
         )
+    place = (torch.distributed.get_rank(), torch.distributed.get_world_size())
+    if place != (share.rank, share.count):
+        raise TrainingError(
+            f"Expected process {place[0]} of {place[1]} to hold that share of the rows, but it holds share "
+            f"{share.rank} of {share.count}: which process it is could not be told before the fit; start the "
+            "processes with `torchrun`, and leave `trainer.plugins` and the strategy's `start_method` out."
+        )
     own_x = dataset.splits["train"].x
     own = (_fingerprint(dataset), digests(own_x), Moments.of(own_x) if dataset.partial else None)
     everybody: list[Any] = [None] * share.count

@@ -83,6 +83,18 @@ def test_what_is_beside_the_network_is_left_out(net: Net, tmp_path: Path):
     assert same(found(tmp_path, {"state_dict": state, "optimizer": optimizer.state_dict()}), net)
 
 
+def test_places_that_older_releases_of_transformers_saved_are_left_out(net: Net, tmp_path: Path):
+    saved = under(net, "")
+    assert same(found(tmp_path, {**saved, "embeddings.position_ids": torch.arange(512)[None]}), net)
+    for places in (
+        torch.arange(1, 513)[None],
+        torch.zeros(4),
+        torch.ones(4, dtype=torch.complex64),
+    ):  # which are others
+        with pytest.raises(UnreadableCheckpoint, match=r"1 unexpected \('embeddings\.position_ids'\)"):
+            found(tmp_path, {**saved, "embeddings.position_ids": places})
+
+
 def test_a_state_dict_of_torch_itself(net: Net, tmp_path: Path):
     assert same(found(tmp_path, net.state_dict()), net)  # an ordered dict with metadata
     assert same(found(tmp_path, {"model": net.state_dict()}), net)

@@ -30,12 +30,15 @@ KEYS = {
 }
 HEADERS: dict[Scope | None, dict[str, str]] = {None: {}, **{scope: {"X-API-Key": key} for scope, key in KEYS.items()}}
 
-STATIC = [file.name for file in files("dubio.serving.web").joinpath("static").iterdir()]
+FOLDER = files("dubio.serving.web").joinpath("static")
+STATIC = [file.name for file in FOLDER.iterdir() if file.is_file()]
+VENDOR = [file.name for file in FOLDER.joinpath("vendor").iterdir() if file.name != "LICENSE"]
 # What the service promises. Whatever is not listed needs the scope infer.
 POLICY: dict[str, Scope | None] = {
     **dict.fromkeys(["/v2/health/live", "/v2/health/ready"]),
     **dict.fromkeys(["/", "/docs", "/redoc", "/openapi.json"]),
     **dict.fromkeys(f"/static/{name}" for name in STATIC if name != "page.html"),
+    **dict.fromkeys(f"/static/vendor/{name}" for name in VENDOR),
     **dict.fromkeys(f"/static/{name}" for name in ("swagger-ui-bundle.js", "swagger-ui.css", "redoc.standalone.js")),
     "/metrics": Scope.METRICS,
     **dict.fromkeys(["/v1/reviews", "/v1/reviews/{id}", "/v1/reviews/export"], Scope.REVIEW),

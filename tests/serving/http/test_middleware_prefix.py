@@ -95,12 +95,15 @@ def test_all_that_a_page_names_loads(page: str, name: str) -> None:
 
 def test_what_the_script_asks_for_is_there(page: str) -> None:
     script = httpx.get(urljoin(page, "static/service.js")).text
-    asked = re.findall(r"ask\([\"`](v1/[^\"`]+)", script)
-    assert len(asked) == 3
+    asked = [f"v1/models/row{rest}" for rest in re.findall(r"ask\(model\(name(?:, \"([^\"]+)\")?\)", script)]
+    asked += [re.sub(r"\?.*", "", each) for each in re.findall(r"ask\(\s*[\"`](v1/[^\"`]+)", script)]
+    assert len(asked) == 11
+    # What is only posted; without a shadow there is no comparison, and without a store there are no reviews.
+    other = {"/predict": 405, "/promote": 405, "/comparison": 404, "/reviews": 409, "/${id}": 409, "/export": 409}
     for address in asked:
-        filled = re.sub(r"\$\{[^}]*\}", "row", address)
-        answer = httpx.get(urljoin(page, filled))
-        assert answer.status_code == (405 if filled.endswith("/predict") else 200)
+        answer = httpx.get(urljoin(page, address.replace("${id}", "0" * 32)))
+        expected = next((status for end, status in other.items() if address.endswith(end)), 200)
+        assert (address, answer.status_code) == (address, expected)
 
 
 def test_what_the_description_describes_is_where_it_says(page: str) -> None:

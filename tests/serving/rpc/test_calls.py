@@ -113,6 +113,33 @@ def test_a_message_that_does_not_come_ends_the_call(
         assert refusal.value.details() == "Expected one message, but none came; send one."
 
 
+def test_whoever_has_no_key_takes_no_place_from_those_who_have(
+    serve_rpc: Callable, settings: Callable, numbers_checkpoint: Path
+) -> None:
+    given = settings(models=(str(numbers_checkpoint),), grpc_max_calls=2)
+    silent = threading.Event()
+
+    def say_nothing():
+        silent.wait(20)
+        yield b""
+
+    with serve_rpc(given) as served, Client(served.address) as rpc:
+        strangers = [Client(served.address) for _ in range(3)]
+        try:
+            silence = [each.channel.stream_unary(SERVICE + "ServerLive").future(say_nothing()) for each in strangers]
+            while served.application.rpc.calls.in_flight < len(strangers):
+                time.sleep(0.01)
+            assert len(rpc.call("ModelInfer", ask("row", raw=True)).outputs) == OUTPUTS
+            with pytest.raises(grpc.RpcError) as refusal:  # nor do they wait for long
+                silence[0].result()
+            assert refusal.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert refusal.value.details().startswith("Expected the message within 2 s,")
+        finally:
+            silent.set()
+            for each in strangers:
+                each.channel.close()
+
+
 def test_beyond_the_most_calls_one_is_refused_with_when_to_come_back(
     serve_rpc: Callable, settings: Callable, gated_checkpoint: Path, gate: Path
 ) -> None:

@@ -182,6 +182,10 @@ def test_administrators_load_and_unload_in_both_dialects(
         code, text = rpc.refused("RepositoryModelLoad", request)
         assert code is grpc.StatusCode.INVALID_ARGUMENT
         assert "got `config`; models are loaded from the service's own disk" in text
+        unload = pb.RepositoryModelUnloadRequest(model_name="row")
+        unload.parameters["unload_dependents"].bytes_param = b"x"
+        code, text = rpc.refused("RepositoryModelUnload", unload)
+        assert (code, "bytes" in text) == (grpc.StatusCode.INVALID_ARGUMENT, True)
 
 
 def test_answers_of_calls_are_stored_and_counted(

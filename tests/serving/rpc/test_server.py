@@ -42,6 +42,25 @@ def test_calls_that_have_begun_are_finished_and_no_more(
 
 
 @pytest.mark.slow
+def test_a_path_that_ends_grpcios_server_ends_not_ours(command: Any, numbers_checkpoint: Path) -> None:
+    fields = {b":method": b"POST", b":scheme": b"http", b":path": b"/\xff", b":authority": b"x"}
+    fields |= {b"content-type": b"application/grpc", b"te": b"trailers"}
+    head = b"".join(b"\0%c%b%c%b" % (len(name), name, len(value), value) for name, value in fields.items())
+    settings, headers = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]), bytes([0, 0, len(head), 1, 4, 0, 0, 0, 1])
+    with command.started(str(numbers_checkpoint), "--grpc-port", "0", "--strategy", "loop") as service:
+        host, port = address(service).split(":")
+        with socket.create_connection((host, int(port))) as stranger:
+            stranger.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + headers + head)
+            service.wait_for("another one takes its place")
+        until = time.monotonic() + 30
+        while not connects(host, int(port)):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        with Client(address(service)) as rpc:
+            assert len(rpc.call("ModelInfer", ask("row", raw=True)).outputs) == OUTPUTS
+
+
+@pytest.mark.slow
 def test_a_call_that_outlasts_the_grace_period_is_cut_off(
     command: Any, gated_checkpoint: Path, gate: Path, tmp_path: Path
 ) -> None:

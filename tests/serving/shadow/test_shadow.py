@@ -126,7 +126,7 @@ def test_a_late_answer_ends_it(
     psutil.Process(shadow._process.process.pid).suspend()
     shadow.offer(bars, predictor.predict(bars), 0.1)
     wait_for(lambda: shadow.standing is Standing.ENDED)
-    assert "not ready within 0.2 s" in shadow.reason
+    assert "not ready within 1 s" in shadow.reason
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from dubio.models import Predictor
 from dubio.serving.errors import PromotionRefused, UnknownShadow
 from dubio.serving.repository.registry import ServedModel
 from dubio.serving.repository.repository import ModelRepository, ModelSource
+from dubio.serving.shadow.comparison import Comparison, Pair, Rows
 from dubio.serving.shadow.shadow import Standing
 from dubio.serving.shadow.shadows import Shadows
 
@@ -121,3 +122,30 @@ def test_a_folder_that_cannot_be_renamed_stays(
         asyncio.run(shadows.promote("row", force=True))
     with pytest.raises(PromotionRefused, match="still being loaded"):
         asyncio.run(shadows.promote("row", force=False))
+
+
+class Convinced(Recorder):
+    """One that has compared enough."""
+
+    def compare(self) -> Comparison:
+        pair = Pair("row", ("1", "a" * 64), ("2", "b" * 64), margin=0.05, epsilon=0.05)
+        return pair.begin().observe(Rows([False] * 400, [False] * 400, [False] * 400, 0.1, 0.1))
+
+
+def test_what_was_compared_is_promoted_and_nothing_else(
+    repository: ModelRepository, root: Path, numbers_checkpoint: Path
+) -> None:
+    shadows = Shadows(repository, root, Convinced)  # type: ignore[arg-type]
+    put(numbers_checkpoint, root / "row" / "2.shadow")
+    repository.load()
+    shadow = shadows.get("row")
+    put(numbers_checkpoint, root / "row" / "2.shadow")  # after the evidence, and before anybody looked again
+    with pytest.raises(PromotionRefused, match="files of version 2 that were compared, but they have changed"):
+        asyncio.run(shadows.promote("row", force=False))
+    assert (root / "row" / "2.shadow").is_dir()
+    assert repository.get("row") is shadow.live
+    shadows.reconcile()
+    assert shadow.closed
+    assert asyncio.run(shadows.promote("row", force=False)) == "2"
+    assert repository.get("row").version == "2"
+    shadows.close()

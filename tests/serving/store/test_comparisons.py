@@ -107,6 +107,18 @@ def test_a_label_may_come_before_the_shadow_has_answered(url: sa.URL, answer: Ca
     assert counts(url) == (3, 2, 2)
 
 
+def test_a_label_of_another_input_of_the_same_name_is_none(
+    url: sa.URL, answer: Callable[..., None], store: Store, served: ServedModel, strangers: np.ndarray
+) -> None:
+    other = strangers[4:8]
+    done = store.record(served, other, served.predictor.predict(other), request_id="a", everything=True)
+    assert done is not None
+    assert done.result(20)
+    join(url, Truth("a", 0, "class-3"))
+    answer("a", (PAIR, LABELS))  # a client that counts from the beginning again
+    assert counts(url) == (0, 0, 0)
+
+
 def test_rows_that_are_told_at_once_by_several_are_counted_once(url: sa.URL, answer: Callable[..., None]) -> None:
     for number in range(5):
         answer(f"r{number}", (PAIR, ["class-0"] * 4))

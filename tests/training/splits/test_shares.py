@@ -143,6 +143,16 @@ def test_another_file_in_one_process_is_found_out(tmp_path: Path):
         assert "Expected process 1 to divide the same rows as process 0" in told
 
 
+def test_a_process_that_is_another_than_was_guessed_is_found_out(tmp_path: Path):
+    source = arrays(tmp_path)
+    parts = [shared(source, 0, 2) for _ in range(2)]  # both took themselves for the first
+    for part in parts:
+        part.load()
+    told = together(lambda rank: parts[rank].setup("fit"), answers=1)
+    assert told[0][0] == "TrainingError"
+    assert "Expected process 1 of 2 to hold that share of the rows, but it holds share 0 of 2" in told[0][1]
+
+
 def test_processes_that_were_not_started_are_told(tmp_path: Path):
     data = shared(arrays(tmp_path), 0, 2)
     with pytest.raises(TrainingError, match=r"Expected 2 processes that train together.*`torchrun`"):
