@@ -27,6 +27,8 @@ UNBLAMED = (
 )
 # A trial in a process of its own goes before every load, but in the tests only where it is what they are about.
 os.environ.setdefault("DUBIO_LOAD_TRIAL", "none")
+# Its thread would look for a network, and draw from Python's random numbers while a test watches these.
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 
 @pytest.fixture(scope="session", autouse=True)

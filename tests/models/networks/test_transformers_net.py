@@ -155,5 +155,5 @@ def test_a_file_cannot_ask_for_more_layers_than_it_has_weights():
 
 def test_without_the_library_the_cure_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ModuleNotFoundError, match="pip install transformers"):
+    with pytest.raises(ModuleNotFoundError, match="pip install 'transformers>=5'`"):
         TransformersNet()
