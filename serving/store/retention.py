@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from dubio.serving.store.database import Database
 from dubio.serving.store.shadow_rows import ROW_BYTES
-from dubio.serving.store.tables import State, answers, shadow_answers
+from dubio.serving.store.tables import State, answers, begin_of, shadow_answers
 
 # Deleted at a time, so that whoever writes meanwhile does not wait long.
 _CHUNK = 1000
@@ -38,7 +38,7 @@ class Retention:
         """
         oldest_ms = max(0, time.time_ns() // 1_000_000 - int(self.days * _DAY_MS))
         for table in (answers, shadow_answers):
-            old = sa.select(table.c.id).where(table.c.id < f"{oldest_ms:012x}").order_by(table.c.id).limit(_CHUNK)
+            old = sa.select(table.c.id).where(table.c.id < begin_of(oldest_ms)).order_by(table.c.id).limit(_CHUNK)
             with database.writing() as connection:
                 deleted = connection.execute(sa.delete(table).where(table.c.id.in_(old))).rowcount
             if deleted:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from dubio.models.errors import did_you_mean
 from dubio.serving.errors import InvalidRequest, UnknownReview
-from dubio.serving.store.tables import LONGEST_LABEL, State, answers, signatures
+from dubio.serving.store.tables import LONGEST_LABEL, State, answers, begin_of, signatures
 
 Row = sa.RowMapping
 
@@ -47,8 +47,8 @@ class Filter:
         given = {name: getattr(self, name) for name in names}
         equal = [answers.c[name] == value for name, value in given.items() if value is not None]
         # Identifiers begin with the time, and are in an index.
-        since = [] if self.since_ms is None else [answers.c.id >= f"{self.since_ms:012x}"]
-        until = [] if self.until_ms is None else [answers.c.id < f"{self.until_ms:012x}"]
+        since = [] if self.since_ms is None else [answers.c.id >= begin_of(self.since_ms)]
+        until = [] if self.until_ms is None else [answers.c.id < begin_of(self.until_ms)]
         return [*equal, *since, *until]
 
 

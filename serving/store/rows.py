@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,11 +18,10 @@ from dubio.models import InputSpec, Prediction
 from dubio.models.decision import members
 from dubio.serving.repository.registry import ServedModel
 from dubio.serving.store.inputs import StoredInput, encode
-from dubio.serving.store.tables import Kept, State, answers, signatures
+from dubio.serving.store.tables import Kept, State, answers, identifier, new_token, signatures
 
 # Of a row, beside its input and its probabilities.
 _ROW_BYTES = 1024
-_TOKEN_BYTES = 6
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,7 @@ class KeptRows:
             None if flags is None else [flags.reasons[number] for number in numbers.tolist()],
             None if flags is None else flags.level,
             time.time_ns() // 1_000_000,
-            secrets.token_hex(_TOKEN_BYTES),
+            new_token(),
         )
 
     def __len__(self) -> int:
@@ -185,7 +183,7 @@ class KeptRows:
         given = encode(self.inputs[row], instance, self.signature.spec, stored)
         written = orjson.dumps(arrays, option=orjson.OPT_SERIALIZE_NUMPY)
         return {
-            "id": f"{self.created_ms:012x}{self.token}{int(self.numbers[row]):08x}",
+            "id": identifier(self.created_ms, self.token, int(self.numbers[row])),
             "created_ms": self.created_ms,
             "request_id": self.request_id,
             "row_number": int(self.numbers[row]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,11 +11,10 @@ from sqlalchemy import Table
 
 from dubio.serving.store.comparisons import Compared
 from dubio.serving.store.inputs import StoredInput
-from dubio.serving.store.tables import comparisons, shadow_answers
+from dubio.serving.store.tables import comparisons, identifier, new_token, shadow_answers
 
 ROW_BYTES = 512
 """That a row takes, about."""
-_TOKEN_BYTES = 6
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ class ShadowRows:
             [live[number] for number in numbers],
             [shadow[number] for number in numbers],
             time.time_ns() // 1_000_000,
-            secrets.token_hex(_TOKEN_BYTES),
+            new_token(),
         )
 
     def __len__(self) -> int:
@@ -94,7 +92,7 @@ class ShadowRows:
         """
         for number, live, shadow in zip(self.numbers, self.live, self.shadow, strict=True):
             yield {
-                "id": f"{self.created_ms:012x}{self.token}{number:08x}",
+                "id": identifier(self.created_ms, self.token, number),
                 "comparison": self.pair.digest,
                 "request_id": self.request_id,
                 "row_number": number,

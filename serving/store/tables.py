@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from enum import StrEnum
 from typing import Any
 
@@ -134,3 +135,20 @@ shadow_answers = Table(
     Index("shadow_answers_by_request", "request_id", "row_number", "comparison", unique=True),
 )
 """What both said about a row that is kept whatever was said about it."""
+
+_TOKEN_BYTES = 6
+
+
+def new_token() -> str:
+    """What tells the rows of one request from those of another in the same millisecond."""
+    return secrets.token_hex(_TOKEN_BYTES)
+
+
+def identifier(created_ms: int, token: str, number: int) -> str:
+    """Of a row, by its number in the request: 32 hexadecimal digits, in the order of time."""
+    return f"{begin_of(created_ms)}{token}{number:08x}"
+
+
+def begin_of(created_ms: int) -> str:
+    """How identifiers of rows begin that were made in this millisecond."""
+    return f"{created_ms:012x}"
