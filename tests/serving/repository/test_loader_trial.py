@@ -35,16 +35,30 @@ class SleepyMLP(MLP):
     pass
 """
 
+GREEDY = """
+from dubio.models import MLP
+
+held = bytearray(2**30)  # more than what any process has free from its start
+
+class GreedyMLP(MLP):
+    pass
+"""
+
 
 @pytest.fixture
 def sleepy(numbers_checkpoint: Path, tmp_path: Path) -> Path:
     """A checkpoint whose module sleeps when imported, for as long as the file `sleep` beside it exists."""
     (tmp_path / "sleepy_networks.py").write_text(SLEEPY)
     (tmp_path / "sleep").touch()
-    content = torch.load(numbers_checkpoint, weights_only=True)
-    content["dubio"]["network"]["class_path"] = "sleepy_networks.SleepyMLP"
-    torch.save(content, tmp_path / "sleepy.ckpt")
-    return tmp_path / "sleepy.ckpt"
+    return _of_class(numbers_checkpoint, "sleepy_networks.SleepyMLP", tmp_path / "sleepy.ckpt")
+
+
+@pytest.fixture
+def greedy(numbers_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint whose module takes a gibibyte when imported."""
+    (tmp_path / "greedy_networks.py").write_text(GREEDY)
+    monkeypatch.syspath_prepend(tmp_path)
+    return _of_class(numbers_checkpoint, "greedy_networks.GreedyMLP", tmp_path / "greedy.ckpt")
 
 
 def test_what_is_tried_is_what_is_loaded(checkpoint: Path, bars: np.ndarray, predictor: Any) -> None:
@@ -67,10 +81,10 @@ def test_without_a_trial_nothing_is_loaded_and_it_is_tried_again(
     assert Loader(device="cpu", trusted=(), trial=False).load(ModelSource("bars", checkpoint)).name == "bars"
 
 
-def test_a_file_that_takes_too_much_is_to_blame_itself(checkpoint: Path) -> None:
+def test_a_file_that_takes_too_much_is_to_blame_itself(greedy: Path) -> None:
     with pytest.raises(UnreadableCheckpoint, match="load_bytes") as caught:
-        Loader(device="cpu", trusted=(), trial=Limits(size=2**20)).load(ModelSource("bars", checkpoint))
-    assert str(caught.value).startswith(f"{checkpoint}: its trial load")
+        Loader(device="cpu", trusted=("greedy_networks",), trial=Limits(size=2**28)).load(ModelSource("bars", greedy))
+    assert str(caught.value).startswith(f"{greedy}: its trial load")
     assert not passes(caught.value)
 
 
@@ -108,6 +122,14 @@ def test_a_service_answers_while_a_file_is_tried_and_goes_on(
         service.process.wait(30)
         _wait(lambda: not any(map(_runs, (tried, server))))
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def _of_class(source: Path, class_path: str, path: Path) -> Path:
+    """The checkpoint `source` with another class as its network."""
+    content = torch.load(source, weights_only=True)
+    content["dubio"]["network"]["class_path"] = class_path
+    torch.save(content, path)
+    return path
 
 
 def _put(source: Path, path: Path) -> None:
