@@ -140,7 +140,7 @@ def save(
         where = destination if source is None else source
         raise UnreadableCheckpoint(where, "holds other weights than the predictor was calibrated with.")
     metadata = Metadata(
-        format_version=1,
+        format_version=2,
         network=predictor.network_spec,
         input=predictor.input,
         classes=list(predictor.classes),

@@ -41,7 +41,7 @@ class Metadata(StrictModel):
         explanation: What explains a flag; None if nothing does.
     """
 
-    format_version: Literal[1]
+    format_version: Literal[2]
     network: NetworkSpec
     input: InputSpec
     classes: Classes

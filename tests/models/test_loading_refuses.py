@@ -108,7 +108,7 @@ def test_an_edited_calibration_is_refused(field: str, new: Callable[[Any], Any],
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
-        ({"format_version": 2}, "auto.format_version` to be 1"),
+        ({"format_version": 1}, "auto.format_version` to be 2"),
         ({"committee": 17}, "auto.committee`: expected the committee's 16 members, but got 17"),
         ({"committee": 8}, "rise to less than the committee's 8"),
         ({"committee": "16"}, "auto.committee` to be of type int"),

@@ -87,7 +87,7 @@ def ask(predictor: Predictor, x: Tensor, batches: Batches) -> Answers:
         probs={DETERMINISTIC: joined["deterministic"], MC: joined["mean_BC"]},
         before={DETERMINISTIC: joined["deterministic before"], MC: joined["mc before"]},
         summary=Summary(**{name: joined[name] for name in Summary.__dataclass_fields__}),
-        score_B=joined["ranks"].amax(0),
+        score_B=verdict.score_B,
         p_value_B=verdict.p_value_B,
         flagged_B=verdict.flagged_B,
         reasons=verdict.reasons,

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dubio.uncertainty.detection.conformal import Calibration, level
 from dubio.uncertainty.detection.detector import Detector, Verdict
-from dubio.uncertainty.detection.ecdf import Ranks
+from dubio.uncertainty.detection.ecdf import Ranks, composite
 from dubio.uncertainty.detection.measures import Summary, total
 from dubio.uncertainty.detection.outputs import DeterministicPass, Outputs
 from dubio.uncertainty.detection.rounding import Rounding, distinct, varies
@@ -48,8 +48,8 @@ class Stage:
         members: How many have answered.
         ranks: Of each score that asks members, by its name, among the select scores of that many members: few members
             disagree less on average than many.
-        below: Members' ranks below this leave the flag to the scores that do not ask members.
-        above: Members' ranks above this raise the flag.
+        below: Composite scores below this do not raise the flag, whatever the other members say.
+        above: Composite scores above this raise it.
         clearance: Standard errors by which the label must lead.
     """
 
@@ -65,8 +65,8 @@ class Stage:
         Args:
             clearance_B: Of the label.
             decided_B: Whether the members do not matter for the flag.
-            low_B: The members' rank, as far as it is to leave the flag to the other scores.
-            high_B: The same, as far as it is to raise the flag.
+            low_B: The composite score, as far as it is not to raise the flag.
+            high_B: The same, as far as it is to raise it.
         """
         return (clearance_B > self.clearance) & (decided_B | (low_B < self.below) | (high_B > self.above))
 
@@ -108,7 +108,8 @@ class AdaptiveSampling:
     Attributes:
         stages: Before the last one, at which all members have answered; may be empty.
         committee: K, the number of all members.
-        decided: Ranks above this flag an input, whatever the members say.
+        decided: Where the scores that do not ask members add up to more than this, an input is flagged, whatever the
+            members say: no rank is less than 0.
         calibration: Of the procedure's own scores; None until `calibrate`.
     """
 
@@ -151,11 +152,10 @@ class AdaptiveSampling:
         stages = [members for members in stages if members < committee]
         _refuse_unless_rising(stages, committee)
         rounding = rounding or detector.least_rounding
-        ranks_SN = detector.rank(select)
+        composite_N = detector.score(select)
         _, highest_N = rounding.bounds(detector.scores, detector.ranks, select)
-        lowest, highest = _thresholds(ranks_SN.amax(0), highest_N, level(rows, alpha, delta), rows)
+        lowest, highest = _thresholds(composite_N, highest_N, level(rows, alpha, delta), rows)
         asking = [score for score in detector.scores if score.asks_members]
-        full_N = ranks_SN[[score.asks_members for score in detector.scores]].amax(0) if asking else None
         rows_N = distinct(select.deterministic.inputs_BF)
         label_N = select.summary.mean_BC.argmax(-1)
         wrong = math.floor(WRONG_SHARE * n)
@@ -166,11 +166,9 @@ class AdaptiveSampling:
             if not all(map(varies, scores.values())):  # so few members all say the same: the next may tell rows apart
                 continue
             ranks = {name: Ranks.fit(score_N) for name, score_N in scores.items()}
-            below, above = -math.inf, math.inf
-            if full_N is not None:
-                low_N, high_N = rounding.bounds(asking, ranks, few)
-                below = -_bound(-low_N[full_N >= lowest], wrong)
-                above = _bound(high_N[full_N <= highest], wrong) if bool((full_N > highest).any()) else math.inf
+            low_N, high_N = rounding.bounds(detector.scores, {**detector.ranks, **ranks}, few)
+            below = -_bound(-low_N[composite_N >= lowest], wrong)
+            above = _bound(high_N[composite_N <= highest], wrong) if bool((composite_N > highest).any()) else math.inf
             turned_N = few.summary.mean_BC.argmax(-1) != label_N
             clear = _bound(clearance(few.probs_KBC, committee)[turned_N], wrong)
             fitted.append(Stage(members, ranks, below, above, max(clear, LEAST_CLEARANCE)))
@@ -215,14 +213,14 @@ class AdaptiveSampling:
         for stage in (*self.stages, None):
             few = Outputs(outputs.deterministic, outputs.probs_KBC[: stage.members if stage else self.committee])
             low_B, high_B = rounding.bounds(asking, stage.ranks if stage else detector.ranks, few)
+            low_B, high_B = fixed_low_B + low_B, fixed_high_B + high_B
             may_B = surely_B = torch.ones_like(open_B)
             if stage:
                 most_B, least_B = (clearance(few.probs_KBC, self.committee, sign * rounding.lead) for sign in (1, -1))
                 may_B = stage.settles(most_B, self._decides(fixed_high_B, asking), low_B, high_B)
                 surely_B = stage.settles(least_B, self._decides(fixed_low_B, asking), high_B, low_B)
-            here_B = torch.maximum(highest_B, torch.maximum(fixed_high_B, high_B))
-            highest_B = torch.where(open_B & may_B, here_B, highest_B)
-            lowest_B = torch.where(open_B & may_B, lowest_B.minimum(torch.maximum(fixed_low_B, low_B)), lowest_B)
+            highest_B = torch.where(open_B & may_B, highest_B.maximum(high_B), highest_B)
+            lowest_B = torch.where(open_B & may_B, lowest_B.minimum(low_B), lowest_B)
             sure_B = sure_B & ~(open_B & may_B & ~surely_B)
             open_B = open_B & ~surely_B
         return Bounds(lowest_B, highest_B, sure_B)
@@ -233,8 +231,9 @@ class AdaptiveSampling:
         fixed = detector.rank_without_members(deterministic)
         asking = [score for score in detector.scores if score.asks_members]
         open_B = torch.arange(probs_KBC.shape[1], device=probs_KBC.device)
-        none_B = torch.full(open_B.shape, -math.inf, dtype=torch.float64, device=open_B.device)
-        decided_B = self._decides(torch.stack([none_B, *fixed.values()]).amax(0), asking)
+        none_B = torch.zeros(open_B.shape, dtype=torch.float64, device=open_B.device)
+        fixed_B = composite(torch.stack([none_B, *fixed.values()]))
+        decided_B = self._decides(fixed_B, asking)
         # Of the rows that stopped: their indices, how many members they asked, the ranks, and the measures.
         done: list[tuple[Tensor, ...]] = []
         for stage in (*self.stages, None):  # at last all members
@@ -245,9 +244,9 @@ class AdaptiveSampling:
             asked = {score.name: stage_ranks[score.name](score.score(seen)) for score in asking}
             settled_B = torch.ones_like(open_B, dtype=torch.bool)
             if stage:
-                rank_B = torch.stack([none_B[open_B], *asked.values()]).amax(0)
+                score_B = composite(torch.stack([fixed_B[open_B], *asked.values()]))
                 clear_B = clearance(probs_KBC, self.committee)
-                settled_B = stage.settles(clear_B, decided_B[open_B], rank_B, rank_B)
+                settled_B = stage.settles(clear_B, decided_B[open_B], score_B, score_B)
             # By index: torch looks up a mask anew for each tensor.
             stopped, going = settled_B.nonzero().squeeze(1), (~settled_B).nonzero().squeeze(1)
             if len(stopped):
@@ -264,7 +263,7 @@ class AdaptiveSampling:
         return Stopped(samples_B, Summary(*measures), ranks_BS.T)
 
     def _decides(self, fixed_B: Tensor, asking: Sequence[Score]) -> Tensor:
-        """Whether the members do not matter for the flag, given the rank of the scores that do not ask them."""
+        """Whether the members do not matter for the flag, given what the scores that do not ask them add up to."""
         return (fixed_B > self.decided) if asking else torch.ones_like(fixed_B, dtype=torch.bool)
 
     def judge(self, detector: Detector, stopped: Stopped) -> Verdict:

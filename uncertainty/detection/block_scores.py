@@ -8,7 +8,6 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from dubio.uncertainty.detection import backstop
 from dubio.uncertainty.detection.blocks import Block
 from dubio.uncertainty.detection.gaussians import SHRINKAGE, ClassGaussians
 from dubio.uncertainty.detection.measures import unit_norm
@@ -69,8 +68,7 @@ class BlockMahalanobis(Score):
     """max_l min_c MD_lc(h_l / |h_l|): h_l is what block l gives, its mean and its maximum over the positions.
 
     Noise, constant inputs and those of another contrast look strange at the first blocks and pass as ordinary at the
-    head. The distances of each block are standardised, see `BlockGaussians`. It is a backstop, see
-    `dubio.uncertainty.detection.backstop`.
+    head. The distances of each block are standardised, see `BlockGaussians`.
 
     Source: Lee 2018 (several layers), Mueller and Hein 2025 (unit norm), Wilson and Hilferty 1931 (cube root).
     """
@@ -112,9 +110,6 @@ class BlockMahalanobis(Score):
             )
         parts = zip(self.parts, self.blocks, strict=True)
         return torch.stack([part.strangeness(seen[block]) for part, block in parts]).amax(0)
-
-    def discount(self, rank_B: Tensor) -> Tensor:
-        return backstop.discount(rank_B)
 
     @property
     def blocks(self) -> tuple[Block, ...]:

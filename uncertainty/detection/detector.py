@@ -1,4 +1,4 @@
-"""The detector: the largest rank among several scores, held against one conformal level."""
+"""The detector: several scores' ranks in one composite, held against one conformal level."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dubio.uncertainty.detection.blocks import Block
 from dubio.uncertainty.detection.conformal import Calibration
-from dubio.uncertainty.detection.ecdf import Ranks, RankTable
+from dubio.uncertainty.detection.ecdf import Ranks, RankTable, composite
 from dubio.uncertainty.detection.knn import Bank
 from dubio.uncertainty.detection.outputs import DeterministicPass, Outputs
 from dubio.uncertainty.detection.registry import SCORES
@@ -49,8 +49,11 @@ class Verdict:
 class Detector:
     """Composite score and conformal level. Immutable.
 
-    The composite score of an input is the largest of its ranks. Taking the maximum before the conformal step keeps the
-    promise exact for the composite, with no price for testing several scores.
+    The composite score of an input is the sum of its ranks, each -log of a share. The scores are not independent, so
+    the sum follows no known law: the conformal step comes after it and keeps the promise exact for the composite,
+    whatever the scores are, with no price for testing several.
+
+    Source: Fisher 1925 (the sum); Magesh 2022 (tests combined for out-of-distribution inputs).
 
     Example:
         >>> import torch
@@ -163,15 +166,15 @@ class Detector:
         return replace(self, calibration=Calibration.fit(highest_N, alpha, delta))
 
     def score(self, outputs: Outputs) -> Tensor:
-        """The composite score, ``[B]`` in float64; higher = more out-of-distribution."""
-        return self.rank(outputs).amax(0)
+        """The composite score, ``[B]`` in float64 and nats; higher = more out-of-distribution."""
+        return composite(self.rank(outputs))
 
     def rank(self, outputs: Outputs) -> Tensor:
-        """The ranks of S scores as they count in the composite, ``[S, B]`` in float64."""
+        """The ranks of S scores, ``[S, B]`` in float64 and nats."""
         return torch.stack(list(self._ranks(self.scores, self._table, outputs).values()))
 
     def rank_without_members(self, deterministic: DeterministicPass) -> dict[str, Tensor]:
-        """The ranks, as they count, of the scores that do not ask members, by name, ``[B]`` in float64 each."""
+        """The ranks of the scores that do not ask members, by name, ``[B]`` in float64 each."""
         nobody_KBC = deterministic.logits_BC.new_empty((0, *deterministic.logits_BC.shape))
         return self._ranks(self._fixed, self._fixed_table, Outputs(deterministic, nobody_KBC)) if self._fixed else {}
 
@@ -187,7 +190,7 @@ class Detector:
 
     def verdict(self, ranks_SB: Tensor, calibration: Calibration) -> Verdict:
         """P-values, flags and reasons of inputs whose scores have these ranks."""
-        score_B = ranks_SB.amax(0)
+        score_B = composite(ranks_SB)
         p_value_B = calibration.p_value(score_B)
         return Verdict(
             score_B=score_B,
@@ -222,4 +225,4 @@ class Detector:
     @staticmethod
     def _ranks(scores: Sequence[Score], table: RankTable, outputs: Outputs) -> dict[str, Tensor]:
         ranks_SB = table(torch.stack([score.score(outputs).double() for score in scores]))
-        return {score.name: score.discount(rank_B) for score, rank_B in zip(scores, ranks_SB, strict=True)}
+        return {score.name: rank_B for score, rank_B in zip(scores, ranks_SB, strict=True)}

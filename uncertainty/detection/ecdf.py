@@ -1,4 +1,4 @@
-"""Ranks among the select scores: one scale for scores of different kinds."""
+"""Ranks among the select scores: one scale for scores of different kinds, on which they add up."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from dubio.uncertainty.errors import CalibrationSetTooSmall
 
 @dataclass(frozen=True)
 class Ranks:
-    """Maps a score to its rank among those of the select split, monotonically and without ties.
+    """Maps a score to its rank among the n of the select split, on a logarithmic scale, in nats.
 
-    Between two select scores the rank is interpolated; beyond the largest it keeps growing (with the logarithm of the
-    excess in units of the select scores' spread), and below the smallest it keeps falling. A far input therefore gets
-    a larger rank than a near one, however far both are.
+    The rank is -log p, where p is the share of select scores that are as large or larger: 0 at the smallest, log 2 in
+    the middle, log n at the largest. Between two select scores p is interpolated. Beyond the largest the rank keeps
+    growing, log n at a time, with the logarithm of the excess in units of the select scores' spread: a far input gets
+    a larger rank than a near one, however far both are. Below the smallest it is 0: nothing about an input makes up
+    for what is strange about it.
+
+    Source: Fisher 1925, section 21.1, whose combination of independent tests adds these up.
 
     Attributes:
         scores_N: Distinct select scores, ascending, float64.
@@ -45,7 +49,7 @@ class Ranks:
         return cls(torch.unique(scores_N.double()))
 
     def __call__(self, scores_B: Tensor) -> Tensor:
-        """Ranks ``[B]`` in float64: 0 at the smallest select score, 1 at the largest, beyond outside."""
+        """Ranks ``[B]`` in float64, 0 or more."""
         return self._alone(scores_B.unsqueeze(0)).squeeze(0)
 
     @cached_property
@@ -60,13 +64,15 @@ class RankTable:
     Attributes:
         scores_PN: Their select scores, ascending, each row padded with infinity to the longest.
         last_P1: Where each row ends,
-        largest_P1: and the score there.
+        largest_P1: the score there,
+        log_n_P1: and its rank.
         spread_P1: From the middle select score to the largest.
     """
 
     scores_PN: Tensor
     last_P1: Tensor
     largest_P1: Tensor
+    log_n_P1: Tensor
     spread_P1: Tensor
 
     @classmethod
@@ -77,7 +83,8 @@ class RankTable:
         spreads = [each.scores_N[-1] - each.scores_N[(len(each.scores_N) - 1) // 2] for each in ranks]
         last_P1 = torch.tensor([[len(each.scores_N) - 1] for each in ranks], device=rows[0].device)
         scores_PN = torch.stack(rows)
-        return cls(scores_PN, last_P1, scores_PN.gather(1, last_P1), torch.stack(spreads).unsqueeze(1))
+        log_n_P1 = last_P1.double().log1p()
+        return cls(scores_PN, last_P1, scores_PN.gather(1, last_P1), log_n_P1, torch.stack(spreads).unsqueeze(1))
 
     def __call__(self, scores_PB: Tensor) -> Tensor:
         """Ranks ``[P, B]`` in float64; see `Ranks`."""
@@ -85,6 +92,11 @@ class RankTable:
         inside_PB = scores_PB.clamp(self.scores_PN[:, :1], self.largest_P1)
         upper_PB = torch.searchsorted(self.scores_PN, inside_PB).clamp(min=1).minimum(self.last_P1)
         low_PB, high_PB = self.scores_PN.gather(1, upper_PB - 1), self.scores_PN.gather(1, upper_PB)
-        steps_PB = upper_PB - 1 + (inside_PB - low_PB) / (high_PB - low_PB)
-        beyond_PB = scores_PB - inside_PB
-        return steps_PB / self.last_P1 + torch.log1p(beyond_PB.abs() / self.spread_P1).copysign(beyond_PB)
+        larger_PB = self.last_P1 - (upper_PB - 1 + (inside_PB - low_PB) / (high_PB - low_PB))
+        beyond_PB = (scores_PB - inside_PB).clamp(min=0)
+        return self.log_n_P1 * (1 + torch.log1p(beyond_PB / self.spread_P1)) - torch.log1p(larger_PB)
+
+
+def composite(ranks_SB: Tensor) -> Tensor:
+    """The composite score of B inputs, ``[B]``: the sum of the ranks of S scores, in nats."""
+    return ranks_SB.sum(0)

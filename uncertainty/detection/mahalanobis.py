@@ -7,7 +7,6 @@ from typing import Self
 
 from torch import Tensor
 
-from dubio.uncertainty.detection import backstop
 from dubio.uncertainty.detection.gaussians import (
     SHRINKAGE,
     ClassGaussians,
@@ -29,7 +28,7 @@ class InputMahalanobis(Score):
     """Squared distance (x - mu)^T Sigma^-1 (x - mu) of an input from one Gaussian fitted to all training rows.
 
     It sees what the network has learned to ignore: features that were trained to tell the classes apart need not tell
-    strangers from the data at all. It is a backstop, see `dubio.uncertainty.detection.backstop`.
+    strangers from the data at all.
 
     Attributes:
         mean_F: Mean of the rows, float64: rows may lie far from 0 and close together.
@@ -73,9 +72,6 @@ class InputMahalanobis(Score):
         """
         centred_BF, whitening_FF = centred(inputs_BF, self.mean_F).double(), self.whitening_FF.double()
         return centred_BF * product(product(centred_BF, whitening_FF), whitening_FF.T)
-
-    def discount(self, rank_B: Tensor) -> Tensor:
-        return backstop.discount(rank_B)
 
 
 @dataclass(frozen=True)
@@ -124,7 +120,7 @@ class UnitMahalanobis(Mahalanobis):
 
 
 class InputClassMahalanobis(Mahalanobis):
-    """The same of the input itself: min_c MD_c(x). It counts in full, where `InputMahalanobis` is a backstop."""
+    """The same of the input itself: min_c MD_c(x)."""
 
     name = "input_class_mahalanobis"
 

@@ -51,10 +51,6 @@ class Score(ABC):
     def score(self, outputs: Outputs) -> Tensor:
         """The scores, ``[B]``."""
 
-    def discount(self, rank_B: Tensor) -> Tensor:
-        """The ranks ``[B]`` of this score as they count among those of other scores."""
-        return rank_B
-
     @property
     def blocks(self) -> tuple[Block, ...]:
         """The blocks that a fitted score looks at."""

@@ -20,7 +20,7 @@ from dubio.uncertainty.detection.scores import Score
 from dubio.uncertainty.detection.selective import Acceptance
 from dubio.uncertainty.errors import NotFitted, UncertaintyError
 
-STOPPING_VERSION = 1
+STOPPING_VERSION = 2
 MOST_RISKS = 20
 # A module's dotted name, or a list of blocks, is never longer.
 LONGEST = 1000

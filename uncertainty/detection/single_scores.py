@@ -18,7 +18,7 @@ from dubio.uncertainty.errors import UncertaintyError
 class SingleScores:
     """The p-values that each score would have if it were the only one.
 
-    They explain a flag and are no part of its promise, which is about the largest rank: whoever flags where any of them
+    They explain a flag and are no part of its promise, which is about the composite: whoever flags where any of them
     is small raises more false alarms than were promised. Those of `AdaptiveSampling` compare ranks among few members
     with ranks among all of them, so they are approximate.
 

@@ -1,4 +1,4 @@
-"""Ranks: one monotone scale for all scores, without ties far out."""
+"""Ranks: one monotone scale for all scores, without ties far out, on which independent scores follow a known law."""
 
 from __future__ import annotations
 
@@ -9,27 +9,45 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chi2, kstest
 
-from dubio.uncertainty.detection.ecdf import Ranks, RankTable
+from dubio.uncertainty.detection.ecdf import Ranks, RankTable, composite
 from dubio.uncertainty.errors import CalibrationSetTooSmall
 
 SELECT = Ranks.fit(torch.tensor([3.0, 1.0, 2.0, 5.0, 9.0]))
 numbers = st.floats(-1e6, 1e6, allow_subnormal=False)
 
 
-def test_ranks_of_the_select_scores_are_evenly_spaced():
-    assert SELECT(torch.tensor([1.0, 2.0, 3.0, 5.0, 9.0])).tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
+def test_ranks_are_the_logarithms_of_the_shares_that_are_as_large_or_larger():
+    ranks = SELECT(torch.tensor([1.0, 2.0, 3.0, 5.0, 9.0])).tolist()
+    assert ranks == pytest.approx([-math.log(share) for share in (5 / 5, 4 / 5, 3 / 5, 2 / 5, 1 / 5)], abs=1e-15)
 
 
-def test_between_two_select_scores_the_rank_is_interpolated():
-    assert SELECT(torch.tensor([1.5, 4.0, 8.0])).tolist() == [0.125, 0.625, 0.9375]
+def test_between_two_select_scores_the_share_is_interpolated():
+    ranks = SELECT(torch.tensor([1.5, 4.0, 8.0])).tolist()
+    assert ranks == pytest.approx([-math.log(share) for share in (4.5 / 5, 2.5 / 5, 1.25 / 5)])
 
 
-def test_beyond_the_ends_the_rank_goes_on():
+def test_above_the_largest_the_rank_goes_on_and_below_the_smallest_it_is_nothing():
     # The spread from the middle score to the largest is 6.
-    above, below = SELECT(torch.tensor([15.0, -5.0])).tolist()
-    assert above == pytest.approx(1 + math.log(2))
-    assert below == pytest.approx(-math.log(2))
+    assert SELECT(torch.tensor([15.0])).item() == pytest.approx(math.log(5) * (1 + math.log(2)))
+    assert SELECT(torch.tensor([-5.0, -1e30])).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("scores", [1, 2, 5])
+def test_ranks_of_independent_scores_add_up_to_half_a_chi_squared_number(scores):
+    # Fisher's law: with uniform p, -2 sum log p has 2 S degrees of freedom.
+    generator = torch.Generator().manual_seed(scores)
+    table = RankTable.of(
+        [Ranks.fit(torch.randn(20_000, generator=generator, dtype=torch.float64)) for _ in range(scores)]
+    )
+    drawn_B = composite(table(torch.randn(scores, 5_000, generator=generator, dtype=torch.float64)))
+    assert kstest(2 * drawn_B.numpy(), chi2(2 * scores).cdf).pvalue > 0.01
+
+
+def test_the_composite_is_the_sum():
+    assert composite(torch.tensor([[1.0, 0.0], [2.0, math.inf], [0.5, 3.0]])).tolist() == [3.5, math.inf]
+    assert composite(torch.tensor([[1.0], [math.nan]])).isnan().all()
 
 
 @settings(derandomize=True, deadline=None, max_examples=300)
@@ -50,9 +68,8 @@ def test_two_far_scores_never_tie(select, excess, factor):
     ranks = Ranks.fit(torch.tensor(select, dtype=torch.float64))
     top, bottom = float(max(select)), float(min(select))
     near, far = ranks(torch.tensor([top + excess, top + excess * factor], dtype=torch.float64)).tolist()
-    assert 1.0 < near < far
-    near, far = ranks(torch.tensor([bottom - excess, bottom - excess * factor], dtype=torch.float64)).tolist()
-    assert 0.0 > near > far
+    assert math.log(len(select)) < near < far
+    assert ranks(torch.tensor([bottom - excess, bottom], dtype=torch.float64)).tolist() == [0.0, 0.0]
 
 
 def test_equal_select_scores_count_once():
@@ -61,7 +78,7 @@ def test_equal_select_scores_count_once():
 
 def test_infinity_is_the_end_and_nan_stays_nan():
     ranks = SELECT(torch.tensor([math.inf, -math.inf, math.nan])).tolist()
-    assert ranks[:2] == [math.inf, -math.inf]
+    assert ranks[:2] == [math.inf, 0.0]
     assert math.isnan(ranks[2])
 
 
@@ -85,8 +102,8 @@ def test_ranks_side_by_side_are_those_of_each_score_alone():
     together_PB = RankTable.of([Ranks.fit(each) for each in select])(asked_PB)
     for each, asked_B, together_B in zip(select, asked_PB.numpy(), together_PB.numpy(), strict=True):
         ordered = np.sort(each.numpy())
-        inside = np.interp(asked_B, ordered, np.linspace(0, 1, len(ordered)))
-        spread = ordered[-1] - ordered[(len(ordered) - 1) // 2]
-        beyond = np.log1p(np.maximum(asked_B - ordered[-1], 0) / spread)
-        beyond -= np.log1p(np.maximum(ordered[0] - asked_B, 0) / spread)
+        n = len(ordered)
+        inside = -np.log(np.interp(asked_B, ordered, np.linspace(1, 1 / n, n)))
+        spread = ordered[-1] - ordered[(n - 1) // 2]
+        beyond = np.log(n) * np.log1p(np.maximum(asked_B - ordered[-1], 0) / spread)
         np.testing.assert_allclose(together_B, inside + beyond, rtol=1e-12, atol=1e-12)

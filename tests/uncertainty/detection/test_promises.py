@@ -102,9 +102,8 @@ def test_rows_at_a_stages_threshold_are_not_sure(trained, detector):
     assert float(rows.sure_N.double().mean()) > 0.95
     assert bool((rows.low_N <= rows.high_N).all())
     (first, *others) = stopping.stages
-    ranks = first.ranks["mutual_information"]
-    score_N = Outputs(outputs.deterministic, outputs.probs_KBC[:4]).summary.mutual_information_B
-    at = float(ranks(score_N)[7])
+    seen = replace(detector, ranks={**detector.ranks, **first.ranks})
+    at = float(seen.score(Outputs(outputs.deterministic, outputs.probs_KBC[:4]))[7])
     edge = replace(first, clearance=-1.0, below=at, above=float("inf"))
     unsure = ask(replace(stopping, stages=(edge, *others)))
     assert not bool(unsure.sure_N[7])

@@ -46,13 +46,16 @@ def test_bounds_are_the_ranks_of_what_may_come_out():
     low_B, high_B = rounding.bounds([Energy(), MaxSoftmax()], ranks, outputs)
     energy_B = -outputs.deterministic.logits_BC.double().logsumexp(-1)
     slack_B = 0.5 + RELATIVE * energy_B.abs()
-    rank_B = [(bound_B + 30) / 40 for bound_B in (energy_B - slack_B, energy_B + slack_B)]
-    # Of two classes alike the other score is 1/2; of a sure one 0, and the energy is below all select scores.
+    # The select scores are a unit apart: so many of 41 are as large or larger.
+    energy = [-math.log((11 - float(bound_B[0])) / 41) for bound_B in (energy_B - slack_B, energy_B + slack_B)]
+    # Of two classes alike the other score is 1/2, and of a sure one 0, between select scores of 0 and 1.
     middle = 0.125 + RELATIVE / 2
-    assert float(low_B[0]) == pytest.approx(max(float(rank_B[0][0]), 0.5 - middle), abs=1e-6)
-    assert float(high_B[0]) == pytest.approx(max(float(rank_B[1][0]), 0.5 + middle), abs=1e-6)
-    assert float(high_B[1]) == pytest.approx(0.125, abs=1e-6)
-    assert rounding.bounds([], ranks, outputs)[1].tolist() == [-math.inf] * 2
+    assert float(low_B[0]) == pytest.approx(energy[0] - math.log(1 - (0.5 - middle) / 2), abs=1e-6)
+    assert float(high_B[0]) == pytest.approx(energy[1] - math.log(1 - (0.5 + middle) / 2), abs=1e-6)
+    # The energy of a sure one is below all select scores, which takes nothing away.
+    assert float(low_B[1]) == 0
+    assert float(high_B[1]) == pytest.approx(-math.log(1 - 0.125 / 2), abs=1e-6)
+    assert rounding.bounds([], ranks, outputs)[1].tolist() == [0.0, 0.0]
 
 
 def test_what_is_measured_counts_four_times_over_where_it_is_more():
