@@ -12,6 +12,7 @@ import torch
 from detection_figures import auroc, scoring_ms
 
 from dubio.uncertainty import Calibration
+from dubio.uncertainty.detection.ecdf import composite
 from dubio.uncertainty.detection.registry import SCORES
 from dubio.uncertainty.errors import UncertaintyError
 
@@ -25,7 +26,7 @@ BACKSTOPS = ("block_mahalanobis", "input_mahalanobis")
 
 @dataclass(frozen=True)
 class Candidate:
-    """Ranks of every score of one trained network, so that any composite is a maximum.
+    """Ranks of every score of one trained network, so that any composite is a sum.
 
     Attributes:
         alpha: Promised.
@@ -64,7 +65,7 @@ class Candidate:
         """The mean, over pairs, of (AUROC + share flagged) / 2."""
 
         def score(rows: str) -> torch.Tensor:
-            return torch.stack([self.ranks[name][rows] for name in (*self.backstop, *names)]).amax(0)
+            return composite(torch.stack([self.ranks[name][rows] for name in (*self.backstop, *names)]))
 
         calibration = Calibration.fit(score("calibration"), self.alpha, 0.05)
         merits = []
@@ -103,24 +104,24 @@ def _choose(kind: str, candidates: Sequence[Candidate]) -> None:
     # Each pair counts alike.
     weights = [len(candidate.strangers) for candidate in candidates]
 
-    def merit(composite: Sequence[str]) -> float:
-        return float(np.average([candidate.merit(composite) for candidate in candidates], weights=weights))
+    def merit(chosen: Sequence[str]) -> float:
+        return float(np.average([candidate.merit(chosen) for candidate in candidates], weights=weights))
 
     for name in names:
         cost = np.mean([candidate.cost[name] for candidate in candidates])
         print(f"{name} with the backstop: {merit([name]):.4f}, cost {cost:.1%}")
-    composite: list[str] = []
+    chosen: list[str] = []
     reached = 0.0
-    while len(composite) < MOST_SCORES:
-        allowed = [name for name in names if name not in composite and (composite or SCORES[name].asks_members)]
-        gains = {name: merit([*composite, name]) for name in allowed}
+    while len(chosen) < MOST_SCORES:
+        allowed = [name for name in names if name not in chosen and (chosen or SCORES[name].asks_members)]
+        gains = {name: merit([*chosen, name]) for name in allowed}
         best = max(gains, key=lambda name: gains[name])
-        if composite and gains[best] < reached + LEAST_GAIN:
+        if chosen and gains[best] < reached + LEAST_GAIN:
             print(f"next would be {best}: {gains[best]:.4f}")
             break
-        composite, reached = [*composite, best], gains[best]
+        chosen, reached = [*chosen, best], gains[best]
         print(f"+ {best}: {reached:.4f}")
-    costs = [sum(candidate.cost[name] for name in (*composite, *candidate.backstop)) for candidate in candidates]
-    print(f"composite {composite}, cost {[f'{cost:.1%}' for cost in costs]}, at most {LARGEST_COST:.0%}")
+    costs = [sum(candidate.cost[name] for name in (*chosen, *candidate.backstop)) for candidate in candidates]
+    print(f"composite {chosen}, cost {[f'{cost:.1%}' for cost in costs]}, at most {LARGEST_COST:.0%}")
     before = ["mutual_information", "neighbours", "relative_mahalanobis"]
     print(f"for comparison, {before}: {merit(before):.4f}")

@@ -14,7 +14,6 @@ from torch import Tensor
 from dubio.uncertainty import AdaptiveSampling, Calibration, Detector, DeterministicPass, Outputs
 from dubio.uncertainty.detection.adaptive import LEAST_CLEARANCE, Stopped, clearance, recorded
 from dubio.uncertainty.detection.conformal import level
-from dubio.uncertainty.detection.ecdf import Ranks
 from dubio.uncertainty.detection.measures import summarise
 from dubio.uncertainty.detection.scores import UNFAMILIAR
 from dubio.uncertainty.errors import CalibrationSetTooSmall, NotFitted, UncertaintyError
