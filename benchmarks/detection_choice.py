@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from detection_figures import auroc, scoring_ms
+from rich.progress import track
 
 from dubio.uncertainty import Calibration
 from dubio.uncertainty.detection.ecdf import composite
@@ -17,7 +19,7 @@ from dubio.uncertainty.detection.registry import SCORES
 from dubio.uncertainty.errors import UncertaintyError
 
 LEAST_GAIN = 0.002
-MOST_SCORES = 4
+MOST_SCORES = 3
 LARGEST_COST = 0.15
 # The one is refused for many classes of many features, the other takes K values only, so that inputs tie.
 UNSUITED = ("ddu", "variation_ratio")
@@ -107,21 +109,21 @@ def _choose(kind: str, candidates: Sequence[Candidate]) -> None:
     def merit(chosen: Sequence[str]) -> float:
         return float(np.average([candidate.merit(chosen) for candidate in candidates], weights=weights))
 
+    alone = {name: merit([name]) for name in names}
     for name in names:
         cost = np.mean([candidate.cost[name] for candidate in candidates])
-        print(f"{name} with the backstop: {merit([name]):.4f}, cost {cost:.1%}")
-    chosen: list[str] = []
-    reached = 0.0
-    while len(chosen) < MOST_SCORES:
-        allowed = [name for name in names if name not in chosen and (chosen or SCORES[name].asks_members)]
-        gains = {name: merit([*chosen, name]) for name in allowed}
-        best = max(gains, key=lambda name: gains[name])
-        if chosen and gains[best] < reached + LEAST_GAIN:
-            print(f"next would be {best}: {gains[best]:.4f}")
-            break
-        chosen, reached = [*chosen, best], gains[best]
-        print(f"+ {best}: {reached:.4f}")
+        print(f"{name} with the backstop: {alone[name]:.4f}, cost {cost:.1%}")
+    found = []
+    for size in range(1, MOST_SCORES + 1):
+        allowed = [each for each in combinations(names, size) if any(SCORES[name].asks_members for name in each)]
+        found.append({each: merit(each) for each in track(allowed, f"Sets of {size}", transient=True)})
+        ordered = sorted(found[-1], key=lambda each: found[-1][each], reverse=True)
+        print(*(f"{', '.join(each)}: {found[-1][each]:.4f}" for each in ordered[:5]), sep="\n")
+    enough = max(max(merits.values()) for merits in found) - LEAST_GAIN
+    smallest = next(merits for merits in found if max(merits.values()) >= enough)
+    close = [each for each, reached in smallest.items() if reached >= max(smallest.values()) - LEAST_GAIN]
+    chosen = max(close, key=lambda each: np.mean([alone[name] for name in each]))
     costs = [sum(candidate.cost[name] for name in (*chosen, *candidate.backstop)) for candidate in candidates]
-    print(f"composite {chosen}, cost {[f'{cost:.1%}' for cost in costs]}, at most {LARGEST_COST:.0%}")
+    print(f"composite of {', '.join(chosen)}, cost {[f'{cost:.1%}' for cost in costs]}, at most {LARGEST_COST:.0%}")
     before = ["mutual_information", "neighbours", "relative_mahalanobis"]
     print(f"for comparison, {before}: {merit(before):.4f}")

@@ -44,12 +44,12 @@ ScoreName = Literal[
     "input_mahalanobis",
 ]
 # Of each kind of input, without the backstop, as docs/concepts.md says how they were chosen.
-TABLE: tuple[ScoreName, ...] = ("predicted_std", "input_class_mahalanobis", "unit_mahalanobis", "vim")
+TABLE: tuple[ScoreName, ...] = ("predictive_entropy", "unit_mahalanobis", "input_class_mahalanobis")
 DEFAULT_SCORES: dict[str, tuple[ScoreName, ...]] = {
-    "image": ("predictive_entropy", "unit_mahalanobis"),
+    "image": ("expected_entropy", "relative_mahalanobis"),
     "numbers": TABLE,
     "table": TABLE,
-    "text": ("mutual_information",),
+    "text": ("mutual_information", "vim", "fdbd"),
 }
 
 
