@@ -46,12 +46,12 @@ class CalibrationSettings:
         delta: How likely it may be, over the draw of the calibration rows, that the rate is larger than alpha.
         num_samples: Members of the committee. More members, less noise in mean and std, and more time a request.
         seed: Draws the members' dropout masks.
-        scores: What makes an input strange; the strangest of them counts. By default of images predictive_entropy,
-            unit_mahalanobis and block_mahalanobis (input_mahalanobis if the network has no blocks); of tables and
-            numbers predicted_std, input_class_mahalanobis, unit_mahalanobis, vim and input_mahalanobis; of texts
-            mutual_information. There are also expected_entropy, variation_ratio, logit_disagreement, max_softmax,
-            max_logit, energy, gen, neighbours, nnguide, mahalanobis, relative_mahalanobis, unit_relative_mahalanobis,
-            ddu, core, fdbd, react and feature_norm.
+        scores: What makes an input strange; their ranks add up. By default of images expected_entropy,
+            relative_mahalanobis and block_mahalanobis (input_mahalanobis if the network has no blocks); of tables and
+            numbers predictive_entropy, unit_mahalanobis, input_class_mahalanobis and input_mahalanobis; of texts
+            mutual_information, vim and fdbd. There are also predicted_std, variation_ratio, logit_disagreement,
+            max_softmax, max_logit, energy, gen, neighbours, nnguide, mahalanobis, unit_relative_mahalanobis, ddu,
+            core, react and feature_norm.
         k: Which nearest neighbour the scores `neighbours` and `nnguide` look at; by default the 50th, or with fewer
             training rows the one in the middle of a class of average size.
         bank: At most so many training rows stand in the checkpoint with their features, which `neighbours` and
