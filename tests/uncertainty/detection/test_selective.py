@@ -84,6 +84,20 @@ def test_where_one_threshold_is_tested_the_law_is_that_of_the_binomial():
     assert binom.cdf(given, DRAWS, expected) > 0.005
 
 
+def test_select_rows_that_were_lucky_do_not_leave_nothing_to_accept():
+    # They show no error at all, though a tenth of the answers of little confidence are wrong.
+    chance = np.random.default_rng(0)
+    confidence = chance.uniform(0.4, 1, 600)
+    tests = AcceptanceTests.fit(labelled(confidence, np.zeros(600), -confidence), 1800, 0.02, ALPHA, DELTA)
+    for _ in range(20):
+        confidence = chance.uniform(0.4, 1, 1800)
+        calibration = labelled(confidence, (confidence < 0.6) & (chance.random(1800) < 0.1), -confidence)
+        rule = tests.calibrate(calibration, Calibration.fit(calibration.high_N, ALPHA, DELTA))
+        # Between .6, above which nothing is wrong, and the confidence above which .02 of the answers are.
+        assert rule.refusal is None
+        assert 0.4 < rule.threshold < 0.6
+
+
 def test_the_tests_are_those_of_clopper_and_pearson():
     """A test passes exactly where the upper bound on the error rate is at most the risk."""
     for accepted, wrong, risk in [(148, 0, 0.02), (149, 0, 0.02), (236, 1, 0.02), (235, 1, 0.02), (5000, 81, 0.02)]:
