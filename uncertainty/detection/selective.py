@@ -280,7 +280,7 @@ def _error(accepted_T: Tensor, wrong_T: Tensor) -> Tensor:
 def _first(accepted_T: Tensor, error_T: Tensor, risk: float, delta: float) -> int:
     """Which test to begin with: the one in the middle of those that are likeliest to pass.
 
-    How likely is known from the select rows alone. The last of them would pass over most tests, but accept nothing where
+    How likely is known from the select rows alone. The last of them would skip most tests, but accept nothing where
     these rows were lucky; the first would be sure to pass, but may be followed by one that fails.
     """
     powers = [power(round(rows), error, risk, delta) for rows, error in zip(*_lists(accepted_T, error_T), strict=True)]
