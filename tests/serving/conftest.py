@@ -86,7 +86,7 @@ def write_checkpoint(
         torch.from_numpy(train_x),
         np.arange(1000, 1200),
         5000,
-        5000 if inputs.kind in ("image", "text") else 0,
+        8000 if inputs.kind in ("image", "text") else 0,
         None,
     )
     predictor = predictor.calibrated(

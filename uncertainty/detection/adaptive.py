@@ -93,7 +93,8 @@ class Bounds:
     Attributes:
         lowest_B: The smallest composite scores that another run may give, in float64.
         highest_B: The largest.
-        sure_B: Whether every run asks as many members.
+        sure_B: Whether the members' means that two runs may give, of as many members or of others, lie no farther apart
+            than `Rounding.probability`, twice.
     """
 
     lowest_B: Tensor
@@ -209,7 +210,9 @@ class AdaptiveSampling:
         fixed = [score for score in detector.scores if not score.asks_members]
         fixed_low_B, fixed_high_B = rounding.bounds(fixed, detector.ranks, outputs)
         highest_B, lowest_B = torch.full_like(fixed_high_B, -math.inf), torch.full_like(fixed_high_B, math.inf)
-        open_B = sure_B = torch.ones_like(highest_B, dtype=torch.bool)
+        open_B = torch.ones_like(highest_B, dtype=torch.bool)
+        least_BC = torch.full_like(outputs.probs_KBC[0], math.inf)
+        most_BC = -least_BC
         for stage in (*self.stages, None):
             few = Outputs(outputs.deterministic, outputs.probs_KBC[: stage.members if stage else self.committee])
             low_B, high_B = rounding.bounds(asking, stage.ranks if stage else detector.ranks, few)
@@ -221,9 +224,11 @@ class AdaptiveSampling:
                 surely_B = stage.settles(least_B, self._decides(fixed_low_B, asking), high_B, low_B)
             highest_B = torch.where(open_B & may_B, highest_B.maximum(high_B), highest_B)
             lowest_B = torch.where(open_B & may_B, lowest_B.minimum(low_B), lowest_B)
-            sure_B = sure_B & ~(open_B & may_B & ~surely_B)
+            mean_BC, stops_B1 = few.probs_KBC.mean(0), (open_B & may_B).unsqueeze(-1)
+            least_BC = torch.where(stops_B1, least_BC.minimum(mean_BC), least_BC)
+            most_BC = torch.where(stops_B1, most_BC.maximum(mean_BC), most_BC)
             open_B = open_B & ~surely_B
-        return Bounds(lowest_B, highest_B, sure_B)
+        return Bounds(lowest_B, highest_B, (most_BC - least_BC).amax(-1) <= rounding.probability)
 
     def run(self, detector: Detector, deterministic: DeterministicPass, sample: SampleMembers) -> Stopped:
         """Ask stage by stage, until every row has stopped."""

@@ -59,7 +59,7 @@ class LabelledAnswers:
         labels_N: The true classes.
         low_N: The smallest composite scores that another evaluation may give.
         high_N: The largest.
-        sure_N: Whether every evaluation asks as many members as this one.
+        sure_N: Whether `rounding` holds for the row: evaluations may ask different numbers of members.
         rounding: How far two evaluations of a probability lie apart, at most.
     """
 

@@ -115,7 +115,7 @@ class LabelSets:
         Args:
             mean_NC: The members' mean probabilities of the calibration rows.
             labels_N: Their true classes.
-            sure_N: Whether another evaluation asks as many members; all do by default.
+            sure_N: Whether `rounding` holds for the row; by default for all.
             rounding: How far two evaluations of a probability may lie apart.
         """
         scores_NC = self.scores(mean_NC, rounding)

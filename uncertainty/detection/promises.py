@@ -128,4 +128,6 @@ def with_as_many_as_it_takes(
     bounds = stopping.bounds(detector, outputs, rounding)
     stopped = stopping.run(detector, outputs.deterministic, recorded(outputs.probs_KBC))
     answers = Answers(*classify(outputs.deterministic), stopped.summary.mean_BC)
-    return LabelledAnswers(answers, labels_N, bounds.lowest_B, bounds.highest_B, bounds.sure_B, rounding.probability)
+    return LabelledAnswers(
+        answers, labels_N, bounds.lowest_B, bounds.highest_B, bounds.sure_B, 2 * rounding.probability
+    )

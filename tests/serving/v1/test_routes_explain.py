@@ -187,5 +187,5 @@ def test_over_v2_contradictions_and_what_cannot_be_explained_are_refused(client:
 
 def test_the_card_says_what_is_kept(client: httpx.Client, checkpoint: Path):
     kept = {model: client.get(f"/v1/models/{model}").json()["training_examples_kept"] for model in ("bars", "table")}
-    assert kept == {"bars": {"what": "thumbnails", "rows": 78, "bytes": 78 * 64}, "table": None}
+    assert kept == {"bars": {"what": "thumbnails", "rows": 125, "bytes": 125 * 64}, "table": None}
     assert models.load(checkpoint).describe()["training_examples_kept"] == kept["bars"]
