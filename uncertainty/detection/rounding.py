@@ -99,11 +99,11 @@ def varies(scores_N: Tensor) -> bool:
 
 
 def spread_out(scores_N: Tensor) -> Tensor:
-    """The same scores, and one more where they do not vary, so that ranks do not magnify what is rounding."""
+    """The same scores; where they do not vary, the largest and one beyond, so that what is rounding has no rank."""
     if len(scores_N) < 2 or varies(scores_N):
         return scores_N
-    scores_N = scores_N.double()
-    return torch.cat([scores_N, (scores_N.amax() + _step(scores_N.amax())).unsqueeze(0)])
+    top = scores_N.double().amax()
+    return torch.stack([top, top + _step(top)])
 
 
 def distinct(inputs_BF: Tensor) -> Tensor:

@@ -135,10 +135,9 @@ def test_scores_that_differ_by_rounding_alone_do_not_vary(size):
     )
     assert not varies(size + noise)
     assert varies(size + 20 * noise)
-    spread_N = spread_out(size + noise)
-    assert torch.equal(spread_N[:-1], size + noise)
-    top = float((size + noise).max())
-    assert float(spread_N[-1]) == pytest.approx(top + FACTOR * (ABSOLUTE + RELATIVE * top), rel=1e-12)
+    spread_N, top = spread_out(size + noise), float((size + noise).max())
+    assert spread_N.tolist() == pytest.approx([top, top + FACTOR * (ABSOLUTE + RELATIVE * top)], rel=1e-12)
+    assert Ranks.fit(spread_N)(size + noise).tolist() == [0.0] * 50
     assert torch.equal(spread_out(size + 20 * noise), size + 20 * noise)
 
 
