@@ -53,7 +53,7 @@ class Detector:
     the sum follows no known law: the conformal step comes after it and keeps the promise exact for the composite,
     whatever the scores are, with no price for testing several.
 
-    Source: Fisher 1925 (the sum); Magesh 2022 (tests combined for out-of-distribution inputs).
+    Source: Fisher 1932 (the sum); Magesh 2022 (tests combined for out-of-distribution inputs).
 
     Example:
         >>> import torch

@@ -23,7 +23,7 @@ class Ranks:
     a larger rank than a near one, however far both are. Below the smallest it is 0: nothing about an input makes up
     for what is strange about it.
 
-    Source: Fisher 1925, section 21.1, whose combination of independent tests adds these up.
+    Source: Fisher 1932, section 21.1, whose combination of independent tests adds these up.
 
     Attributes:
         scores_N: Distinct select scores, ascending, float64.
