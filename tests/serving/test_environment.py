@@ -110,6 +110,7 @@ def test_an_empty_option_is_refused(option: str, defaults: Settings, capsys: pyt
     assert option in line
 
 
+@pytest.mark.slow
 def test_a_service_starts_among_variables_of_compose_and_kubernetes(
     command: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

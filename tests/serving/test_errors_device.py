@@ -26,7 +26,7 @@ class FaultyMLP(MLP):
 '''
 
 
-@pytest.mark.parametrize("thread", ["dubio-predict", "dubio-explain"])
+@pytest.mark.parametrize("thread", ["dubio-predict", pytest.param("dubio-explain", marks=pytest.mark.slow)])
 def test_a_process_whose_device_is_lost_says_so_and_ends(
     command: Any, numbers_checkpoint: Path, tmp_path: Path, thread: str
 ):

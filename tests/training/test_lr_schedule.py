@@ -70,6 +70,7 @@ def test_a_training_without_an_end_cannot_be_planned():
     WarmupCosine(_optimizer(), steps=10).plan(math.inf)
 
 
+@pytest.mark.slow
 def test_a_training_that_a_clock_ends_has_the_rates_of_the_steps_that_were_given(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -84,7 +84,7 @@ def test_a_network_of_ones_own_may_have_some_of_the_names(tmp_path: Path):
     assert predictor.network_spec.init_args == {"num_classes": 10, "width": 8}
 
 
-@pytest.mark.parametrize("name", ["OnlySizes", "NoDefaults"])
+@pytest.mark.parametrize("name", ["OnlySizes", pytest.param("NoDefaults", marks=pytest.mark.slow)])
 def test_a_network_may_have_no_other_arguments_than_sizes(name: str, tmp_path: Path):
     _fit(tmp_path, f"tests.training.test_network_sizes.{name}", {})
     path = tmp_path / "net" / "model.ckpt"

@@ -82,6 +82,7 @@ def test_averaged_weights_are_what_is_calibrated_and_served(tmp_path: Path, witn
     assert float((raw - due).abs().max()) > 1e-3
 
 
+@pytest.mark.slow
 def test_an_averaged_run_goes_on_where_it_stopped(tmp_path: Path, witness: ModuleType):
     whole = fit(tmp_path / "whole", *EMA, "--model.scheduler", "null", epochs=2)
     first = fit(tmp_path / "halves", *EMA, "--model.scheduler", "null", epochs=1)

@@ -249,6 +249,7 @@ def test_a_checkpoint_that_lies_in_a_repository_directly_is_told(
     assert cure in caplog.text
 
 
+@pytest.mark.slow
 def test_the_command_serves_a_folder_and_takes_up_what_is_swapped(
     command: Any, volume: Volume, checkpoint: Path, numbers_checkpoint: Path, wait: Callable[..., None]
 ) -> None:

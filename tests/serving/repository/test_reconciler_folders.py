@@ -121,6 +121,7 @@ def test_a_repository_that_may_not_be_seen_is_one_line_and_2(confined: Any, tmp_
     assert (code, "or this user may not see it" in line) == (2, True)
 
 
+@pytest.mark.slow
 def test_bad_folders_do_not_stop_the_watch(confined: Any, root: Path, numbers_checkpoint: Path) -> None:
     for name in ("kept", "good"):
         put(numbers_checkpoint, root / name / "1")
