@@ -175,7 +175,8 @@ def open_browser(folder: Path) -> Iterator[Page]:
         [CHROMIUM, *options, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         try:
-            with connect(_address(folder, process), max_size=None, compression=None) as socket:
+            # A browser that is kept waiting by other tests may be too slow for pings, and is not lost for that.
+            with connect(_address(folder, process), max_size=None, compression=None, ping_interval=None) as socket:
                 yield Page(socket)
         finally:
             process.terminate()

@@ -121,7 +121,7 @@ def test_the_reports_of_the_documentation_are_what_is_written_today(text: str):
         kept = path.read_text(encoding="utf-8")
         for part in (r"<h2>.*?</h2>", r"<style>.*?</style>"):
             assert re.findall(part, kept, re.DOTALL) == re.findall(part, text, re.DOTALL)
-        assert ("no promise" in kept) == (path.stem != "clinc150")  # at the smaller of two risks
+        assert ("no promise" in kept) == (path.stem == "table_mlp")  # at the smaller of two risks
         assert "of the accepted answers are wrong" in kept
         assert "REFUTES" not in kept
     assert sum(path.stat().st_size for path in found) < 1_500_000
