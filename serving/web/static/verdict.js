@@ -9,7 +9,7 @@ const LEAST_PROBABILITY = 0.9; // where no risk is promised, this page's own rul
 
 const FLAGS = {
   unfamiliar: "No: it does not resemble the training data.",
-  uncertain: "No: the committee's members disagree about it more than about training data.",
+  uncertain: "No: the committee's members are less sure of it, or disagree about it more, than about training data.",
   out_of_range: "No: it holds values that never occurred in the training data.",
 };
 const UNKNOWN = {
