@@ -89,7 +89,7 @@ def choose(tasks: Sequence[Any], prepare: Callable[[Any, int], Any], folder: Cal
     found: dict[str, list[Candidate]] = {}
     for task in tasks:
         for seed in range(task.seeds):
-            path = folder(task, seed) / "ranks.pt"
+            path = folder(task, seed) / "log_ranks.pt"
             if not path.is_file():
                 torch.save(vars(Candidate.of(prepare(task, seed))), path)
             found.setdefault(task.kind, []).append(Candidate(**torch.load(path, weights_only=True)))

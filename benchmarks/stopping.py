@@ -26,6 +26,7 @@ from dubio.training.data.module import TensorDataModule
 from dubio.training.data.ood import inverted, photograph_patches, uniform_noise
 from dubio.uncertainty import Calibration, Outputs
 from dubio.uncertainty.detection.adaptive import recorded
+from dubio.uncertainty.detection.ecdf import composite
 
 DATA: dict[str, type[TensorDataModule]] = {"digits": Digits, "fashion_mnist": FashionMNIST}
 STRANGERS = 300
@@ -74,7 +75,7 @@ def resplits(predictor: Predictor, seen: list[Outputs]) -> None:
     scores = {
         "all members": torch.cat([detector.score(each) for each in seen]),
         AUTO: torch.cat(
-            [stopping.run(detector, each.deterministic, recorded(each.probs_KBC)).ranks_SB.amax(0) for each in seen]
+            [composite(stopping.run(detector, each.deterministic, recorded(each.probs_KBC)).ranks_SB) for each in seen]
         ),
     }
     for name, scores_N in scores.items():

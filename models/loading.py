@@ -18,7 +18,7 @@ from dubio.models.budget import MAX_LIVE, Budget
 from dubio.models.checkpoint import data_record, file
 from dubio.models.checkpoint.data_record import Division
 from dubio.models.checkpoint.file import Checkpoint
-from dubio.models.checkpoint.schema import KEY, Answers, Metadata
+from dubio.models.checkpoint.schema import FORMAT_VERSION, KEY, Answers, Metadata
 from dubio.models.checkpoint.state_dict import sha256
 from dubio.models.device import usable
 from dubio.models.errors import ModelError, NotEnoughMemory, UnreadableCheckpoint
@@ -140,7 +140,7 @@ def save(
         where = destination if source is None else source
         raise UnreadableCheckpoint(where, "holds other weights than the predictor was calibrated with.")
     metadata = Metadata(
-        format_version=2,
+        format_version=FORMAT_VERSION,
         network=predictor.network_spec,
         input=predictor.input,
         classes=list(predictor.classes),

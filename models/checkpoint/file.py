@@ -17,7 +17,7 @@ from dubio.models.checkpoint import archive, safetensors_file, sanitize, unpickl
 from dubio.models.checkpoint.data_record import KEY as DATA_KEY
 from dubio.models.checkpoint.data_record import DataRecord
 from dubio.models.checkpoint.explanation_record import ExplanationRecord
-from dubio.models.checkpoint.schema import KEY, Metadata
+from dubio.models.checkpoint.schema import FORMAT_VERSION, KEY, Metadata
 from dubio.models.errors import ModelError, UnreadableCheckpoint
 from dubio.models.spec import describe_validation_error
 
@@ -47,6 +47,13 @@ def read(path: str | Path) -> Checkpoint:
     if KEY not in content:
         raise UnreadableCheckpoint(
             path, f"has no {KEY!r} section, so it is not calibrated; run `dubio-train calibrate` on it first."
+        )
+    version = content[KEY].get("format_version") if isinstance(content[KEY], dict) else None
+    if type(version) is int and 0 < version < FORMAT_VERSION:
+        raise UnreadableCheckpoint(
+            path,
+            f"was calibrated by an earlier version (`{KEY}.format_version` is {version}, not {FORMAT_VERSION}); run "
+            "`dubio-train calibrate` on it again.",
         )
     try:
         metadata = Metadata.model_validate(sanitize.Sanitizer(os.path.getsize(path)).copy(content[KEY], KEY))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import field_validator
 
@@ -12,6 +12,7 @@ from dubio.models.inputs.spec import InputSpec
 from dubio.models.spec import CommitteeSpec, NetworkSpec, Provenance, StrictModel, Temperature
 
 KEY = "dubio"
+FORMAT_VERSION: Final = 2  # of what calibrations write; flags of earlier ones mean something else
 
 
 class Answers(StrictModel):

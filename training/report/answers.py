@@ -44,7 +44,7 @@ class Answers:
         score_B: The composite score.
         p_value_B: Of that.
         flagged_B: Whether that is at or below the level.
-        reasons: Of the score that counted, flagged or not.
+        reasons: Of the score with the largest rank, flagged or not.
         settling: How the members' answer settles.
     """
 

@@ -93,8 +93,8 @@ class Bounds:
     Attributes:
         lowest_B: The smallest composite scores that another run may give, in float64.
         highest_B: The largest.
-        sure_B: Whether the members' means that two runs may give, of as many members or of others, lie no farther apart
-            than `Rounding.probability`, twice.
+        sure_B: Whether the members' mean that another run may give, of as many members or of others, lies no farther
+            from this one's than `Rounding.probability`, twice.
     """
 
     lowest_B: Tensor

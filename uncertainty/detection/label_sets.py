@@ -124,8 +124,15 @@ class LabelSets:
             score_N = score_N.masked_fill(~sure_N, UNBOUNDED)
         if self.by == "all":
             return replace(self, quantiles_G=torch.tensor([_quantile(score_N, self.coverage)], dtype=torch.float64))
-        group_N = labels_N if self.by == "class" else mean_NC.argmax(-1)
-        quantiles = [_quantile(score_N[group_N == group], self.coverage) for group in range(mean_NC.shape[-1])]
+        if self.by == "class":
+            in_NC = torch.nn.functional.one_hot(labels_N, mean_NC.shape[-1]).bool()
+        else:
+            # A row for which another evaluation may predict another class counts, as the least fitting, for both.
+            in_NC = mean_NC.double() >= mean_NC.double().amax(-1, keepdim=True) - 2 * rounding
+            if sure_N is not None:
+                in_NC = in_NC | ~sure_N.unsqueeze(-1)
+            score_N = score_N.masked_fill(in_NC.sum(-1) > 1, UNBOUNDED)
+        quantiles = [_quantile(score_N[in_N], self.coverage) for in_N in in_NC.T]
         return replace(self, quantiles_G=torch.tensor(quantiles, dtype=torch.float64))
 
     def scores(self, mean_BC: Tensor, rounding: float = 0.0) -> Tensor:

@@ -184,6 +184,19 @@ def test_a_row_that_may_ask_other_members_counts_as_the_least_fitting():
     assert rule.quantiles_G.tolist() == [UNBOUNDED]
 
 
+def test_rows_whose_predicted_class_is_a_matter_of_rounding_cover_nothing_by_predicted_class():
+    rounding, tied_NC = 1e-4, torch.tensor([[0.5, 0.5 - 1e-5, 1e-5]]).double().expand(60, -1)
+    clear_NC = torch.tensor([[0.1, 0.2, 0.7]]).double().expand(60, -1)
+    labels_N = torch.cat([torch.ones(60), torch.full((60,), 2)]).long()
+    rule = LabelSets("lac", "predicted", 0.9).calibrate(torch.cat([tied_NC, clear_NC]), labels_N, rounding=rounding)
+    # Shaken, the tied rows are of the second class as well as of the first.
+    assert rule.quantiles_G.tolist()[:2] == [UNBOUNDED, UNBOUNDED]
+    assert rule.quantiles_G[2] == pytest.approx(0.3 + rounding)
+    sure_N = torch.arange(120) < 119
+    unsure = LabelSets("lac", "predicted", 0.9).calibrate(torch.cat([clear_NC, clear_NC]), labels_N, sure_N, rounding)
+    assert unsure.quantiles_G.tolist()[:2] == [UNBOUNDED, UNBOUNDED]
+
+
 def test_only_calibrated_rules_give_sets():
     with pytest.raises(NotFitted, match="calibrate"):
         LabelSets("lac", "all", 0.9)(draw(2, 0)[0])

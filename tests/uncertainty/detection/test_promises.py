@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -107,6 +108,21 @@ def test_rows_at_a_stages_threshold_are_not_sure(trained, detector):
     edge = replace(first, clearance=-1.0, below=at, above=float("inf"))
     unsure = ask(replace(stopping, stages=(edge, *others)))
     assert not bool(unsure.sure_N[7])
+
+
+def test_rows_whose_members_agree_are_sure_wherever_they_stop(trained, detector):
+    outputs, labels_N = few(trained.held_out, trained.held_out_labels_N, slice(0, 50))
+    same = replace(outputs, probs_KBC=outputs.probs_KBC[:1].expand_as(outputs.probs_KBC).contiguous())
+    stopping = AdaptiveSampling.fit(detector, trained.select, N, stages=(4,))
+    seen = replace(detector, ranks={**detector.ranks, **stopping.stages[0].ranks})
+    at = float(seen.score(Outputs(same.deterministic, same.probs_KBC[:4]))[7])
+    edge = replace(stopping, stages=(replace(stopping.stages[0], clearance=-1.0, below=at, above=math.inf),))
+    rounding = detector.least_rounding
+    rows = with_as_many_as_it_takes(classify, detector, same, labels_N, rounding, edge)
+    assert bool(rows.sure_N.all())
+    # Where it stops is not known all the same: the scores of both stages count.
+    assert float(rows.high_N[7]) >= float(detector.score(same)[7])
+    assert rows.rounding == 2 * rounding.probability
 
 
 def test_several_risks_are_promised_in_their_order(answered):
