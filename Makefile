@@ -29,11 +29,11 @@ demo: $(STAMP)  ## Train on digits, serve the model on PORT (8000) and ask it a 
 
 # pyproject.toml has the gate over everything; what promises and what opens strange files has to be covered to the last branch.
 test: $(STAMP)  ## Run the tests, without the slow ones, and check what they cover
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow" --cov --cov-report=term
+	$(BIN)/pytest -n 2 -m "not slow" --cov --cov-report=term
 	@$(BIN)/coverage report --fail-under=100 --include='uncertainty/detection/conformal.py,models/checkpoint/*'
 
 test-full: $(STAMP)  ## Run all tests
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2
 
 lint: $(STAMP)  ## Check style, types and the direction of imports
 	$(BIN)/ruff check

@@ -169,7 +169,9 @@ def test_a_spoiled_file_loads_or_is_refused_in_one_line_and_leaves_nothing(
     assert len(reasons) > count // 2
     assert {seed for seed, reason in reasons.items() if not reason.isprintable() or len(reason) > 2000} == set()
     assert os.listdir(tmp_path) == ["model.ckpt"]
-    assert (process.num_fds(), threading.active_count()) == (open_files, threads)
+    # Fewer if what tests before left is collected meanwhile.
+    assert process.num_fds() <= open_files
+    assert threading.active_count() <= threads
 
 
 @pytest.mark.slow
