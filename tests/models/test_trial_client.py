@@ -32,7 +32,7 @@ def test_one_process_forks_all_trials(saved: Path):
             assert _servers() == [server]
             assert server.children() == []
     assert server.num_threads() == 1
-    assert psutil.Process().num_fds() == open_files
+    assert psutil.Process().num_fds() <= open_files
 
 
 def test_a_process_that_ended_before_its_first_trial_is_started_again(saved: Path):

@@ -54,7 +54,7 @@ def test_errors_name_the_file_and_not_its_copy(loader: Loader, tmp_path: Path) -
         loader.load(ModelSource("bad", path))
     assert str(caught.value).startswith(f"{path}: ")
     assert "/proc" not in str(caught.value)
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta"])
