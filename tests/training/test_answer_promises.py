@@ -79,6 +79,7 @@ def test_without_a_risk_nothing_is_promised_about_accepted_answers(
         assert load(Path(folder) / "model.ckpt", strategy="chain").promises.acceptances == ()
 
 
+@pytest.mark.slow
 def test_the_advice_ends_in_a_command_that_makes_the_promise(runs: Path, digits: Digits, tmp_path: Path):
     """What is printed is run as it stands, and then there is nothing to be said any more."""
     shutil.copytree(runs / "digits_mlp", tmp_path / "digits_mlp")

@@ -105,6 +105,7 @@ def test_a_checkpoint_that_would_lack_the_average_is_refused(tmp_path: Path, cap
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
+@pytest.mark.slow
 def test_a_test_of_an_averaged_run_takes_the_average(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     run = fit(tmp_path, *EMA)
     main(["test", *SMALL, *EMA, "--runs", str(tmp_path)])

@@ -114,6 +114,7 @@ def test_bad_folders_do_not_stop_the_start(confined: Any, root: Path, numbers_ch
         assert service.finish(2) == 0
 
 
+@pytest.mark.slow
 def test_a_repository_that_may_not_be_seen_is_one_line_and_2(confined: Any, tmp_path: Path) -> None:
     (tmp_path / "denied" / "models").mkdir(parents=True)
     forbid(tmp_path / "denied")

@@ -170,6 +170,7 @@ def test_a_pipe_that_somebody_made_non_blocking_is_waited_for() -> None:
     os.close(writer)
 
 
+@pytest.mark.slow
 def test_lines_that_a_full_disk_cut_short_are_written_again(command: Any, numbers_checkpoint: Path) -> None:
     """A limit on the size of files is what a process has of its own of a disk's size."""
     with command.started(str(numbers_checkpoint), "--access-log") as service:

@@ -150,6 +150,7 @@ def test_without_calibration_rows_there_is_nothing_to_hold_the_promise_against(w
         build.build(written.predictor, data, written.checkpoint, DAY)
 
 
+@pytest.mark.slow
 def test_a_table_that_has_moved_is_given_by_its_path(coin: Path, tmp_path: Path):
     (coin / "coin.csv").rename(tmp_path / "moved.csv")
     content = yaml.safe_load((coin / "runs" / "coin" / "config.yaml").read_text())
