@@ -72,13 +72,6 @@ def test_a_committee_that_was_not_the_calibrated_one_is_refused(change: Content,
         load(edit(lambda content: content[KEY]["committee"].update(change)))
 
 
-def test_a_checkpoint_of_an_earlier_version_says_what_to_do(edit: Edit):
-    with pytest.raises(
-        UnreadableCheckpoint, match=r"format_version` is 1, not 2\); run `dubio-train calibrate` on it again"
-    ):
-        load(edit(lambda content: content[KEY].update(format_version=1)))
-
-
 def test_other_dropout_rates_are_another_committee(edit: Edit):
     with pytest.raises(UnreadableCheckpoint, match=r"field `dubio\.committee`"):
         load(edit(lambda content: content[KEY]["network"]["init_args"].update(rates=[0.4, 0.3])))

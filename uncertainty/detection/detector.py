@@ -171,12 +171,15 @@ class Detector:
 
     def rank(self, outputs: Outputs) -> Tensor:
         """The ranks of S scores, ``[S, B]`` in float64 and nats."""
-        return torch.stack(list(self._ranks(self.scores, self._table, outputs).values()))
+        return self._ranks(self.scores, self._table, outputs)
 
     def rank_without_members(self, deterministic: DeterministicPass) -> dict[str, Tensor]:
         """The ranks of the scores that do not ask members, by name, ``[B]`` in float64 each."""
         nobody_KBC = deterministic.logits_BC.new_empty((0, *deterministic.logits_BC.shape))
-        return self._ranks(self._fixed, self._fixed_table, Outputs(deterministic, nobody_KBC)) if self._fixed else {}
+        if not self._fixed:
+            return {}
+        ranks_SB = self._ranks(self._fixed, self._fixed_table, Outputs(deterministic, nobody_KBC))
+        return {score.name: rank_B for score, rank_B in zip(self._fixed, ranks_SB, strict=True)}
 
     def judge(self, outputs: Outputs) -> Verdict:
         """P-values, flags and reasons.
@@ -223,6 +226,5 @@ class Detector:
         return RankTable.of([self.ranks[score.name] for score in self._fixed])
 
     @staticmethod
-    def _ranks(scores: Sequence[Score], table: RankTable, outputs: Outputs) -> dict[str, Tensor]:
-        ranks_SB = table(torch.stack([score.score(outputs).double() for score in scores]))
-        return {score.name: rank_B for score, rank_B in zip(scores, ranks_SB, strict=True)}
+    def _ranks(scores: Sequence[Score], table: RankTable, outputs: Outputs) -> Tensor:
+        return table(torch.stack([score.score(outputs).double() for score in scores]))

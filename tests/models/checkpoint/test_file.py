@@ -46,6 +46,13 @@ def test_reading_gives_section_and_weights_without_the_prefix(saved: Path, train
     assert all(torch.equal(read.weights[name], state[name]) for name in state)
 
 
+def test_a_checkpoint_of_an_earlier_version_says_what_to_do(edit: Edit):
+    with pytest.raises(
+        UnreadableCheckpoint, match=r"format_version` is 1, not 2\); run `dubio-train calibrate` on it again"
+    ):
+        file.read(edit(lambda content: content[KEY].update(format_version=1)))
+
+
 def test_a_checkpoint_that_is_not_calibrated_says_what_to_do(lightning_file: Path):
     with pytest.raises(UnreadableCheckpoint, match=rf"{lightning_file}: has no 'dubio' section.*dubio-train calibrate"):
         file.read(lightning_file)
