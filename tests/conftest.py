@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 # Set by Lightning's seeding and by libraries when they are first imported: put back, but no test's fault.
 UNBLAMED = (
@@ -29,6 +30,9 @@ UNBLAMED = (
 os.environ.setdefault("DUBIO_LOAD_TRIAL", "none")
 # Its thread would look for a network, and draw from Python's random numbers while a test watches these.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+# No test fails for the time that it took, on a machine that does something else.
+settings.register_profile("dubio", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("dubio")
 
 
 @pytest.fixture(scope="session", autouse=True)
