@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from dubio.models.checkpoint import file, safetensors_file
+from dubio.models.checkpoint import archive, file, safetensors_file
 from dubio.models.errors import UnreadableCheckpoint
 
 
@@ -43,6 +44,27 @@ def test_a_damaged_file_is_refused(cut: int, weights: dict[str, torch.Tensor], t
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(UnreadableCheckpoint, match=r"model\.safetensors.*safetensors wrote, or it is damaged"):
         file.read_content(path)
+
+
+def test_a_file_larger_than_half_of_the_memory_is_refused_unread(
+    weights: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    save_file(weights, tmp_path / "model.safetensors")
+    size = (tmp_path / "model.safetensors").stat().st_size
+    monkeypatch.setattr(archive, "largest", lambda: size)
+    assert set(safetensors_file.read(tmp_path / "model.safetensors")) == set(weights)
+    monkeypatch.setattr(archive, "largest", lambda: size - 1)
+    with pytest.raises(UnreadableCheckpoint, match=f"has {size} bytes, but at most .* is read, {size - 1} bytes"):
+        safetensors_file.read(tmp_path / "model.safetensors")
+
+
+def test_without_the_library_the_cure_is_told(
+    weights: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    save_file(weights, tmp_path / "model.safetensors")
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(UnreadableCheckpoint, match="run `pip install safetensors`"):
+        safetensors_file.read(tmp_path / "model.safetensors")
 
 
 def test_what_torch_wrote_is_none_of_them(tmp_path: Path):
