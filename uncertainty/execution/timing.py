@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -51,3 +52,16 @@ class TimeBudget:
 
     def __exit__(self, *_: object) -> None:
         self.left = max(0.0, self.left - (self._clock() - self._start))
+
+
+def least_seconds(call: Callable[[], object], device: torch.device, turns: int = 3) -> float:
+    """What a call takes at least, in seconds, with the work that it queues on a device; after one that warms up."""
+    least = math.inf
+    for turn in range(1 + turns):
+        start = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if turn:
+            least = min(least, time.perf_counter() - start)
+    return least

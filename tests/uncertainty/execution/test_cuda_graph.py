@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
 
 import pytest
 import torch
@@ -47,6 +47,10 @@ def _strategies(name: str, device: str = "cpu") -> tuple[dict[str, Strategy], Te
     return strategies_of(case, K), case.inputs(40)
 
 
+def _memory(x: Tensor) -> cuda_graph.SharedMemory:
+    return cuda_graph.SharedMemory(x.device)
+
+
 @pytest.mark.parametrize(("device", "capture"), WAYS)
 @pytest.mark.parametrize("name", ["mlp", "pools", "skip connection", "alpha dropout"])
 def test_a_captured_strategy_gives_what_the_strategy_gives(name, device, capture):
@@ -66,7 +70,7 @@ def test_a_captured_strategy_gives_what_the_strategy_gives(name, device, capture
 @pytest.mark.parametrize(("device", "capture"), WAYS)
 def test_an_answer_is_not_overwritten_by_the_next(device, capture):
     strategies, x = _strategies("mlp", device)
-    captured = cuda_graph.CapturedStrategy(strategies["chain"], x[:1], K, 8, capture(), Lock())
+    captured = cuda_graph.CapturedStrategy(strategies["chain"], x[:1], K, 8, capture(), _memory(x))
     first = captured(x[:1], ALL)
     kept = first.clone()
     captured(x[1:2], ALL)
@@ -76,7 +80,7 @@ def test_an_answer_is_not_overwritten_by_the_next(device, capture):
 @pytest.mark.parametrize(("device", "capture"), WAYS)
 def test_threads_get_their_own_answers(device, capture):
     strategies, x = _strategies("mlp", device)
-    captured = cuda_graph.CapturedStrategy(strategies["chain"], x[:1], K, 8, capture(), Lock())
+    captured = cuda_graph.CapturedStrategy(strategies["chain"], x[:1], K, 8, capture(), _memory(x))
     expected = [strategies["chain"](row, ALL) for row in x.split(1)]
 
     def ask(index: int) -> bool:
@@ -114,7 +118,7 @@ def test_large_work_is_not_captured(max_rows, sizes):
         captured.append(function().shape[1])
         return rerun(function)
 
-    cuda_graph.CapturedStrategy(strategies["chain"], x[:1], K, max_rows, capture, Lock())
+    cuda_graph.CapturedStrategy(strategies["chain"], x[:1], K, max_rows, capture, _memory(x))
     assert captured == sizes
 
 
@@ -149,3 +153,55 @@ def test_a_graph_of_one_size_that_launches_nothing_is_seen_even_where_logits_do_
         fallbacks = Fallbacks()
         cuda_graph.capture_all(strategies, x, K, max_rows, frozen_at_8, fallbacks)
         assert [each.name for each in fallbacks.dropped] == names
+
+
+@pytest.mark.parametrize("replays", [True, False])
+@pytest.mark.parametrize(("device", "capture"), WAYS)
+def test_a_few_members_come_out_of_the_graph_of_all_where_that_takes_less(device, capture, replays, monkeypatch):
+    monkeypatch.setattr(cuda_graph, "FEW", 3)
+    strategies, x = _strategies("mlp", device)
+    asked: list[slice] = []
+
+    def strategy(rows: Tensor, members: slice) -> Tensor:
+        asked.append(members)
+        time.sleep(0.02 if (members != ALL) is replays else 0)
+        return strategies["chain"](rows, members)
+
+    def slower(function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+        launch, logits = capture()(function)
+        return lambda: (time.sleep(0 if replays else 0.02), launch())[1], logits
+
+    captured = cuda_graph.CapturedStrategy(strategy, x[:1], K, 4, slower, _memory(x))
+    asked.clear()
+    require_agreement(captured(x[:3], slice(2, 5)), strategies["chain"](x[:3], slice(2, 5)))
+    assert (slice(2, 5) in asked) is not replays
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_callers_on_several_streams_get_their_own_answers():
+    strategies, x = _strategies("mlp", "cuda")
+    capture = cuda_graph.cuda_graphs(torch.device("cuda", torch.cuda.current_device()))
+    captured = cuda_graph.CapturedStrategy(strategies["chain"], x[:1], K, 8, capture, _memory(x))
+    expected = strategies["chain"](x, ALL)
+    torch.cuda.synchronize()
+
+    def ask(first: int) -> None:
+        stream = torch.cuda.Stream()
+        with torch.inference_mode(), torch.cuda.stream(stream):
+            for turn in range(200):
+                row = (first + turn) % len(x)
+                answer = captured(x[row : row + 1], ALL)
+                stream.synchronize()
+                require_agreement(answer, expected[:, row : row + 1])
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(ask, range(0, 40, 10)))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_capture_that_fails_leaves_the_thread_on_its_stream():
+    before = torch.cuda.current_stream()
+    x = torch.ones(3, device="cuda")
+    with pytest.raises(RuntimeError):
+        cuda_graph.cuda_graphs(x.device)(lambda: x * float(x.sum()))  # waits for the GPU
+    assert torch.cuda.current_stream() == before

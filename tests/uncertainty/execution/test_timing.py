@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from dubio.uncertainty.execution.timing import Clocks, TimeBudget
+from dubio.uncertainty.execution.timing import Clocks, TimeBudget, least_seconds
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a thread's time comes in steps of 16 ms")
@@ -44,3 +44,9 @@ def test_a_part_leaves_what_it_does_not_need():
     with budget:
         pass
     assert budget.left == 0.0
+
+
+def test_the_least_of_several_turns_counts_and_the_first_does_not():
+    naps = iter([0.0, 0.03, 0.01, 0.02])
+    assert 0.01 <= least_seconds(lambda: time.sleep(next(naps)), torch.device("cpu")) < 0.03
+    assert next(naps, None) is None
