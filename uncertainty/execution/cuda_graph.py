@@ -161,7 +161,7 @@ def cuda_graphs(device: torch.device) -> Capture:
                 with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
                     logits = function()
             finally:
-                torch.cuda.set_stream(before)  # a capture that fails leaves the thread on its own
+                torch.cuda.set_stream(before)  # a capture that fails leaves the thread on its stream
         return graph.replay, logits
 
     return capture
