@@ -12,7 +12,7 @@ from dubio.models.inputs.spec import InputSpec
 from dubio.models.spec import CommitteeSpec, NetworkSpec, Provenance, StrictModel, Temperature
 
 KEY = "dubio"
-FORMAT_VERSION: Final = 2  # of what calibrations write; flags of earlier ones mean something else
+FORMAT_VERSION: Final = 3  # of what calibrations write; flags of earlier ones mean something else
 
 
 class Answers(StrictModel):
@@ -42,7 +42,7 @@ class Metadata(StrictModel):
         explanation: What explains a flag; None if nothing does.
     """
 
-    format_version: Literal[2]
+    format_version: Literal[3]
     network: NetworkSpec
     input: InputSpec
     classes: Classes

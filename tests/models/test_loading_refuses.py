@@ -152,14 +152,24 @@ def test_a_stage_without_its_ranks_is_refused(ranks: object, edit: Edit):
         ("neighbours", "bank_NF", lambda bank: bank.int()),
         ("neighbours", "bank_NF", lambda bank: bank.float()),
         ("neighbours", "bank_NF", lambda bank: bank * math.inf),
-        ("relative_mahalanobis", "gaussians", lambda gaussians: gaussians | {"mean_F": gaussians["mean_F"][:-1]}),
-        ("relative_mahalanobis", "gaussians", lambda gaussians: gaussians | {"class_means_CF": torch.zeros(3, 2)}),
-        ("relative_mahalanobis", "gaussians", lambda gaussians: gaussians | {"whitening_FF": torch.eye(2)}),
-        ("relative_mahalanobis", "whitening_FF", lambda whitening: whitening * math.nan),
-        ("relative_mahalanobis", "whitening_FF", lambda whitening: None),
-        ("input_mahalanobis", "mean_F", lambda mean: mean.half()),
-        ("input_mahalanobis", "mean_F", lambda mean: mean.bool()),
-        ("input_mahalanobis", "whitening_FF", lambda whitening: "http://a/b.pt"),
+        *(
+            (
+                "relative_mahalanobis",
+                "gaussians",
+                lambda gaussians, field=field, new=new: gaussians | {field: new(gaussians[field])},
+            )
+            for field, new in (
+                ("mean_F", lambda mean: mean[:-1]),
+                ("class_means_CG", lambda means: torch.zeros(3, 2)),
+                ("whitening_FG", lambda whitening: torch.eye(2)),
+                ("whitening_FG", lambda whitening: whitening * math.nan),
+                ("precision_F", lambda precision: precision.half()),
+                ("precision_F", lambda precision: precision.bool()),
+                ("whitening_FG", lambda whitening: "http://a/b.pt"),
+            )
+        ),
+        ("relative_mahalanobis", "gaussians", lambda gaussians: None),
+        ("input_mahalanobis", "gaussians", lambda gaussians: "input_class_mahalanobis"),
     ],
 )
 def test_an_edited_detector_is_refused(part: str, field: str, new: Callable[[Any], Any], edit: Edit):

@@ -59,8 +59,8 @@ class BlockGaussians:
         The cube root of a chi-squared number is close to normal, whatever its degrees of freedom, so blocks of
         different widths share one scale.
         """
-        distances_BC = self.gaussians.distances(unit_norm(pooled_BF))
-        return (distances_BC.amin(-1).pow(1 / 3) - self.centre) / self.spread
+        distance_B = self.gaussians.distances(unit_norm(pooled_BF)).to_nearest_B
+        return (distance_B.pow(1 / 3) - self.centre) / self.spread
 
 
 @dataclass(frozen=True)

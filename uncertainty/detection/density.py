@@ -67,10 +67,10 @@ class FeatureDensity(Score):
             )
         means_CF = class_means(features_NF, index_N, counts_C)
         spectra = [spectrum(features_NF[index_N == c] - mean_F, shrinkage) for c, mean_F in enumerate(means_CF)]
-        log_dets_C = torch.stack([(2 * math.pi * values_F).log().sum() for values_F, _ in spectra])
+        log_dets_C = torch.stack([(2 * math.pi * values_F).log().sum() for values_F, *_ in spectra])
         return cls(
             means_CF,
-            torch.stack([vectors_FF / values_F.sqrt() for values_F, vectors_FF in spectra]).float(),
+            torch.stack([vectors_FF / values_F.sqrt() for values_F, vectors_FF, _ in spectra]).float(),
             (counts_C.double() / len(labels_N)).log() - log_dets_C / 2,
         )
 

@@ -119,14 +119,14 @@ class Detector:
                     f"Expected finite {what} of the training rows to fit scores to, but got NaN or infinity; check the "
                     "data and the weights."
                 )
-        kinds = [SCORES[name] for name in names]
-        scores = [
-            kind.fit(train, train_labels_N, k, bank_size)
-            if issubclass(kind, Bank)
-            else kind.fit(train, train_labels_N, k)
-            for kind in kinds
-        ]
-        return cls.ranked(scores, select)
+
+        def fit(kind: type[Score]) -> Score:
+            if issubclass(kind, Bank):
+                return kind.fit(train, train_labels_N, k, bank_size)
+            return kind.fit(train, train_labels_N, k)
+
+        own = {name: fit(SCORES[name]) for name in names if SCORES[name].lender not in names}
+        return cls.ranked(with_borrowed(names, own), select)
 
     @classmethod
     def ranked(cls, scores: Sequence[Score], select: Outputs) -> Detector:
@@ -207,8 +207,14 @@ class Detector:
 
     def to(self, device: torch.device) -> Detector:
         """The same detector with its tensors on a device."""
+        known = {score.name: score for score in self.scores}
+        own = {
+            name: move(score, device)
+            for name, score in known.items()
+            if not score.borrows(known.get(score.lender or ""))
+        }
         return Detector(
-            tuple(move(score, device) for score in self.scores),
+            tuple(with_borrowed(list(known), own)),
             {name: move(ranks, device) for name, ranks in self.ranks.items()},
             self.calibration and move(self.calibration, device),
         )
@@ -228,3 +234,8 @@ class Detector:
     @staticmethod
     def _ranks(scores: Sequence[Score], table: RankTable, outputs: Outputs) -> Tensor:
         return table(torch.stack([score.score(outputs).double() for score in scores]))
+
+
+def with_borrowed(names: Sequence[str], own: Mapping[str, Score]) -> list[Score]:
+    """Scores of these names: those that have learned for themselves, and those that borrow from them."""
+    return [own[name] if name in own else SCORES[name].borrow(own[SCORES[name].lender or ""]) for name in names]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from dubio.uncertainty.errors import NoFeatures
 # How far logits may lie from what the head's weights make of the features, as a share of the largest: what half
 # precision rounds.
 HEAD_RTOL = 0.02
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,25 @@ class DeterministicPass:
     features_BF: Tensor | None
     blocks: Mapping[Block, Tensor] = field(default_factory=dict)
     layer: nn.Linear | None = None
+    _known: dict[object, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Widen what a network in half precision gave, and the tokens that a text is."""
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 object.__setattr__(self, name, single(value))
+
+    def once(self, key: object, compute: Callable[[], T]) -> T:
+        """What several scores ask about the same inputs, computed for the first of them.
+
+        Args:
+            key: Whose result it is; by identity, if it does not say otherwise.
+            compute: Gives the result, which nobody changes.
+        """
+        if key not in self._known:
+            self._known[key] = compute()
+        known: T = self._known[key]
+        return known
 
     def features(self) -> Tensor:
         """The penultimate features.

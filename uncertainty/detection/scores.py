@@ -28,6 +28,7 @@ class Score(ABC):
         asks_members: Whether the score looks at the members' answers, and then at nothing else.
         reads_blocks: Whether it looks at what the network's blocks give.
         fits_classes: Whether fitting takes two training rows of every class.
+        lender: Which other score, where it takes part, too, has learned all that this one would.
     """
 
     name: ClassVar[str]
@@ -35,6 +36,7 @@ class Score(ABC):
     asks_members: ClassVar[bool] = False
     reads_blocks: ClassVar[bool] = False
     fits_classes: ClassVar[bool] = False
+    lender: ClassVar[str | None] = None
 
     @classmethod
     def fit(cls, train: DeterministicPass, labels_N: Tensor, k: int = 50) -> Self:
@@ -46,6 +48,15 @@ class Score(ABC):
             k: Of the scores of nearest neighbours.
         """
         return cls()
+
+    @classmethod
+    def borrow(cls, lender: Score) -> Self:
+        """The score that has learned what its lender has: the two share it."""
+        return cls(**vars(lender))
+
+    def borrows(self, lender: Score | None) -> bool:
+        """Whether it shares with another score what it has learned."""
+        return lender is not None and all(value is vars(lender)[name] for name, value in vars(self).items())
 
     @abstractmethod
     def score(self, outputs: Outputs) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dubio.uncertainty.detection.adaptive import AdaptiveSampling, Stage
 from dubio.uncertainty.detection.conformal import Calibration
-from dubio.uncertainty.detection.detector import Detector
+from dubio.uncertainty.detection.detector import Detector, with_borrowed
 from dubio.uncertainty.detection.ecdf import Ranks
 from dubio.uncertainty.detection.label_sets import LabelSets
 from dubio.uncertainty.detection.promises import AnswerPromises
@@ -114,12 +114,14 @@ def _describe(value: object) -> str:
 
 def dump_detector(detector: Detector) -> dict[str, Any]:
     """The scores of a detector as plain data; its calibration is dumped on its own."""
+    known = {score.name: score for score in detector.scores}
     return {
         "parts": [
             {
                 "name": score.name,
                 "ranks": dump(detector.ranks[score.name]),
-                "fitted": dump(score) or None,  # what was learned from the training split, if anything
+                # What was learned from the training split, if anything, and if no other part has it.
+                "fitted": None if score.borrows(known.get(score.lender or "")) else dump(score) or None,
             }
             for score in detector.scores
         ]
@@ -137,24 +139,29 @@ def load_detector(state: object, where: str = "detector") -> Detector:
         raise UncertaintyError(
             f"Expected `{where}.parts` to be a list of at least one part, but got {_describe(parts)}."
         )
-    loaded = [_load_part(part, f"{where}.parts[{index}]") for index, part in enumerate(parts)]
-    ranks = {score.name: ranks for score, ranks in loaded}
+    names = [part.get("name") for part in parts if isinstance(part, Mapping)]
+    loaded = [_load_part(part, names, f"{where}.parts[{index}]") for index, part in enumerate(parts)]
+    ranks = {name: ranks for name, _, ranks in loaded}
     if len(ranks) != len(loaded):
-        names = [score.name for score, _ in loaded]
-        raise UncertaintyError(f"Expected `{where}.parts` to have different names, but got {names[:10]}.")
-    return Detector(tuple(score for score, _ in loaded), ranks)
+        raise UncertaintyError(
+            f"Expected `{where}.parts` to have different names, but got {[name for name, *_ in loaded][:10]}."
+        )
+    own = {name: score for name, score, _ in loaded if score is not None}
+    return Detector(tuple(with_borrowed(list(ranks), own)), ranks)
 
 
-def _load_part(state: object, where: str) -> tuple[Score, Ranks]:
+def _load_part(state: object, names: Sequence[object], where: str) -> tuple[str, Score | None, Ranks]:
+    """A score's name, the score if it has a state of its own, and its ranks."""
     keyed = _mapping(state, {"name", "ranks", "fitted"}, where)
     name, fitted = keyed["name"], keyed["fitted"]
     kind = SCORES.get(name) if isinstance(name, str) else None
-    if kind is None or (fitted is None) is bool(fields(kind)):
+    borrowed = kind is not None and fitted is None and kind.lender in names
+    if kind is None or not (borrowed or (fitted is not None) is bool(fields(kind))):
         raise UncertaintyError(
             f"Expected `{where}.name` to be one of {list(SCORES)}, with its state, but got {_describe(name)}."
         )
-    score = load(kind, {} if fitted is None else fitted, f"{where}.fitted")
-    return score, load(Ranks, keyed["ranks"], f"{where}.ranks")
+    score = None if borrowed else load(kind, {} if fitted is None else fitted, f"{where}.fitted")
+    return kind.name, score, load(Ranks, keyed["ranks"], f"{where}.ranks")
 
 
 def dump_stopping(stopping: AdaptiveSampling) -> dict[str, Any]:

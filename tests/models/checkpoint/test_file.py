@@ -48,7 +48,7 @@ def test_reading_gives_section_and_weights_without_the_prefix(saved: Path, train
 
 def test_a_checkpoint_of_an_earlier_version_says_what_to_do(edit: Edit):
     with pytest.raises(
-        UnreadableCheckpoint, match=r"format_version` is 1, not 2\); run `dubio-train calibrate` on it again"
+        UnreadableCheckpoint, match=r"format_version` is 1, not 3\); run `dubio-train calibrate` on it again"
     ):
         file.read(edit(lambda content: content[KEY].update(format_version=1)))
 

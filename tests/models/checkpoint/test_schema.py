@@ -16,7 +16,7 @@ def content(saved: Path) -> dict[str, Any]:
 
 
 def test_what_was_saved_is_valid_and_of_the_current_version(content: dict[str, Any]):
-    assert Metadata.model_validate(content).format_version == 2
+    assert Metadata.model_validate(content).format_version == 3
 
 
 @pytest.mark.parametrize("field", sorted(Metadata.model_fields))
@@ -25,7 +25,7 @@ def test_every_field_is_due(content: dict[str, Any], field: str):
         Metadata.model_validate({name: value for name, value in content.items() if name != field})
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, "2", [2], None])
+@pytest.mark.parametrize("version", [0, 1, 2, 4, "3", [3], None])
 def test_another_version_is_refused(content: dict[str, Any], version: object):
     with pytest.raises(ValidationError, match="format_version"):
         Metadata.model_validate({**content, "format_version": version})

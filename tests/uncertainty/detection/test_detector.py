@@ -15,7 +15,9 @@ from torch import Tensor
 from dubio.uncertainty import Calibration, Detector, Outputs
 from dubio.uncertainty.detection import detector as detector_module
 from dubio.uncertainty.detection.detector import DEFAULT_SCORES, SCORES
+from dubio.uncertainty.detection.gaussians import ClassGaussians
 from dubio.uncertainty.detection.scores import UNCERTAIN, UNFAMILIAR
+from dubio.uncertainty.detection.serialization import dump_detector, load_detector
 from dubio.uncertainty.errors import CalibrationSetTooSmall, NoFeatures, NotFitted, UncertaintyError
 
 EVERY_SCORE = tuple(SCORES)
@@ -179,9 +181,38 @@ def test_moving_to_a_device_moves_what_the_distances_learned(trained):
             yield from (each for value in vars(fitted).values() for each in tensors(value))
 
     found = list(tensors(moved.scores))
-    banks, gaussians, relative, density, residuals, react, block, inputs = 2, 3 * 3, 2 * 4, 3, 2 + 3, 2, 3, 2
-    assert len(found) == banks + gaussians + relative + density + residuals + react + block + inputs
+    banks, gaussians, density, residuals, react = 2, 7 * 4, 3, 2 + 3, 2
+    assert len(found) == banks + gaussians + density + residuals + react
     assert {tensor.device.type for tensor in found} == {"meta"}
+
+
+PAIR = ("input_mahalanobis", "max_softmax", "input_class_mahalanobis")
+
+
+def test_the_inputs_gaussians_are_fitted_held_and_asked_once(trained, monkeypatch):
+    detector = _fit(trained, PAIR)
+    for each in (
+        detector,
+        load_detector(dump_detector(detector)),
+        Detector(detector.scores, {}).to(torch.device("meta")),  # ranks look at their numbers when built
+    ):
+        assert [score.name for score in each.scores] == list(PAIR)
+        assert each.scores[0].gaussians is each.scores[2].gaussians
+    asked = _rows(trained.held_out, slice(0, 50))
+    alone = [_fit(trained, (name,)).rank(asked)[0] for name in PAIR]
+    times = []
+    whitened = ClassGaussians._white
+    monkeypatch.setattr(ClassGaussians, "_white", lambda *given: times.append(given) or whitened(*given))
+    torch.testing.assert_close(detector.rank(asked), torch.stack(alone), rtol=1e-4, atol=1e-4)
+    assert len(times) == 1
+
+
+def test_a_detector_of_scores_that_share_nothing_is_dumped_whole(trained):
+    separate = tuple(_fit(trained, (name,)).scores[0] for name in PAIR)
+    detector = Detector.ranked(separate, trained.select)
+    loaded = load_detector(dump_detector(detector))
+    assert loaded.scores[0].gaussians is not loaded.scores[2].gaussians
+    assert torch.equal(loaded.rank(trained.held_out), detector.rank(trained.held_out))
 
 
 def test_a_verdict_needs_a_calibration(trained):

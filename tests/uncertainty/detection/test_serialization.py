@@ -22,7 +22,7 @@ from dubio.uncertainty.detection.ecdf import Ranks
 from dubio.uncertainty.detection.gaussians import ClassGaussians
 from dubio.uncertainty.detection.knn import NearestNeighbours
 from dubio.uncertainty.detection.label_sets import UNBOUNDED, LabelSets
-from dubio.uncertainty.detection.mahalanobis import InputMahalanobis, RelativeMahalanobis
+from dubio.uncertainty.detection.mahalanobis import InputMahalanobis
 from dubio.uncertainty.detection.promises import AnswerPromises
 from dubio.uncertainty.detection.registry import SCORES
 from dubio.uncertainty.detection.selective import Acceptance
@@ -88,21 +88,25 @@ def test_what_is_dumped_is_plain(detector):
     assert plain <= {Tensor, str, int, float, type(None)}
 
 
-GAUSSIANS = {"mean_F": torch.zeros(3), "class_means_CF": torch.zeros(2, 3), "whitening_FF": torch.eye(3)}
-RELATIVE = {"gaussians": GAUSSIANS, "whitening_FF": torch.eye(3)}
+GAUSSIANS = {
+    "mean_F": torch.zeros(3),
+    "whitening_FG": torch.eye(3, 4),
+    "precision_F": torch.ones(3),
+    "class_means_CG": torch.zeros(2, 4),
+}
 BANK = {"bank_NF": torch.eye(3, dtype=torch.float64), "k": 2}
 BLOCK = {"name": "body.0", "axis": 1, "gaussians": GAUSSIANS, "centre": 1.0, "spread": 0.5}
 FITTED: dict[type, dict[str, Any]] = {
     Ranks: {"scores_N": torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)},
     NearestNeighbours: BANK,
     SCORES["nnguide"]: BANK,
-    InputMahalanobis: {"mean_F": torch.zeros(3), "whitening_FF": torch.eye(3)},
+    InputMahalanobis: {"gaussians": GAUSSIANS},
     ClassGaussians: GAUSSIANS,
     SCORES["mahalanobis"]: {"gaussians": GAUSSIANS},
     SCORES["input_class_mahalanobis"]: {"gaussians": GAUSSIANS},
     SCORES["unit_mahalanobis"]: {"gaussians": GAUSSIANS},
-    RelativeMahalanobis: RELATIVE,
-    SCORES["unit_relative_mahalanobis"]: RELATIVE,
+    SCORES["relative_mahalanobis"]: {"gaussians": GAUSSIANS},
+    SCORES["unit_relative_mahalanobis"]: {"gaussians": GAUSSIANS},
     SCORES["ddu"]: {"means_CF": torch.zeros(2, 3), "whitenings_CFF": torch.ones(2, 3, 3), "offsets_C": torch.zeros(2)},
     SCORES["vim"]: {"origin_F": torch.zeros(3), "residual_FR": torch.ones(3, 2), "alpha": 0.5},
     SCORES["core"]: {
@@ -187,11 +191,12 @@ def test_spoiled_tensors_are_refused_by_name(kind, name, spoil):
         (NearestNeighbours, {"k": 2.0}),
         (NearestNeighbours, {"k": 10**5000}),
         (NearestNeighbours, {"k": -(10**5000)}),
-        (InputMahalanobis, {"mean_F": torch.zeros(4)}),
-        (InputMahalanobis, {"whitening_FF": torch.zeros(3, 4)}),
-        (ClassGaussians, {"class_means_CF": torch.zeros(2, 4)}),
-        (ClassGaussians, {"whitening_FF": torch.eye(2)}),
-        (RelativeMahalanobis, {"whitening_FF": torch.eye(2)}),
+        (ClassGaussians, {"mean_F": torch.zeros(4)}),
+        (ClassGaussians, {"class_means_CG": torch.zeros(2, 8)}),
+        (ClassGaussians, {"precision_F": torch.ones(4)}),
+        (ClassGaussians, {"whitening_FG": torch.eye(3)}),
+        (ClassGaussians, {"whitening_FG": torch.eye(3, 5), "class_means_CG": torch.zeros(2, 5)}),
+        (InputMahalanobis, {"gaussians": GAUSSIANS | {"whitening_FG": torch.eye(4)}}),
         (Calibration, {"level": 0.9}),
         (Calibration, {"level": math.nan}),
         (Calibration, {"alpha": math.nan}),
