@@ -386,5 +386,4 @@ def _monte_carlo(summary: Summary) -> MonteCarlo:
 
 
 def _float32(x: Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = x.float().contiguous().cpu().numpy()
-    return array
+    return np.ascontiguousarray(x.numpy(force=True), dtype=np.float32)

@@ -171,7 +171,7 @@ class AdaptiveSampling:
             below = -_bound(-low_N[composite_N >= lowest], wrong)
             above = _bound(high_N[composite_N <= highest], wrong) if bool((composite_N > highest).any()) else math.inf
             turned_N = few.summary.mean_BC.argmax(-1) != label_N
-            clear = _bound(clearance(few.probs_KBC, committee)[turned_N], wrong)
+            clear = _bound(clearance(few, committee)[turned_N], wrong)
             fitted.append(Stage(members, ranks, below, above, max(clear, LEAST_CLEARANCE)))
         return cls(tuple(fitted), committee, highest)
 
@@ -219,7 +219,7 @@ class AdaptiveSampling:
             low_B, high_B = fixed_low_B + low_B, fixed_high_B + high_B
             may_B = surely_B = torch.ones_like(open_B)
             if stage:
-                most_B, least_B = (clearance(few.probs_KBC, self.committee, sign * rounding.lead) for sign in (1, -1))
+                most_B, least_B = (clearance(few, self.committee, sign * rounding.lead) for sign in (1, -1))
                 may_B = stage.settles(most_B, self._decides(fixed_high_B, asking), low_B, high_B)
                 surely_B = stage.settles(least_B, self._decides(fixed_low_B, asking), high_B, low_B)
             highest_B = torch.where(open_B & may_B, highest_B.maximum(high_B), highest_B)
@@ -239,33 +239,30 @@ class AdaptiveSampling:
         none_B = torch.zeros(open_B.shape, dtype=torch.float64, device=open_B.device)
         fixed_B = composite(torch.stack([none_B, *fixed.values()]))
         decided_B = self._decides(fixed_B, asking)
-        # Of the rows that stopped: their indices, how many members they asked, the ranks, and the measures.
-        done: list[tuple[Tensor, ...]] = []
+        done: list[_Done] = []
         for stage in (*self.stages, None):  # at last all members
             members, stage_ranks = (stage.members, stage.ranks) if stage else (self.committee, detector.ranks)
             more_KBC = sample(open_B, len(probs_KBC), members - len(probs_KBC))
             probs_KBC = torch.cat([probs_KBC, more_KBC]) if len(probs_KBC) else more_KBC
             seen = Outputs(deterministic, probs_KBC)
-            asked = {score.name: stage_ranks[score.name](score.score(seen)) for score in asking}
-            settled_B = torch.ones_like(open_B, dtype=torch.bool)
-            if stage:
-                score_B = composite(torch.stack([fixed_B[open_B], *asked.values()]))
-                clear_B = clearance(probs_KBC, self.committee)
-                settled_B = stage.settles(clear_B, decided_B[open_B], score_B, score_B)
-            # By index: torch looks up a mask anew for each tensor.
-            stopped, going = settled_B.nonzero().squeeze(1), (~settled_B).nonzero().squeeze(1)
-            if len(stopped):
-                known = asked | {name: rank_B[open_B] for name, rank_B in fixed.items()}
-                ranks_BS = torch.stack([known[score.name] for score in detector.scores], dim=1)
-                told = (open_B, torch.full_like(open_B, members), ranks_BS, *vars(seen.summary).values())
-                done.append(tuple(value[stopped] for value in told))
-                open_B, probs_KBC = open_B[going], probs_KBC[:, going]
-            if not len(open_B):
+            known = fixed | {score.name: stage_ranks[score.name](score.score(seen)) for score in asking}
+            asked = _Done(open_B, members, torch.stack([known[score.name] for score in detector.scores]), seen.summary)
+            if stage is None:
+                done.append(asked)
                 break
-        rows_B, *values = (torch.cat(parts) for parts in zip(*done, strict=True))
-        order_B = rows_B.argsort()
-        samples_B, ranks_BS, *measures = (value[order_B] for value in values)
-        return Stopped(samples_B, Summary(*measures), ranks_BS.T)
+            score_B = composite(torch.stack([fixed_B, *(known[score.name] for score in asking)]))
+            settled_B = stage.settles(clearance(seen, self.committee), decided_B, score_B, score_B)
+            # By index: torch looks up a mask anew for each tensor.
+            going = (~settled_B).nonzero().squeeze(1)
+            if not len(going):
+                done.append(asked)
+                break
+            if len(going) < len(open_B):
+                done.append(asked.take(settled_B.nonzero().squeeze(1)))
+                open_B, probs_KBC = open_B[going], probs_KBC[:, going]
+                fixed_B, decided_B = fixed_B[going], decided_B[going]
+                fixed = {name: rank_B[going] for name, rank_B in fixed.items()}
+        return _in_order(done)
 
     def _decides(self, fixed_B: Tensor, asking: Sequence[Score]) -> Tensor:
         """Whether the members do not matter for the flag, given what the scores that do not ask them add up to."""
@@ -299,7 +296,36 @@ def recorded(probs_KBC: Tensor) -> SampleMembers:
     return lambda rows, first, count: probs_KBC[first : first + count, rows]
 
 
-def clearance(probs_KBC: Tensor, committee: int, rounding: float = 0.0) -> Tensor:
+@dataclass(frozen=True)
+class _Done:
+    """Rows that stopped at one stage: which they are, and what is known about them, as in `Stopped`."""
+
+    rows_R: Tensor
+    members: int
+    ranks_SR: Tensor
+    summary: Summary
+
+    def take(self, some_R: Tensor) -> _Done:
+        """The same of some of them, by index."""
+        measures = (value[some_R] for value in vars(self.summary).values())
+        return _Done(self.rows_R[some_R], self.members, self.ranks_SR[:, some_R], Summary(*measures))
+
+
+def _in_order(done: Sequence[_Done]) -> Stopped:
+    """What is known about all rows, as they were given."""
+    samples = [torch.full_like(part.rows_R, part.members) for part in done]
+    if len(done) == 1:
+        return Stopped(samples[0], done[0].summary, done[0].ranks_SR)
+    order_B = torch.cat([part.rows_R for part in done]).argsort()
+    measures = zip(*(vars(part.summary).values() for part in done), strict=True)
+    return Stopped(
+        torch.cat(samples)[order_B],
+        Summary(*(torch.cat(parts)[order_B] for parts in measures)),
+        torch.cat([part.ranks_SR for part in done], dim=1)[:, order_B],
+    )
+
+
+def clearance(outputs: Outputs, committee: int, rounding: float = 0.0) -> Tensor:
     """How many standard errors the most probable class leads by, ``[B]``; infinity where it cannot be overtaken.
 
     The members of a committee are finitely many, and k of them are known. The mean lead over another class among all
@@ -310,25 +336,25 @@ def clearance(probs_KBC: Tensor, committee: int, rounding: float = 0.0) -> Tenso
     the number of the others is final, whatever they say.
 
     Args:
-        probs_KBC: Of the first k members, at least two.
+        outputs: Of the first k members, at least two.
         committee: K, the number of all members.
         rounding: By how much the lead may be larger and its standard error smaller, or the other way round if negative.
 
     Source: Cochran 1977, section 2.6.
     """
+    probs_KBC, mean_BC = outputs.probs_KBC, outputs.summary.mean_BC
     known = len(probs_KBC)
-    mean_BC = total(probs_KBC) / known
     top_B1 = mean_BC.argmax(-1, keepdim=True)
     lead_BC = mean_BC.gather(-1, top_B1) - mean_BC
     leads_KBC = probs_KBC.gather(-1, top_B1.expand(known, -1, -1)) - probs_KBC
-    variance_BC = total((leads_KBC - lead_BC).square()) / (known - 1)
-    error_BC = ((variance_BC * (1 - known / committee) / known).sqrt() - rounding).clamp(min=0)
-    lead_BC = lead_BC + rounding
+    squares_BC = total((leads_KBC - lead_BC).square())
+    error_BC = (squares_BC * ((1 - known / committee) / known / (known - 1))).sqrt()
+    if rounding:
+        lead_BC, error_BC = lead_BC + rounding, (error_BC - rounding).clamp(min=0)
     # Members that agree to the last bit leave no doubt, unless what they agree on is a tie.
     ratio_BC = torch.where(lead_BC > 0, lead_BC / error_BC, 0.0)
     final_BC = known * lead_BC > committee - known
-    ratio_BC = ratio_BC.masked_fill(final_BC, torch.inf).scatter(-1, top_B1, torch.inf)
-    return ratio_BC.amin(-1)
+    return ratio_BC.masked_fill(final_BC, torch.inf).scatter(-1, top_B1, torch.inf).amin(-1)
 
 
 def _refuse_unless_rising(members: Sequence[int], committee: int) -> None:

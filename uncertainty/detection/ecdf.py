@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -62,14 +62,18 @@ class RankTable:
     """The ranks of P scores side by side: as many operations for all as for one.
 
     Attributes:
-        scores_PN: Their select scores, ascending, each row padded with infinity to the longest.
-        last_P1: Where each row ends,
-        largest_P1: the score there,
+        inner_PM: Their select scores without the smallest and the largest, ascending, padded with infinity.
+        low_PN: Where each interval between two select scores begins; N is M + 1, as NaN lies behind all.
+        width_PN: How wide each interval is.
+        last_P1: How many intervals there are.
+        largest_P1: The largest select score,
         log_n_P1: and its rank.
         spread_P1: From the middle select score to the largest.
     """
 
-    scores_PN: Tensor
+    inner_PM: Tensor
+    low_PN: Tensor
+    width_PN: Tensor
     last_P1: Tensor
     largest_P1: Tensor
     log_n_P1: Tensor
@@ -78,23 +82,32 @@ class RankTable:
     @classmethod
     def of(cls, ranks: Sequence[Ranks]) -> RankTable:
         """The table of at least one score's ranks."""
-        longest = max(len(each.scores_N) for each in ranks)
-        rows = [F.pad(each.scores_N, (0, longest - len(each.scores_N)), value=torch.inf) for each in ranks]
-        spreads = [each.scores_N[-1] - each.scores_N[(len(each.scores_N) - 1) // 2] for each in ranks]
-        last_P1 = torch.tensor([[len(each.scores_N) - 1] for each in ranks], device=rows[0].device)
-        scores_PN = torch.stack(rows)
-        log_n_P1 = last_P1.double().log1p()
-        return cls(scores_PN, last_P1, scores_PN.gather(1, last_P1), log_n_P1, torch.stack(spreads).unsqueeze(1))
+        scores = [each.scores_N for each in ranks]
+        longest = max(map(len, scores))
+
+        def stacked(rows: Iterable[Tensor], columns: int, filled: float) -> Tensor:
+            return torch.stack([F.pad(row, (0, columns - len(row)), value=filled) for row in rows])
+
+        last_P1 = torch.tensor([[len(each) - 1] for each in scores], device=scores[0].device).double()
+        return cls(
+            inner_PM=stacked((each[1:-1] for each in scores), longest - 1, torch.inf),
+            low_PN=stacked((each[:-1] for each in scores), longest, 0.0),
+            width_PN=stacked((each.diff() for each in scores), longest, 1.0),
+            last_P1=last_P1,
+            largest_P1=torch.stack([each[-1:] for each in scores]),
+            log_n_P1=last_P1.log1p(),
+            spread_P1=torch.stack([each[-1:] - each[(len(each) - 1) // 2] for each in scores]),
+        )
 
     def __call__(self, scores_PB: Tensor) -> Tensor:
         """Ranks ``[P, B]`` in float64; see `Ranks`."""
         scores_PB = scores_PB.double()
-        inside_PB = scores_PB.clamp(self.scores_PN[:, :1], self.largest_P1)
-        upper_PB = torch.searchsorted(self.scores_PN, inside_PB).clamp(min=1).minimum(self.last_P1)
-        low_PB, high_PB = self.scores_PN.gather(1, upper_PB - 1), self.scores_PN.gather(1, upper_PB)
-        larger_PB = self.last_P1 - (upper_PB - 1 + (inside_PB - low_PB) / (high_PB - low_PB))
-        beyond_PB = (scores_PB - inside_PB).clamp(min=0)
-        return self.log_n_P1 * (1 + torch.log1p(beyond_PB / self.spread_P1)) - torch.log1p(larger_PB)
+        inside_PB = scores_PB.minimum(self.largest_P1)
+        place_PB = torch.searchsorted(self.inner_PM, inside_PB)
+        share_PB = (inside_PB - self.low_PN.gather(1, place_PB)) / self.width_PN.gather(1, place_PB)
+        larger_PB = self.last_P1 - (place_PB + share_PB.clamp_(min=0))
+        beyond_PB = (scores_PB - self.largest_P1).clamp_(min=0).div_(self.spread_P1).log1p_()
+        return torch.addcmul(self.log_n_P1, self.log_n_P1, beyond_PB).sub_(larger_PB.log1p_())
 
 
 def composite(ranks_SB: Tensor) -> Tensor:

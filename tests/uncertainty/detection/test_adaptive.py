@@ -95,7 +95,7 @@ def _attained(stopping: AdaptiveSampling, detector: Detector, asked: Outputs, ro
     stages = []
     for stage in stopping.stages:
         few_N = detector.rank(asked)[1:].sum(0) + stage.ranks[MI](_disagreement(asked.probs_KBC[: stage.members]))
-        clear = min(float(clearance(asked.probs_KBC[: stage.members], 16)[row]), 20.0)
+        clear = min(float(clearance(Outputs(asked.deterministic, asked.probs_KBC[: stage.members]), 16)[row]), 20.0)
         below, above = sorted([float(few_N[row]), float(few_N[row + 1])])
         stages.append(replace(stage, below=below, above=above, clearance=clear))
     decided = float(detector.rank(asked)[1:, row].sum())
@@ -252,7 +252,7 @@ def test_the_rules_hold_on_the_select_rows_they_were_learned_from(trained, detec
         assert bool((scores_N[few_N < stage.below] < threshold).all())
         assert bool((scores_N[few_N > stage.above] > threshold).all())
         assert stage.below < stage.above
-        clear_N = clearance(select.probs_KBC[: stage.members], 16) > stage.clearance
+        clear_N = clearance(Outputs(select.deterministic, select.probs_KBC[: stage.members]), 16) > stage.clearance
         settled_N = clear_N & ((few_N < stage.below) | (few_N > stage.above))
         assert 0.3 < float(settled_N.double().mean()) < 1
         few_label_N = select.probs_KBC[: stage.members].mean(0).argmax(-1)
@@ -280,7 +280,11 @@ def test_of_many_select_rows_a_thousandth_may_be_wrong_and_the_thresholds_lie_ar
         ranks = {**detector.ranks, **stage.ranks}
         low_N, high_N = (bound.numpy() for bound in rounding.bounds(detector.scores, ranks, few))
         turned_N = select.probs_KBC[: stage.members].mean(0).argmax(-1) != label_N
-        clear_N = clearance(select.probs_KBC[: stage.members], 16)[turned_N].sort(descending=True).values
+        clear_N = (
+            clearance(Outputs(select.deterministic, select.probs_KBC[: stage.members]), 16)[turned_N]
+            .sort(descending=True)
+            .values
+        )
         # Three of 3,000 rows lie beyond each bound; the fourth is the bound.
         assert stage.below == np.sort(low_N[full_N >= lowest])[3]
         assert stage.above == np.sort(high_N[full_N <= highest])[-4]

@@ -10,7 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from dubio.uncertainty.detection.adaptive import clearance
+from dubio.uncertainty import DeterministicPass, Outputs
+from dubio.uncertainty.detection import adaptive
+
+
+def clearance(probs_KBC: Tensor, committee: int, rounding: float = 0.0) -> Tensor:
+    return adaptive.clearance(
+        Outputs(DeterministicPass(probs_KBC[0], probs_KBC[0], None), probs_KBC), committee, rounding
+    )
 
 
 def _two_classes(*shares: float) -> Tensor:
