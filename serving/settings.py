@@ -115,8 +115,9 @@ class Settings(BaseSettings):
 
     strategy: str | None = None
     """How the members of every model are run: `chain`, `thinned`, `traced`, `vmap`, `fold` or `loop`, or what a model's
-    card says, such as `chain up to 16 rows, thinned`. Unset: the fastest way for each size of batch, found by measuring
-    when a model loads. A model that cannot be run in this way is not loaded."""
+    card says, such as `chain up to 16 rows, thinned (up to 38 members: chain)`. Unset: the fastest way for each size of
+    batch, for all members and for a few, found by measuring when a model loads. A model that cannot be run in this way
+    is not loaded."""
 
     batch_invariant: bool = False
     """Give an input the same members' answers, p-value and flag to the last bit, whoever shares its batch; its

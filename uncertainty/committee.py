@@ -150,7 +150,7 @@ class Committee:
     @property
     def strategies(self) -> tuple[str, ...]:
         """The names of those that run members, that for small batches first."""
-        return self._autotuner.choice.names
+        return self._autotuner.choice.all_names
 
     def pinned(self, strategy: str) -> Committee:
         """The same members, run by another strategy, see `Committee`.

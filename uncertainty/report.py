@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dubio.uncertainty.dropout.audit import SamplingPlan
 from dubio.uncertainty.execution.autotune import Autotuner
+from dubio.uncertainty.execution.choice import FEW
 from dubio.uncertainty.execution.fallback import Dropped
 
 
@@ -69,6 +70,9 @@ class Report:
         for each in self.autotuner.measured:
             times = ", ".join(f"{name} {1e3 * seconds:.2f}" for name, seconds in each.seconds.items())
             rows.append((str(each.rows), each.name, times or "-", each.reason))
+        for size, seconds in self.autotuner.few.items():
+            times = ", ".join(f"{name} {1e3 * each:.2f}" for name, each in seconds.items())
+            rows.append((str(size), self.autotuner.choice.strategy(size, FEW), times, f"{FEW} members"))
         return [*_table(rows), ""]
 
 

@@ -75,4 +75,4 @@ def test_what_was_measured_is_said_for_every_size():
     assert " chain " in lines[first + 1]
     assert " thinned " in lines[first + 1]
     # Whatever lost everywhere is gone, with its memory.
-    assert set(report.autotuner.strategies) == set(report.autotuner.choice.names)
+    assert set(report.autotuner.strategies) == set(report.autotuner.choice.all_names)

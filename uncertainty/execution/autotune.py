@@ -7,15 +7,15 @@ faster, so that two processes on one machine choose alike. Where they do not, an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from dubio.uncertainty.dropout.audit import noise_like
 from dubio.uncertainty.errors import UnsupportedNetwork
-from dubio.uncertainty.execution.choice import Choice
-from dubio.uncertainty.execution.decision import Times, choice, decide
+from dubio.uncertainty.execution.choice import FEW, Choice
+from dubio.uncertainty.execution.decision import Times, choice, choice_by_members, decide
 from dubio.uncertainty.execution.fallback import Dropped, Strategy
 from dubio.uncertainty.execution.timing import Clocks
 
@@ -67,15 +67,17 @@ class Autotuner:
         strategies: Those of the choice, by name; others, and the memory that they hold, are not kept.
         agreeing: Names of all strategies that could have been chosen.
         measured: What was found for each of `BATCHES`; empty where nothing was to be chosen.
+        few: Seconds of a call of `FEW` members, by strategy and size, where that was to be known.
     """
 
     choice: Choice
     strategies: Mapping[str, Strategy]
     agreeing: tuple[str, ...]
     measured: tuple[Measured, ...] = ()
+    few: Mapping[int, Times] = field(default_factory=dict)
 
     def __call__(self, x: Tensor, members: slice) -> Tensor:
-        return self.strategies[self.choice[len(x)]](x, members)
+        return self.strategies[self.choice.strategy(len(x), members.stop - members.start)](x, members)
 
     def __str__(self) -> str:
         return str(self.choice)
@@ -140,12 +142,21 @@ def autotune(
             contest = {name: strategies[name] for name in times}
             for name, each in _measure(contest, inputs(batch), members, end, clocks).items():
                 times[name] = min(times[name], each)
-    decided, chosen = decide(order, found), choice(order, found)
+    decided, whole = decide(order, found), choice(order, found)
+    few: dict[int, Times] = {}
+    contest = {name: strategies[name] for name in dict.fromkeys([order[0], *whole.names])}
+    for batch in BATCHES:
+        if num_samples < 2 * FEW or whole[batch] == order[0]:  # which does not win with more members alone
+            continue
+        times = _measure(contest, inputs(batch), slice(0, FEW), end, clocks)
+        if len(times) == len(contest):
+            few[batch] = times
+    chosen = choice_by_members(order, found, few, num_samples, FEW)
     measured = tuple(
         Measured(rows, chosen[rows], found.get(rows, {}), decided[rows].reason if rows in found else skipped[rows])
         for rows in BATCHES
     )
-    return _kept(chosen, strategies, measured)
+    return _kept(chosen, strategies, measured, few)
 
 
 def _racing(
@@ -196,9 +207,14 @@ def _ratios(times: Times) -> dict[str, float]:
     return {name: each / fastest for name, each in times.items()}
 
 
-def _kept(choice: Choice, strategies: Mapping[str, Strategy], measured: tuple[Measured, ...] = ()) -> Autotuner:
-    used = {name: strategies[name] for name in strategies if name in choice.names}
-    return Autotuner(choice, used, tuple(strategies), measured)
+def _kept(
+    choice: Choice,
+    strategies: Mapping[str, Strategy],
+    measured: tuple[Measured, ...] = (),
+    few: Mapping[int, Times] | None = None,
+) -> Autotuner:
+    used = {name: strategies[name] for name in strategies if name in choice.all_names}
+    return Autotuner(choice, used, tuple(strategies), measured, few or {})
 
 
 def _pinned(wanted: str, strategies: Mapping[str, Strategy], dropped: Sequence[Dropped]) -> Choice:
@@ -207,7 +223,7 @@ def _pinned(wanted: str, strategies: Mapping[str, Strategy], dropped: Sequence[D
         choice = Choice.parse(wanted)
     except ValueError as error:
         raise UnsupportedNetwork(f"`strategy`: {error}.") from error
-    for name in choice.names:
+    for name in choice.all_names:
         if name not in strategies:
             why = next((f", which does not: {each.reason}" for each in dropped if each.name == name), "")
             raise UnsupportedNetwork(

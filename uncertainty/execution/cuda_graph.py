@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dubio.uncertainty.dropout.audit import noise_like
+from dubio.uncertainty.execution.choice import FEW
 from dubio.uncertainty.execution.fallback import Fallbacks, Strategy
 from dubio.uncertainty.execution.timing import least_seconds
 from dubio.uncertainty.execution.tolerance import require_agreement
@@ -26,8 +27,6 @@ CAPTURED_BATCHES = (1, 2, 4, 8, 16, 32)
 # What the members' largest activation may take in a graph, which keeps the memory of its own as long as it is there.
 CAPTURED_BYTES = 2**27
 WARM_UP = 3
-# So many members are asked at first where a row is asked as many as it takes.
-FEW = 8
 # Of the process: several models may load at a time, and captures that overlap can break each other.
 _capturing = threading.Lock()
 

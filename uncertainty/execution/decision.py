@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from dubio.uncertainty.execution.choice import Choice
@@ -60,6 +60,36 @@ def choice(order: Sequence[str], found: Mapping[int, Times]) -> Choice:
         names.append(decided[last].name)
         sizes.append(_change(last, rows, decided[last].name, decided[rows].name, found))
     return Choice.of([*names, decided[max(decided)].name], [*sizes, max(decided)])
+
+
+def choice_by_members(
+    order: Sequence[str], found: Mapping[int, Times], few: Mapping[int, Times], members: int, few_members: int
+) -> Choice:
+    """Give the choice for every size, and for calls of a few members where that is another one.
+
+    From the few to all the cost of a strategy is taken to lie on a straight line.
+
+    Args:
+        order: Of the strategies, the preferred one first.
+        found: By number of rows, increasing, for all members.
+        few: For a few of them, at sizes where another strategy than the preferred one runs all.
+        members: How many all are.
+        few_members: How many the few were.
+    """
+    whole = choice(order, found)
+    other = choice(order, {rows: few.get(rows, {whole[rows]: 0.0}) for rows in sorted({*found, *few})})
+    shares = []  # of the way from the few to all, where the lines of two strategies cross
+    for rows, times in few.items():
+        name, rival, known = whole[rows], other[rows], found.get(rows, {})
+        if name != rival:
+            saved = times[name] - times[rival]
+            # Of what was not measured for all members the one takes as much more as they are, and the other no more:
+            # then the lines cross first.
+            lost = known.get(rival, times[rival] * members / few_members) - known.get(name, times[name])
+            shares.append(saved / max(saved + lost, 1e-12))
+    if not shares:
+        return whole
+    return replace(whole, few=other, most_few=few_members + int(min(shares) * (members - few_members)))
 
 
 def _change(last: int, rows: int, old: str, new: str, found: Mapping[int, Times]) -> int:

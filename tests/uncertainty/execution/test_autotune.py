@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import pytest
@@ -23,8 +24,10 @@ ROW = torch.zeros(1, 3)
 class Timed:
     """Strategies that take a given time by a clock of their own, whatever else the machine does."""
 
-    def __init__(self, seconds: Mapping[str, float], a_row: Mapping[str, float] | None = None) -> None:
-        self.now = 0.0
+    def __init__(
+        self, seconds: Mapping[str, float], a_row: Mapping[str, float] | None = None, members: int = 4
+    ) -> None:
+        self.now, self.members = 0.0, members
         self.calls: list[tuple[str, int]] = []
         self.strategies = {
             name: self._strategy(name, each, (a_row or {}).get(name, 0)) for name, each in seconds.items()
@@ -33,13 +36,14 @@ class Timed:
     def _strategy(self, name: str, seconds: float, a_row: float) -> Strategy:
         def run(x: Tensor, members: slice) -> Tensor:
             self.calls.append((name, len(x)))
-            self.now += seconds + a_row * len(x)
+            self.now += seconds + a_row * len(x) * (members.stop - members.start) / self.members
             return x.new_zeros(members.stop - members.start, len(x), 2)
 
         return run
 
     def choose(self, seconds: float = 2.0) -> Autotuner:
-        return autotune(self.strategies, ROW, 4, None, seconds, clocks=Clocks(lambda: self.now, lambda: self.now))
+        clocks = Clocks(lambda: self.now, lambda: self.now)
+        return autotune(self.strategies, ROW, self.members, None, seconds, clocks=clocks)
 
     def sizes(self, name: str) -> set[int]:
         """Of the batches that a strategy ran."""
@@ -118,6 +122,36 @@ def test_what_is_behind_but_catches_up_stays_in_the_race():
     chosen = timed.choose(20.0)
     # A row more, and .001 * rows is 1.15 times .02 + .0001 * rows.
     assert str(chosen) == "chain up to 25 rows, thinned"
+
+
+def test_a_few_members_are_run_by_what_is_fastest_for_them():
+    # The second takes 20 ms however few members it is asked, and less for all of them.
+    timed = Timed({"chain": 0.0, "thinned": 0.02}, {"chain": 0.001, "thinned": 0.0001}, members=100)
+    chosen = timed.choose(20.0)
+    assert str(chosen).startswith("chain up to 25 rows, thinned (up to ")
+    assert str(chosen).endswith(" members: chain)")
+    timed.calls.clear()
+    for members in (8, 100):
+        chosen(torch.zeros(32, 3), slice(0, members))
+    chosen(torch.zeros(32, 3), slice(8, 16))
+    assert timed.calls == [("chain", 32), ("thinned", 32), ("chain", 32)]
+    assert set(chosen.few) == {32, 64, 65, 128}
+    # At 128 rows, where the lines cross first: .128 m / 100 seconds, and .02 + .0128 m / 100, which all were not asked.
+    assert chosen.choice.most_few == pytest.approx((0.02 + 0.000128 * 8) / 0.00128, abs=1)
+
+
+def test_nothing_more_is_measured_where_few_members_change_nothing():
+    small = Timed({"chain": 0.0, "thinned": 0.02}, {"chain": 0.001, "thinned": 0.0001}, members=15)
+    assert small.choose(20.0).choice.few is None
+    same = Timed({"chain": 0.001, "thinned": 0.002}, members=100)
+    assert not same.choose(20.0).few
+
+
+def test_where_the_time_is_up_few_members_run_as_all_do():
+    timed = Timed({"chain": 0.03, "thinned": 0.02}, members=100)
+    chosen = timed.choose(0.7)
+    assert chosen.choice.few is None
+    assert timed.now <= 0.7 + 0.03
 
 
 def test_where_calls_take_long_few_sizes_are_measured_so_that_larger_ones_are_reached():
@@ -228,13 +262,19 @@ def test_a_strategy_that_there_is_not_is_refused():
 
 
 @pytest.mark.parametrize(
-    "strategy", ["thinned", "chain up to 1 row, thinned", "loop up to 2 rows, vmap up to 7 rows, fold"]
+    "strategy",
+    [
+        "thinned",
+        "chain up to 1 row, thinned",
+        "loop up to 2 rows, vmap up to 7 rows, fold",
+        "thinned (up to 2 members: chain)",
+    ],
 )
 def test_what_a_committee_says_can_be_pinned(strategy):
     network = built(*THINNABLE["mlp"]).network
     committee = Committee(network, torch.randn(1, 12), num_samples=4, strategy=strategy)
     assert committee.strategy == strategy
-    assert set(committee.audit().autotuner.strategies) == set(NAMES) & set(strategy.replace(",", "").split())
+    assert set(committee.audit().autotuner.strategies) == set(NAMES) & set(re.findall(r"\w+", strategy))
     found = Committee(network, torch.randn(1, 12), num_samples=4, measure_seconds=0.1).strategy
     assert Committee(network, torch.randn(1, 12), num_samples=4, strategy=found).strategy == found
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from dubio.uncertainty.execution.choice import Choice
-from dubio.uncertainty.execution.decision import MIN_SPEEDUP, choice, decide
+from dubio.uncertainty.execution.decision import MIN_SPEEDUP, choice, choice_by_members, decide
 
 SIZES = (1, 2, 4, 8, 16, 17, 32, 64, 65, 128)
 
@@ -45,3 +46,32 @@ def test_what_left_the_race_is_not_kept():
 
 def test_without_a_measurement_it_is_the_preferred_one():
     assert choice(["chain", "thinned"], {}) == Choice(("chain",))
+
+
+ORDER = ["chain", "thinned"]
+
+
+def test_a_few_members_keep_what_is_faster_for_them_up_to_where_the_lines_cross():
+    # Of 100 members chain takes 1 + .1 m and thinned 5 + .05 m milliseconds: alike at 80 members.
+    found = _found(chain=lambda rows: 11e-3, thinned=lambda rows: 20e-3 if rows < 32 else 10e-3 / 1.2)
+    few = {rows: {"chain": 1.8e-3, "thinned": 4.4e-3} for rows in found if rows >= 32}
+    chosen = choice_by_members(ORDER, found, few, members=100, few_members=8)
+    assert replace(chosen, few=None, most_few=0) == choice(ORDER, found)
+    assert chosen.few == Choice(("chain",))
+    saved, lost = 4.4e-3 - 1.8e-3, 11e-3 - 10e-3 / 1.2
+    assert chosen.most_few == 8 + int(92 * saved / (saved + lost))
+
+
+def test_of_several_sizes_the_one_where_the_lines_cross_first_counts():
+    found = {64: {"chain": 0.010, "thinned": 0.007}, 128: {"chain": 0.020, "thinned": 0.010}}
+    few = {64: {"chain": 0.001, "thinned": 0.003}, 128: {"chain": 0.002, "thinned": 0.005}}
+    chosen = choice_by_members(ORDER, found, few, members=108, few_members=8)
+    assert chosen.most_few == 8 + int(100 * 0.003 / 0.013)
+
+
+@pytest.mark.parametrize("few", [{}, {128: {"chain": 0.009, "thinned": 0.005}}])
+def test_a_few_members_run_as_all_do_where_nothing_else_is_known_to_be_faster(few):
+    found = {64: {"chain": 0.010, "thinned": 0.020}, 128: {"chain": 0.020, "thinned": 0.010}}
+    chosen = choice_by_members(ORDER, found, few, members=100, few_members=8)
+    assert chosen.strategy(128, 8) == chosen.strategy(128, 100) == "thinned"
+    assert chosen.strategy(64, 8) == "chain"
