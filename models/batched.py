@@ -21,10 +21,13 @@ def join(values: Sequence[Any]) -> Any:
     return [each for value in values for each in value] if isinstance(first, list) else first
 
 
-def take(value: Any, start: int, stop: int) -> Any:
-    """The same value with some of its rows."""
+def split(value: Any, parts: Sequence[slice]) -> list[Any]:
+    """The same value with some of its rows, and with others, looking at what it is made of once."""
+    if isinstance(value, np.ndarray | list):
+        return [value[part] for part in parts]
     if isinstance(value, tuple):
-        return tuple(take(each, start, stop) for each in value)
+        return list(zip(*(split(each, parts) for each in value), strict=True)) if value else [()] * len(parts)
     if is_dataclass(value) and not isinstance(value, type):
-        return type(value)(**{name: take(each, start, stop) for name, each in vars(value).items()})
-    return value[start:stop] if isinstance(value, np.ndarray | list) else value
+        kind, fields = type(value), (split(each, parts) for each in vars(value).values())
+        return [kind(*row) for row in zip(*fields, strict=True)]
+    return [value] * len(parts)

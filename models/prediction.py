@@ -169,8 +169,12 @@ class Prediction:
 
     def rows(self, start: int, stop: int) -> Prediction:
         """The prediction of some of the inputs."""
-        prediction: Prediction = batched.take(self, start, stop)
-        return prediction
+        return self.split([slice(start, stop)])[0]
+
+    def split(self, parts: Sequence[slice]) -> list[Prediction]:
+        """The predictions of some of the inputs, and of others."""
+        predictions: list[Prediction] = batched.split(self, parts)
+        return predictions
 
     @staticmethod
     def join(parts: Sequence[Prediction]) -> Prediction:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -303,12 +304,8 @@ def _predict(predictor: Predictor | Ensemble, batch: list[Job], samples: Samples
     """
     answer = _attempt(predictor, [job.inputs for job in batch], samples, batch[0].work)
     if isinstance(answer, Prediction):
-        answers: Answers = []
-        start = 0
-        for job in batch:
-            answers.append(answer.rows(start, start + len(job.inputs)))
-            start += len(job.inputs)
-        return answers
+        ends = list(accumulate(len(job.inputs) for job in batch))
+        return [*answer.split([slice(start, end) for start, end in pairwise([0, *ends])])]
     if len(batch) == 1:
         alone = batch[0]
         return [_halve(predictor, alone.inputs, samples, alone.work) if isinstance(answer, OutOfMemory) else answer]
