@@ -2,6 +2,7 @@
 
     python benchmarks/cliffs.py                              this processor, and what others have of its instructions
     python benchmarks/cliffs.py --networks mlp --instructions AVX2 --threads 1 --rows 65
+    python benchmarks/cliffs.py --networks mlp --ask 8       calls of a few members, as adaptive sampling makes
     python benchmarks/cliffs.py --networks transformer --threads 2 --sizes 1 2 3 4 5 8 9 16 17 32 33 --rounds 3
 
 For every number of rows B from 1 on, or those of `--sizes` where calls take long, the cost of one call is held against
@@ -42,7 +43,9 @@ INSTRUCTIONS = {
 SHOWN = (1, 2, 4, 8, 16, 17, 32, 64, 65, 128, 256)
 
 
-def costs(network: str, samples: int, sizes: Sequence[int], rounds: int, threads: int) -> tuple[str, dict[int, float]]:
+def costs(
+    network: str, samples: int, asked: int | None, sizes: Sequence[int], rounds: int, threads: int
+) -> tuple[str, dict[int, float]]:
     """Measure milliseconds by number of rows; also say what was chosen."""
     torch.set_num_threads(threads)
     clock = time.thread_time if threads == 1 else time.perf_counter
@@ -54,9 +57,9 @@ def costs(network: str, samples: int, sizes: Sequence[int], rounds: int, threads
         random.shuffle(order)
         for size in order:
             part = x[:size]
-            committee(part)
+            committee(part, asked)
             start = clock()
-            committee(part)
+            committee(part, asked)
             times[size].append(1e3 * (clock() - start))
     return committee.strategy, {size: min(values) for size, values in times.items()}
 
@@ -82,6 +85,7 @@ def main() -> None:
     parser.add_argument("--instructions", nargs="+", choices=INSTRUCTIONS, default=list(INSTRUCTIONS))
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], help="torch threads")
     parser.add_argument("--samples", type=int, help="T; by default that of the network")
+    parser.add_argument("--ask", type=int, metavar="MEMBERS", help="of a call; by default all")
     parser.add_argument("--rows", type=int, default=256, help="the largest batch; each size up to it is measured")
     parser.add_argument(
         "--sizes", nargs="+", type=int, help="batch sizes to measure instead of all, the largest uncounted"
@@ -94,7 +98,7 @@ def main() -> None:
         network, threads = arguments.child
         with torch.inference_mode():
             samples = arguments.samples or CASES[network].samples
-            print(json.dumps(costs(network, samples, sizes, arguments.rounds, int(threads))))
+            print(json.dumps(costs(network, samples, arguments.ask, sizes, arguments.rounds, int(threads))))
         return
     shown = [size for size in SHOWN if size in sizes]
     lines = [["network", "instructions", "threads", "worst ratio", "at rows", *map(str, shown), "strategy"]]
@@ -104,6 +108,7 @@ def main() -> None:
                 command = [sys.executable, __file__, "--child", network, str(threads), "--sizes", *map(str, sizes)]
                 command += ["--rounds", str(arguments.rounds)]
                 command += ["--samples", str(arguments.samples)] if arguments.samples else []
+                command += ["--ask", str(arguments.ask)] if arguments.ask else []
                 environment = os.environ | INSTRUCTIONS[name]
                 done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
                 strategy, measured = json.loads(done.stdout)
