@@ -24,6 +24,7 @@ from dubio.uncertainty.execution.timing import Clocks
 # more.
 BATCHES = (1, 2, 4, 8, 16, 17, 32, 64, 65, 128)
 COARSE = (1, 4, 16, 64)
+IN_TURN = (*COARSE, *(batch for batch in BATCHES if batch not in COARSE))
 # How many times as slow as the fastest a strategy is that may leave the race: where there is no time for all, or from
 # so many rows on where it no longer catches up. (With few rows `thinned` reads much memory for little arithmetic.)
 BEHIND = 4.0
@@ -33,6 +34,8 @@ CATCHES_UP = 0.95  # of the ratio at the size before
 FAR_BEHIND = 30.0
 # Times that the sizes are gone through, as far as there is time: what disturbs a size once seldom does so again.
 SWEEPS = 3
+# The share of the time that is left for calls of a few members.
+FEW_SHARE = 0.1
 # Calls that count of one strategy at a size, after one that warms up; where they are long, one. A server calls the same
 # strategy again, too, which then finds in the caches what another would have driven out.
 IN_A_ROW = 2
@@ -123,10 +126,12 @@ def autotune(
         return torch.cat([row, noise_like(row.expand(batch - 1, *row.shape[1:]))])
 
     clocks = clocks or Clocks.of(row.device)
-    end, members = clocks.wall() + seconds, slice(0, num_samples)
+    asks_few = num_samples >= 2 * FEW
+    until, members = clocks.wall() + seconds, slice(0, num_samples)
+    end = until - seconds * FEW_SHARE if asks_few else until
     found: dict[int, dict[str, float]] = {}  # seconds a call of those in the race, by size
     skipped: dict[int, str] = {}  # why, by size
-    for batch in (*COARSE, *(batch for batch in BATCHES if batch not in COARSE)):
+    for batch in IN_TURN:
         racing, reason = _racing(order, found, batch, end - clocks.wall())
         if reason is None:
             times = _measure({name: strategies[name] for name in racing}, inputs(batch), members, end, clocks)
@@ -145,10 +150,10 @@ def autotune(
     decided, whole = decide(order, found), choice(order, found)
     few: dict[int, Times] = {}
     contest = {name: strategies[name] for name in dict.fromkeys([order[0], *whole.names])}
-    for batch in BATCHES:
-        if num_samples < 2 * FEW or whole[batch] == order[0]:  # which does not win with more members alone
+    for batch in IN_TURN:
+        if not asks_few or whole[batch] == order[0]:  # which does not win with more members alone
             continue
-        times = _measure(contest, inputs(batch), slice(0, FEW), end, clocks)
+        times = _measure(contest, inputs(batch), slice(0, FEW), until, clocks)
         if len(times) == len(contest):
             few[batch] = times
     chosen = choice_by_members(order, found, few, num_samples, FEW)

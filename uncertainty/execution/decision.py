@@ -77,7 +77,10 @@ def choice_by_members(
         few_members: How many the few were.
     """
     whole = choice(order, found)
-    other = choice(order, {rows: few.get(rows, {whole[rows]: 0.0}) for rows in sorted({*found, *few})})
+    if not few:
+        return whole
+    preferred = {rows: {order[0]: 0.0} for rows in found if whole[rows] == order[0]}
+    other = choice(order, dict(sorted({**preferred, **few}.items())))
     shares = []  # of the way from the few to all, where the lines of two strategies cross
     for rows, times in few.items():
         name, rival, known = whole[rows], other[rows], found.get(rows, {})
