@@ -62,14 +62,19 @@ class GroupedLinear:
         self._packed = self._pack(weight_KOI.reshape(-1, self._incoming, 1, 1), TYPICAL_ROWS)
         self.rows = {torch.get_num_threads(): self._fitting(end, clock)}
 
-    def __call__(self, x_BKI: Tensor) -> Tensor:
+    @property
+    def fitting(self) -> tuple[int, ...]:
+        """The numbers of rows at which it runs in this thread, increasing."""
         # Asking also tells oneDNN the number in a thread that has not computed yet.
-        threads, rows = torch.get_num_threads(), len(x_BKI)
+        threads = torch.get_num_threads()
         fitting = self.rows.get(threads)
         if fitting is None:
             fitting = self.rows[threads] = self._fitting(float("inf"), time.perf_counter)
+        return fitting
+
+    def __call__(self, x_BKI: Tensor) -> Tensor:
         outputs, first = [], 0
-        for size in split(rows, fitting):
+        for size in split(len(x_BKI), self.fitting):
             part = x_BKI[first : first + size]
             first += len(part)
             missing = size - len(part)

@@ -23,7 +23,7 @@ from torch import Tensor
 from dubio.uncertainty.errors import StrategyNotApplicable
 from dubio.uncertainty.execution import kernels
 from dubio.uncertainty.execution.chain import Chain, Function, Layer, Linear, Mask
-from dubio.uncertainty.execution.grouped import GroupedLinear
+from dubio.uncertainty.execution.grouped import GroupedLinear, split
 from dubio.uncertainty.execution.kernels import Kernel
 
 # Members in a block: many, for the fewest calls; but the more, the more zeros, and the larger what caches must hold.
@@ -84,7 +84,7 @@ def plan_layers(chain: Chain) -> list[ThinLayer]:
 
 
 class ThinnedChain:
-    """Members as small networks. Immutable, so thread-safe.
+    """Members as small networks. Thread-safe.
 
     Attributes:
         blocks: Networks from the first site's activation to logits ``[rows, members, C]``, and their members' count.
@@ -96,13 +96,34 @@ class ThinnedChain:
     ) -> None:
         self._prefix = prefix
         self.blocks = tuple(blocks)
+        self._grouped = [step for _, steps in self.blocks for step in steps if isinstance(step, GroupedLinear)]
+        self._common = dict[int, tuple[int, ...]]()  # by torch's number of threads
         self._max_rows = max_rows
         self.num_weights = num_weights
 
     def __call__(self, x: Tensor, members: slice) -> Tensor:
-        if len(x) <= self._max_rows:
-            return self._chunk(x, members)
-        return torch.cat([self._chunk(rows, members) for rows in torch.split(x, self._max_rows)], dim=1)
+        # All layers run at the same numbers of rows: so rows are parted and padded once, where they are smallest.
+        outputs, first = [], 0
+        for size in self._parts(len(x)):
+            rows = x[first : first + size]
+            first += len(rows)
+            if missing := size - len(rows):
+                rows = torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])])
+            outputs.append(self._chunk(rows, members))
+        whole = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+        return whole[:, : len(x)]
+
+    def _parts(self, rows: int) -> list[int]:
+        """Numbers of rows for at least so many altogether, at which every grouped layer runs, if there are any."""
+        threads = torch.get_num_threads()
+        common = self._common.get(threads)
+        if common is None:
+            fitting = [set(layer.fitting) for layer in self._grouped]
+            sizes = set.intersection(*fitting) if fitting else set()
+            common = self._common[threads] = tuple(sorted(size for size in sizes if size <= self._max_rows))
+        if common:
+            return split(rows, common)
+        return [min(self._max_rows, rows - first) for first in range(0, rows, self._max_rows)]
 
     def _chunk(self, x: Tensor, members: slice) -> Tensor:
         activation = self._prefix(x)

@@ -7,7 +7,8 @@ import torch
 
 from dubio.models import MLP
 from dubio.uncertainty.errors import StrategyNotApplicable
-from dubio.uncertainty.execution import thinned
+from dubio.uncertainty.execution import kernels, thinned
+from dubio.uncertainty.execution.grouped import GroupedLinear
 from dubio.uncertainty.execution.thinned import ThinnedChain, thin
 from tests.uncertainty.chains import ALL_MEMBERS, NOT_THINNABLE, THINNABLE, Built, K, built
 
@@ -60,6 +61,35 @@ def test_without_onednn_the_members_are_the_same(name, monkeypatch):
     thinned, x = _thin(case), case.inputs(9)
     with torch.inference_mode():
         torch.testing.assert_close(thinned(x, ALL_MEMBERS), case.loop(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("max_numbers", "sizes"), [(2**24, {4, 16}), (3000, {4})])
+def test_rows_are_parted_and_padded_once_to_what_fits_every_grouped_layer(max_numbers, sizes, monkeypatch):
+    monkeypatch.setattr(kernels, "speedup", lambda *_: 2.0)  # as if grouped were the fastest
+    case = built(*THINNABLE["mlp"])
+    strategy, threads = _thin(case, max_numbers=max_numbers), torch.get_num_threads()
+    layers = [step for _, steps in strategy.blocks for step in steps if isinstance(step, GroupedLinear)]
+    assert len(layers) > 1
+    for layer, fitting in zip(layers, [(4, 6, 16), (4, 5, 16), *[(2, 4, 16)] * len(layers)], strict=False):
+        layer.rows[threads] = fitting
+    run, seen = GroupedLinear._run, set[int]()
+    monkeypatch.setattr(GroupedLinear, "_run", lambda layer, x: seen.add(len(x)) or run(layer, x))
+    for rows in (1, 3, 4, 5, 6, 15, 16, 17, 21, 40):
+        x = case.inputs(rows)
+        with torch.inference_mode():
+            torch.testing.assert_close(strategy(x, ALL_MEMBERS), case.loop(x), rtol=1e-5, atol=1e-5)
+    assert seen == sizes
+
+
+def test_where_no_number_of_rows_fits_every_layer_each_pads_for_itself(monkeypatch):
+    monkeypatch.setattr(kernels, "speedup", lambda *_: 2.0)
+    case = built(*THINNABLE["mlp"])
+    strategy, threads, x = _thin(case), torch.get_num_threads(), case.inputs(9)
+    layers = [step for _, steps in strategy.blocks for step in steps if isinstance(step, GroupedLinear)]
+    for layer, fitting in zip(layers, [(4,), (6,), *[(4,)] * len(layers)], strict=False):
+        layer.rows[threads] = fitting
+    with torch.inference_mode():
+        torch.testing.assert_close(strategy(x, ALL_MEMBERS), case.loop(x), rtol=1e-5, atol=1e-5)
 
 
 def _kept(case: Built, site: int) -> list[int]:
