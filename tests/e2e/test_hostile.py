@@ -347,9 +347,9 @@ def test_memory_and_descriptors_do_not_grow(server: Server) -> None:
     assert server.good()
     assert server.process.memory_info().rss < before + 24 * MEBIBYTE
     deadline = time.monotonic() + 10
-    while len(server.process.net_connections()) > 2 and time.monotonic() < deadline:
+    while len(server.process.connections()) > 2 and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert len([each for each in server.process.net_connections() if each.status == psutil.CONN_ESTABLISHED]) == 0
+    assert len([each for each in server.process.connections() if each.status == psutil.CONN_ESTABLISHED]) == 0
 
 
 def test_refusals_are_counted(server: Server) -> None:

@@ -85,7 +85,10 @@ def product(rows_BF: Tensor, matrix_FG: Tensor) -> Tensor:
     rows, columns = rows_BF.shape[-2], matrix_FG.shape[-1]
     if columns % BLOCK:
         matrix_FG = F.pad(matrix_FG, (0, -columns % BLOCK))
-    return (F.pad(rows_BF, (0, 0, 0, -rows % BLOCK)) @ matrix_FG)[..., :rows, :columns]
+    if rows % BLOCK:
+        rows_BF = F.pad(rows_BF, (0, 0, 0, -rows % BLOCK))
+    whole = rows_BF @ matrix_FG
+    return whole if whole.shape[-2:] == (rows, columns) else whole[..., :rows, :columns]
 
 
 def summarise(probs_KBC: Tensor) -> Summary:

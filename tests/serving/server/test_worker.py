@@ -17,5 +17,5 @@ def test_workers_do_not_outlive_their_supervisor(command: Any, numbers_checkpoin
         assert service.log.count("the supervisor is gone") == 2
     # It had no time to tidy up; the next one does it.
     [left] = tmp_path.glob("dubio-*")
-    command.refused(str(tmp_path / "nothing.ckpt"), "--workers", "2", "--port", "0", TMPDIR=str(tmp_path))
-    assert not left.exists()
+    with command.started(str(numbers_checkpoint), "--workers", "2", TMPDIR=str(tmp_path)):
+        assert not left.exists()

@@ -141,7 +141,8 @@ class Page:
             self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
 
     def click(self, selector: str) -> None:
-        """Click on an element."""
+        """Click on an element, as soon as it can be seen."""
+        self.wait(f"document.querySelector({json.dumps(selector)})?.getClientRects().length > 0")
         self.mouse(self.at(selector))
 
     def choose_file(self, selector: str, path: Path) -> None:
