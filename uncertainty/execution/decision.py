@@ -89,7 +89,8 @@ def choice_by_members(
             # Of what was not measured for all members the one takes as much more as they are, and the other no more:
             # then the lines cross first.
             lost = known.get(rival, times[rival] * members / few_members) - known.get(name, times[name])
-            shares.append(saved / max(saved + lost, 1e-12))
+            # Where strategies are about as fast, the lines may cross before the few, or never.
+            shares.append(min(1.0, max(0.0, saved / max(saved + lost, 1e-12))))
     if not shares:
         return whole
     return replace(whole, few=other, most_few=few_members + int(min(shares) * (members - few_members)))
