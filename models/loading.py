@@ -192,7 +192,7 @@ def _assemble(
         detector = replace(load_detector(metadata.detector, f"{KEY}.detector"), calibration=calibration).to(device)
     with _blame("auto"):
         stopping = load_stopping(metadata.auto, detector, f"{KEY}.auto").to(device)
-    with _blame("answers"):
+    with _blame("answers, calibration or auto"):
         flags = {"all": calibration, "auto": stopping.calibration}
         promises = [_load_answers(metadata.answers, who, flag, len(metadata.classes)) for who, flag in flags.items()]
     with _blame("network or input"):

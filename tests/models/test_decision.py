@@ -135,6 +135,16 @@ def test_promises_that_do_not_hold_are_refused(
         load(path, strategy="chain")
 
 
+def test_a_flag_that_its_promises_do_not_belong_to_is_named_with_them(
+    edit: Callable[[Callable[[dict], object]], Path],
+):
+    path = edit(lambda content: content[KEY]["auto"]["calibration"]["scores_N"].mul_(0))
+    with pytest.raises(
+        UnreadableCheckpoint, match="answers, calibration or auto: Expected a rule fitted to"
+    ):
+        load(path, strategy="chain")
+
+
 def test_a_file_without_promises_flags_and_decides_nothing(
     edit: Callable[[Callable[[dict], object]], Path], rows: Tensor
 ):
