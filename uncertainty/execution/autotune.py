@@ -151,7 +151,7 @@ def autotune(
     few: dict[int, Times] = {}
     contest = {name: strategies[name] for name in dict.fromkeys([order[0], *whole.names])}
     for batch in IN_TURN:
-        if not asks_few or whole[batch] == order[0]:  # which does not win with more members alone
+        if not asks_few or whole[batch] == order[0]:  # which few members cost no more than others do
             continue
         times = _measure(contest, inputs(batch), slice(0, FEW), until, clocks)
         if len(times) == len(contest):

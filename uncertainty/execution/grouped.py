@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 # Rows that weights are ordered for, as is tried first.
@@ -73,15 +72,7 @@ class GroupedLinear:
         return fitting
 
     def __call__(self, x_BKI: Tensor) -> Tensor:
-        outputs, first = [], 0
-        for size in split(len(x_BKI), self.fitting):
-            part = x_BKI[first : first + size]
-            first += len(part)
-            missing = size - len(part)
-            outputs.append(
-                self._run(F.pad(part, (0, 0, 0, 0, 0, missing)))[: len(part)] if missing else self._run(part)
-            )
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        return in_parts(self._run, x_BKI, split(len(x_BKI), self.fitting))
 
     def _run(self, x_BKI: Tensor) -> Tensor:
         # One convolution of 1x1 over `rows` pixels, with a group for each member.
@@ -113,6 +104,26 @@ class GroupedLinear:
             if _order(self._pack(blank, rows)) == kept:
                 fitting.add(rows)
         return tuple(sorted(fitting)) or (TYPICAL_ROWS,)
+
+
+def in_parts(run: Callable[[Tensor], Tensor], x: Tensor, sizes: Sequence[int], rows_axis: int = 0) -> Tensor:
+    """Run a batch in parts of these sizes, the last filled up with its last row; the result without what was filled in.
+
+    Args:
+        run: From ``[rows, ...]`` to something that has rows, too.
+        x: ``[B, ...]``, B at least 1.
+        sizes: That sum to B or more.
+        rows_axis: Of what it gives.
+    """
+    outputs, first = [], 0
+    for size in sizes:
+        part = x[first : first + size]
+        first += len(part)
+        if missing := size - len(part):
+            part = torch.cat([part, part[-1:].expand(missing, *part.shape[1:])])
+        outputs.append(run(part))
+    whole = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=rows_axis)
+    return whole.narrow(rows_axis, 0, len(x))
 
 
 def split(rows: int, fitting: tuple[int, ...]) -> list[int]:

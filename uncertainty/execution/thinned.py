@@ -23,7 +23,7 @@ from torch import Tensor
 from dubio.uncertainty.errors import StrategyNotApplicable
 from dubio.uncertainty.execution import kernels
 from dubio.uncertainty.execution.chain import Chain, Function, Layer, Linear, Mask
-from dubio.uncertainty.execution.grouped import GroupedLinear, split
+from dubio.uncertainty.execution.grouped import GroupedLinear, in_parts, split
 from dubio.uncertainty.execution.kernels import Kernel
 
 # Members in a block: many, for the fewest calls; but the more, the more zeros, and the larger what caches must hold.
@@ -103,15 +103,7 @@ class ThinnedChain:
 
     def __call__(self, x: Tensor, members: slice) -> Tensor:
         # All layers run at the same numbers of rows: so rows are parted and padded once, where they are smallest.
-        outputs, first = [], 0
-        for size in self._parts(len(x)):
-            rows = x[first : first + size]
-            first += len(rows)
-            if missing := size - len(rows):
-                rows = torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])])
-            outputs.append(self._chunk(rows, members))
-        whole = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
-        return whole[:, : len(x)]
+        return in_parts(lambda rows: self._chunk(rows, members), x, self._parts(len(x)), rows_axis=1)
 
     def _parts(self, rows: int) -> list[int]:
         """Numbers of rows for at least so many altogether, at which every grouped layer runs, if there are any."""
