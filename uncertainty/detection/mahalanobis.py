@@ -47,7 +47,7 @@ class Mahalanobis(Score):
 
     def _distances(self, outputs: Outputs) -> Distances:
         seen = outputs.deterministic
-        return seen.once(self.gaussians, lambda: self.gaussians.distances(self._rows(seen)))
+        return seen.once((self.gaussians, self._rows), lambda: self.gaussians.distances(self._rows(seen)))
 
     @staticmethod
     def _rows(seen: DeterministicPass) -> Tensor:

@@ -70,7 +70,7 @@ class DeterministicPass:
         """What several scores ask about the same inputs, computed for the first of them.
 
         Args:
-            key: Whose result it is; by identity, if it does not say otherwise.
+            key: What is computed, of what; equal for the same alone.
             compute: Gives the result, which nobody changes.
         """
         if key not in self._known:

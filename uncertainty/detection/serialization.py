@@ -155,7 +155,7 @@ def _load_part(state: object, names: Sequence[object], where: str) -> tuple[str,
     keyed = _mapping(state, {"name", "ranks", "fitted"}, where)
     name, fitted = keyed["name"], keyed["fitted"]
     kind = SCORES.get(name) if isinstance(name, str) else None
-    borrowed = kind is not None and fitted is None and kind.lender in names
+    borrowed = kind is not None and fitted is None and kind.lender is not None and kind.lender in names
     if kind is None or not (borrowed or (fitted is not None) is bool(fields(kind))):
         raise UncertaintyError(
             f"Expected `{where}.name` to be one of {list(SCORES)}, with its state, but got {_describe(name)}."

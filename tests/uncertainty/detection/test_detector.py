@@ -215,6 +215,42 @@ def test_a_detector_of_scores_that_share_nothing_is_dumped_whole(trained):
     assert torch.equal(loaded.rank(trained.held_out), detector.rank(trained.held_out))
 
 
+RANKS = {"scores_N": torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)}
+GAUSSIANS = {
+    "mean_F": torch.zeros(3),
+    "whitening_FG": torch.eye(3, 4),
+    "precision_F": torch.ones(3),
+    "class_means_CG": torch.zeros(2, 4),
+}
+LENT = {"name": "input_class_mahalanobis", "ranks": RANKS, "fitted": {"gaussians": GAUSSIANS}}
+BORROWED = {"name": "input_mahalanobis", "ranks": RANKS, "fitted": None}
+
+
+@pytest.mark.parametrize("parts", [[LENT, BORROWED], [BORROWED, LENT]], ids=["after", "before"])
+def test_a_part_without_a_state_of_its_own_has_that_of_its_lender(parts):
+    scores = {score.name: score for score in load_detector({"parts": parts}).scores}
+    assert list(scores) == [part["name"] for part in parts]
+    assert scores["input_mahalanobis"].gaussians is scores["input_class_mahalanobis"].gaussians
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [BORROWED],
+        [BORROWED, LENT | {"fitted": None}],
+        [BORROWED, LENT, LENT],
+        [BORROWED, LENT | {"name": "mahalanobis"}],
+        [BORROWED, {"name": "input_class_mahalanobis"}],
+        [BORROWED, {"name": None}],
+        [LENT | {"fitted": None}, {"name": None}],
+        [BORROWED | {"fitted": "input_class_mahalanobis"}, LENT],
+    ],
+)
+def test_a_part_whose_lender_is_not_there_is_refused(parts):
+    with pytest.raises(UncertaintyError, match=r"detector\.parts"):
+        load_detector({"parts": parts})
+
+
 def test_a_verdict_needs_a_calibration(trained):
     with pytest.raises(NotFitted, match=r"calibrate\(\)"):
         _fit(trained).judge(trained.select)
