@@ -152,22 +152,13 @@ def test_a_stage_without_its_ranks_is_refused(ranks: object, edit: Edit):
         ("neighbours", "bank_NF", lambda bank: bank.int()),
         ("neighbours", "bank_NF", lambda bank: bank.float()),
         ("neighbours", "bank_NF", lambda bank: bank * math.inf),
-        *(
-            (
-                "relative_mahalanobis",
-                "gaussians",
-                lambda gaussians, field=field, new=new: gaussians | {field: new(gaussians[field])},
-            )
-            for field, new in (
-                ("mean_F", lambda mean: mean[:-1]),
-                ("class_means_CG", lambda means: torch.zeros(3, 2)),
-                ("whitening_FG", lambda whitening: torch.eye(2)),
-                ("whitening_FG", lambda whitening: whitening * math.nan),
-                ("precision_F", lambda precision: precision.half()),
-                ("precision_F", lambda precision: precision.bool()),
-                ("whitening_FG", lambda whitening: "http://a/b.pt"),
-            )
-        ),
+        ("relative_mahalanobis", "gaussians", lambda held: held | {"mean_F": held["mean_F"][:-1]}),
+        ("relative_mahalanobis", "gaussians", lambda held: held | {"class_means_CG": torch.zeros(3, 2)}),
+        ("relative_mahalanobis", "gaussians", lambda held: held | {"whitening_FG": torch.eye(2)}),
+        ("relative_mahalanobis", "gaussians", lambda held: held | {"whitening_FG": held["whitening_FG"] * math.nan}),
+        ("relative_mahalanobis", "gaussians", lambda held: held | {"precision_F": held["precision_F"].half()}),
+        ("relative_mahalanobis", "gaussians", lambda held: held | {"precision_F": held["precision_F"].bool()}),
+        ("relative_mahalanobis", "gaussians", lambda held: held | {"whitening_FG": "http://a/b.pt"}),
         ("relative_mahalanobis", "gaussians", lambda gaussians: None),
         ("input_mahalanobis", "gaussians", lambda gaussians: "input_class_mahalanobis"),
     ],
