@@ -139,9 +139,7 @@ def test_a_flag_that_its_promises_do_not_belong_to_is_named_with_them(
     edit: Callable[[Callable[[dict], object]], Path],
 ):
     path = edit(lambda content: content[KEY]["auto"]["calibration"]["scores_N"].mul_(0))
-    with pytest.raises(
-        UnreadableCheckpoint, match="answers, calibration or auto: Expected a rule fitted to"
-    ):
+    with pytest.raises(UnreadableCheckpoint, match="answers, calibration or auto: Expected a rule fitted to"):
         load(path, strategy="chain")
 
 
