@@ -28,6 +28,8 @@ from dubio.uncertainty.execution.kernels import Kernel
 
 # Members in a block: many, for the fewest calls; but the more, the more zeros, and the larger what caches must hold.
 BLOCK = 64
+# So many times as many rows may be computed as there are, for all layers to run at the same numbers.
+MOST_FILLED = 9 / 8
 
 
 @dataclass(frozen=True)
@@ -106,15 +108,17 @@ class ThinnedChain:
         return in_parts(lambda rows: self._chunk(rows, members), x, self._parts(len(x)), rows_axis=1)
 
     def _parts(self, rows: int) -> list[int]:
-        """Numbers of rows for at least so many altogether, at which every grouped layer runs, if there are any."""
+        """Numbers of rows for at least so many altogether, at which every grouped layer runs, if any do."""
         threads = torch.get_num_threads()
         common = self._common.get(threads)
         if common is None:
             fitting = [set(layer.fitting) for layer in self._grouped]
-            sizes = set.intersection(*fitting) if fitting else set()
-            common = self._common[threads] = tuple(sorted(size for size in sizes if size <= self._max_rows))
-        if common:
-            return split(rows, common)
+            shared = set.intersection(*fitting) if fitting else set()
+            common = self._common[threads] = tuple(sorted(size for size in shared if size <= self._max_rows))
+        sizes = split(rows, common) if common else []
+        # Few numbers of rows may suit all: where that would fill up more, each layer knows better ones for itself.
+        if sizes and sum(sizes) <= MOST_FILLED * rows:
+            return sizes
         return [min(self._max_rows, rows - first) for first in range(0, rows, self._max_rows)]
 
     def _chunk(self, x: Tensor, members: slice) -> Tensor:

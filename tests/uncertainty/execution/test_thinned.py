@@ -74,11 +74,17 @@ def test_rows_are_parted_and_padded_once_to_what_fits_every_grouped_layer(max_nu
         layer.rows[threads] = fitting
     run, seen = GroupedLinear._run, set[int]()
     monkeypatch.setattr(GroupedLinear, "_run", lambda layer, x: seen.add(len(x)) or run(layer, x))
-    for rows in (1, 3, 4, 5, 6, 15, 16, 17, 21, 40):
+
+    def ask(rows: int) -> None:
         x = case.inputs(rows)
         with torch.inference_mode():
             torch.testing.assert_close(strategy(x, ALL_MEMBERS), case.loop(x), rtol=1e-5, atol=1e-5)
+
+    for rows in (4, 15, 16, 20, 31, 40):
+        ask(rows)
     assert seen == sizes
+    ask(5)  # filled up to 8 it would be, which is more than an eighth
+    assert {5, 6} <= seen
 
 
 def test_where_no_number_of_rows_fits_every_layer_each_pads_for_itself(monkeypatch):
