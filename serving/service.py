@@ -190,7 +190,7 @@ class PredictionService:
 
     def describe(self, model: ServedModel) -> dict[str, Any]:
         """What is known about a model, as plain data."""
-        return {"name": model.name, "version": model.version, **model.predictor.describe()}
+        return {"name": model.name, "version": model.version, **model.facts.card}
 
     def _start_batcher(self, model: ServedModel) -> Batcher:
         listener = self.telemetry.batch_listener(model)

@@ -6,10 +6,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 from types import MappingProxyType
 from weakref import ref
 
 from dubio.models import Ensemble, Predictor
+from dubio.serving.repository.model_facts import ModelFacts
 from dubio.serving.repository.source import Stamp
 
 
@@ -23,6 +25,11 @@ class ServedModel:
     name: str
     version: str
     predictor: Predictor | Ensemble
+
+    @cached_property
+    def facts(self) -> ModelFacts:
+        """What is known of it without asking it."""
+        return ModelFacts.of(self.predictor)
 
 
 Key = tuple[str, str]

@@ -122,7 +122,7 @@ class InferenceCalls:
         recording = self.recorder.begin(call.header(ASK), call.request_id)
         with self.service.telemetry.timer(model) as timer:
             timer.lap()
-            long = takes_long(body, model.predictor.input, binary=False)
+            long = takes_long(body, model.facts.input, binary=False)
             decoded = await exchange.decode(model, partial(decode_request, message), long=long)
             call.rows = len(decoded.inputs)
             timer.lap()

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dubio.models import Prediction
-from dubio.serving.drift.subject import fingerprint
 from dubio.serving.errors import ShadowEnded, UnusableFolder
 from dubio.serving.repository.registry import ServedModel
 from dubio.serving.repository.source import ModelSource
@@ -142,7 +141,7 @@ class Shadow:
                 return
             flags = prediction.flags
             flagged = [] if flags is None or flags.flagged is None else flags.flagged.tolist()
-            classes = self.live.predictor.classes
+            classes = self.live.facts.classes
             labels = [classes[each] for each in prediction.label.tolist()]
             self._jobs.append(_Job(inputs, labels, flagged, seconds, drawn))
             self._rows += rows
@@ -259,14 +258,14 @@ class Shadow:
         Raises:
             ShadowEnded: They do not take the same input.
         """
-        ours, theirs = _reading(self.live.predictor.input.model_dump(mode="json")), _reading(ready.input)
+        ours, theirs = _reading(self.live.facts.input.model_dump(mode="json")), _reading(ready.input)
         for name, value in ours.items():
             if theirs.get(name) != value:
                 raise ShadowEnded(
                     f"its `input.{name}` is another one than that of version {self.live.version}, so it would read "
                     "inputs as other numbers"
                 )
-        live = (self.live.version, fingerprint(self.live.predictor))
+        live = (self.live.version, self.live.facts.fingerprint)
         shadow = (self.source.version, ready.fingerprint)
         return Pair(self.source.name, live, shadow, self._terms.margin, self._terms.epsilon)
 

@@ -43,8 +43,7 @@ class Signature:
     @classmethod
     def of(cls, model: ServedModel) -> Signature:
         """That of a loaded model, which it does not keep alive."""
-        predictor = model.predictor
-        return cls(model.name, model.version, predictor.input, tuple(predictor.classes))
+        return cls(model.name, model.version, model.facts.input, model.facts.classes)
 
     @cached_property
     def content(self) -> str:

@@ -45,8 +45,8 @@ class ModelGauges(Collector):
         for labels in dict.fromkeys([*served, *self._wanted()]):
             ready.add_metric(labels, float(labels in served and self._goes_on(served[labels])))
         for labels, model in served.items():
-            if model.predictor.flag_promise is not None:
-                promise.add_metric(labels, model.predictor.flag_promise.alpha)
+            if model.facts.promise is not None:
+                promise.add_metric(labels, model.facts.promise.alpha)
         return ready, promise
 
     def _goes_on(self, model: ServedModel) -> bool:

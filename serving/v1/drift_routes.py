@@ -86,7 +86,7 @@ def build(repository: ModelRepository, monitor: DriftMonitor) -> tuple[ScopedRou
         if subject is None:
             raise NotWatched(
                 f"Expected a model that is watched for drift, but {model.name!r} makes no promise: "
-                f"{model.predictor.no_promise}; calibrate it with `dubio-train calibrate`."
+                f"{model.facts.no_promise}; calibrate it with `dubio-train calibrate`."
             )
         return _json(_describe(model, await asyncio.to_thread(monitor.reset, subject)))
 
@@ -119,7 +119,7 @@ def _docs(*statuses: int) -> dict[str, Any]:
 def _describe(model: ServedModel, watch: Watch | None) -> dict[str, Any]:
     name = {"name": model.name, "version": model.version}
     if watch is None:
-        return DriftReport(model=ModelName(**name), reason=model.predictor.no_promise).model_dump()
+        return DriftReport(model=ModelName(**name), reason=model.facts.no_promise).model_dump()
     rows, subject = watch.rows, watch.subject
     return DriftReport(
         model=ModelName(**name),

@@ -38,7 +38,7 @@ def encode_response(
     answer = {
         "id": request_id,
         "model": {"name": model.name, "version": model.version},
-        "predictions": _rows(prediction, model.predictor.classes, images),
+        "predictions": _rows(prediction, model.facts.classes, images),
     }
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
@@ -53,7 +53,7 @@ def encode_tf_serving(
         model: Who answered.
         images: As `encode_response`.
     """
-    answer = {"predictions": _rows(prediction, model.predictor.classes, images)}
+    answer = {"predictions": _rows(prediction, model.facts.classes, images)}
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
 

@@ -62,17 +62,17 @@ class Exchange:
         """
         request.state.model, request.state.version = model.name, model.version
         recording = self.recorder.begin(request.headers.get(ASK), request.state.request_id)
-        predictor, settings = model.predictor, self.settings
+        facts, settings = model.facts, self.settings
         with self.service.telemetry.timer(model) as timer:
             body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
             timer.lap()
-            effort = Effort(settings.timeout_seconds) if takes_long(body, predictor.input) else None
+            effort = Effort(settings.timeout_seconds) if takes_long(body, facts.input) else None
 
             def read() -> DecodedRequest:
                 return decode(
                     body,
-                    spec=predictor.input,
-                    committee=predictor.committee.num_samples,
+                    spec=facts.input,
+                    committee=facts.num_samples,
                     max_rows=settings.max_rows,
                     effort=effort,
                 )

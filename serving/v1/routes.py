@@ -81,7 +81,7 @@ def build_cards(service: PredictionService) -> ScopedRouter:
     async def show_model(request: Request, name: str) -> Response:
         model = service.repository.get(name)
         request.state.model, request.state.version = model.name, model.version
-        example, source = model.predictor.example
+        example, source = model.facts.example
         card = {**service.describe(model), "example": example, "example_source": source}
         return _json({**card, **describe_status(service.repository.versions(model.name))})
 

@@ -105,7 +105,7 @@ def list_tensors(prediction: Prediction, *, request: DecodedRequest, model: Serv
         InvalidRequest: An output was asked for by name, and no calibration applies.
         Overloaded: None applies because fewer members answered than were asked.
     """
-    classes = model.predictor.classes
+    classes = model.facts.classes
     tensors = []
     for selected in request.outputs:
         values = selected.output.read(prediction, classes)

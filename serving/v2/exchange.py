@@ -56,12 +56,12 @@ class Exchange:
             decode: Reads it.
             long: Whether that takes longer than the event loop may be held up; see `takes_long`.
         """
-        predictor = model.predictor
+        facts = model.facts
         signature = ModelSignature(
             name=model.name,
-            input=predictor.input,
-            classes=len(predictor.classes),
-            committee=predictor.committee.num_samples,
+            input=facts.input,
+            classes=len(facts.classes),
+            committee=facts.num_samples,
             max_rows=self.settings.max_rows,
         )
         if not long:

@@ -77,7 +77,7 @@ def build(service: PredictionService, settings: Settings, readers: Readers, reco
             body = await read_body(request, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
             timer.lap()
             header = request.headers.get(_HEADER)
-            long = takes_long(body, model.predictor.input, binary=header is not None)
+            long = takes_long(body, model.facts.input, binary=header is not None)
             decoded = await exchange.decode(model, partial(decode_request, body, header_length=header), long=long)
             request.state.rows = len(decoded.inputs)
             timer.lap()

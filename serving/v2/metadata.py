@@ -23,12 +23,12 @@ def describe_server(version: str, *, loads_on_request: bool) -> dict[str, Any]:
 
 def describe_model(model: ServedModel, versions: Sequence[str]) -> dict[str, Any]:
     """A model's tensors; outputs that it cannot give, as it was not calibrated for them, are left out."""
-    classes = len(model.predictor.classes)
+    classes = len(model.facts.classes)
     return {
         "name": model.name,
         "versions": list(versions),
         "platform": PLATFORM,
-        "inputs": list_inputs(model.predictor.input),
+        "inputs": list_inputs(model.facts.input),
         "outputs": [
             {"name": output.name, "datatype": output.datatype, "shape": output.shape(-1, classes)}
             for output in _outputs(model)
@@ -38,7 +38,7 @@ def describe_model(model: ServedModel, versions: Sequence[str]) -> dict[str, Any
 
 def configure(model: ServedModel, max_rows: int) -> dict[str, Any]:
     """What clients such as perf_analyzer want to know before they ask: Triton's `ModelConfig`."""
-    classes = len(model.predictor.classes)
+    classes = len(model.facts.classes)
     return {
         "name": model.name,
         "platform": PLATFORM,
@@ -46,11 +46,11 @@ def configure(model: ServedModel, max_rows: int) -> dict[str, Any]:
         "max_batch_size": max_rows,
         "input": [
             {"name": tensor["name"], "data_type": _type(tensor["datatype"]), "dims": tensor["shape"][1:]}
-            for tensor in list_inputs(model.predictor.input)
+            for tensor in list_inputs(model.facts.input)
         ],
         "output": [_configure_output(output, classes) for output in _outputs(model)],
         "dynamic_batching": {},
-        "parameters": {"samples": {"string_value": str(model.predictor.committee.num_samples)}},
+        "parameters": {"samples": {"string_value": str(model.facts.num_samples)}},
     }
 
 
@@ -68,5 +68,4 @@ def _type(datatype: str) -> str:
 
 
 def _outputs(model: ServedModel) -> list[Output]:
-    card = model.predictor.describe()
-    return [output for output in OUTPUTS.values() if output.given(card)]
+    return [output for output in OUTPUTS.values() if output.given(model.facts.card)]

@@ -68,8 +68,8 @@ def _examples(models: Sequence[ServedModel]) -> tuple[dict[str, Any], dict[str, 
     """Requests to `/predict` and to `/infer`, by name."""
     predict, infer = {}, {}
     for model in models:
-        spec = model.predictor.input
-        instance, _ = model.predictor.example
+        spec = model.facts.input
+        instance, _ = model.facts.example
         if instance is None:
             continue
         predict[model.name] = _example(f"One instance for {model.name}", instances=[instance])
