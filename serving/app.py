@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,8 @@ from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from dubio.models.trial import Limits
 from dubio.serving.batching import Budget, Policy
+from dubio.serving.compute.process import ComputeProcess
 from dubio.serving.drift.metrics import DriftCollector
 from dubio.serving.drift.monitor import DriftMonitor
 from dubio.serving.errors import RpcUnavailable, ServingError
@@ -31,6 +32,7 @@ from dubio.serving.http.recording import ASK, TOLD, Recorder
 from dubio.serving.lifecycle import Lifecycle
 from dubio.serving.repository import heap
 from dubio.serving.repository.registry import ServedModel
+from dubio.serving.repository.remote_loader import build_loader
 from dubio.serving.repository.repository import ModelRepository, ModelSource
 from dubio.serving.service import Explainer, PredictionService
 from dubio.serving.settings import Settings, available_processors
@@ -40,6 +42,7 @@ from dubio.serving.states import FolderStates, MemoryStates
 from dubio.serving.telemetry.access_log import AccessLog
 from dubio.serving.telemetry.expected_series import ExpectedSeries, RouteAnswers
 from dubio.serving.telemetry.gauges import STORE_FAILING, STORE_WAITING_ROWS, WAITING_BYTES, WAITING_ROWS
+from dubio.serving.telemetry.log import configure_log
 from dubio.serving.telemetry.metrics import Metrics
 from dubio.serving.telemetry.model_gauges import ModelGauges
 from dubio.serving.telemetry.telemetry import Telemetry
@@ -123,6 +126,7 @@ def create_app(
     metrics_folder: Path | None = None,
     worker: int = 0,
     tracing: Tracing | None = None,
+    process: ComputeProcess | None = None,
 ) -> Application:
     """Build a service; nothing is loaded before its lifespan begins.
 
@@ -132,6 +136,7 @@ def create_app(
         metrics_folder: Where several workers count together; None for a process that is alone.
         worker: Its number among them.
         tracing: Instead of what the settings say.
+        process: That computes, if it was started already; see `Settings.predict_in`.
 
     Raises:
         InvalidModelSource: `settings.models` names a model wrongly or twice.
@@ -139,6 +144,7 @@ def create_app(
         TracingUnavailable: Traces are wanted but their libraries are not installed.
         StoreUnusable: The database of the store is none, or its libraries are not installed.
         RpcUnavailable: A port for gRPC is named but its libraries are not installed.
+        ProcessUnavailable: Predictions are to be computed in a process of their own, which cannot be started.
     """
     lifecycle = lifecycle or Lifecycle()
 
@@ -161,15 +167,17 @@ def create_app(
     budget = Budget(max_rows=settings.max_queue_rows, max_bytes=settings.max_queue_bytes)
     metrics.gauges.register(WAITING_ROWS, lambda: budget.rows)
     metrics.gauges.register(WAITING_BYTES, lambda: budget.bytes)
-    executor = Executor(threads=settings.prediction_threads, torch_threads=settings.torch_threads)
+    threads = settings.torch_threads or available_processors()
+    if process is None and settings.predict_in == "process":
+        process = ComputeProcess(trials=settings.load_trial == "process")
+    if process is not None:
+        metrics.show_process(process.pid)
+    log = partial(configure_log, settings.log_level, worker=None if metrics_folder is None else worker)
+    loader = build_loader(settings, threads, process, prepare=log)
+    executor = Executor(threads=settings.prediction_threads, torch_threads=threads, process=process)
     repository = ModelRepository(
         [ModelSource.parse(text) for text in settings.models],
-        device=settings.device,
-        trusted=settings.trusted,
-        strategy=settings.strategy,
-        max_bytes=settings.max_model_bytes,
-        trial=settings.load_trial == "process" and Limits(settings.load_seconds, settings.load_bytes),
-        batch_invariant=settings.batch_invariant,
+        loader,
         root=settings.model_repository,
         control=settings.model_control,
     )
@@ -180,7 +188,7 @@ def create_app(
     shadows = None
     if settings.model_repository is not None:
         terms = Terms(
-            settings.shadow_share * (settings.torch_threads or available_processors()),
+            settings.shadow_share * threads,
             settings.shadow_margin,
             settings.shadow_alpha,
             load_seconds=5 * settings.load_seconds,
@@ -236,6 +244,8 @@ def create_app(
                 await asyncio.to_thread(shadows.close)
             executor.close()
             service.explainer.close()
+            if process is not None:
+                await asyncio.to_thread(process.close)
             if store is not None:
                 await asyncio.to_thread(store.close)
             telemetry.close()

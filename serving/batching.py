@@ -19,9 +19,10 @@ from itertools import accumulate, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from dubio.models import AUTO, Ensemble, Prediction, Predictor, Samples, Work, device
+from dubio.models import AUTO, Prediction, Samples, Work, device
 from dubio.models.memory import exhausted
-from dubio.serving.errors import DeadlineExceeded, DeviceLost, OutOfMemory, Overloaded, Stopping
+from dubio.serving.compute.remote_predictor import AnyPredictor
+from dubio.serving.errors import ComputationLost, DeadlineExceeded, DeviceLost, OutOfMemory, Overloaded, Stopping
 from dubio.serving.executor import Executor
 
 _log = logging.getLogger("dubio")
@@ -154,7 +155,7 @@ class Batcher:
         listener: Told of every batch.
     """
 
-    predictor: Predictor | Ensemble
+    predictor: AnyPredictor
     executor: Executor
     budget: Budget
     policy: Policy
@@ -265,7 +266,9 @@ class Batcher:
         if not done.cancelled():
             error = done.exception()
             answers = [error] * len(batch) if isinstance(error, Exception) else done.result()
-        self.executor.device_lost |= any(isinstance(answer, DeviceLost) for answer in answers)
+        for answer in answers:
+            if isinstance(answer, ComputationLost):
+                self.executor.failure = answer.why
         for job, answer in zip(batch, answers, strict=True):
             if job.answer.done():
                 continue
@@ -297,7 +300,7 @@ def _members(answers: Answers) -> int | NDArray[np.int64]:
     return next((samples for samples in counts if isinstance(samples, int)), 0)
 
 
-def _predict(predictor: Predictor | Ensemble, batch: list[Job], samples: Samples) -> Answers:
+def _predict(predictor: AnyPredictor, batch: list[Job], samples: Samples) -> Answers:
     """One prediction for all; where it fails, one for each, so that a bad request harms no other.
 
     What does not fit into memory is halved instead. Where not even a row fits, nothing else is tried.
@@ -309,7 +312,7 @@ def _predict(predictor: Predictor | Ensemble, batch: list[Job], samples: Samples
     if len(batch) == 1:
         alone = batch[0]
         return [_halve(predictor, alone.inputs, samples, alone.work) if isinstance(answer, OutOfMemory) else answer]
-    if isinstance(answer, DeviceLost):
+    if isinstance(answer, ComputationLost):
         return [answer] * len(batch)
     too_large = isinstance(answer, OutOfMemory)
     del answer  # with the arrays that its frames hold
@@ -323,7 +326,7 @@ def _predict(predictor: Predictor | Ensemble, batch: list[Job], samples: Samples
 
 
 def _halve(
-    predictor: Predictor | Ensemble, inputs: NDArray[np.float32], samples: Samples, work: Work
+    predictor: AnyPredictor, inputs: NDArray[np.float32], samples: Samples, work: Work
 ) -> Prediction | Exception:
     """Predict a request that does not fit into memory in two halves, and these likewise, down to a row."""
     if len(inputs) < 2:
@@ -340,7 +343,7 @@ def _halve(
 
 
 def _attempt(
-    predictor: Predictor | Ensemble, inputs: list[NDArray[np.float32]], samples: Samples, work: Work
+    predictor: AnyPredictor, inputs: list[NDArray[np.float32]], samples: Samples, work: Work
 ) -> Prediction | Exception:
     """A prediction, or why there is none."""
     try:

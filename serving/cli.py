@@ -15,11 +15,11 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import CliApp, CliSettingsSource, SettingsError
 
-from dubio.models import trial
 from dubio.models.checkpoint import archive
 from dubio.models.errors import UnreadableCheckpoint
 from dubio.serving import environment
-from dubio.serving.errors import InvalidModelSource
+from dubio.serving.compute.process import prepare
+from dubio.serving.errors import InvalidModelSource, ProcessUnavailable
 from dubio.serving.lifecycle import Lifecycle, end
 from dubio.serving.repository.folder import checkpoint_of
 from dubio.serving.repository.source import ModelSource
@@ -141,13 +141,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return code if message is None else _fail(message, code)
         lifecycle = Lifecycle()
         lifecycle.obey_signals()
-        if settings.load_trial == "process":
-            trial.prepare()
+        try:
+            process = prepare(settings)
+        except ProcessUnavailable as error:
+            return _fail(str(error), _REFUSED_BY_SYSTEM)
 
         # torch takes seconds to import, and `--help` or a port in use need none of it.
         from dubio.serving.server import server
 
-        message = server.run(settings, bound, lifecycle, started=started)
+        message = server.run(settings, bound, lifecycle, started=started, process=process)
         if message is not None:
             return _fail(message, _WRONG_REQUEST)
     end(0)

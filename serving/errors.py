@@ -51,6 +51,10 @@ class RpcUnavailable(ServingError):
     """gRPC is wanted but its libraries are not installed."""
 
 
+class ProcessUnavailable(ServingError):
+    """Predictions are to be computed in a process of their own, which cannot be started."""
+
+
 class UnusableDevice(ServingError):
     """A device that torch does not know or cannot reach."""
 
@@ -138,11 +142,23 @@ class OutOfMemory(Overloaded):
         )
 
 
-class DeviceLost(ServingError):
+class ComputationLost(ServingError):
+    """Nothing can be computed by this process any more.
+
+    Args:
+        why: A sentence without its end.
+    """
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__(f"{why}, so the service's process ends; try again in a moment.")
+
+
+class DeviceLost(ComputationLost):
     """An accelerator failed so that nothing can be computed on it by this process any more."""
 
     def __init__(self) -> None:
-        super().__init__("The device of this process failed, so the process ends; try again in a moment.")
+        super().__init__("The device of this process failed")
 
 
 class DeadlineExceeded(ServingError):

@@ -1,4 +1,4 @@
-"""The executor: the threads in which predictions are computed, off the event loop."""
+"""The executor: the threads in which predictions are computed, or waited for, off the event loop."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import torch
 
+from dubio.serving.compute.process import ComputeProcess
 from dubio.serving.settings import available_processors
 
 T = TypeVar("T")
@@ -23,20 +24,28 @@ class Executor:
         threads: How many predictions run at once, at most.
         torch_threads: How many threads each takes inside torch; None for one a processor.
 
+        process: That computes, if this one does not.
+
     Attributes:
-        device_lost: Whether no more can be computed on an accelerator by this process.
+        failure: Why no more can be computed, as far as an answer told; None while it can.
     """
 
-    def __init__(self, *, threads: int, torch_threads: int | None) -> None:
+    def __init__(self, *, threads: int, torch_threads: int | None, process: ComputeProcess | None = None) -> None:
         # Left to itself torch would count the machine's processors, not those that this process may use.
         torch.set_num_threads(torch_threads or available_processors())
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="dubio-predict")
         self._begun = dict[int, float]()  # by thread
-        self.device_lost = False
+        self._process = process
+        self.failure: str | None = None
 
     def submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """`work()`, off the event loop; the future belongs to the loop that is running."""
         return asyncio.wrap_future(self._pool.submit(self._run, work))
+
+    @property
+    def lost(self) -> str | None:
+        """Why no more can be computed by this process; None while it can."""
+        return self.failure or (None if self._process is None else self._process.lost)
 
     @property
     def busy_seconds(self) -> float:

@@ -13,10 +13,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from dubio.models import Ensemble, Prediction, Predictor, Samples, Work, device
+from dubio.models import Prediction, Samples, Work, device
 from dubio.models.memory import exhausted
 from dubio.serving.batching import Batcher, Budget, Policy
-from dubio.serving.errors import DeadlineExceeded, DeviceLost, NotReady, OutOfMemory
+from dubio.serving.compute.remote_predictor import AnyPredictor
+from dubio.serving.errors import ComputationLost, DeadlineExceeded, DeviceLost, NotReady, OutOfMemory
 from dubio.serving.executor import Executor
 from dubio.serving.repository.registry import ServedModel
 from dubio.serving.repository.repository import ModelRepository
@@ -34,7 +35,7 @@ class Explainer:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="dubio-explain")
 
     async def explain(
-        self, predictor: Predictor | Ensemble, inputs: NDArray[np.float32], prediction: Prediction, seconds: float
+        self, predictor: AnyPredictor, inputs: NDArray[np.float32], prediction: Prediction, seconds: float
     ) -> Prediction:
         """The same prediction with its explanations.
 
@@ -47,7 +48,7 @@ class Explainer:
         Raises:
             DeadlineExceeded: The time is up.
             OutOfMemory: There was not enough for these rows.
-            DeviceLost: The accelerator failed.
+            ComputationLost: The accelerator failed, or the process that computes.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -145,8 +146,8 @@ class PredictionService:
         self.budget.take(inputs, 0.0)  # once more: explanations wait, too
         try:
             return await self.explainer.explain(model.predictor, inputs, prediction, until - time.monotonic())
-        except DeviceLost:
-            self.executor.device_lost = True
+        except ComputationLost as error:
+            self.executor.failure = error.why
             raise
         finally:
             self.budget.give_back(inputs)
@@ -169,8 +170,8 @@ class PredictionService:
         Raises:
             NotReady: A batch takes too long, or the device failed.
         """
-        if self.executor.device_lost:
-            raise NotReady("The device of this process failed; ask another service.")
+        if (lost := self.executor.lost) is not None:
+            raise NotReady(f"{lost}; ask another service.")
         if model is None:
             seconds, what = self.executor.busy_seconds, "A batch"
         else:
@@ -182,8 +183,8 @@ class PredictionService:
     @property
     def beyond_help(self) -> str | None:
         """Why only a new process will help; None where that is not so."""
-        if self.executor.device_lost:
-            return "The device of this process failed"
+        if (lost := self.executor.lost) is not None:
+            return lost
         if self.executor.busy_seconds > self.hung_seconds:
             return f"A batch has been computed for more than {self.hung_seconds:g} s"
         return None

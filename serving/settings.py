@@ -124,13 +124,20 @@ class Settings(BaseSettings):
     deterministic answer is so anyway. One strategy then runs batches of every size, which costs speed. A model that has
     none for it is not loaded."""
 
+    predict_in: Literal["auto", "process", "thread"] = "auto"
+    """Where predictions are computed. `process`: in a process of their own beside each worker, so that networks and
+    requests do not wait for each other's turn in Python's interpreter; it ends with the worker, and the worker with it.
+    `thread`: in the worker, which takes less memory. `auto`: in a process where the service has two processors for each
+    worker, or more."""
+
     prediction_threads: int = Field(default=2, ge=1, le=64)
     """How many predictions run at the same time. Two keep a small request from waiting behind a large one."""
 
     torch_threads: int | None = Field(default=None, ge=1, le=1024)
     """Threads torch may use within one prediction.
     Unset: `OMP_NUM_THREADS`, or else all processors at hand, or this worker's share of them: the members of a model are
-    computed one batch at a time, so that predictions rarely compete."""
+    computed one batch at a time, so that predictions rarely compete. In a process of their own, models of short
+    predictions leave one of several to the requests."""
 
     max_batch_rows: int = Field(default=64, ge=1)
     """Most rows that are predicted together. Larger requests still are, alone."""

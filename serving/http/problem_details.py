@@ -69,6 +69,7 @@ TABLE: Mapping[type[Exception], ProblemType] = {
     errors.TooManyCalls: ProblemType(429, "Too many calls"),
     errors.Overloaded: ProblemType(503, "Overloaded"),
     errors.OutOfMemory: ProblemType(503, "Out of memory"),
+    errors.ComputationLost: ProblemType(503, "Computation lost"),
     errors.DeviceLost: ProblemType(503, "Device lost"),
     errors.Stopping: ProblemType(503, "Stopping"),
     errors.DeadlineExceeded: ProblemType(504, "Deadline exceeded"),

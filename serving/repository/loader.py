@@ -54,7 +54,11 @@ class Loader:
         refuse_tf32()
 
     def load(self, source: ModelSource) -> ServedModel:
-        """Load, check and warm up one version of a model.
+        """Load, check and warm up one version of a model; raises what `read` raises."""
+        return ServedModel(source.name, source.version, self.read(source))
+
+    def read(self, source: ModelSource) -> Predictor | Ensemble:
+        """What answers for one version of a model, checked and warm.
 
         Raises:
             UnreadableCheckpoint: A file is missing, damaged, hostile, incomplete or not a Dubio checkpoint.
@@ -64,17 +68,17 @@ class Loader:
             NotEnoughMemory: There is none left for the model or for its trial predictions.
         """
         try:
-            return self._load(source)
+            return self._assemble(source)
         except Exception as error:
             if (cause := exhausted(error)) is not None:
                 raise NotEnoughMemory(source.path, cause) from error
             raise
 
-    def _load(self, source: ModelSource) -> ServedModel:
+    def _assemble(self, source: ModelSource) -> Predictor | Ensemble:
         predictors = [self._read(path, source.root) for path in source.paths]
         predictor = predictors[0] if len(predictors) == 1 else Ensemble.build(predictors)
         check(source.name, predictor)
-        return ServedModel(source.name, source.version, predictor)
+        return predictor
 
     def _read(self, path: Path, root: Path | None) -> Predictor:
         with private_copy(path, root, self.max_bytes) as copy:

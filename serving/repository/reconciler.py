@@ -15,6 +15,7 @@ from dubio.serving.repository.directory import Listing, ModelDirectory
 from dubio.serving.repository.folder import checkpoint_of
 from dubio.serving.repository.loader import Loader
 from dubio.serving.repository.registry import Key, Registry
+from dubio.serving.repository.remote_loader import RemoteLoader
 from dubio.serving.repository.retries import Retries
 from dubio.serving.repository.source import ModelSource, Stamp, is_name
 
@@ -40,7 +41,7 @@ class Reconciler:
     named: Mapping[str, ModelSource]
     root: Path | None
     control: Control
-    loader: Loader
+    loader: Loader | RemoteLoader
     registry: Registry
 
     def __post_init__(self) -> None:

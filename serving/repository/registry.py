@@ -10,8 +10,8 @@ from functools import cached_property
 from types import MappingProxyType
 from weakref import ref
 
-from dubio.models import Ensemble, Predictor
-from dubio.serving.repository.model_facts import ModelFacts
+from dubio.serving.compute.model_facts import ModelFacts
+from dubio.serving.compute.remote_predictor import AnyPredictor, RemotePredictor
 from dubio.serving.repository.source import Stamp
 
 
@@ -24,12 +24,12 @@ class ServedModel:
 
     name: str
     version: str
-    predictor: Predictor | Ensemble
+    predictor: AnyPredictor
 
     @cached_property
     def facts(self) -> ModelFacts:
         """What is known of it without asking it."""
-        return ModelFacts.of(self.predictor)
+        return self.predictor.facts if isinstance(self.predictor, RemotePredictor) else ModelFacts.of(self.predictor)
 
 
 Key = tuple[str, str]

@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dubio.models.errors import did_you_mean
-from dubio.models.trial import Limits
 from dubio.serving.errors import InvalidModelSource, NotReady, UnknownModel
 from dubio.serving.repository import heap
 from dubio.serving.repository.loader import Loader
 from dubio.serving.repository.reconciler import Control, Reconciler
 from dubio.serving.repository.registry import ModelState, Registry, ServedModel, State
+from dubio.serving.repository.remote_loader import RemoteLoader
 from dubio.serving.repository.source import ModelSource
 
 __all__ = ["ModelRepository", "ModelSource", "ServedModel"]
@@ -32,28 +32,18 @@ class ModelRepository:
     def __init__(
         self,
         sources: Sequence[ModelSource],
+        loader: Loader | RemoteLoader,
         *,
-        device: str,
-        trusted: Sequence[str],
         root: Path | None = None,
         control: Control = "none",
-        strategy: str | None = None,
-        max_bytes: int = 2**32,
-        trial: Limits | bool = True,
-        batch_invariant: bool = False,
     ) -> None:
         """Load nothing yet.
 
         Args:
             sources: Models that the operator named.
-            device: Where they run, as torch names it.
-            trusted: Module prefixes of networks that a checkpoint may name.
+            loader: Loads them.
             root: Directory of further models, if there is one.
             control: When models are loaded from it; see `Settings.model_control`.
-            strategy: How members are run; None to measure it.
-            max_bytes: Of a checkpoint.
-            trial: Limits of a checkpoint's trial; see `dubio.models.load`.
-            batch_invariant: Whether the members' answers are the same to the last bit in any batch, too.
 
         Raises:
             InvalidModelSource: Two sources share a name, or the root is no directory.
@@ -68,14 +58,6 @@ class ModelRepository:
                 )
             self._named[source.name] = source
         self._registry = Registry(tuple(self._named))
-        loader = Loader(
-            device=device,
-            trusted=trusted,
-            strategy=strategy,
-            max_bytes=max_bytes,
-            trial=trial,
-            batch_invariant=batch_invariant,
-        )
         self._reconciler = Reconciler(self._named, root, control, loader, self._registry)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dubio-load")
         self._started = False

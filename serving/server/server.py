@@ -16,6 +16,7 @@ import uvicorn
 
 from dubio.models.errors import ModelError
 from dubio.serving.app import create_app
+from dubio.serving.compute.process import ComputeProcess
 from dubio.serving.errors import ServingError
 from dubio.serving.lifecycle import Lifecycle, end
 from dubio.serving.server.acceptor import Acceptor, ConnectionCounts
@@ -125,6 +126,7 @@ def run(
     started: Callable[[list[str]], None],
     folder: Path | None = None,
     worker: int = 0,
+    process: ComputeProcess | None = None,
 ) -> str | None:
     """Load the models, serve until `lifecycle` is told to stop, and finish what had begun.
 
@@ -135,13 +137,14 @@ def run(
         started: Called with the names of the models once they answer.
         folder: Folder that the workers share; None for the only process.
         worker: Its number among them.
+        process: That computes; None for this one.
 
     Returns:
         In one line, which model or setting cannot be used; None after the end.
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
     try:
-        application = create_app(settings, lifecycle, metrics_folder=folder, worker=worker)
+        application = create_app(settings, lifecycle, metrics_folder=folder, worker=worker, process=process)
         protocol = partial(
             BoundedProtocol,
             limits=Limits(settings.max_head_bytes, settings.head_seconds),
@@ -196,7 +199,7 @@ def run(
                 _log.error("Nothing listens for gRPC any more, so this process ends.")
                 lifecycle.stop()
             # One process alone is left to its probe while it may recover. Among several, a probe would ask any of them.
-            if lifecycle.stopping or not (service.executor.device_lost or (folder is not None and service.beyond_help)):
+            if lifecycle.stopping or not (service.executor.lost or (folder is not None and service.beyond_help)):
                 return
             ends = "this process ends" if folder is None else "this worker ends; another one takes its place"
             _log.error("%s, so %s.", service.beyond_help, ends)
@@ -210,7 +213,7 @@ def run(
 
         with contextlib.closing(bound), asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(serve())
-        if application.service.executor.device_lost or (rpc is not None and rpc.failed):
+        if application.service.executor.lost or (rpc is not None and rpc.failed):
             end(1)  # so that what started this process starts another one
     except (ModelError, UncertaintyError, ServingError) as error:
         return " ".join(str(error).split())

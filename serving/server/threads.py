@@ -1,4 +1,4 @@
-"""How many processors a prediction may use. Decided before torch is loaded.
+"""How many processors a prediction may use, and where it is computed. Decided before torch is loaded.
 
 A container's limit is a quota of processor time in its control group, which neither torch nor Python knows of. Threads
 beyond it are stopped together for the rest of every period.
@@ -13,20 +13,26 @@ from pathlib import Path
 from dubio.serving.settings import Settings, available_processors
 
 _PROCESS = Path("/proc/self")
+_PROCESSORS_FOR_TWO = 2
 
 
 def divide(settings: Settings, process: Path = _PROCESS) -> Settings:
     """Give each of the workers its share of the processors, unless the operator or OMP_NUM_THREADS did.
 
+    With two processors or more a worker has one for the requests and others for a process that computes.
+
     Args:
         settings: Of the service.
         process: What the system tells of this process.
     """
-    if settings.torch_threads is not None:
-        return settings
-    wished = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    threads = int(wished) if wished.isdecimal() else int(count_processors(process) // settings.workers)
-    return settings.model_copy(update={"torch_threads": max(1, threads)})
+    share = int(count_processors(process) // settings.workers)
+    known: dict[str, object] = {}
+    if settings.predict_in == "auto":
+        known["predict_in"] = "process" if share >= _PROCESSORS_FOR_TWO else "thread"
+    if settings.torch_threads is None:
+        wished = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+        known["torch_threads"] = max(1, int(wished) if wished.isdecimal() else share)
+    return settings.model_copy(update=known)
 
 
 def count_processors(process: Path = _PROCESS) -> float:

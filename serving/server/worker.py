@@ -9,7 +9,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from socket import socket
 
-from dubio.models import trial
+from dubio.serving.compute.process import prepare
+from dubio.serving.errors import ProcessUnavailable
 from dubio.serving.lifecycle import HANDLED, Lifecycle, end, tell
 from dubio.serving.server.runtime_dir import hold
 from dubio.serving.settings import Settings
@@ -39,8 +40,11 @@ def main(number: int, settings: Settings, bound: socket, pipe: Connection, folde
     hold(folder)
     threading.Thread(target=_listen, args=(pipe, lifecycle), daemon=True).start()
 
-    if settings.load_trial == "process":
-        trial.prepare()
+    try:
+        process = prepare(settings)
+    except ProcessUnavailable as refused:
+        pipe.send_bytes(json.dumps({"error": str(refused)}).encode())
+        end(CANNOT_START)
 
     # torch takes seconds to import; until here a signal would have ended a worker that obeys none yet.
     from dubio.serving.server import server
@@ -49,7 +53,7 @@ def main(number: int, settings: Settings, bound: socket, pipe: Connection, folde
         pipe.send_bytes(json.dumps({"models": models}).encode())
 
     configure_log(settings.log_level, worker=number)
-    error = server.run(settings, bound, lifecycle, started=started, folder=folder, worker=number)
+    error = server.run(settings, bound, lifecycle, started=started, folder=folder, worker=number, process=process)
     if error is not None:
         pipe.send_bytes(json.dumps({"error": error}).encode())
         end(CANNOT_START)

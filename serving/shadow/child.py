@@ -19,8 +19,8 @@ import torch
 
 from dubio.models.errors import InvalidInput, NotEnoughMemory, UnreadableCheckpoint
 from dubio.models.memory import exhausted
+from dubio.serving.compute.model_facts import fingerprint
 from dubio.serving.repository.loader import Loader
-from dubio.serving.repository.model_facts import fingerprint
 from dubio.serving.repository.source import ModelSource
 
 _LOWEST_PRIORITY = 19

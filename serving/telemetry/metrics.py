@@ -46,11 +46,12 @@ class Metrics(Collector):
         self.gauges = Gauges(folder, worker)
         self._lock = Lock()
         self._store = MmapStore(folder, worker)
-        self._folder = folder
         self._expected: Iterable[tuple[Family, Labels]] = ()
         self._store.sign()
-        if folder is None:
-            ProcessCollector(registry=self.registry)
+
+    def show_process(self, computing: int) -> None:
+        """From now on show the memory and processor time of the process that computes, too, by its number."""
+        self._store.sign(computing)
 
     def expect(self, series: Iterable[tuple[Family, Labels]]) -> None:
         """From now on show these series, those that count nothing yet at 0; gone through for every scrape."""
@@ -142,8 +143,7 @@ class Metrics(Collector):
             series = ((labels, values) for (metric, labels), values in blocks.items() if metric == family.name)
             yield _histogram(family, series) if family.bounds else _counter(family, series)
         yield from self.gauges.collect()
-        if self._folder is not None:
-            yield from _processes(self._store.processes())
+        yield from _processes(self._store.processes())
 
     def _block(self, family: Family, labels: Labels) -> NDArray[np.float64]:
         block = self._store.own.get((family.name, labels))
@@ -185,12 +185,12 @@ def _histogram(family: Family, series: Iterable[tuple[Labels, NDArray[np.float64
     return metric
 
 
-def _processes(processes: Mapping[str, int]) -> Iterable[Metric]:
-    """Memory, processor time and files of every worker, in Prometheus's names for them."""
+def _processes(processes: Iterable[tuple[Mapping[str, str], int]]) -> Iterable[Metric]:
+    """Memory, processor time and files of every process, in Prometheus's names for them."""
     metrics: dict[str, Metric] = {}
-    for worker, pid in processes.items():
+    for labels, pid in processes:
         for metric in ProcessCollector(pid=partial(int, pid), registry=None).collect():
             shared = metrics.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
             for sample in metric.samples:
-                shared.add_sample(sample.name, {**sample.labels, "worker": worker}, sample.value)
+                shared.add_sample(sample.name, {**sample.labels, **labels}, sample.value)
     return metrics.values()

@@ -23,8 +23,8 @@ from dubio.serving.errors import UnusableFolder
 
 _log = logging.getLogger("dubio")
 
-# The process, and the bytes of the index that are used.
-_HEADER = 2
+# The process, the bytes of the index that are used, and the process that computes for it.
+_HEADER = 3
 # Of the series that metrics may have, with labels of a usual length.
 _INDEX_BYTES = 1 << 20
 NUMBERS = 1 << 16
@@ -71,9 +71,9 @@ class MmapStore:
         self._used = sum(size for _, _, size in entries)
         self._series = Counter(metric for metric, _ in self.own)
 
-    def sign(self) -> None:
-        """Say that this process is the one that counts here."""
-        self._header[0] = os.getpid()
+    def sign(self, computing: int | None = None) -> None:
+        """Say that this process is the one that counts here, and which one, if another, computes for it."""
+        self._header[0], self._header[2] = os.getpid(), computing or 0
 
     def block(self, metric: str, labels: Labels, size: int) -> NDArray[np.float64]:
         """The block of a series, of `size` numbers; all zero when it is new."""
@@ -106,10 +106,14 @@ class MmapStore:
                     sums[series] = sums[series] + values if series in sums else values
         return sums
 
-    def processes(self) -> dict[str, int]:
-        """The number of each process that counts here, by that of its worker."""
-        heads = {path.stem: np.fromfile(path, np.int64, 1).tolist() for path in self._files()}
-        return {worker: head[0] for worker, head in heads.items() if head}  # one that has only just begun has none
+    def processes(self) -> list[tuple[dict[str, str], int]]:
+        """The number of each process that counts here or computes for one that does, and how they are told apart."""
+        heads: list[tuple[dict[str, str], list[int]]] = [({}, self._header.tolist())]
+        if self._folder is not None:
+            heads = [({"worker": path.stem}, np.fromfile(path, np.int64, _HEADER).tolist()) for path in self._files()]
+        signed = [(labels, head) for labels, head in heads if head]  # one that has only just begun has none
+        computing = [({**labels, "process": "compute"}, head[2]) for labels, head in signed if head[2]]
+        return [*((labels, head[0]) for labels, head in signed), *computing]
 
     def _files(self) -> list[Path]:
         return [] if self._folder is None else sorted(self._folder.glob(f"*{_SUFFIX}"))
@@ -144,7 +148,7 @@ def _read(path: Path) -> Blocks:
         header = np.fromfile(file, np.int64, _HEADER).tolist()
         if len(header) < _HEADER:  # its process has only just begun, and counted nothing
             return {}
-        _, used = header
+        used = header[1]
         entries = _entries(file.read(used))
         file.seek(_FIRST_NUMBER)
         return _blocks(entries, np.fromfile(file, count=sum(size for _, _, size in entries)))

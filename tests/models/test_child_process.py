@@ -20,16 +20,21 @@ with socket.socket(fileno=int(sys.argv[1])) as connection:
 """
 
 
-def test_it_is_told_its_socket_and_may_import_what_we_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("confined", [True, False])
+def test_it_is_told_its_socket_and_may_import_what_we_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, confined: bool
+):
     (tmp_path / "told.py").write_text(CHILD)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
     ours, theirs = socket.socketpair()
-    with ours, child_process.start("told", theirs.fileno()) as process:
+    with ours, child_process.start("told", theirs.fileno(), confined=confined) as process:
         theirs.close()
         with ours.makefile("rb") as answer:
             told = json.loads(answer.read())
         assert process.wait(30) == 0
-    assert told["OMP_NUM_THREADS"] == "1"
-    assert told["CUDA_VISIBLE_DEVICES"] == ""
+        assert (process.stderr is not None) == confined
+    assert (told["OMP_NUM_THREADS"], told["CUDA_VISIBLE_DEVICES"]) == (("1", "") if confined else ("3", "5"))
     assert (told["group"], told["session"]) == (process.pid, os.getsid(0))
     assert {os.path.abspath(each) for each in sys.path} <= set(told["path"])

@@ -94,6 +94,13 @@ class Running:
         """Where it serves, by its start-up line."""
         return re.search(r"Serving .* on (http://\S+)", self.log)[1]
 
+    @property
+    def computing(self) -> psutil.Process:
+        """The process in which it predicts."""
+        process = psutil.Process(self.process.pid)
+        apart = [each for each in process.children() if "dubio.serving.compute.child" in each.cmdline()]
+        return apart[0] if apart else process
+
     def wait_for(self, words: str) -> None:
         """Until its log holds `words`."""
         while words not in self.log:

@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-import psutil
 import pytest
 import torch
 from prometheus_client.parser import text_string_to_metric_families
@@ -41,7 +40,7 @@ class Hungry:
 
     def __init__(self, service: Any, hunger: Path) -> None:
         self.service, self.url, self._hunger = service, service.url, hunger
-        self._process = psutil.Process(service.process.pid)
+        self._process = service.computing
 
     def leave(self, pieces: float) -> None:
         """From now on so many pieces of memory are left, and the network takes two a row."""
@@ -64,8 +63,10 @@ class Hungry:
         return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 
 
-@pytest.fixture(scope="module")
-def hungry(numbers_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hungry]:
+@pytest.fixture(scope="module", params=["process", "thread"])
+def hungry(
+    request: pytest.FixtureRequest, numbers_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Hungry]:
     from tests.serving.command import Command
 
     folder = tmp_path_factory.mktemp("hungry")
@@ -77,7 +78,8 @@ def hungry(numbers_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -
     environment = {"PYTHONPATH": str(folder), "DUBIO_TEST_HUNGER": str(hunger), "MALLOC_ARENA_MAX": "1"}
     # The loop asks each member for the rows of the request, no more at a time.
     arguments = (str(folder / "hungry.ckpt"), "--trusted", "hungry_networks", "--strategy", "loop")
-    with Command().started(*arguments, "--batch-delay-seconds", "1", **environment) as service:
+    options = ("--batch-delay-seconds", "1", "--predict-in", request.param)
+    with Command().started(*arguments, *options, **environment) as service:
         hungry = Hungry(service, hunger)
         hungry.ask(*(rows(1, seed) for seed in range(8)))  # all threads are there
         yield hungry

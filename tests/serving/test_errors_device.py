@@ -26,16 +26,25 @@ class FaultyMLP(MLP):
 '''
 
 
+@pytest.mark.parametrize("where", ["process", "thread"])
 @pytest.mark.parametrize("thread", ["dubio-predict", pytest.param("dubio-explain", marks=pytest.mark.slow)])
 def test_a_process_whose_device_is_lost_says_so_and_ends(
-    command: Any, numbers_checkpoint: Path, tmp_path: Path, thread: str
+    command: Any, numbers_checkpoint: Path, tmp_path: Path, thread: str, where: str
 ):
     (tmp_path / "faulty_networks.py").write_text(FAULTY)
     content = torch.load(numbers_checkpoint, weights_only=True)
     content["dubio"]["network"]["class_path"] = "faulty_networks.FaultyMLP"
     torch.save(content, tmp_path / "faulty.ckpt")
     fault = tmp_path / "fault"
-    arguments = (str(tmp_path / "faulty.ckpt"), "--trusted", "faulty_networks", "--strategy", "loop")
+    arguments = (
+        str(tmp_path / "faulty.ckpt"),
+        "--trusted",
+        "faulty_networks",
+        "--strategy",
+        "loop",
+        "--predict-in",
+        where,
+    )
     environment = {"PYTHONPATH": str(tmp_path), "DUBIO_TEST_FAULT": str(fault), "DUBIO_DRAIN_SECONDS": "5"}
     with command.started(*arguments, **environment) as service:
         with httpx.Client(base_url=service.url, timeout=30) as client:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
+import time
 
 import pytest
 import torch
 
+from dubio.serving.compute.process import ComputeProcess
 from dubio.serving.executor import Executor
 
 
@@ -56,6 +59,21 @@ def test_what_waits_for_a_thread_is_not_busy(one_thread: Executor) -> None:
 
     asyncio.run(wait())
     one_thread.close()
+
+
+def test_it_is_lost_with_its_process_or_by_what_an_answer_told() -> None:
+    process = ComputeProcess(trials=False)
+    executor = Executor(threads=1, torch_threads=1, process=process)
+    assert executor.lost is None
+    os.kill(process.pid, signal.SIGKILL)
+    until = time.monotonic() + 30
+    while executor.lost is None:
+        assert time.monotonic() < until
+    assert executor.lost == "The process that computes ended with SIGKILL"
+    executor.failure = "The device of this process failed"
+    assert executor.lost == "The device of this process failed"
+    process.close()
+    executor.close()
 
 
 def test_torch_threads_are_set(one_thread: Executor) -> None:

@@ -10,6 +10,7 @@ from dubio.models import Predictor
 from dubio.models.errors import InvalidInput
 from dubio.serving.batching import Budget, Policy
 from dubio.serving.executor import Executor
+from dubio.serving.repository.loader import Loader
 from dubio.serving.repository.repository import ModelRepository, ModelSource
 from dubio.serving.service import Explainer, PredictionService
 from dubio.serving.telemetry.telemetry import Telemetry
@@ -17,7 +18,7 @@ from dubio.serving.telemetry.telemetry import Telemetry
 
 def test_from_checkpoint_to_a_counted_prediction(checkpoint: Path, predictor: Predictor, bars: np.ndarray) -> None:
     telemetry, executor = Telemetry(), Executor(threads=1, torch_threads=1)
-    repository = ModelRepository([ModelSource("bars", checkpoint)], device="cpu", trusted=())
+    repository = ModelRepository([ModelSource("bars", checkpoint)], Loader(device="cpu", trusted=()))
     budget, policy = Budget(1000, 10**9), Policy(64)
     service = PredictionService(repository, executor, telemetry, budget, policy, 60.0, 60.0, 300.0, Explainer())
 

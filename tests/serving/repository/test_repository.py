@@ -18,6 +18,7 @@ from dubio.models import MLP, InputSpec, NetworkSpec, Predictor, RecurrentNet
 from dubio.models.errors import UnreadableCheckpoint
 from dubio.serving.errors import InvalidModelSource, NotReady, UnknownModel, UnusableDevice
 from dubio.serving.repository import heap
+from dubio.serving.repository.loader import Loader
 from dubio.serving.repository.registry import State
 from dubio.serving.repository.repository import ModelRepository, ModelSource
 from tests.serving.conftest import HIGH, SIDE, draw_bars, write_checkpoint
@@ -25,7 +26,7 @@ from tests.serving.conftest import HIGH, SIDE, draw_bars, write_checkpoint
 
 def repository(*sources: str, device: str = "cpu", root: Path | None = None, control: str = "none") -> ModelRepository:
     return ModelRepository(
-        [ModelSource.parse(text) for text in sources], device=device, trusted=(), root=root, control=control
+        [ModelSource.parse(text) for text in sources], Loader(device=device, trusted=()), root=root, control=control
     )
 
 
@@ -150,8 +151,7 @@ def test_the_index_survives_a_directory_that_is_gone(checkpoint: Path, tmp_path:
 def test_loading_is_seen_and_holds_up_nothing(gated_checkpoint: Path, gate: Path, checkpoint: Path) -> None:
     repository_ = ModelRepository(
         [ModelSource("bars", checkpoint), ModelSource("slow", gated_checkpoint)],
-        device="cpu",
-        trusted=("gated_networks",),
+        Loader(device="cpu", trusted=("gated_networks",)),
     )
     repository_.load()
 
@@ -274,7 +274,7 @@ def test_nothing_is_left_of_models_that_were_replaced(
     inputs = InputSpec(kind="image", shape=(1, SIDE, SIDE), mean=(4.0,), std=(4.0,), low=0.0, high=HIGH)
     written = write_checkpoint(tmp_path / "written.ckpt", built, spec, inputs, draw_bars)
     source = ModelSource("bars", put(written, tmp_path / "served"))
-    repository_ = ModelRepository([source], device="cpu", trusted=["cyclic_networks"], strategy=strategy)
+    repository_ = ModelRepository([source], Loader(device="cpu", trusted=["cyclic_networks"], strategy=strategy))
     repository_.load()
     heap.freeze()
     gone: list[weakref.ref[Tensor]] = []
@@ -296,7 +296,7 @@ class Restless(ModelRepository):
     looks = 0
 
     def __init__(self, enough: asyncio.Event) -> None:
-        super().__init__([], device="cpu", trusted=())
+        super().__init__([], Loader(device="cpu", trusted=()))
         self.enough = enough
 
     async def look(self) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from dubio.models.errors import ModelError, NotEnoughMemory, UnreadableCheckpoint
 from dubio.serving.errors import SelfTestFailed
+from dubio.serving.repository.loader import Loader
 from dubio.serving.repository.registry import State
 from dubio.serving.repository.repository import ModelRepository, ModelSource
 from dubio.serving.repository.retries import LONGEST_WAIT, Retries, passes
@@ -92,7 +93,10 @@ def test_a_model_that_found_no_memory_is_taken_up_at_the_next_look_that_finds_so
     (damaged / "model.ckpt").write_bytes(b"PK nonsense")
     greed.touch()
     repository = ModelRepository(
-        [], device="cpu", trusted=["greedy_networks"], root=tmp_path / "models", control="poll", strategy="vmap"
+        [],
+        Loader(device="cpu", trusted=["greedy_networks"], strategy="vmap"),
+        root=tmp_path / "models",
+        control="poll",
     )
     repository.load()
     caplog.clear()
@@ -130,7 +134,7 @@ def test_an_operator_is_told_at_the_start_what_is_wanting(
     torch.save(content, tmp_path / "greedy.ckpt")
     greed.touch()
     source = ModelSource("greedy", tmp_path / "greedy.ckpt")
-    repository = ModelRepository([source], device="cpu", trusted=["greedy_networks"])
+    repository = ModelRepository([source], Loader(device="cpu", trusted=["greedy_networks"]))
     with pytest.raises(
         NotEnoughMemory, match=r"greedy\.ckpt: there is not enough memory .* can't allocate memory"
     ) as seen:

@@ -33,11 +33,11 @@ def test_watching_is_not_offered(rpc: Client) -> None:
 
 def test_a_service_that_stops_does_not_serve(served, rpc: Client) -> None:
     service = served.application.service
-    service.executor.device_lost = True
+    service.executor.failure = "The device of this process failed"
     try:
         answer = stubs.HealthStub(rpc.channel).Check(pb.HealthCheckRequest(), timeout=30)
         assert answer.status == pb.HealthCheckResponse.NOT_SERVING
         assert not rpc.call("ServerReady").ready
         assert not rpc.call("ServerLive").live
     finally:
-        service.executor.device_lost = False
+        service.executor.failure = None

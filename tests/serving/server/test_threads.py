@@ -97,6 +97,21 @@ def test_a_container_counts_by_its_quota(
     assert divide(settings(torch_threads=5, workers=workers), system.process).torch_threads == 5
 
 
+@pytest.mark.parametrize(
+    ("quota", "workers", "where"),
+    [(200_000, 1, "process"), (199_000, 1, "thread"), (350_000, 2, "thread"), (400_000, 2, "process")],
+)
+def test_predictions_get_a_process_where_a_worker_has_two_processors(
+    system: System, settings: Callable, quota: int, workers: int, where: str
+) -> None:
+    limit(system.mount("cgroup2", "rw,nsdelegate"), quota)
+    system.enter("0::/")
+    given = settings(workers=workers)
+    assert divide(given, system.process).predict_in == where
+    for chosen in ("process", "thread"):
+        assert divide(given.model_copy(update={"predict_in": chosen}), system.process).predict_in == chosen
+
+
 def test_the_smallest_quota_of_the_groups_around_counts(system: System) -> None:
     """As for a service of systemd within a slice."""
     top = system.mount("cgroup2", "rw")

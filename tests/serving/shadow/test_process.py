@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from dubio.models import Predictor
+from dubio.serving.compute.model_facts import fingerprint
 from dubio.serving.errors import ShadowEnded
-from dubio.serving.repository.model_facts import fingerprint
 from dubio.serving.shadow.process import ShadowProcess
 
 

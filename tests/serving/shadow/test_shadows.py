@@ -13,6 +13,7 @@ import pytest
 
 from dubio.models import Predictor
 from dubio.serving.errors import PromotionRefused, UnknownShadow
+from dubio.serving.repository.loader import Loader
 from dubio.serving.repository.registry import ServedModel
 from dubio.serving.repository.repository import ModelRepository, ModelSource
 from dubio.serving.shadow.comparison import Comparison, Pair, Rows
@@ -54,7 +55,7 @@ def root(tmp_path: Path, numbers_checkpoint: Path) -> Path:
 @pytest.fixture
 def repository(root: Path, checkpoint: Path) -> Iterator[ModelRepository]:
     named = [ModelSource("bars", checkpoint)]
-    repository = ModelRepository(named, device="cpu", trusted=(), root=root, strategy="loop", trial=False)
+    repository = ModelRepository(named, Loader(device="cpu", trusted=(), strategy="loop", trial=False), root=root)
     yield repository
     repository.close()
 

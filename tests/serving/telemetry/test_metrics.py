@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -134,6 +135,23 @@ def test_workers_are_added_up_and_told_apart_where_they_are_processes(tmp_path: 
         assert value(worker, "dubio_batch_rows_sum", **MODEL) == 6
         memory = [key for key in samples(worker) if key[0] == "process_resident_memory_bytes"]
         assert [key[1] for key in memory] == [("worker", "0"), ("worker", "1"), ("worker", "2")]
+
+
+def test_the_process_that_computes_is_shown_beside_its_worker(tmp_path: Path) -> None:
+    def shown(metrics: Metrics) -> list[tuple[object, ...]]:
+        return [key[1:] for key in samples(metrics) if key[0] == "process_resident_memory_bytes"]
+
+    alone = Metrics()
+    assert shown(alone) == [()]
+    with subprocess.Popen(["sleep", "60"]) as other:
+        alone.show_process(other.pid)
+        assert shown(alone) == [(), (("process", "compute"),)]
+        one, two = Metrics(tmp_path, 0), Metrics(tmp_path, 1)
+        two.show_process(other.pid)
+        workers = [(("worker", "0"),), (("worker", "1"),)]
+        assert shown(one) == [*workers, (("process", "compute"), ("worker", "1"))]
+        assert shown(Metrics(tmp_path, 1)) == workers  # a new worker, whose own is not there yet
+        other.kill()
 
 
 def test_versions_without_end_do_not_grow_the_answer_without_end() -> None:

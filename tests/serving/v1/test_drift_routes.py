@@ -24,6 +24,7 @@ from dubio.models import Predictor
 from dubio.serving.drift.monitor import DriftMonitor
 from dubio.serving.http import problem_details
 from dubio.serving.http.api_keys import Scope
+from dubio.serving.repository.loader import Loader
 from dubio.serving.repository.registry import ServedModel
 from dubio.serving.repository.repository import ModelRepository
 from dubio.serving.states import MemoryStates
@@ -124,7 +125,7 @@ def test_without_an_administrators_key_nobody_resets(client: httpx.Client) -> No
 
 def test_a_model_without_a_promise_is_not_watched_and_says_why(predictor: Predictor, bars: np.ndarray) -> None:
     bare = ServedModel("bars", "1", replace(predictor, detector=None))
-    monitor, repository = DriftMonitor(MemoryStates(), 0.01), ModelRepository([], device="cpu", trusted=())
+    monitor, repository = DriftMonitor(MemoryStates(), 0.01), ModelRepository([], Loader(device="cpu", trusted=()))
     repository._registry.loaded(bare, None)
     repository._started = True
     monitor.observe(bare, bare.predictor.predict(bars))

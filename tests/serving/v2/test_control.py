@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dubio.serving.errors import ControlRefused
+from dubio.serving.repository.loader import Loader
 from dubio.serving.repository.repository import ModelRepository, ModelSource
 from dubio.serving.v2.control import RepositoryControl
 
@@ -19,7 +20,7 @@ def test_what_contradicts_the_start_is_refused_before_anything_is_done(
     settings: Callable, numbers_checkpoint: Path, given: dict, complaint: str
 ) -> None:
     source = ModelSource.parse(f"row={numbers_checkpoint}")
-    repository = ModelRepository([source], device="cpu", trusted=(), trial=False)
+    repository = ModelRepository([source], Loader(device="cpu", trusted=(), trial=False))
     control = RepositoryControl(repository, settings(**given))
     for change in (control.load, control.unload):
         with pytest.raises(ControlRefused, match=complaint):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dubio import models
 from dubio.models import Ensemble, Predictor
-from dubio.serving.repository.model_facts import FlagPromise, ModelFacts, fingerprint
+from dubio.serving.compute.model_facts import FlagPromise, ModelFacts, fingerprint
 
 
 def test_the_facts_are_what_the_model_says_and_survive_pickling(predictor: Predictor) -> None:

@@ -1,0 +1,1 @@
+"""Computing apart: the models in a process of their own, so that networks and requests share no interpreter lock."""

@@ -1,0 +1,151 @@
+"""The process that computes, as seen from the one that serves.
+
+Imports no torch, beside whose import in this process that in the other one is to happen.
+"""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any
+
+from dubio.models import child_process, trial
+from dubio.serving.errors import ComputationLost, ProcessUnavailable
+from dubio.serving.lifecycle import HANDLED
+from dubio.serving.settings import Settings
+
+_CHILD = "dubio.serving.compute.child"
+_ENDING_SECONDS = 5.0
+PREPARE_TRIALS, NO_TRIALS = b"t", b"n"
+NEW_CONNECTION = b"+"
+
+
+def prepare(settings: Settings) -> ComputeProcess | None:
+    """Start what is wanted beside this process, before torch is imported, which takes seconds here and there.
+
+    Returns:
+        What computes, if this process is not to.
+
+    Raises:
+        ProcessUnavailable: It cannot be started.
+    """
+    trials = settings.load_trial == "process"
+    if settings.predict_in == "process":
+        return ComputeProcess(trials=trials)
+    if trials:
+        trial.prepare()
+    return None
+
+
+class ComputeProcess:
+    """Starts it; any thread may call what it was given. It ends with this process, however that ends.
+
+    Args:
+        trials: Whether it is to try checkpoints before it loads them, which is made ready at once.
+
+    Raises:
+        ProcessUnavailable: It cannot be started.
+    """
+
+    def __init__(self, *, trials: bool) -> None:
+        self._control, theirs = socket.socketpair()
+        # What stops a service may be sent to all of its processes, and this one is wanted until the last answer is
+        # given. A process inherits what is blocked.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+        try:
+            self._process = child_process.start(_CHILD, theirs.fileno(), confined=False)
+        except (OSError, ValueError) as error:
+            self._control.close()
+            raise ProcessUnavailable(
+                f"The process that computes cannot be started ({getattr(error, 'strerror', None) or error}); let this "
+                "program start processes, or set `predict_in` to thread."
+            ) from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            theirs.close()
+        self._idle: list[Connection] = []
+        self._lock = threading.Lock()
+        self._closed = False
+        self._control.sendall(PREPARE_TRIALS if trials else NO_TRIALS)
+
+    def host(self, engine: object, prepare: Callable[[], None]) -> None:
+        """Give it the object whose methods are called; before the first call.
+
+        Args:
+            engine: Goes there as a pickle.
+            prepare: Is called there, once and first of all; goes as a pickle, too.
+        """
+        hello = pickle.dumps((prepare, engine), pickle.HIGHEST_PROTOCOL)
+        with suppress(OSError), Connection(self._control.dup().detach()) as connection:  # the first call will tell
+            connection.send_bytes(hello)
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Call a method there, and wait for what it gives. Raises what it raises.
+
+        Raises:
+            ComputationLost: The process ended.
+        """
+        from dubio.serving.compute import outcome
+
+        request = pickle.dumps((method, arguments), pickle.HIGHEST_PROTOCOL)
+        connection = self._take()
+        try:
+            connection.send_bytes(request)
+            answer = connection.recv_bytes()
+        except (OSError, EOFError) as error:
+            connection.close()
+            raise ComputationLost(self._how_it_ended()) from error
+        except BaseException:  # its answer would be taken for that of the next call
+            connection.close()
+            raise
+        self._idle.append(connection)
+        return outcome.unpack(answer)
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
+    @property
+    def lost(self) -> str | None:
+        """That it ended by itself, and how; None while it runs, and once it was closed."""
+        return None if self._closed or self._process.poll() is None else self._how_it_ended()
+
+    def close(self) -> None:
+        """End it, whatever it computes."""
+        self._closed = True
+        self._control.close()
+        for connection in self._idle:
+            connection.close()
+        try:
+            self._process.wait(_ENDING_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _take(self) -> Connection:
+        """A connection that no other thread uses; the process serves each in a thread of its own."""
+        with suppress(IndexError):
+            return self._idle.pop()
+        ours, theirs = socket.socketpair()
+        with self._lock, theirs:
+            try:
+                socket.send_fds(self._control, [NEW_CONNECTION], [theirs.fileno()])
+            except OSError as error:
+                ours.close()
+                raise ComputationLost(self._how_it_ended()) from error
+        return Connection(ours.detach())
+
+    def _how_it_ended(self) -> str:
+        try:
+            code = self._process.wait(_ENDING_SECONDS)
+        except subprocess.TimeoutExpired:
+            return "The process that computes does not answer"
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return f"The process that computes ended with {how}"
