@@ -1,31 +1,31 @@
 """Batching: requests that wait at the same time are predicted together.
 
 Event-driven: a request that finds its lane idle is dispatched at once, and whatever queues up while a batch runs forms
-the next one. Nothing polls. Everything here runs on the event loop; only the prediction itself runs in a thread.
+the next one. Nothing polls. Everything here runs on the event loop but the prediction itself, which a thread or a
+process computes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dubio.models import AUTO, Prediction, Samples, Work, device
-from dubio.models.memory import exhausted
-from dubio.serving.compute.remote_predictor import AnyPredictor
-from dubio.serving.errors import ComputationLost, DeadlineExceeded, DeviceLost, OutOfMemory, Overloaded, Stopping
+from dubio.models import AUTO, Prediction, Samples, Work
+from dubio.serving.batch_prediction import Answers, join, predict, split
+from dubio.serving.compute.remote_predictor import AnyPredictor, RemotePredictor
+from dubio.serving.errors import ComputationLost, DeadlineExceeded, Overloaded, Stopping
 from dubio.serving.executor import Executor
 
-_log = logging.getLogger("dubio")
+# What is sent to another process is copied; more than this would hold up the loop for more than a millisecond.
+_MOST_BYTES_ON_LOOP = 1 << 20
 
 
 @dataclass
@@ -140,9 +140,6 @@ class Lane:
     timer: asyncio.TimerHandle | None = None
 
 
-Answers = list[Prediction | Exception]
-
-
 @dataclass(eq=False)
 class Batcher:
     """The queue in front of one model version.
@@ -218,14 +215,32 @@ class Batcher:
         if lane.timer is not None:
             lane.timer.cancel()
             lane.timer = None
-        lane.batch = self._next_batch(lane)
-        if lane.batch:
-            samples = self._samples(lane.batch[0])
-            self.executor.submit(partial(self._compute, lane, samples)).add_done_callback(partial(self._finish, lane))
+        lane.batch = batch = self._next_batch(lane)
+        if not batch:
+            return
+        samples, calls, rows = self._samples(batch[0]), self.executor.calls, [job.inputs for job in batch]
+        large = sum(each.nbytes for each in rows) > _MOST_BYTES_ON_LOOP
+        if not isinstance(self.predictor, RemotePredictor) or calls is None or large:
+            self._submit(lane, samples)
+            return
+
+        def done(answer: Prediction | Exception) -> None:
+            if isinstance(answer, Prediction):
+                self._finish(lane, split(answer, rows))
+            elif isinstance(answer, ComputationLost | Stopping):
+                self._finish(lane, [answer] * len(batch))
+            else:  # once more, and in parts if that helps
+                self._submit(lane, samples)
+
+        self.predictor.begin(calls, join(rows), samples, batch[0].work, begun=partial(_begin, lane), done=done)
+
+    def _submit(self, lane: Lane, samples: Samples) -> None:
+        """Have a thread predict."""
+        self.executor.submit(partial(self._compute, lane, samples)).add_done_callback(partial(self._computed, lane))
 
     def _compute(self, lane: Lane, samples: Samples) -> Answers:
-        lane.began = time.monotonic()
-        return _predict(self.predictor, lane.batch, samples)
+        _begin(lane)
+        return predict(self.predictor, [job.inputs for job in lane.batch], samples, lane.batch[0].work)
 
     def _next_batch(self, lane: Lane) -> list[Job]:
         """The longest-waiting job and those behind it that ask for the same, as far as they fit."""
@@ -253,7 +268,15 @@ class Batcher:
             return first.samples
         return min(fewer, first.samples or self.predictor.committee.num_samples)
 
-    def _finish(self, lane: Lane, done: asyncio.Future[Answers]) -> None:
+    def _computed(self, lane: Lane, done: asyncio.Future[Answers]) -> None:
+        """A thread is done, or never began."""
+        answers: Answers = [Stopping("The service is stopping; ask another one.")] * len(lane.batch)
+        if not done.cancelled():
+            error = done.exception()
+            answers = [error] * len(lane.batch) if isinstance(error, Exception) else done.result()
+        self._finish(lane, answers)
+
+    def _finish(self, lane: Lane, answers: Answers) -> None:
         now = time.monotonic()
         batch, began = lane.batch, now if lane.began is None else lane.began
         lane.batch, lane.began = [], None
@@ -262,10 +285,6 @@ class Batcher:
         self._seconds_per_row = 0.8 * self._seconds_per_row + 0.2 * seconds / rows
         for job in batch:
             self.budget.give_back(job.inputs)
-        answers: Answers = [Stopping("The service is stopping; ask another one.")] * len(batch)
-        if not done.cancelled():
-            error = done.exception()
-            answers = [error] * len(batch) if isinstance(error, Exception) else done.result()
         for answer in answers:
             if isinstance(answer, ComputationLost):
                 self.executor.failure = answer.why
@@ -300,61 +319,5 @@ def _members(answers: Answers) -> int | NDArray[np.int64]:
     return next((samples for samples in counts if isinstance(samples, int)), 0)
 
 
-def _predict(predictor: AnyPredictor, batch: list[Job], samples: Samples) -> Answers:
-    """One prediction for all; where it fails, one for each, so that a bad request harms no other.
-
-    What does not fit into memory is halved instead. Where not even a row fits, nothing else is tried.
-    """
-    answer = _attempt(predictor, [job.inputs for job in batch], samples, batch[0].work)
-    if isinstance(answer, Prediction):
-        ends = list(accumulate(len(job.inputs) for job in batch))
-        return [*answer.split([slice(start, end) for start, end in pairwise([0, *ends])])]
-    if len(batch) == 1:
-        alone = batch[0]
-        return [_halve(predictor, alone.inputs, samples, alone.work) if isinstance(answer, OutOfMemory) else answer]
-    if isinstance(answer, ComputationLost):
-        return [answer] * len(batch)
-    too_large = isinstance(answer, OutOfMemory)
-    del answer  # with the arrays that its frames hold
-    if not too_large:
-        return [answer for job in batch for answer in _predict(predictor, [job], samples)]
-    half = len(batch) // 2
-    first = _predict(predictor, batch[:half], samples)
-    if all(isinstance(answer, OutOfMemory) for answer in first):
-        return first + [OutOfMemory() for _ in batch[half:]]
-    return first + _predict(predictor, batch[half:], samples)
-
-
-def _halve(
-    predictor: AnyPredictor, inputs: NDArray[np.float32], samples: Samples, work: Work
-) -> Prediction | Exception:
-    """Predict a request that does not fit into memory in two halves, and these likewise, down to a row."""
-    if len(inputs) < 2:
-        return OutOfMemory()
-    parts: list[Prediction] = []
-    for half in np.array_split(inputs, 2):
-        part = _attempt(predictor, [half], samples, work)
-        if isinstance(part, OutOfMemory):
-            part = _halve(predictor, half, samples, work)
-        if not isinstance(part, Prediction):
-            return part
-        parts.append(part)
-    return Prediction.join(parts)
-
-
-def _attempt(
-    predictor: AnyPredictor, inputs: list[NDArray[np.float32]], samples: Samples, work: Work
-) -> Prediction | Exception:
-    """A prediction, or why there is none."""
-    try:
-        return predictor.predict(inputs[0] if len(inputs) == 1 else np.concatenate(inputs), samples=samples, work=work)
-    except Exception as error:  # handed to whoever caused it
-        if device.lost(error):
-            _log.error("The device is lost to this process: %s", error)
-            return DeviceLost()
-        if exhausted(error) is None:
-            return error
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    # Only out here are the arrays of what failed gone: an exception that is being handled keeps them.
-    _log.warning("No memory to predict %d rows at once: %s", sum(map(len, inputs)), reason)
-    return OutOfMemory()
+def _begin(lane: Lane) -> None:
+    lane.began = time.monotonic()

@@ -11,7 +11,9 @@ from typing import TypeVar
 
 import torch
 
+from dubio.serving.compute.calls import Calls
 from dubio.serving.compute.process import ComputeProcess
+from dubio.serving.errors import Stopping
 from dubio.serving.settings import available_processors
 
 T = TypeVar("T")
@@ -27,6 +29,7 @@ class Executor:
         process: That computes, if this one does not.
 
     Attributes:
+        calls: To that process, from the event loop; None if this process computes.
         failure: Why no more can be computed, as far as an answer told; None while it can.
     """
 
@@ -36,6 +39,7 @@ class Executor:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="dubio-predict")
         self._begun = dict[int, float]()  # by thread
         self._process = process
+        self.calls = None if process is None else Calls(process, threads)
         self.failure: str | None = None
 
     def submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
@@ -50,7 +54,9 @@ class Executor:
     @property
     def busy_seconds(self) -> float:
         """How long what is computed longest has taken so far; what waits for a thread does not count."""
-        return time.monotonic() - min(list(self._begun.values()), default=time.monotonic())
+        now = time.monotonic()
+        called = 0.0 if self.calls is None else self.calls.busy_seconds
+        return max(called, now - min(list(self._begun.values()), default=now))
 
     def _run(self, work: Callable[[], T]) -> T:
         thread = threading.get_ident()
@@ -62,4 +68,7 @@ class Executor:
 
     def close(self) -> None:
         """Wait for what is running, drop what has not begun."""
+        if self.calls is not None:
+            for done in self.calls.close():
+                done(Stopping("The service is stopping; ask another one."))
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -8,10 +8,10 @@ import socket
 import sys
 import threading
 from contextlib import suppress
-from multiprocessing.connection import Connection
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from dubio.models import trial
+from dubio.serving.compute import frames
 from dubio.serving.compute.process import PREPARE_TRIALS
 
 # Loading and predicting take turns in Python; see `dubio.serving.server.server`.
@@ -26,29 +26,29 @@ def main(descriptor: int) -> NoReturn:
             trial.prepare()
         import torch  # noqa: F401 # which takes seconds, while the parent does the same
 
-        with Connection(control.dup().detach()) as first:
-            prepare, engine = pickle.loads(first.recv_bytes())
+        prepare, engine = pickle.loads(frames.receive(control))
         prepare()
         while True:
             _, descriptors, _, _ = socket.recv_fds(control, 1, 1)
             if not descriptors:
                 break
-            threading.Thread(target=_serve, args=(Connection(descriptors[0]), engine), daemon=True).start()
+            threading.Thread(target=_serve, args=(socket.socket(fileno=descriptors[0]), engine), daemon=True).start()
     os._exit(0)  # whatever is computed, nobody waits for it
 
 
-def _serve(connection: Connection, engine: object) -> None:
+def _serve(connection: socket.socket, engine: object) -> None:
     """Answer one call after the other."""
     with connection, suppress(EOFError, OSError):
         while True:
-            connection.send_bytes(_answer(engine, *pickle.loads(connection.recv_bytes())))
+            connection.sendall(frames.frame(_answer(engine, frames.receive(connection))))
 
 
-def _answer(engine: object, method: str, arguments: tuple[Any, ...]) -> bytes:
+def _answer(engine: object, request: bytes) -> bytes:
     from dubio.serving.compute import outcome
 
-    threading.current_thread().name = f"dubio-{method}"
     try:
+        method, arguments = pickle.loads(request)
+        threading.current_thread().name = f"dubio-{method}"
         return outcome.pack(getattr(engine, method)(*arguments))
     except Exception as error:  # the parent raises it
         return outcome.pack_error(error)

@@ -12,10 +12,10 @@ import subprocess
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing.connection import Connection
 from typing import Any
 
 from dubio.models import child_process, trial
+from dubio.serving.compute import frames
 from dubio.serving.errors import ComputationLost, ProcessUnavailable
 from dubio.serving.lifecycle import HANDLED
 from dubio.serving.settings import Settings
@@ -69,7 +69,7 @@ class ComputeProcess:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             theirs.close()
-        self._idle: list[Connection] = []
+        self._idle: list[socket.socket] = []
         self._lock = threading.Lock()
         self._closed = False
         self._control.sendall(PREPARE_TRIALS if trials else NO_TRIALS)
@@ -82,8 +82,8 @@ class ComputeProcess:
             prepare: Is called there, once and first of all; goes as a pickle, too.
         """
         hello = pickle.dumps((prepare, engine), pickle.HIGHEST_PROTOCOL)
-        with suppress(OSError), Connection(self._control.dup().detach()) as connection:  # the first call will tell
-            connection.send_bytes(hello)
+        with suppress(OSError):  # the first call will tell
+            self._control.sendall(frames.frame(hello))
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Call a method there, and wait for what it gives. Raises what it raises.
@@ -94,18 +94,37 @@ class ComputeProcess:
         from dubio.serving.compute import outcome
 
         request = pickle.dumps((method, arguments), pickle.HIGHEST_PROTOCOL)
-        connection = self._take()
+        connection = self._idle_connection() or self.connect()
         try:
-            connection.send_bytes(request)
-            answer = connection.recv_bytes()
+            connection.sendall(frames.frame(request))
+            answer = frames.receive(connection)
         except (OSError, EOFError) as error:
             connection.close()
-            raise ComputationLost(self._how_it_ended()) from error
+            raise self.gone() from error
         except BaseException:  # its answer would be taken for that of the next call
             connection.close()
             raise
         self._idle.append(connection)
         return outcome.unpack(answer)
+
+    def connect(self) -> socket.socket:
+        """A new connection, for one call at a time; the process serves each in a thread of its own.
+
+        Raises:
+            ComputationLost: The process ended.
+        """
+        ours, theirs = socket.socketpair()
+        with self._lock, theirs:
+            try:
+                socket.send_fds(self._control, [NEW_CONNECTION], [theirs.fileno()])
+            except OSError as error:
+                ours.close()
+                raise self.gone() from error
+        return ours
+
+    def gone(self) -> ComputationLost:
+        """What a call is told that is not answered."""
+        return ComputationLost(self._how_it_ended())
 
     @property
     def pid(self) -> int:
@@ -129,18 +148,11 @@ class ComputeProcess:
             self._process.kill()
             self._process.wait()
 
-    def _take(self) -> Connection:
-        """A connection that no other thread uses; the process serves each in a thread of its own."""
+    def _idle_connection(self) -> socket.socket | None:
+        """One that no other thread uses."""
         with suppress(IndexError):
             return self._idle.pop()
-        ours, theirs = socket.socketpair()
-        with self._lock, theirs:
-            try:
-                socket.send_fds(self._control, [NEW_CONNECTION], [theirs.fileno()])
-            except OSError as error:
-                ours.close()
-                raise ComputationLost(self._how_it_ended()) from error
-        return Connection(ours.detach())
+        return None
 
     def _how_it_ended(self) -> str:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from dubio.models import Ensemble, Prediction, Predictor, Samples, Work
 from dubio.models.prediction import Members
+from dubio.serving.compute.calls import Calls, Done
 from dubio.serving.compute.model_facts import ModelFacts
 from dubio.serving.compute.process import ComputeProcess
 from dubio.serving.errors import ComputationLost
@@ -42,6 +44,19 @@ class RemotePredictor:
         """See `dubio.models.prediction.Model.predict`; raises `ComputationLost`, too."""
         prediction: Prediction = self.process.call("predict", self.key, x, samples, work)
         return prediction
+
+    def begin(
+        self,
+        calls: Calls,
+        x: NDArray[np.float32],
+        samples: Samples,
+        work: Work,
+        *,
+        begun: Callable[[], None],
+        done: Done,
+    ) -> None:
+        """As `predict`, but from the event loop; `done` is told the prediction or the exception. See `Calls.begin`."""
+        calls.begin("predict", self.key, x, samples, work, begun=begun, done=done)
 
     def explain(self, x: NDArray[np.float32], prediction: Prediction) -> Prediction:
         """See `dubio.models.prediction.Model.explain`; raises `ComputationLost`, too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,7 @@ def test_a_thread_bears_the_name_of_what_it_computes() -> None:
 
     def call() -> None:
         engine = SimpleNamespace(predict=lambda: threading.current_thread().name)
-        names.append(outcome.unpack(_answer(engine, "predict", ())))
+        names.append(outcome.unpack(_answer(engine, pickle.dumps(("predict", ())))))
 
     thread = threading.Thread(target=call)
     thread.start()
