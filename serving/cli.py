@@ -61,8 +61,8 @@ signals: SIGTERM or Ctrl-C lets requests in flight finish; a second one ends the
 file and the models again.
 
 exit codes: 0 stopped by SIGTERM or Ctrl-C; 1 the system refused (port in use, no temporary folder), requests in flight
-did not finish in time, or the device failed; 2 a wrong argument, setting or checkpoint; 130 or 143 ended by a second
-signal.
+did not finish in time, or the device or the process that computes failed; 2 a wrong argument, setting or checkpoint;
+130 or 143 ended by a second signal.
 """
 
 
