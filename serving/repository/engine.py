@@ -20,9 +20,9 @@ from dubio.serving.repository.source import ModelSource
 
 _log = logging.getLogger("dubio")
 
-LONG_ROW_SECONDS = 0.0005
-"""Where a row of a batch takes longer, the network is what a service waits for, not the requests around it: those take
-a quarter of a millisecond each, which a processor of their own pays for."""
+LONG_ROW_SECONDS = 0.001
+"""Where a row of a batch takes longer, with the flag of all members, the network is what a service waits for, not the
+requests around it, which take a fifth of a millisecond each. benchmarks/README.md has the figures."""
 _TRIED_ROWS = 8
 _TRIES = 3
 
