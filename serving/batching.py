@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dubio.models import AUTO, Prediction, Samples, Work
+from dubio.models.errors import InvalidInput
 from dubio.serving.batch_prediction import Answers, join, predict, split
 from dubio.serving.compute.remote_predictor import AnyPredictor, RemotePredictor
 from dubio.serving.errors import ComputationLost, DeadlineExceeded, Overloaded, Stopping
@@ -227,7 +228,9 @@ class Batcher:
         def done(answer: Prediction | Exception) -> None:
             if isinstance(answer, Prediction):
                 self._finish(lane, split(answer, rows))
-            elif isinstance(answer, ComputationLost | Stopping):
+            elif isinstance(answer, ComputationLost | Stopping) or (
+                isinstance(answer, InvalidInput) and len(batch) == 1
+            ):
                 self._finish(lane, [answer] * len(batch))
             else:  # once more, and in parts if that helps
                 self._submit(lane, samples)

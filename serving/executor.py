@@ -13,7 +13,6 @@ import torch
 
 from dubio.serving.compute.calls import Calls
 from dubio.serving.compute.process import ComputeProcess
-from dubio.serving.errors import Stopping
 from dubio.serving.settings import available_processors
 
 T = TypeVar("T")
@@ -69,6 +68,5 @@ class Executor:
     def close(self) -> None:
         """Wait for what is running, drop what has not begun."""
         if self.calls is not None:
-            for done in self.calls.close():
-                done(Stopping("The service is stopping; ask another one."))
+            self.calls.close()
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from dubio.serving.compute import frames, outcome
 from dubio.serving.compute.process import ComputeProcess
-from dubio.serving.errors import ComputationLost
+from dubio.serving.errors import ComputationLost, Stopping
 
 Done = Callable[[Any], None]
 """Is told the answer, or the exception in its place."""
@@ -57,6 +57,7 @@ class Calls:
         self._process, self._most = process, most
         self._lines: list[_Line] = []
         self._waiting: deque[_Call] = deque()
+        self._closed = False
 
     def begin(self, method: str, *arguments: Any, begun: Callable[[], None], done: Done) -> None:
         """Call a method there.
@@ -67,6 +68,9 @@ class Calls:
             begun: Is told that it is this call's turn.
             done: Is told what came of it, in the round of the loop in which it comes: never before this returns.
         """
+        if self._closed:
+            asyncio.get_running_loop().call_soon(done, _over())
+            return
         request = frames.frame(pickle.dumps((method, arguments), pickle.HIGHEST_PROTOCOL))
         self._waiting.append(_Call(request, begun, done))
         self._next()
@@ -77,12 +81,9 @@ class Calls:
         now = time.monotonic()
         return now - min((line.began for line in list(self._lines) if line.done is not None), default=now)
 
-    def close(self) -> list[Done]:
-        """Wait for what is running, and hold up the loop meanwhile; forget what waits, and hang up.
-
-        Returns:
-            Those who were not told anything.
-        """
+    def close(self) -> None:
+        """Wait for what is running, and hold up the loop meanwhile; then all are told that it is over, and hang up."""
+        self._closed = True
         left = [call.done for call in self._waiting]
         self._waiting.clear()
         for line in self._lines:
@@ -95,7 +96,8 @@ class Calls:
                         line.received += part
             self._hang_up(line)
         self._lines.clear()
-        return left
+        for done in left:
+            done(_over())
 
     def _next(self) -> None:
         """Give what waits its turn."""
@@ -152,19 +154,23 @@ class Calls:
         line.received += part
         if not line.complete:
             return
-        message = bytes(memoryview(line.received)[frames.HEAD :])
+        message = memoryview(line.received)[frames.HEAD :]
         line.received, done, line.done = bytearray(), line.done, None
-        if done is not None:
-            done(_opened(message))
-        self._next()
+        try:
+            if done is not None:
+                done(_opened(message))
+        finally:
+            self._next()
 
     def _lost(self, line: _Line) -> None:
         """The process is gone."""
         self._hang_up(line)
         self._lines.remove(line)
-        if line.done is not None:
-            line.done(self._process.gone())
-        self._next()
+        try:
+            if line.done is not None:
+                line.done(self._process.gone())
+        finally:
+            self._next()
 
     @staticmethod
     def _hang_up(line: _Line) -> None:
@@ -174,7 +180,11 @@ class Calls:
         line.connection.close()
 
 
-def _opened(message: bytes) -> Any:
+def _over() -> Stopping:
+    return Stopping("The service is stopping; ask another one.")
+
+
+def _opened(message: memoryview) -> Any:
     try:
         return outcome.unpack(message)
     except Exception as error:  # for whoever called

@@ -52,6 +52,8 @@ def _answer(engine: object, request: bytes) -> bytes:
         return outcome.pack(getattr(engine, method)(*arguments))
     except Exception as error:  # the parent raises it
         return outcome.pack_error(error)
+    except BaseException as error:  # a thread that ends would tell nobody, and this is not the parent's end
+        return outcome.pack_error(RuntimeError(f"{type(error).__name__}: {error}"))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def pack_error(error: Exception) -> bytes:
     return data
 
 
-def unpack(data: bytes) -> Any:
+def unpack(data: bytes | memoryview) -> Any:
     """The answer, or the error raised again."""
     answer, error = pickle.loads(data)
     if error is not None:

@@ -14,7 +14,7 @@ import pytest
 
 from dubio.serving.compute.calls import Calls
 from dubio.serving.compute.process import ComputeProcess
-from dubio.serving.errors import ComputationLost
+from dubio.serving.errors import ComputationLost, Stopping
 
 ENGINE = SimpleNamespace(sleep=time.sleep, pid=os.getpid, end=os._exit, add=sum, join=b"".join)
 
@@ -51,7 +51,7 @@ def test_answers_and_errors_come_to_whom_they_belong(process: ComputeProcess) ->
         failed = await call(calls, "add", ["one"])
         assert type(failed) is TypeError
         assert await call(calls, "pid") == process.pid
-        assert calls.close() == []
+        calls.close()
 
     asyncio.run(ask())
 
@@ -107,6 +107,18 @@ def test_a_call_within_the_answer_to_another_takes_its_line(process: ComputeProc
     asyncio.run(ask())
 
 
+def test_an_error_of_who_is_told_leaves_nobody_waiting(process: ComputeProcess) -> None:
+    async def ask() -> None:
+        calls, raised = Calls(process, 1), []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: raised.append(context["exception"]))
+        calls.begin("pid", begun=lambda: None, done=lambda answer: 1 // 0)
+        assert await asyncio.wait_for(call(calls, "add", [1, 2]), 60) == 3
+        assert [type(each) for each in raised] == [ZeroDivisionError]
+        calls.close()
+
+    asyncio.run(ask())
+
+
 def test_when_the_process_ends_all_are_told(mortal: ComputeProcess) -> None:
     async def ask() -> None:
         calls = Calls(mortal, 2)
@@ -117,21 +129,21 @@ def test_when_the_process_ends_all_are_told(mortal: ComputeProcess) -> None:
             assert isinstance(answer, ComputationLost)
             assert answer.why == "The process that computes ended with SIGKILL"
         assert isinstance(await call(calls, "pid"), ComputationLost)
-        assert calls.close() == []
+        calls.close()
 
     asyncio.run(ask())
 
 
-def test_at_the_end_what_runs_is_waited_for_and_who_was_not_told_can_be(process: ComputeProcess) -> None:
+def test_at_the_end_what_runs_is_waited_for_and_all_are_told(process: ComputeProcess) -> None:
     async def ask() -> None:
         calls = Calls(process, 1)
         began = time.monotonic()
         told = [call(calls, "sleep", 0.5), call(calls, "pid")]
-        left = calls.close()
+        calls.close()
         assert time.monotonic() - began >= 0.5
-        for done in left:
-            done("stopped")
-        assert await asyncio.gather(*told) == ["stopped", "stopped"]
-        assert calls.close() == []
+        told.append(call(calls, "pid"))  # too late
+        assert [type(answer) for answer in await asyncio.gather(*told)] == [Stopping, Stopping, Stopping]
+        assert calls._lines == []
+        calls.close()
 
     asyncio.run(ask())

@@ -20,7 +20,7 @@ from dubio.serving.compute import process as module
 from dubio.serving.compute.process import ComputeProcess, prepare
 from dubio.serving.errors import ComputationLost, ProcessUnavailable
 
-ENGINE = SimpleNamespace(sleep=time.sleep, pid=os.getpid, end=os._exit, environ=os.getenv, add=sum)
+ENGINE = SimpleNamespace(sleep=time.sleep, pid=os.getpid, end=os._exit, leave=sys.exit, add=sum)
 START = """
 import os, sys, time
 from types import SimpleNamespace
@@ -48,6 +48,8 @@ def test_it_answers_in_another_process_and_raises_what_was_raised_there(process:
     assert "In the process that computes" in caught.value.__notes__[0]
     with pytest.raises(AttributeError):
         process.call("nothing")
+    with pytest.raises(RuntimeError, match="SystemExit: 3"):
+        process.call("leave", 3)
     with pytest.raises((TypeError, AttributeError)):  # what cannot be sent spoils no connection
         process.call("add", [threading.Lock()])
     large = bytes(5_000_000)
