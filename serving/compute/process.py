@@ -160,4 +160,5 @@ class ComputeProcess:
         except subprocess.TimeoutExpired:
             return "The process that computes does not answer"
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        how += ", as where memory runs out" if code == -signal.SIGKILL else ""
         return f"The process that computes ended with {how}"

@@ -69,7 +69,7 @@ def test_it_is_lost_with_its_process_or_by_what_an_answer_told() -> None:
     until = time.monotonic() + 30
     while executor.lost is None:
         assert time.monotonic() < until
-    assert executor.lost == "The process that computes ended with SIGKILL"
+    assert executor.lost == "The process that computes ended with SIGKILL, as where memory runs out"
     executor.failure = "The device of this process failed"
     assert executor.lost == "The device of this process failed"
     process.close()

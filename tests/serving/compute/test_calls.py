@@ -127,7 +127,7 @@ def test_when_the_process_ends_all_are_told(mortal: ComputeProcess) -> None:
         os.kill(mortal.pid, signal.SIGKILL)
         for answer in await asyncio.wait_for(asyncio.gather(*told), 60):
             assert isinstance(answer, ComputationLost)
-            assert answer.why == "The process that computes ended with SIGKILL"
+            assert answer.why == "The process that computes ended with SIGKILL, as where memory runs out"
         assert isinstance(await call(calls, "pid"), ComputationLost)
         calls.close()
 

@@ -80,7 +80,9 @@ def have_it_end(process: ComputeProcess) -> None:
         process.call("end", 3)
 
 
-@pytest.mark.parametrize(("kill", "how"), [(kill_it, "SIGKILL"), (have_it_end, "exit code 3")])
+@pytest.mark.parametrize(
+    ("kill", "how"), [(kill_it, "SIGKILL, as where memory runs out"), (have_it_end, "exit code 3")]
+)
 def test_its_end_is_told(process: ComputeProcess, kill: Callable, how: str) -> None:
     process.call("pid")
     kill(process)

@@ -46,11 +46,16 @@ def test_when_it_is_killed_the_service_says_so_and_ends(command: Command, checkp
         service.computing.kill()
         refused = ask(service.url, bars)
         assert (refused.status_code, refused.json()["type"]) == (503, "urn:dubio:problem:computation-lost")
-        assert refused.json()["detail"].startswith("The process that computes ended with SIGKILL, so the service's ")
+        assert refused.json()["detail"].startswith(
+            "The process that computes ended with SIGKILL, as where memory runs out, so the service's "
+        )
         ready = httpx.get(f"{service.url}/v2/health/ready")
         assert ready.status_code == 503
         assert service.process.wait(30) == 1
-        assert "The process that computes ended with SIGKILL, so this process ends." in service.log
+        assert (
+            "The process that computes ended with SIGKILL, as where memory runs out, so this process ends."
+            in service.log
+        )
         assert "Traceback" not in service.log
 
 
