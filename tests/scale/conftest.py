@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -88,3 +89,11 @@ def rows() -> np.ndarray:
     x = np.random.default_rng(7).normal(size=(31, NUMBERS)).round(3)
     x[30] = 1e4
     return x
+
+
+@pytest.fixture(scope="module")
+def only_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No other process of these tests has a cluster of Ray meanwhile, which would be found and taken for ours."""
+    with (tmp_path_factory.getbasetemp().parent / "ray.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

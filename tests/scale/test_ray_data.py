@@ -50,7 +50,7 @@ def test_a_worker_maps_columns_to_columns(numbers_checkpoint: Path, rows: np.nda
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
+def cluster(only_cluster: None) -> Iterator[Any]:
     """A real cluster: a head without processors, and two nodes with one each."""
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
@@ -66,6 +66,7 @@ def cluster() -> Iterator[Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("only_cluster")
 def test_a_cluster_that_is_not_there_is_told(
     numbers_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
