@@ -126,9 +126,8 @@ class Settings(BaseSettings):
 
     predict_in: Literal["auto", "process", "thread"] = "auto"
     """Where predictions are computed. `process`: in a process of their own beside each worker, so that networks and
-    requests do not wait for each other's turn in Python's interpreter; it ends with the worker, and the worker with it.
-    `thread`: in the worker, which takes less memory. `auto`: in a process where the command has two processors for
-    each worker, or more; in a thread elsewhere."""
+    requests never wait for the same interpreter; both end together. `thread`: in the worker, which takes less memory.
+    `auto`: in a process where the command has two processors or more for each worker, else in a thread."""
 
     prediction_threads: int = Field(default=2, ge=1, le=64)
     """How many predictions run at the same time. Two keep a small request from waiting behind a large one."""
