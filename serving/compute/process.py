@@ -72,6 +72,7 @@ class ComputeProcess:
         self._idle: list[socket.socket] = []
         self._lock = threading.Lock()
         self._closed = False
+        self._lost: str | None = None
         self._control.sendall(PREPARE_TRIALS if trials else NO_TRIALS)
 
     def host(self, engine: object, prepare: Callable[[], None]) -> None:
@@ -133,12 +134,14 @@ class ComputeProcess:
 
     @property
     def lost(self) -> str | None:
-        """That it ended by itself, and how; None while it runs, and once it was closed."""
-        return None if self._closed or self._process.poll() is None else self._how_it_ended()
+        """That it ended by itself, and how; None while it runs, and if it ran until it was closed."""
+        if self._lost is None and not self._closed and self._process.poll() is not None:
+            self._lost = self._how_it_ended()
+        return self._lost
 
     def close(self) -> None:
         """End it, whatever it computes."""
-        self._closed = True
+        self._closed = self.lost is None
         self._control.close()
         for connection in self._idle:
             connection.close()

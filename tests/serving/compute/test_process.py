@@ -90,6 +90,8 @@ def test_its_end_is_told(process: ComputeProcess, kill: Callable, how: str) -> N
         with pytest.raises(ComputationLost, match=f"^The process that computes ended with {how}, so the service's "):
             process.call("pid")
     assert process.lost == f"The process that computes ended with {how}"
+    process.close()
+    assert process.lost == f"The process that computes ended with {how}"
 
 
 def test_what_stops_a_service_does_not_stop_it_before(process: ComputeProcess) -> None:

@@ -39,16 +39,21 @@ def test_the_answers_are_those_of_a_thread(command: Command, checkpoint: Path, b
     assert answers[0] == answers[1]
 
 
-def test_when_it_is_killed_the_service_says_so_and_ends(command: Command, checkpoint: Path, bars: np.ndarray) -> None:
+@pytest.mark.parametrize("asked", [True, False])
+def test_when_it_is_killed_the_service_says_so_and_ends(
+    command: Command, checkpoint: Path, bars: np.ndarray, asked: bool
+) -> None:
     given = ("--predict-in", "process", "--strategy", "loop", "--drain-seconds", "5")
     with command.started(str(checkpoint), *given) as service:
         assert ask(service.url, bars).status_code == 200
         service.computing.kill()
-        refused = ask(service.url, bars)
-        assert (refused.status_code, refused.json()["type"]) == (503, "urn:dubio:problem:computation-lost")
-        assert refused.json()["detail"].startswith(
-            "The process that computes ended with SIGKILL, as where memory runs out, so the service's "
-        )
+        if asked:
+            refused = ask(service.url, bars)
+            assert (refused.status_code, refused.json()["type"]) == (503, "urn:dubio:problem:computation-lost")
+            assert refused.json()["detail"].startswith(
+                "The process that computes ended with SIGKILL, as where memory runs out, so the service's "
+            )
+        service.wait_for("so this process ends")  # after its drain
         ready = httpx.get(f"{service.url}/v2/health/ready")
         assert ready.status_code == 503
         assert service.process.wait(30) == 1
