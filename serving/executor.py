@@ -24,7 +24,6 @@ class Executor:
     Args:
         threads: How many predictions run at once, at most.
         torch_threads: How many threads each takes inside torch; None for one a processor.
-
         process: That computes, if this one does not.
 
     Attributes:
