@@ -37,6 +37,9 @@ _LONGEST_CLIENT = 64
 # What any call may answer, in HTTP's numbers, and what one that asks a model may, too.
 _ANSWERS = (200, 400, 408, 429, 500)
 _OF_MODELS = (404, 503, 504)
+# A caller's clock starts before ours, and its deadline travels rounded up, by a hundredth at most: what it gives up at its
+# deadline comes this much too early.
+_EARLY_SECONDS, _EARLY_SHARE = 0.05, 0.01
 
 Kind = TypeVar("Kind", bound=Message)
 
@@ -53,6 +56,7 @@ class Call:
         model: Name of the loaded model that is asked; None if none is.
         version: Of that model.
         rows: How many instances are asked.
+        allowed: Seconds until the caller's deadline, at the beginning; None if there is none.
     """
 
     context: grpc.aio.ServicerContext
@@ -62,6 +66,7 @@ class Call:
     model: str | None = None
     version: str | None = None
     rows: int | None = None
+    allowed: float | None = None
 
     @classmethod
     def begin(cls, context: grpc.aio.ServicerContext) -> Call:
@@ -70,7 +75,8 @@ class Call:
             (name.encode(), value.encode() if isinstance(value, str) else value)
             for name, value in context.invocation_metadata() or ()
         ]
-        return cls(context, headers, name_request(dict(headers).get(b"x-request-id", b"")).decode())
+        request_id = name_request(dict(headers).get(b"x-request-id", b"")).decode()
+        return cls(context, headers, request_id, allowed=context.time_remaining())
 
     def header(self, name: str) -> str | None:
         """The caller's metadata of this name."""
@@ -81,6 +87,12 @@ class Call:
         """Until the caller's deadline; None if there is none."""
         left: float | None = self.context.time_remaining()
         return None if left is None else max(0.0, left)
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether a caller that is gone left because its deadline is over, as near as that can be told from here."""
+        left = self.seconds
+        return left is not None and left <= _EARLY_SECONDS + _EARLY_SHARE * (self.allowed or 0.0)
 
     @property
     def client(self) -> str:
@@ -152,7 +164,7 @@ class Calls:
                 status, code = HTTPStatus.OK, grpc.StatusCode.OK
                 return body
             except asyncio.CancelledError:
-                if call.seconds == 0:
+                if call.out_of_time:
                     status, code, reason, *_ = refuse(DeadlineExceeded(), request_id=call.request_id, path=path)
                 raise
             except Exception as error:  # whatever it is, the next call must find the service well

@@ -216,6 +216,14 @@ def test_answers_of_calls_are_stored_and_counted(
     assert 'dubio_rows_total{model="bars",version="1"} 1.0' in metrics
 
 
+def wait_for_calls(served: Any, calls: int) -> None:
+    """Until this many calls are being answered."""
+    deadline = time.monotonic() + 30
+    while served.application.rpc.calls.in_flight != calls:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def test_an_answer_that_comes_too_late_is_dropped_from_the_queue(
     serve_rpc: Callable, settings: Callable, gated_checkpoint: Path, gate: Path
 ) -> None:
@@ -232,11 +240,15 @@ def test_an_answer_that_comes_too_late_is_dropped_from_the_queue(
             request.parameters["timeout"].int64_param = 200_000
             code, text = rpc.refused("ModelInfer", request)
             assert (code, text[:33]) == (grpc.StatusCode.DEADLINE_EXCEEDED, "Expected the answer within 0.2 s,")
-            cancelled = rpc.begin("ModelInfer", ask("row", raw=True))
-            time.sleep(0.1)
-            cancelled.cancel()
-            while served.application.rpc.calls.in_flight > 2:
-                time.sleep(0.01)
+            # One leaves without a deadline, one long before it, and one whose clock is a little ahead of the service's.
+            for allowed, stays in ((None, 0.0), (60.0, 0.0), (1.0, 0.97)):
+                wait_for_calls(served, 2)
+                leaves = time.monotonic() + stays
+                cancelled = rpc.begin("ModelInfer", ask("row", raw=True), timeout=allowed)
+                wait_for_calls(served, 3)
+                time.sleep(max(0.0, leaves - time.monotonic()))
+                cancelled.cancel()
+            wait_for_calls(served, 2)
         finally:
             gate.unlink()
         assert [len(each.result().outputs) for each in held] == [OUTPUTS, OUTPUTS]
@@ -247,5 +259,5 @@ def test_an_answer_that_comes_too_late_is_dropped_from_the_queue(
         [statistics] = rpc.call("ModelStatistics", pb.ModelStatisticsRequest(name="row")).model_stats
         assert statistics.inference_count == 6  # the two that somebody waited for
         metrics = httpx.get(f"{served.url}/metrics").text
-    assert 'status="504",version="1"} 2.0' in metrics
-    assert 'status="499",version="1"} 1.0' in metrics
+    assert 'status="504",version="1"} 3.0' in metrics
+    assert 'status="499",version="1"} 2.0' in metrics
