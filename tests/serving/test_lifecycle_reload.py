@@ -132,6 +132,8 @@ class Terminal:
             stdin=slave,
             stdout=slave,
             stderr=slave,
+            # What runs the tests may ignore it, as `nohup` does, which a service would obey.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
         os.close(slave)
         self.shown = ""
@@ -162,7 +164,8 @@ def test_a_terminal_that_is_closed_ends_the_service_once_it_has_answered(
         asking: threading.Thread = ask(url, answers)
         wait_at(gate)
         terminal.close()
-        while True:  # until it takes no more connections
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:  # until it takes no more connections
             try:
                 httpx.get(f"{url}/v2/health/live", timeout=30)
             except httpx.ConnectError:
