@@ -136,6 +136,8 @@ class Shadow:
             return
         rows, size = len(inputs), inputs.nbytes
         with self._new:
+            if self.standing is not Standing.RUNNING:  # now nobody would take it
+                return
             if self._rows and (self._rows + rows > _MOST_ROWS or self._bytes + size > _MOST_BYTES):
                 self._metrics.count_shadow(*self.source.key, skipped=rows)
                 return
@@ -180,7 +182,7 @@ class Shadow:
             _log.exception("A shadow failed.")
             self.reason = type(error).__name__
         finally:
-            self.standing = Standing.ENDED
+            self._skip_what_waits()
             if self._process is not None:
                 self._process.close()
             self._keep()
@@ -279,6 +281,13 @@ class Shadow:
             jobs, self._jobs = list(self._jobs), deque()
             self._rows = self._bytes = 0
             return jobs
+
+    def _skip_what_waits(self) -> None:
+        with self._new:
+            self.standing = Standing.ENDED
+            skipped, self._jobs, self._rows, self._bytes = self._rows, deque(), 0, 0
+        if skipped and not self._stopping:  # nobody counts for one that was closed
+            self._metrics.count_shadow(*self.source.key, skipped=skipped)
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds

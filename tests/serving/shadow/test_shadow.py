@@ -65,9 +65,14 @@ def test_a_shadow_compares_skips_keeps_its_share_and_ends_alone(
     taken = now.user + now.system - spent.user - spent.system
     assert taken <= rate * (seconds + 1) + 0.3  # but for a second's saving, and the last request
 
-    process.kill()
+    process.suspend()
     shadow.offer(bars, prediction, 0.01)
+    wait_for(lambda: not shadow._jobs)  # this one is under way, and the next waits
+    shadow.offer(bars[:7], predictor.predict(bars[:7]), 0.01)
+    skipped = counted(shadow, "skipped_rows")
+    process.kill()
     wait_for(lambda: shadow.standing is Standing.ENDED)
+    wait_for(lambda: counted(shadow, "skipped_rows") == skipped + 7)
     assert "SIGKILL" in shadow.reason
     rows = known(shadow).rows
     shadow.offer(bars, prediction, 0.01)  # nobody takes it
