@@ -37,8 +37,8 @@ _LONGEST_CLIENT = 64
 # What any call may answer, in HTTP's numbers, and what one that asks a model may, too.
 _ANSWERS = (200, 400, 408, 429, 500)
 _OF_MODELS = (404, 503, 504)
-# A caller's clock starts before ours, and its deadline travels rounded up, by a hundredth at most: what it gives up at its
-# deadline comes this much too early.
+# A caller's clock starts before ours, and its deadline travels rounded up, by a hundredth at most: what it gives up at
+# its deadline comes this much too early.
 _EARLY_SECONDS, _EARLY_SHARE = 0.05, 0.01
 
 Kind = TypeVar("Kind", bound=Message)

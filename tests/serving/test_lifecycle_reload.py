@@ -126,14 +126,13 @@ class Terminal:
     def __init__(self, *arguments: str, **environment: str) -> None:
         self._master, slave = pty.openpty()
         self.process = subprocess.Popen(
-            ["setsid", "--ctty", *Command()._line((*arguments, "--port", "0"))],
+            # What runs the tests may ignore hang-ups, as `nohup` does, which a service would obey.
+            ["env", "--default-signal=HUP", "setsid", "--ctty", *Command()._line((*arguments, "--port", "0"))],
             cwd=ROOT,
             env=Command()._environment(environment),
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            # What runs the tests may ignore it, as `nohup` does, which a service would obey.
-            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
         os.close(slave)
         self.shown = ""
