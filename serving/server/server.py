@@ -21,7 +21,7 @@ from dubio.serving.errors import ServingError
 from dubio.serving.lifecycle import Lifecycle, end
 from dubio.serving.server.acceptor import Acceptor, ConnectionCounts
 from dubio.serving.server.protocol import BoundedProtocol, Limits
-from dubio.serving.server.sockets import accept_waiting, address, as_peers
+from dubio.serving.server.sockets import accept_waiting, address, as_peers, stop_connecting
 from dubio.serving.settings import Settings
 from dubio.serving.telemetry.gauges import IN_FLIGHT
 from dubio.uncertainty.errors import UncertaintyError
@@ -96,6 +96,7 @@ class _Server(uvicorn.Server):
         if self._acceptor is not None:
             await self._acceptor.close()
         else:
+            stop_connecting(self._bound)
             waiting = accept_waiting(self._bound)
             for server in self.servers:
                 server.close()
