@@ -103,7 +103,7 @@ def ask(url: str, service: subprocess.Popen[bytes]) -> int:
     console.print(f"\nOpen [bold link={url}]{url}[/] to draw a digit yourself,")
     console.print(f"[bold]{url}/docs[/] for every route, or paste this into another terminal:\n")
     console.print(curl(url, instances[0]), soft_wrap=True, highlight=False)
-    console.print("\nCtrl-C stops the service.")
+    console.print("\nCtrl-C stops the service. [dim]Half of what was asked are strangers, so it may warn of drift.[/]")
     service.wait()
     return service.returncode
 

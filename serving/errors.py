@@ -147,11 +147,16 @@ class ComputationLost(ServingError):
 
     Args:
         why: A sentence without its end.
+
+    Attributes:
+        retry_after: In how many seconds to try again: about what a small model takes to start.
     """
+
+    retry_after = 5
 
     def __init__(self, why: str) -> None:
         self.why = why
-        super().__init__(f"{why}, so the service's process ends; try again in a moment.")
+        super().__init__(f"{why}, so the service's process ends; try again once another has taken its place.")
 
 
 class DeviceLost(ComputationLost):

@@ -295,8 +295,22 @@ class Table:
         if absent:
             raise InvalidInput(
                 f"Expected {where} to have every column, but {_some(absent)} {'is' if len(absent) == 1 else 'are'} "
-                "absent; send null for a value that is missing."
+                f"absent; {self.cure_of_absent(absent)}"
             )
+
+    def cure_of_absent(self, names: Sequence[str], null: str = "null") -> str:
+        """What to do about columns that were not sent: only some may be missing.
+
+        Args:
+            names: Theirs.
+            null: How a missing value is written.
+        """
+        them, holes = "it" if len(names) == 1 else "them", [name for name in names if self.columns[name].missing]
+        if not holes:
+            return f"send {them}, as no row of the training file lacked a value there."
+        if len(holes) == len(names):
+            return f"send {null} for a value that is missing."
+        return f"send {them}, and {null} for a value of {_some(holes)} that is missing."
 
     def _hint(self) -> str:
         name, column = next(iter(self.columns.items()))

@@ -138,7 +138,7 @@ def answer(request: Request, error: Exception) -> Response:
     if problem_type.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return internal_error(request, error)
     headers = {}
-    if isinstance(error, errors.Overloaded):
+    if isinstance(error, errors.Overloaded | errors.ComputationLost):
         headers["Retry-After"] = str(error.retry_after)
     elif isinstance(error, errors.Unauthorized):
         headers["WWW-Authenticate"] = 'Bearer realm="dubio"'

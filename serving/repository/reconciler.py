@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dubio.models.errors import NotEnoughMemory, TrialUnavailable, UnreadableCheckpoint
+from dubio.models.errors import NotEnoughMemory, TrialUnavailable, UnreadableCheckpoint, did_you_mean
 from dubio.serving.errors import InvalidModelSource, LoadFailed, UnknownModel
 from dubio.serving.repository.directory import Listing, ModelDirectory
 from dubio.serving.repository.folder import checkpoint_of
@@ -138,7 +138,11 @@ class Reconciler:
             if listing.vain:
                 raise LoadFailed(f"Failed to load {name!r}. {' '.join(listing.complaints())}")
             what = f"{name[:100]!r}" if is_name(name) else "a name that no model can have"
-            raise UnknownModel(f"Expected the name of a model in the repository, but got {what}.")
+            others = "`POST /v2/repository/index` lists them."
+            if self._directory is None:
+                others = "there is no repository, which `--model-repository` would name."
+            cure = did_you_mean(name, {key[0] for key in self.registry.known()}, others)
+            raise UnknownModel(f"Expected the name of a model in the repository, but got {what}; {cure}")
         return listing
 
     def look(self) -> None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from grpc import StatusCode
 
-from dubio.serving.errors import Overloaded
+from dubio.serving.errors import ComputationLost, Overloaded
 from dubio.serving.http import problem_details
 
 _CODES = {
@@ -67,7 +67,7 @@ def refuse(error: Exception, *, request_id: str, path: str) -> Refusal:
     if len(detail) > _LONGEST_DETAIL:
         detail = f"{detail[:_LONGEST_DETAIL]} (cut)"
     metadata: Metadata = ()
-    if isinstance(error, Overloaded):
+    if isinstance(error, Overloaded | ComputationLost):
         # The second is what gRPC's own retries look at.
         metadata = (
             ("retry-after", str(error.retry_after)),

@@ -121,12 +121,14 @@ class Parameter:
         schema: In OpenAPI's words.
         read: Its value, from its text.
         rule: For messages.
+        cure: For messages.
     """
 
     meaning: str
     schema: Mapping[str, Any]
     read: Callable[[str], Any]
     rule: str
+    cure: str = "mend it or leave it out"
 
 
 def _one_of(values: Sequence[str], meaning: str) -> Parameter:
@@ -205,7 +207,11 @@ PAGING: Mapping[str, Parameter] = {
     ),
 }
 IDENTIFIER = Parameter(
-    "Of a stored answer.", {"type": "string", "pattern": "^[0-9a-f]{32}$"}, _read_id, "32 digits 0-9 a-f"
+    "Of a stored answer.",
+    {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+    _read_id,
+    "32 digits 0-9 a-f",
+    "take it from `GET /v1/reviews`",
 )
 EXPORT: Mapping[str, Parameter] = {"format": _one_of(FORMATS, "Of the file.")}
 
@@ -231,7 +237,7 @@ def read_query(pairs: Sequence[tuple[str, str]], parameters: Mapping[str, Parame
             values[name] = parameters[name].read(text)
         except (ValueError, OverflowError) as error:
             raise InvalidRequest(
-                f"Expected `{name}` to be {parameters[name].rule}, but got {text[:60]!r}; mend it or leave it out."
+                f"Expected `{name}` to be {parameters[name].rule}, but got {text[:60]!r}; {parameters[name].cure}."
             ) from error
     return values
 

@@ -30,8 +30,9 @@ class PredictRequest(Incoming):
     id: RequestId = None
     instances: list[Any] = Field(
         min_length=1,
-        description="Raw values, one entry an instance: in the model's input shape, without a leading "
-        "channel axis of 1, or flat in row-major order. The model normalises them itself. A model that was trained on "
+        description="A list with one entry an instance, in raw values. Numbers or pixels come in the model's input "
+        "shape, without a leading channel axis of 1, or flat in row-major order. The model normalises them itself. A "
+        "model that was trained on "
         'pixels from 0 to 255 also takes PNG, JPEG and WebP files: `{"b64": "..."}`, or a data URL. They are turned '
         "upright as they say. If its training images were brought to one size, files of every size are, too, in the "
         "same way (see `input.files.resize` of the model); else they must have the model's own. "

@@ -39,7 +39,7 @@ def name_columns(tensors: Sequence[RequestInput], table: Table, model: str) -> l
     if absent:
         raise InvalidRequest(
             f"expected {len(table.columns)} inputs but got {len(names)} inputs for model {model!r}: {_some(absent)} "
-            f"{'is' if len(absent) == 1 else 'are'} absent; send null, or NaN in binary, for values that are missing."
+            f"{'is' if len(absent) == 1 else 'are'} absent; {table.cure_of_absent(absent, 'null, or NaN in binary,')}"
         )
     return names
 

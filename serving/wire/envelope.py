@@ -70,13 +70,26 @@ def loads(body: bytes | memoryview) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        complaint = f"it cannot be read: {error}"
+        complaint = f"it cannot be read: {error}; send what a JSON library writes, in UTF-8"
+        if not body:
+            complaint = "it is empty; send an object"
+        elif (place := _find_no_text(body)) is not None:
+            complaint = f"it cannot be read: byte {place} is none of a text in UTF-8; send it in UTF-8"
         if _NOT_A_NUMBER.match(error.doc, max(0, error.pos - 1)):
             complaint = (
                 f"character {error.pos} begins NaN or Infinity, which JSON does not have; "
-                "leave such instances out, or fill in the missing values"
+                "leave such instances out, fill in the missing values, or send null for those of a table that has them"
             )
         raise MalformedJSON(f"Expected the body to be JSON, but {complaint}.") from error
+
+
+def _find_no_text(body: bytes | memoryview) -> int | None:
+    """Where it is not UTF-8, if anywhere; the parser does not say."""
+    try:
+        str(body, "utf-8")
+    except UnicodeDecodeError as error:
+        return error.start
+    return None
 
 
 def limit_samples(samples: Samples, *, committee: int) -> Samples:
@@ -125,7 +138,8 @@ def _explain(error: ValidationError, kind: type[Incoming]) -> str:
         return f"Expected {where}, but it is missing; send it. {meaning}"
     # Each branch of a union complains for itself.
     rules = dict.fromkeys(_rule(each) for each in details if _locate(kind, each["loc"])[0] == where)
-    cure = "mend it" if field.is_required() else "mend it or leave it out"
+    cure = "put what it holds into a list" if first["type"] == "list_type" else "mend it"
+    cure += "" if field.is_required() else " or leave it out"
     rule = " or ".join(rules).replace(" or to be ", " or ")
     return f"Expected {where} {rule}, but got {name_value(first['input'])}; {cure}. {meaning}"
 

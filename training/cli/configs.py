@@ -22,6 +22,9 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(://|::)")
 
 _ARCHIVE = b"PK\x03\x04"  # how a zip file begins, which a checkpoint is
 
+# Characters from which a table of four columns is easy to read.
+_WIDE = 110
+
 FOLDER = Path(__file__).parents[2] / "configs"
 
 
@@ -103,7 +106,8 @@ def main(args: Sequence[str]) -> None:
     if given.name is None:
         if given.output is not None:
             raise TrainingError("Expected the name of a configuration with `--output`, but got none; give one.")
-        Console().print(table())
+        console = Console()
+        console.print(table(console.width))
         return
     source = bundled(given.name)
     target = Path(given.output or source.name)
@@ -117,17 +121,23 @@ def main(args: Sequence[str]) -> None:
     print(f"next: dubio-train fit --config {target}")
 
 
-def table() -> Table:
-    """One line for each configuration: name, network, data, and what its first line says."""
+def table(width: int) -> Table:
+    """One line for each configuration: name, network, data, and what its first line says.
+
+    Args:
+        width: Of what it is shown on, in characters; where it is small, network and data are left out.
+    """
     rows = Table(title="dubio-train fit --config NAME", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     rows.add_column("name", no_wrap=True)
-    rows.add_column("network")
-    rows.add_column("data")
+    wide = width >= _WIDE
+    if wide:
+        rows.add_column("network")
+        rows.add_column("data")
     rows.add_column("about")
     for name in names():
         text = bundled(name).read_text(encoding="utf-8")
         content = yaml.safe_load(text)
         network = content["model"]["init_args"].get("network", {})
         classes = [each.get("class_path", "").rpartition(".")[2] for each in (network, content.get("data", {}))]
-        rows.add_row(name, *classes, text.partition("\n")[0].removeprefix("# "))
+        rows.add_row(name, *(classes if wide else ()), text.partition("\n")[0].removeprefix("# "))
     return rows

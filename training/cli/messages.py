@@ -122,6 +122,13 @@ def explain(error: BaseException, settings: Collection[str]) -> str:
         return no_setting(unknown[1], settings)
     if command and command[1] in COMMANDS:
         return f"Expected `{command[1]}` as the first argument, but options came before it; put them behind it."
+    if required and not where:
+        lacking = sorted("--" + name.rpartition(".")[2] for name in required[1].split(", "))
+        if {*lacking} <= {"--model", "--data"}:
+            return (
+                f"Expected {' and '.join(lacking)}, but got {'neither' if len(lacking) > 1 else 'none'}; give "
+                "`--config NAME`: a file, or a configuration that `dubio-train configs` lists."
+            )
     if required and where and classes:
         return f"`{where}`: {classes[-1]} needs {_quoted(required[1].split(', '))}; {_class_help(where, classes[-1])}"
     if where and _ABSTRACT in text:

@@ -152,10 +152,14 @@ def test_a_value_that_does_not_fit_is_told_with_its_row_and_column(change: dict[
 
 
 def test_a_row_needs_every_column():
-    with pytest.raises(InvalidInput, match=r"instances\[1\] to have every column, but 'colour' is absent"):
+    with pytest.raises(InvalidInput, match=r"instances\[1\] to .* column, but 'colour' is absent; send it, as no row"):
         TABLE.read([ROW, {"age": 1, "city": None}])
-    with pytest.raises(InvalidInput, match="'age', 'colour', 'city' are absent"):
+    with pytest.raises(
+        InvalidInput, match="'age', 'colour', 'city' are absent; send them, and null for a value of 'age', 'city' "
+    ):
         TABLE.read([{}])
+    with pytest.raises(InvalidInput, match="'age', 'city' are absent; send null for a value that is missing"):
+        TABLE.read([{"colour": "red"}])
 
 
 @pytest.mark.parametrize("instance", [[30, "blue", "Bern"], "row", 3, None, True])

@@ -50,6 +50,7 @@ def test_when_it_is_killed_the_service_says_so_and_ends(
         if asked:
             refused = ask(service.url, bars)
             assert (refused.status_code, refused.json()["type"]) == (503, "urn:dubio:problem:computation-lost")
+            assert refused.headers["Retry-After"] == "5"
             assert refused.json()["detail"].startswith(
                 "The process that computes ended with SIGKILL, as where memory runs out, so the service's "
             )

@@ -47,6 +47,8 @@ def test_every_error_of_http_has_a_status(caplog: pytest.LogCaptureFixture) -> N
 def test_what_clients_look_at_to_come_back_is_there() -> None:
     refusal = refuse(errors.Overloaded("x", retry_after=7), request_id="r", path="/x")
     assert refusal.metadata == (("retry-after", "7"), ("grpc-retry-pushback-ms", "7000"))
+    lost = refuse(errors.ComputationLost("It ended"), request_id="r", path="/x")
+    assert (lost.code, dict(lost.metadata)["retry-after"]) == (StatusCode.UNAVAILABLE, "5")
 
 
 def test_a_long_text_is_cut_to_what_a_head_may_hold() -> None:

@@ -63,9 +63,16 @@ NO_JSON = {
 }
 
 
+def test_where_a_body_is_no_text_is_told() -> None:
+    with pytest.raises(MalformedJSON, match=r"byte 15 is none of a text in UTF-8; send it in UTF-8\.$"):
+        read(b'{"instances":["\xff"]}')
+
+
 @pytest.mark.parametrize("body", NO_JSON.values(), ids=NO_JSON)
 def test_what_is_no_json_is_malformed(body: bytes) -> None:
-    with pytest.raises(MalformedJSON, match="Expected the body to be JSON, but it cannot be read"):
+    with pytest.raises(
+        MalformedJSON, match=r"Expected the body to be JSON, but it (cannot be read: .*;|is empty;) send "
+    ):
         read(body)
 
 
@@ -73,8 +80,11 @@ def test_what_is_no_json_is_malformed(body: bytes) -> None:
     ("body", "complaint"),
     [
         ("[[1, 2]]", "Expected the request to be an object with id, instances, parameters, but got a list of 1."),
-        ("{}", "Expected `instances`, but it is missing; send it. Its meaning: Raw values, one entry an instance"),
-        ('{"instances": "abc"}', "Expected `instances` to be a valid list, but got the string 'abc'; mend it."),
+        ("{}", "Expected `instances`, but it is missing; send it. Its meaning: A list with one entry an instance"),
+        (
+            '{"instances": "abc"}',
+            "Expected `instances` to be a valid list, but got the string 'abc'; put what it holds into a list.",
+        ),
         ('{"instances": null}', "Expected `instances` to be a valid list, but got null"),
         ('{"instances": {"a": 1}}', "Expected `instances` to be a valid list, but got an object"),
         ('{"instances": []}', "Expected `instances` to have at least 1 item, but got a list of 0"),

@@ -116,9 +116,9 @@ def _nest(request: dict) -> str:
 
 HOSTILE = {
     "no json": (b"{", 400, "Expected the body to be JSON"),
-    "empty": (b"", 400, "zero-length"),
+    "empty": (b"", 400, "it is empty; send an object"),
     "deep": (b'{"instances":' + b"[" * 100_000 + b"]" * 100_000 + b"}", 400, "depth limit"),
-    "NaN": (b'{"instances":[[NaN]]}', 400, "JSON does not have"),
+    "NaN": (b'{"instances":[[NaN]]}', 400, "or send null for those of a table"),
     "1e400": (b'{"instances":[[1e400]]}', 400, "infinity"),
     "float32 overflow": (json.dumps({"instances": [[1e39] * 64]}), 422, "row 0 holds 1e+39 at position 0"),
     "shape": (b'{"instances":[[1,2,3]]}', 422, "shape [1, 8, 8], [8, 8] or [64], but got shape [3]"),

@@ -114,7 +114,7 @@ def test_words_that_training_never_had_are_one_token(client: httpx.Client, text_
         ([40, 2500, "Bern", True], "object with a value for each column"),
         ("age=40", "object with a value for each column"),
         (None, "but got null"),
-        ({}, "send null for a value that is missing"),
+        ({}, "are absent; send them, and null for a value of 'income', 'city' that is missing"),
         (ROW | {"agee": 1}, "did you mean `age`?"),
         (ROW | {"age": "40"}, "got the text '40'; a number such as 40 is taken, without quotes or a unit"),
         (ROW | {"age": True}, "finite number, but got true"),

@@ -73,7 +73,10 @@ def test_a_column_called_input_is_that_column() -> None:
             "inference input 'agee' for model 'm'; did you mean `age`",
         ),
         ([*columns(ROWS), column("x", [1])], "'x' for model 'm'; its columns: 'age', 'income', 'city', 'member'"),
-        (columns(ROWS)[1:], "expected 4 inputs but got 3 inputs for model 'm': 'age' is absent; send null"),
+        (
+            columns(ROWS)[1:],
+            "expected 4 inputs but got 3 inputs for model 'm': 'age' is absent; send (it, as no row|null)",
+        ),
         ([*columns(ROWS), *columns(ROWS)[:1]], "input 'age' already given"),
         (
             [*columns(ROWS)[1:], column("age", [1, 2])],

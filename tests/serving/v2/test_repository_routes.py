@@ -120,6 +120,18 @@ def test_names_that_are_nobodys_are_not_found(administered: Callable, checkpoint
         assert states(client) == [("bars", "1", "READY")]
 
 
+def test_the_cure_of_a_wrong_name_is_the_nearest_or_where_names_are(
+    administered: Callable, checkpoint: Path, root: Path
+) -> None:
+    put(checkpoint, root / "bars" / "1")
+    with administered(model_repository=root) as client:
+        for given, cure in (("barz", "did you mean `bars`?"), ("zzz", "`POST /v2/repository/index` lists them.")):
+            assert client.post(control(given, "load")).json()["error"].endswith(f"but got '{given}'; {cure}")
+    with administered(models=(f"bars={checkpoint}",)) as client:
+        told = client.post(control("zzz", "load")).json()["error"]
+        assert told.endswith("but got 'zzz'; there is no repository, which `--model-repository` would name.")
+
+
 def test_bodies_that_mean_something_else_are_refused(administered: Callable, checkpoint: Path) -> None:
     with administered(models=(f"bars={checkpoint}",)) as client:
         for body in (b"{", b"[]", b'{"parameters":{"config":"{}"}}', b'{"parameters":{"file:1/model.ckpt":"UEs="}}'):

@@ -43,8 +43,8 @@ def test_what_is_left_open_is_not_touched() -> None:
         ([], "Expected the request to be an object with leaves, numbers, but got a list of 0."),
         (None, "Expected the request to be an object with leaves, numbers, but got null."),
         ({}, "Expected `leaves`, but it is missing; send it. Its meaning: All of them."),
-        ({"leaves": 3}, "Expected `leaves` to be a valid list, but got the number 3; mend it. Its meaning: All of "
-         "them."),
+        ({"leaves": 3}, "Expected `leaves` to be a valid list, but got the number 3; put what it holds "
+         "into a list. Its meaning: All of them."),
         ({"leaves": [{}, 7]}, "Expected `leaves[1]` to be an object, but got the number 7; mend it. Its meaning: "
          "All of them."),
         ({"leaves": [{}, {"size": "3"}]}, "Expected `leaves[1].size` to be a valid integer, but got the string '3'; "

@@ -55,6 +55,17 @@ def test_the_list_tells_network_data_and_what_it_is_about(
         assert sum(line.split()[:1] == [name] for line in lines) == 1
 
 
+def test_a_narrow_terminal_shows_names_and_what_they_are_about(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    main(["configs"])
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = [line.split() for line in lines if line.strip().startswith("digits_mlp ")]
+    assert row[:3] == ["digits_mlp", "Handwritten", "digits"]
+    assert len(lines) < 3 * len(FILES)
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_first_line_of_a_configuration_is_a_sentence(path: Path):
     first = path.read_text().splitlines()[0]

@@ -243,7 +243,9 @@ def test_a_refusal_shows_what_the_rows_can_promise(tmp_path: Path, capsys: pytes
 def test_no_name_and_no_subcommand_are_mistakes(capsys: pytest.CaptureFixture[str]):
     nameless = ["--model", "Classifier", "--model.network", "MLP", "--data", "Digits"]
     assert "give `--name` or `--config`" in fails(capsys, "fit", *nameless)
-    assert "fit.model" in fails(capsys, "fit", "--name", "x")
+    both = "Expected --data and --model, but got neither; give `--config NAME`: a file, or a configuration"
+    assert both in fails(capsys, "fit", "--name", "x")
+    assert "Expected --data, but got none; give `--config NAME`" in fails(capsys, "fit", *nameless[:4], "--name", "x")
     assert fails(capsys).endswith(
         "Expected a command, but got none; known: fit, validate, test, predict, calibrate, audit, compare, configs, "
         "report."
