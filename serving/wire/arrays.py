@@ -48,6 +48,8 @@ def flatten(instance: object, *, where: str, accepted: list[tuple[int, ...]]) ->
         raise InvalidRequest(
             f"Expected {where} to be rectangular, but numbers and lists are mixed in it; {_rule(accepted)}."
         )
+    if not shape and () not in accepted:
+        raise InvalidRequest(f"Expected {where} to have {_rule(accepted)}, but got {name_value(instance)}.")
     if not kinds <= {int, float}:
         at = next(i for i, value in enumerate(level) if type(value) not in (int, float))
         index = "".join(f"[{i}]" for i in np.unravel_index(at, shape)) if shape else ""

@@ -143,7 +143,7 @@ def test_numbers_arrive_exactly(rows: list[list[float]]) -> None:
 @pytest.mark.parametrize(
     ("instance", "complaint"),
     [
-        (7, "instances[1] to have shape [1, 2, 3], [2, 3] or [6], but got shape []"),
+        (7, "instances[1] to have shape [1, 2, 3], [2, 3] or [6], but got the number 7"),
         ([1, 2], "instances[1] to have shape [1, 2, 3], [2, 3] or [6], but got shape [2]"),
         ([[1, 2, 3], [4, "5", 6]], "instances[1][1][1] to be a number, but got the string '5'"),
         ([1, 2, 3, 4, 5, -1e39], "row 1 holds -1e+39 at position 5"),

@@ -19,7 +19,7 @@ def test_numbers_come_in_row_major_order(instance: list) -> None:
 @pytest.mark.parametrize(
     ("instance", "complaint"),
     [
-        (7, "x to have shape [2, 3] or [6], but got shape []"),
+        (7, "x to have shape [2, 3] or [6], but got the number 7"),
         ([1, 2], "x to have shape [2, 3] or [6], but got shape [2]"),
         ([[1, 2], [3, 4], [5, 6]], "but got shape [3, 2]"),
         ([], "but got shape [0]"),
@@ -29,7 +29,7 @@ def test_numbers_come_in_row_major_order(instance: list) -> None:
         ([[1, 2, 3], [4, "5", 6]], "x[1][1] to be a number, but got the string '5'"),
         ([1, 2, 3, 4, True, 6], "x[4] to be a number, but got a boolean"),
         ([1, 2, None, 4, 5, 6], "x[2] to be a number, but got null"),
-        ({"y": 1}, "x to be a number, but got an object"),
+        ({"y": 1}, "x to have shape [2, 3] or [6], but got an object"),
         ([[[[[[[[[1]]]]]]]]], "nests more than 8 lists"),
     ],
 )
