@@ -27,10 +27,11 @@ class Lifecycle:
 
     Attributes:
         stopping: Whether it ends; readiness and keep-alive depend on it.
+        everyone: Whether all processes of the service end with it, so that nobody is left who accepts connections.
     """
 
     def __init__(self) -> None:
-        self.stopping = False
+        self.stopping = self.everyone = False
         # Until something is served, the process may end at any moment without harm.
         self._begin: Callable[[], object] | None = None
         self._begin_reload: Callable[[], object] | None = None
@@ -60,8 +61,13 @@ class Lifecycle:
         if self._outdated:
             self._begin_reload()
 
-    def stop(self) -> None:
-        """Begin to end; at once while nothing is served yet. From any thread, and as often as one likes."""
+    def stop(self, *, everyone: bool = True) -> None:
+        """Begin to end; at once while nothing is served yet. From any thread, and as often as one likes.
+
+        Args:
+            everyone: Whether all processes of the service end.
+        """
+        self.everyone |= everyone
         if self._begin is None:
             end(0, "Stopped before the models were loaded.")
         if not self.stopping:

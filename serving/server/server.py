@@ -96,7 +96,6 @@ class _Server(uvicorn.Server):
         if self._acceptor is not None:
             await self._acceptor.close()
         else:
-            stop_connecting(self._bound)
             waiting = accept_waiting(self._bound)
             for server in self.servers:
                 server.close()
@@ -172,6 +171,8 @@ def run(
             started([model.name for model in application.repository])
 
         def close() -> None:
+            if lifecycle.everyone:
+                stop_connecting(bound)
             server.should_exit = True
 
         reloads: set[asyncio.Task[None]] = set()
@@ -198,13 +199,13 @@ def run(
             service = application.service
             if rpc is not None and rpc.failed and not lifecycle.stopping:
                 _log.error("Nothing listens for gRPC any more, so this process ends.")
-                lifecycle.stop()
+                lifecycle.stop(everyone=folder is None)
             # One process alone is left to its probe while it may recover. Among several, a probe would ask any of them.
             if lifecycle.stopping or not (service.executor.lost or (folder is not None and service.beyond_help)):
                 return
             ends = "this process ends" if folder is None else "this worker ends; another one takes its place"
             _log.error("%s, so %s.", service.beyond_help, ends)
-            lifecycle.stop()
+            lifecycle.stop(everyone=folder is None)
 
         server.ticked = ticked
 

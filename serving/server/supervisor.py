@@ -26,7 +26,6 @@ from dubio.serving.lifecycle import ENDED_BY, HANDLED, SIGNALS, Terminal, end
 from dubio.serving.server import threads, worker
 from dubio.serving.server.acceptor import ConnectionCounts
 from dubio.serving.server.runtime_dir import runtime_dir
-from dubio.serving.server.sockets import stop_connecting
 from dubio.serving.settings import Settings
 from dubio.serving.telemetry.gauges import Gauges
 from dubio.serving.telemetry.mmap_store import MmapStore
@@ -138,7 +137,6 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._deadline = time.monotonic() + self._settings.grace_seconds + _PATIENCE_SECONDS
-        stop_connecting(self._bound)
         self._bound.close()  # or clients would wait at a door behind which no worker is left
         self._send(worker.STOP)
 

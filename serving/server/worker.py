@@ -35,7 +35,7 @@ def main(number: int, settings: Settings, bound: socket, pipe: Connection, folde
     # like a second signal, so only the supervisor, which counts them, ends a worker at once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: lifecycle.stop())
+    signal.signal(signal.SIGTERM, lambda number, frame: lifecycle.stop(everyone=False))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
     hold(folder)
     threading.Thread(target=_listen, args=(pipe, lifecycle), daemon=True).start()

@@ -182,7 +182,7 @@ class Shadow:
             _log.exception("A shadow failed.")
             self.reason = type(error).__name__
         finally:
-            self._skip_what_waits()
+            self._mark_ended()
             if self._process is not None:
                 self._process.close()
             self._keep()
@@ -282,7 +282,7 @@ class Shadow:
             self._rows = self._bytes = 0
             return jobs
 
-    def _skip_what_waits(self) -> None:
+    def _mark_ended(self) -> None:
         with self._new:
             self.standing = Standing.ENDED
             skipped, self._jobs, self._rows, self._bytes = self._rows, deque(), 0, 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from dubio.serving.lifecycle import Lifecycle
@@ -57,6 +58,36 @@ def test_draining_is_not_ready_but_answers(command: Any, numbers_checkpoint: Pat
         assert service.finish() == 0
         with pytest.raises(httpx.ConnectError):
             httpx.get(url)
+
+
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_while_it_drains_who_connects_is_answered_and_then_nobody_is(
+    command: Any, numbers_checkpoint: Path, workers: str
+) -> None:
+    started = command.started(str(numbers_checkpoint), "--workers", workers, "--drain-seconds", "3")
+    with started as service:
+        asked = time.monotonic()
+        service.process.send_signal(signal.SIGTERM)
+        service.wait_for("Stopping")
+        for _ in range(8):
+            assert httpx.get(f"{service.url}/v2/health/live", timeout=2).status_code == 200
+        assert time.monotonic() - asked < 3
+        assert service.process.wait(30) == 0
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{service.url}/v2/health/live", timeout=10)
+
+
+@pytest.mark.slow
+def test_a_worker_that_ends_alone_leaves_the_door_open(command: Any, numbers_checkpoint: Path) -> None:
+    with command.started(str(numbers_checkpoint), "--workers", "2") as service:
+        [worker, *_] = [
+            each for each in psutil.Process(service.process.pid).children() if "spawn_main" in " ".join(each.cmdline())
+        ]
+        worker.terminate()
+        worker.wait(30)
+        for _ in range(50):
+            assert httpx.get(f"{service.url}/v2/health/live", timeout=0.9).status_code == 200
+        assert service.finish(signal.SIGTERM) == 0
 
 
 def test_what_was_asked_before_the_end_is_answered_without_a_drain(command: Any, numbers_checkpoint: Path) -> None:
