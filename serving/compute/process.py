@@ -71,7 +71,7 @@ class ComputeProcess:
             theirs.close()
         self._idle: list[socket.socket] = []
         self._lock = threading.Lock()
-        self._closed = False
+        self._closed = self._hung_up = False
         self._lost: str | None = None
         self._control.sendall(PREPARE_TRIALS if trials else NO_TRIALS)
 
@@ -105,7 +105,7 @@ class ComputeProcess:
         except BaseException:  # its answer would be taken for that of the next call
             connection.close()
             raise
-        self._idle.append(connection)
+        self._give_back(connection)
         return outcome.unpack(answer)
 
     def connect(self) -> socket.socket:
@@ -143,7 +143,9 @@ class ComputeProcess:
         """End it, whatever it computes."""
         self._closed = self.lost is None
         self._control.close()
-        for connection in self._idle:
+        with self._lock:
+            self._hung_up, idle, self._idle = True, self._idle, []
+        for connection in idle:
             connection.close()
         try:
             self._process.wait(_ENDING_SECONDS)
@@ -156,6 +158,13 @@ class ComputeProcess:
         with suppress(IndexError):
             return self._idle.pop()
         return None
+
+    def _give_back(self, connection: socket.socket) -> None:
+        with self._lock:
+            if not self._hung_up:
+                self._idle.append(connection)
+                return
+        connection.close()  # its call was answered while this was closed
 
     def _how_it_ended(self) -> str:
         try:

@@ -80,6 +80,15 @@ def test_it_refuses_what_the_model_refuses(remote: RemotePredictor, local: Predi
         assert str(there.value) == str(here.value)
 
 
+def test_a_call_that_is_answered_while_it_is_closed_leaves_no_connection() -> None:
+    process = ComputeProcess(trials=False)
+    process.host(Engine(LOADER, few=1, most=1), prepare=int)
+    connection = process.connect()
+    process.close()
+    process._give_back(connection)
+    assert connection.fileno() == -1
+
+
 def test_the_model_goes_when_nobody_holds_it(process: ComputeProcess, checkpoint: Path, bars: np.ndarray) -> None:
     key, facts = process.call("load", ModelSource("bars", checkpoint))
     held = RemotePredictor(facts, process, key)
