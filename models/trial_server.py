@@ -33,6 +33,7 @@ _LONGEST_REASON = 2000
 _MEASURE_SECONDS = 0.1  # each strategy is called once at least, so that its time and memory are known
 _PR_SET_PDEATHSIG = 1
 _NICENESS = 5
+_SPARE, _PIECE = 2**24, 2**16  # bytes
 
 
 def main(descriptor: int) -> None:
@@ -48,6 +49,7 @@ def main(descriptor: int) -> None:
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     _import()
+    _spare()
     with open(os.devnull, "w", encoding="ascii") as null:
         os.dup2(null.fileno(), 2)  # what loads say is said by the parent's own
     _say(control, {})
@@ -66,6 +68,20 @@ def _import() -> None:
     """Build a first committee: torch imports most of itself upon first use, which each fork would do anew."""
     network = nn.Sequential(nn.Linear(2, 2), nn.Dropout(), nn.Linear(2, 2)).eval()
     Committee(network, torch.zeros(1, 2), num_samples=2, measure_seconds=_MEASURE_SECONDS)
+
+
+def _spare() -> None:
+    """Keep memory for small pieces, so that these can still be had where a trial has reached its limit.
+
+    oneDNN does not look whether it got them (a descriptor of some hundred bytes), and would crash: a file that takes
+    too much would be said to be one not to trust.
+    """
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.restype, libc.free.argtypes = None, [ctypes.c_void_p]
+    pieces = [libc.malloc(_PIECE) for _ in range(2 * _SPARE // _PIECE)]
+    for address in pieces[::2]:  # those between them stay, so that together they are no room for a tensor
+        libc.free(address)
 
 
 def _receive(control: socket.socket) -> tuple[dict[str, Any], int] | None:

@@ -97,6 +97,30 @@ def test_a_small_file_that_would_take_gigabytes_is_ended(large: Path):
         load(large, trial=Limits(size=2**26))
 
 
+def test_small_pieces_of_memory_can_be_had_at_the_limit(trusting: Callable[[str], tuple[Path, str]]):
+    # oneDNN crashes where it gets no memory for what describes a convolution.
+    path, module = trusting(
+        """
+        import os
+        import torch
+
+        held, size = [], 2**24
+        while size >= 2**17:
+            try:
+                held.append(torch.empty(size, dtype=torch.uint8))
+            except RuntimeError:
+                size //= 2
+        try:
+            small = [torch.empty(2**14, dtype=torch.uint8) for _ in range(512)]
+        except RuntimeError:
+            os.abort()
+        torch.empty(2**20)
+        """
+    )
+    with pytest.raises(UnreadableCheckpoint, match="more memory than the 268435456 bytes that `load_bytes`"):
+        load(path, trusted=[module], trial=LITTLE)
+
+
 def test_a_trial_that_the_system_kills_ran_out_of_memory(trusting: Callable[[str], tuple[Path, str]]):
     path, module = trusting("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(NotEnoughMemory, match="was killed, as the system does where memory runs out") as caught:
