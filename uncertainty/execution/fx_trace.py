@@ -76,6 +76,8 @@ def trace(plan: SamplingPlan, x: Tensor, banks: Sequence[Tensor]) -> Graph:
         for tracer in tracers:
             _empty(tracer.root)
             vars(tracer).clear()
+            # Another thread may be within a call of a module that it began while all calls went through the tracer.
+            tracer._autowrap_function_ids = set()
     constants = _precompute_constants(module)
     _fuse_bias(module.graph, constants)
     _reuse_memory(module.graph, constants)

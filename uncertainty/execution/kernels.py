@@ -33,6 +33,7 @@ MOST_ROWS = 4096
 MIN_SPEEDUP = 1.1
 # Logarithm of a ratio of times from which more measuring changes nothing.
 CLEAR = 2.0
+_SHORTEST = 1e-9  # seconds of a turn; some clocks tell none
 
 
 def has_onednn(weight: Tensor) -> bool:
@@ -152,7 +153,7 @@ def speedup(old: Kernel, new: Kernel, shapes: Sequence[tuple[int, ...]], end: fl
                     times[kernel] = min(times[kernel], cost() - start)
             if turn and time.perf_counter() > end:
                 break
-        logs.append(math.log(times[old] / times[new]))
+        logs.append(math.log(max(times[old], _SHORTEST) / max(times[new], _SHORTEST)))
         if time.perf_counter() > end or abs(logs[-1]) > CLEAR:
             break
     return math.exp(sum(logs) / len(logs))

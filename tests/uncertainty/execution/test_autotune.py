@@ -229,6 +229,20 @@ def test_what_disturbs_a_size_once_changes_nothing():
     assert calls.count(16) > 1 + IN_A_ROW
 
 
+def test_one_call_that_something_holds_up_is_not_taken_for_a_long_one():
+    timed = Timed({"vmap": 0.001, "fold": 0.01})
+    steady, calls = timed.strategies["vmap"], list[int]()
+
+    def held_up(x: Tensor, members: slice) -> Tensor:
+        calls.append(len(x))
+        timed.now += 1.5 if calls == [1, 1] else 0  # of the two seconds that there are
+        return steady(x, members)
+
+    timed.strategies["vmap"] = held_up
+    assert timed.choose().choice == Choice(("vmap",))
+    assert calls[: 1 + IN_A_ROW] == [1] * (1 + IN_A_ROW)
+
+
 def test_the_first_run_which_warms_up_does_not_count():
     timed = Timed({"vmap": 0.001, "fold": 0.002})
     cold, steady = set(), timed.strategies["vmap"]

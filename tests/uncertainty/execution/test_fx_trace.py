@@ -89,6 +89,22 @@ def test_a_trace_is_the_loop_however_layers_are_connected(between):
     _trace_and_compare(Net(between).eval(), (6,))
 
 
+def test_who_calls_a_module_while_all_calls_are_traced_may_come_to_it_later():
+    """As another thread does, which torch's patch of all modules meets as well."""
+    patched = []
+
+    def stashing(net: Net, h: Tensor) -> Tensor:
+        patched.append(nn.Module.__call__)
+        return net.drop(h)
+
+    network = Net(stashing).eval()
+    plan, x = audit(network, torch.randn(1, 6)), torch.randn(2, 6)
+    with torch.inference_mode():
+        fx_trace.trace(plan, x, banks_of(plan, 5))
+        assert nn.Module.__call__ not in patched[-1:]
+        assert torch.equal(patched[-1](network.first, x), network.first(x))
+
+
 def test_a_trace_follows_the_widths_of_the_models():
     layers = [nn.Flatten(), nn.Linear(16, 12), nn.ReLU(), nn.Dropout(0.5), nn.Linear(12, 8), nn.ReLU(), nn.Dropout(0.3)]
     _trace_and_compare(nn.Sequential(*layers, nn.Linear(8, 3)).eval(), (1, 4, 4))

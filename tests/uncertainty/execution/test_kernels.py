@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from dubio.uncertainty.execution import kernels
 from dubio.uncertainty.execution.chain import Conv, Linear
 from dubio.uncertainty.execution.grouped import GroupedLinear
+from dubio.uncertainty.execution.timing import Clocks
 
 ONEDNN = (True, False)
 
@@ -114,6 +116,11 @@ def test_of_two_linear_kernels_the_clearly_faster_is_kept_alone(faster, relu, li
         del weight
         # torch's own product reads the network's weights, oneDNN's a copy.
         assert (held() is not None) == (faster > 1 or not library)
+
+
+def test_a_clock_that_tells_no_time_favours_neither(monkeypatch):
+    monkeypatch.setattr(kernels, "Clocks", SimpleNamespace(of=lambda device: Clocks(lambda: 0.0, lambda: 0.0)))
+    assert kernels.speedup(torch.relu, torch.neg, [(2, 3)], math.inf) == 1.0
 
 
 def test_without_time_or_rows_nothing_is_compared(monkeypatch):
