@@ -24,6 +24,34 @@ def test_of_processes_that_start_together_one_makes_the_tables(url: sa.URL, tmp_
     assert [(process.communicate()[1], process.returncode) for process in processes] == [(b"", 0)] * 3
 
 
+OPENS = """
+import sys, time
+from pathlib import Path
+from dubio.serving.store.database import Database, of_file
+
+print("ready", flush=True)
+begin = float(input())
+for turn in range(20):
+    database = Database(of_file(Path(sys.argv[1]) / f"{turn}.sqlite"))
+    while time.monotonic() < begin + turn / 50:
+        pass
+    with database.reading() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+"""
+
+
+def test_who_opens_a_new_file_at_the_same_moment_waits(tmp_path: Path) -> None:
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([sys.executable, "-c", OPENS, str(tmp_path)], **streams) for _ in range(2)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    begin = f"{time.monotonic() + 0.1}\n"
+    for process in processes:
+        process.stdin.write(begin)
+        process.stdin.flush()
+    assert [(process.communicate()[1], process.returncode) for process in processes] == [("", 0)] * 2
+
+
 def test_tables_of_a_newer_release_are_left_alone(url: sa.URL) -> None:
     database = Database(url)
     database.upgrade()
