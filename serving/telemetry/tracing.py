@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from dubio.serving.telemetry.access_log import RequestRecord
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.id_generator import IdGenerator
     from opentelemetry.trace import Span
 
     from dubio.serving.batching import BatchRecord
@@ -49,7 +51,7 @@ class Tracing:
                 f"Expected `tracing` to have its libraries, but {error.name} is missing; pip install 'dubio[otel]'."
             ) from error
         resource = Resource.create({SERVICE_NAME: "dubio"}).merge(OTELResourceDetector().detect())
-        provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        provider = TracerProvider(resource=resource, shutdown_on_exit=False, id_generator=_system_id_generator())
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         return cls(provider)
 
@@ -107,6 +109,22 @@ class Tracing:
         sending = threading.Thread(target=self._provider.shutdown, daemon=True)
         sending.start()
         sending.join(_FLUSH_SECONDS)
+
+
+def _system_id_generator() -> IdGenerator:
+    """Numbers from the system: those of `random` come again where a model that loads puts its state back."""
+    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+
+    source = random.SystemRandom()
+
+    class SystemIdGenerator(RandomIdGenerator):
+        def generate_span_id(self) -> int:
+            return source.randrange(1, 2**64)
+
+        def generate_trace_id(self) -> int:
+            return source.randrange(1, 2**128)
+
+    return SystemIdGenerator()
 
 
 def _over_http(request: RequestRecord) -> dict[str, Any]:

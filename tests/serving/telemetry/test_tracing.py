@@ -115,7 +115,7 @@ def test_without_the_extra_it_is_one_line(command: Any, tmp_path: Path, numbers_
 def test_spans_are_sent_where_the_standard_variables_say() -> None:
     """A collector of our own; a process of its own, for the variables are read once."""
     code = """
-import gzip, os, threading
+import gzip, os, random, threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 received = []
@@ -137,9 +137,14 @@ os.environ["OTEL_SERVICE_NAME"] = "my-own-name"
 from dubio.serving.telemetry.tracing import Tracing
 
 tracing = Tracing.over_http()
-with tracing.request("GET", []) as span:
-    span.end()
+spans = []
+for _ in range(2):
+    random.seed(1)  # as where a model that is loaded puts the state back
+    with tracing.request("GET", []) as span:
+        span.end()
+    spans.append(span.get_span_context())
 tracing.close()
+assert spans[0].trace_id != spans[1].trace_id and spans[0].span_id != spans[1].span_id, spans
 [(path, body)] = received
 assert path == "/v1/traces" and b"my-own-name" in body and b"GET" in body, received
 """
