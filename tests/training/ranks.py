@@ -17,10 +17,10 @@ SECONDS = 60
 
 def _enter(rank: int, count: int, meeting: str, work: Callable[[int], Any], told: Any) -> None:
     torch.set_num_threads(1)  # threads do not survive a fork
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=count, timeout=timedelta(seconds=SECONDS)
-    )
     try:
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"file://{meeting}", rank=rank, world_size=count, timeout=timedelta(seconds=SECONDS)
+        )
         told.put((rank, "gave", work(rank)))
     except BaseException as error:
         told.put((rank, type(error).__name__, f"{error}\n{traceback.format_exc()}"))

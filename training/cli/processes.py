@@ -86,9 +86,9 @@ def alone(work: Callable[[], None], rank: int) -> None:
         if rank == 0:
             work()
         return
-    waiting = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
     done = [False]
     if rank == 0:
+        waiting = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
         try:
             work()
             done = [True]
@@ -97,6 +97,7 @@ def alone(work: Callable[[], None], rank: int) -> None:
                 torch.distributed.broadcast_object_list(done, src=0, group=waiting)
         return
     try:
+        waiting = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
         torch.distributed.broadcast_object_list(done, src=0, group=waiting)
     except RuntimeError as error:
         raise TrainingError(

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -224,6 +225,19 @@ def test_where_the_one_is_killed_the_others_say_so():
         processes.alone(lambda: os._exit(9), rank)
 
     # Process 0 gives no answer at all, so that of process 1 is the only one.
+    (only,) = together(work, answers=1)
+    assert only[0] == "TrainingError"
+    assert "Expected process 0 to calibrate" in only[1]
+
+
+def test_where_the_one_is_gone_before_the_others_wait_they_say_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(processes, "PATIENCE", timedelta(seconds=1))
+
+    def work(rank: int) -> None:
+        if rank == 0:
+            os._exit(9)
+        processes.alone(int, rank)
+
     (only,) = together(work, answers=1)
     assert only[0] == "TrainingError"
     assert "Expected process 0 to calibrate" in only[1]
