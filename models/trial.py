@@ -95,7 +95,7 @@ def tried(
             raise TrialUnavailable(path, str(error)) from error
         _judge(path, outcome, limits)
         yield outcome
-        if not (os.path.exists(path) and identity(path) == before):
+        if _identity_now(path) != before:
             raise UnreadableCheckpoint(path, "changed between its trial and its load; wait until it is whole.")
     finally:
         os.close(descriptor)
@@ -115,6 +115,13 @@ def identity(file: int | str | os.PathLike[str]) -> tuple[int, ...]:
     """What changes when another file takes the place of one, or it is written to."""
     status = os.stat(file)
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _identity_now(path: str | Path) -> tuple[int, ...] | None:
+    try:
+        return identity(path)
+    except OSError:
+        return None
 
 
 def _judge(path: str | Path, outcome: Outcome, limits: Limits) -> None:

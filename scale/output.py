@@ -110,7 +110,7 @@ class Output:
             self.rejects.unlink(missing_ok=True)
         _join(list(map(self._part, numbers)), self.path, self.suffix)
         os.replace(self.folder, self._old)  # what is half removed is not taken for parts
-        shutil.rmtree(self._old)
+        shutil.rmtree(self._old, ignore_errors=True)  # another one that begins may be removing it, too
         if not self.rejects.exists():
             return 0
         with self.rejects.open("rb") as lines:
