@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def one_thread() -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_leaks() -> Iterator[None]:
+def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     """Put global state back and fail the test that changed it.
 
     Random state and deterministic algorithms are put back without a word: training sets them by design.
@@ -50,6 +51,7 @@ def no_leaks() -> Iterator[None]:
     environment = dict(os.environ)
     settings = _settings()
     random_state = torch.get_rng_state()
+    torch.manual_seed(zlib.crc32(request.node.nodeid.encode()))  # a test draws the same every time
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
 

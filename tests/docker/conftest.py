@@ -79,12 +79,13 @@ class Prometheus:
         """What a query gives now, a number a series."""
         return [float(series["value"][1]) for series in self.ask("query", query=query)["result"]]
 
-    def wait_for(self, query: str) -> None:
-        """Until a query gives something."""
+    def wait_for(self, query: str) -> list[float]:
+        """Until a query gives something, which it may not where the last look at the service took too long."""
         until = time.monotonic() + 60
-        while not self.values(query):
+        while not (values := self.values(query)):
             assert time.monotonic() < until, query
             time.sleep(0.2)
+        return values
 
 
 def answers(client: httpx.Client) -> bool:
@@ -97,9 +98,22 @@ def answers(client: httpx.Client) -> bool:
 @contextmanager
 def started(config: Path, folder: Path) -> Iterator[Prometheus]:
     """Run it on a free port of this machine, its data in `folder`, until the context ends."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    for _ in range(3):  # another program may take the port before it does
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        client = httpx.Client(base_url=f"http://{address}", trust_env=False, timeout=60)
+        with running(config, folder, address) as process, client:
+            while not answers(client) and process.poll() is None:
+                time.sleep(0.1)
+            if process.poll() is None:
+                yield Prometheus(client)
+                return
+    raise AssertionError((folder / "log").read_text())
+
+
+@contextmanager
+def running(config: Path, folder: Path, address: str) -> Iterator[subprocess.Popen]:
     arguments = [
         program("prometheus"),
         f"--config.file={config}",
@@ -110,11 +124,7 @@ def started(config: Path, folder: Path) -> Iterator[Prometheus]:
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(arguments, stdout=log, stderr=log, env={**os.environ, "GOMAXPROCS": "1"})
     try:
-        with httpx.Client(base_url=f"http://{address}", trust_env=False, timeout=60) as client:
-            while not answers(client):
-                assert process.poll() is None, (folder / "log").read_text()
-                time.sleep(0.1)
-            yield Prometheus(client)
+        yield process
     finally:
         process.terminate()
         process.wait(timeout=30)

@@ -90,7 +90,7 @@ def watched(command: Command, checkpoint: Path, tmp_path_factory: pytest.TempPat
     with command.started(f"bars={checkpoint}", DUBIO_API_KEYS=KEYS) as service:
         config = near_config(folder, service.url.removeprefix("http://"), "key-of-prometheus-0123")
         with started(config, folder) as prometheus:
-            prometheus.wait_for("count_over_time(up[5m]) > 1")
+            prometheus.wait_for("sum_over_time(up[5m]) > 1")
             headers = {"Authorization": "Bearer key-of-a-caller-0123"}
             for rows in ([[[5.0] * 8] * 8], [[[500.0] * 8] * 8]):
                 body = {"instances": [rows] * 3}
@@ -103,9 +103,8 @@ def watched(command: Command, checkpoint: Path, tmp_path_factory: pytest.TempPat
 
 def test_each_panel_shows_something_of_a_service_that_was_used(watched: Prometheus) -> None:
     for query in QUERIES:
-        values = watched.values(filled_in(query))
         if not OF_SHADOWS & set(METRIC.findall(query)):
-            assert values, query
+            values = watched.wait_for(filled_in(query))
             assert all(map(math.isfinite, values)), (query, values)
 
 
@@ -115,10 +114,11 @@ def test_prometheus_evaluates_each_rule(watched: Prometheus) -> None:
     assert [(rule["name"], rule["lastError"]) for rule in rules if rule["health"] != "ok"] == []
     [judged], [flagged] = (watched.values(f"dubio:{what}_rows:increase1h") for what in ("judged", "flagged"))
     assert 3 <= flagged <= judged  # more than there were, as Prometheus extrapolates over what it did not see
-    assert watched.values("dubio:promised_flag_rate") == [0.05]
+    assert watched.wait_for("dubio:promised_flag_rate") == [0.05]
 
 
 def test_the_key_of_the_metrics_is_sent(watched: Prometheus) -> None:
+    watched.wait_for("up > 0")
     [target] = watched.ask("targets")["activeTargets"]
     assert (target["health"], target["lastError"]) == ("up", "")
     [scrape] = yaml.safe_load(CONFIG.read_text())["scrape_configs"]

@@ -19,7 +19,16 @@ from tests.models.processes import gone, wait
 
 
 def _servers() -> list[psutil.Process]:
-    return [each for each in psutil.Process().children() if trial_client._SERVER in " ".join(each.cmdline())]
+    return [each for each in psutil.Process().children() if _serves(each)]
+
+
+def _serves(process: psutil.Process) -> bool:
+    try:
+        return trial_client._SERVER in " ".join(process.cmdline())
+    except psutil.ZombieProcess:
+        return True
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_one_process_forks_all_trials(saved: Path):

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -60,7 +60,8 @@ class Command:
                 yield running
             finally:
                 for child in psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []:
-                    child.kill()
+                    with suppress(psutil.NoSuchProcess):  # it ended with its parent
+                        child.kill()
                 process.kill()
                 process.wait()
 

@@ -289,7 +289,8 @@ def settings() -> Callable[..., Settings]:
 
 
 def _settings(**given: object) -> Settings:
-    return Settings(**{"torch_threads": 1, **given})  # type: ignore[arg-type]
+    # A busy disk may take long to make a store's tables.
+    return Settings(**{"torch_threads": 1, "store_wait_seconds": 60, **given})  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -20,10 +20,11 @@ class Gate:
         self.committee = predictor.committee
         self.input = predictor.input
         self.calls: list[tuple[int, int | None, Work]] = []
-        self.open = threading.Event()
+        self.reached, self.open = threading.Event(), threading.Event()
         self.open.set()
 
     def predict(self, x, *, samples=None, work=Work.FLAG):
+        self.reached.set()
         self.open.wait(10)
         self.calls.append((len(x), samples, work))
         return self.predictor.predict(x, samples=samples, work=work)

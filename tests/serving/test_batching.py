@@ -177,7 +177,7 @@ def test_work_that_the_end_of_the_service_overtakes_is_refused(gate):
         waiting = ask(batcher, rows(gate, 1), work=Work.DETERMINISTIC)  # the other lane: in the pool's queue
         await settle()
         closing = asyncio.get_running_loop().run_in_executor(None, executor.close)
-        await asyncio.sleep(0.05)
+        await asyncio.wait([waiting], timeout=5)  # it is refused while the other runs
         gate.open.set()
         await closing
         return await asyncio.gather(running, waiting, return_exceptions=True)

@@ -57,8 +57,10 @@ def test_the_time_to_come_again_is_that_of_the_rows_that_wait(gate):
     async def scenario(batcher, records):
         for count in (5, 2):
             gate.open.clear()
+            gate.reached.clear()
             began = time.monotonic()
             task = ask(batcher, rows(gate, count))
+            await asyncio.to_thread(gate.reached.wait, 10)
             await asyncio.sleep(0.2)  # by so much a prediction becomes slow enough for whole seconds
             gate.open.set()
             await task

@@ -52,9 +52,9 @@ class Hungry:
         """Ask at the same time; one batch holds all that has come."""
 
         def post(rows: np.ndarray) -> httpx.Response:
-            return httpx.post(f"{self.url}/v1/predict", json={"instances": rows.tolist()}, timeout=60)
+            return client.post(f"{self.url}/v1/predict", json={"instances": rows.tolist()})
 
-        with ThreadPoolExecutor(len(requests)) as pool:
+        with httpx.Client(timeout=60) as client, ThreadPoolExecutor(len(requests)) as pool:
             return list(pool.map(post, requests))
 
     def counted(self, name: str, **labels: str) -> float:
@@ -110,8 +110,11 @@ def test_a_batch_that_does_not_fit_is_halved_without_what_its_failure_held(hungr
     # there is no room for it beside those of the failure.
     hungry.leave(9.5)
     requests = [rows(1, seed) for seed in range(8)]
-    for request, answer in zip(requests, hungry.ask(*requests), strict=True):
-        check(answer, truth(request))
+    for _ in range(3):  # on a busy machine one of them may come too late for the batch
+        for request, answer in zip(requests, hungry.ask(*requests), strict=True):
+            check(answer, truth(request))
+        if "No memory to predict 8 rows at once: " in hungry.service.log:
+            break
     assert "No memory to predict 8 rows at once: " in hungry.service.log
 
 

@@ -163,7 +163,7 @@ def test_every_setting_reaches_what_is_fitted_and_each_split_what_it_is_for(trai
     select_outputs, held_outputs = predictor.outputs(select), predictor.outputs(held_out)
     detector = Detector.fit(predictor.deterministic(train[0]), train[1], select_outputs, names=names, k=3)
     scores = detector.score(held_outputs)
-    torch.testing.assert_close(predictor.detector.score(held_outputs), scores, rtol=0, atol=1e-4)
+    torch.testing.assert_close(predictor.detector.score(held_outputs), scores, rtol=0, atol=1e-3)
     stopping = AdaptiveSampling.fit(detector, select_outputs, len(held_out), **promise, stages=(2, 5))
     stopping = stopping.calibrate(detector, held_outputs, **promise)
     assert [stage.members for stage in predictor.stopping.stages] == [stage.members for stage in stopping.stages]

@@ -79,28 +79,29 @@ def _predict_beside_mc(case: Any, predictions: int) -> None:
     committee = case.committee()
     expected = {batch: committee(case.inputs(batch)) for batch in (1, 5, 33)}
     before, random_before = _snapshot(case.network), _random_states()
-    stop = threading.Event()
+    stop, asked = threading.Event(), [0, 0]
 
-    def ask() -> int:
-        asked = 0
+    def ask(number: int) -> None:
         while not stop.is_set():
-            batch = (1, 5, 33)[asked % 3]
+            batch = (1, 5, 33)[asked[number] % 3]
             if not torch.equal(committee(case.inputs(batch)), expected[batch]):
                 raise AssertionError("an MC answer changed under load")
-            asked += 1
-        return asked
+            asked[number] += 1
 
-    differing = 0
+    differing = index = 0
     inputs = {batch: case.inputs(batch) for batch in plain}
     with ThreadPoolExecutor(2) as pool:
-        askers = [pool.submit(ask) for _ in range(2)]
+        askers = [pool.submit(ask, number) for number in range(2)]
         try:
-            for index in range(predictions):
+            # A busy machine may let one of them begin late.
+            while (index < predictions or min(asked) <= 10) and not any(asker.done() for asker in askers):
                 batch = (1, 3, 16)[index % 3]
                 differing += not torch.equal(case.network(inputs[batch]), plain[batch])
+                index += 1
         finally:
             stop.set()
-        assert all(asker.result() > 10 for asker in askers)
+        for asker in askers:
+            asker.result()
     assert differing == 0
     assert _snapshot(case.network) == before
     assert _random_states() == random_before
@@ -187,23 +188,24 @@ def test_torchs_fused_transformer_answers_bit_identically_beside_mc():
         plain = network(x)
         committee = Committee(network, x[:1], num_samples=8)
         expected = committee(x)
-        stop = threading.Event()
+        stop, asked = threading.Event(), list[int]()
 
-        def ask() -> int:
-            asked = 0
+        def ask() -> None:
             while not stop.is_set():
                 if not torch.equal(committee(x, 3, 2), committee(x, 3, 2)) or not torch.equal(committee(x), expected):
                     raise AssertionError("an MC answer changed under load")
-                asked += 1
-            return asked
+                asked.append(1)
 
+        differing = answered = 0
         with ThreadPoolExecutor(1) as pool:
             asker = pool.submit(ask)
             try:
-                differing = sum(not torch.equal(network(x), plain) for _ in range(1000))
+                while (answered < 1000 or not asked) and not asker.done():
+                    differing += not torch.equal(network(x), plain)
+                    answered += 1
             finally:
                 stop.set()
-            assert asker.result() > 0
+            asker.result()
     assert differing == 0
 
 

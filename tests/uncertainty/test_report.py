@@ -65,7 +65,7 @@ def test_strategies_are_in_use_or_agree_or_are_dropped_with_the_reason():
 
 def test_what_was_measured_is_said_for_every_size():
     network = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 3)).eval()
-    report = Committee(network, torch.randn(1, 6), num_samples=4).audit()
+    report = Committee(network, torch.randn(1, 6), num_samples=4, measure_seconds=60).audit()
     lines = str(report).splitlines()
     first = next(
         index for index, line in enumerate(lines) if line.split() == ["rows", "strategy", "milliseconds", "why"]

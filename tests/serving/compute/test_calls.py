@@ -73,7 +73,7 @@ def test_what_is_larger_than_a_socket_holds_comes_whole(process: ComputeProcess,
 def test_others_wait_for_their_turn_in_the_order_they_came(process: ComputeProcess) -> None:
     async def ask() -> None:
         calls, order = Calls(process, 1), []
-        first = call(calls, "sleep", 0.3, begun=lambda: order.append("first"))
+        first = call(calls, "sleep", 1.0, begun=lambda: order.append("first"))
         others = [call(calls, "pid", begun=lambda number=number: order.append(number)) for number in range(3)]
         assert order == ["first"]
         await asyncio.sleep(0.1)

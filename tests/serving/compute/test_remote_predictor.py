@@ -21,7 +21,7 @@ from dubio.serving.repository.engine import Engine
 from dubio.serving.repository.loader import Loader
 from dubio.serving.repository.source import ModelSource
 
-LOADER = Loader(device="cpu", trusted=(), strategy="chain", trial=False)
+LOADER = Loader(device="cpu", trusted=(), strategy="loop", trial=False)
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ def process_memory(url: str) -> list[dict[str, str]]:
 def test_the_answers_are_those_of_a_thread(command: Command, checkpoint: Path, bars: np.ndarray) -> None:
     answers = []
     for where in ("process", "thread"):
-        with command.started(str(checkpoint), "--predict-in", where, "--strategy", "chain") as service:
+        with command.started(str(checkpoint), "--predict-in", where, "--strategy", "loop") as service:
             apart = service.computing.pid != service.process.pid
             assert apart == (where == "process")
             assert any('process="compute"' in line for line in process_memory(service.url)) == apart

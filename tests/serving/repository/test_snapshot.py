@@ -37,7 +37,7 @@ def test_a_checkpoint_loads_from_its_copy_while_the_file_is_cut_short(
     with private_copy(path, None, 2**20) as copy:
         path.write_bytes(b"")
         loaded = models.load(copy)
-    assert descriptors() == before
+    assert descriptors() <= before
     assert not copy.exists()
     # Not to the last bit: each measured which strategy is the fastest.
     np.testing.assert_allclose(loaded.predict(bars).mc_mean, predictor.predict(bars).mc_mean, atol=1e-5)
@@ -154,7 +154,7 @@ def test_what_is_no_plain_file_is_refused_at_once_and_leaves_nothing_open(tmp_pa
         asking.start()
         asking.join(10)
         assert not asking.is_alive()
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def refuse(path: Path, complaint: str) -> None:

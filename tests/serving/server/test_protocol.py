@@ -14,6 +14,7 @@ from http.client import HTTPConnection
 import pytest
 import uvicorn
 
+from dubio.serving.server import protocol
 from dubio.serving.server.protocol import BoundedProtocol, Limits
 
 LIMIT = 64 * 1024
@@ -96,10 +97,10 @@ def serve(*, keep_alive: int = 30, head_seconds: float = HEAD_SECONDS) -> Iterat
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    protocol = partial(BoundedProtocol, limits=Limits(LIMIT, head_seconds), refused=service.refused.append)
+    bounded = partial(BoundedProtocol, limits=Limits(LIMIT, head_seconds), refused=service.refused.append)
     config = uvicorn.Config(
         application,
-        http=protocol,  # type: ignore[arg-type]
+        http=bounded,  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         log_config=None,
@@ -120,6 +121,13 @@ def serve(*, keep_alive: int = 30, head_seconds: float = HEAD_SECONDS) -> Iterat
 
 @pytest.fixture
 def service() -> Iterator[Service]:
+    """With all the time that a busy machine may take to send a head."""
+    with serve(head_seconds=60) as service:
+        yield service
+
+
+@pytest.fixture
+def hasty() -> Iterator[Service]:
     with serve() as service:
         yield service
 
@@ -179,28 +187,28 @@ def test_bodies_are_none_of_its_business(service: Service) -> None:
 
 
 @pytest.mark.parametrize("pieces", [1, 20])
-def test_a_slow_head_has_until_its_time_is_up_however_it_trickles(service: Service, pieces: int) -> None:
-    with service.connect() as connection:
+def test_a_slow_head_has_until_its_time_is_up_however_it_trickles(hasty: Service, pieces: int) -> None:
+    with hasty.connect() as connection:
         with suppress(BrokenPipeError, ConnectionResetError):
             for index in range(pieces):
                 connection.sendall(b"GET / HTTP/1.1\r\nX: a"[index : index + 1] or b"a")
                 time.sleep(HEAD_SECONDS / 10)
         received = rest(connection)
     assert received.startswith(b"HTTP/1.1 408 ")
-    assert service.refused == ["head_too_slow"]
-    assert service.reached == []
+    assert hasty.refused == ["head_too_slow"]
+    assert hasty.reached == []
 
 
-def test_a_slow_head_behind_a_request_waits_for_no_answer_of_another(service: Service) -> None:
+def test_a_slow_head_behind_a_request_waits_for_no_answer_of_another(hasty: Service) -> None:
     """The first is answered or not, but never with what is meant for the second."""
-    received = service.send(GET.replace(b"/ ", b"/slow "), b"GET / HT")
+    received = hasty.send(GET.replace(b"/ ", b"/slow ") + b"GET / HT")
     assert b"408" not in received
-    assert service.refused == ["head_too_slow"]
+    assert hasty.refused == ["head_too_slow"]
 
 
-def test_idle_connections_are_not_hurried(service: Service) -> None:
+def test_idle_connections_are_not_hurried(hasty: Service) -> None:
     """Before a request, between two, and where the rest of a body came after the answer."""
-    with service.connect() as connection:
+    with hasty.connect() as connection:
         time.sleep(2 * HEAD_SECONDS)
         connection.sendall(GET)
         assert answer(connection).startswith(b"HTTP/1.1 200 ")
@@ -213,8 +221,8 @@ def test_idle_connections_are_not_hurried(service: Service) -> None:
         assert answer(connection).startswith(b"HTTP/1.1 200 ")
 
 
-def test_the_rest_of_a_refused_body_is_not_awaited_for_ever(service: Service) -> None:
-    with service.connect() as connection:
+def test_the_rest_of_a_refused_body_is_not_awaited_for_ever(hasty: Service) -> None:
+    with hasty.connect() as connection:
         connection.sendall(b"POST /early HTTP/1.1\r\nContent-Length: 1000000\r\n\r\na")
         assert answer(connection).startswith(b"HTTP/1.1 200 ")
         connection.sendall(b"b")
@@ -264,8 +272,9 @@ def test_whoever_asks_for_another_protocol_is_answered_in_this_one(service: Serv
     assert b"connection: close" in received
 
 
-def test_what_is_asked_while_the_door_closes_is_answered() -> None:
+def test_what_is_asked_while_the_door_closes_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a connection that was idle, that was new, that had sent half a head."""
+    monkeypatch.setattr(protocol, "_LINGER_SECONDS", 30)  # each ends with its answer
     with (
         serve(head_seconds=30) as service,
         service.connect() as idle,

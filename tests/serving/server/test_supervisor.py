@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import signal
-import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -141,11 +140,11 @@ def test_what_a_worker_cannot_serve_is_one_line_and_2(command: Any, kind: str, t
     path = tmp_path / "model.ckpt"
     if kind == "not calibrated":
         path.write_bytes(b"PK\x03\x04nothing")
-    before = set(Path(tempfile.gettempdir()).glob("dubio-*"))
-    code, line = command.refused(f"bad={path}", "--workers", "2", "--port", "0", "--log-level", "error")
+    arguments = (f"bad={path}", "--workers", "2", "--port", "0", "--log-level", "error")
+    code, line = command.refused(*arguments, TMPDIR=str(tmp_path))
     assert code == 2
     assert str(path) in line
-    assert set(Path(tempfile.gettempdir()).glob("dubio-*")) <= before
+    assert not list(tmp_path.glob("dubio-*"))
 
 
 @pytest.mark.slow

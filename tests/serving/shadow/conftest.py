@@ -45,11 +45,11 @@ def start_shadow(put_shadow: Callable, predictor: Any) -> Any:
     started: list[Shadow] = []
 
     def start(checkpoint: Path, *, wait: bool = True, rate: float = 1.0, seconds: float = 60.0) -> Shadow:
-        terms = Terms(rate, margin=0.05, epsilon=0.05, load_seconds=120.0, seconds=seconds)
+        terms = Terms(rate, margin=0.05, epsilon=0.05, load_seconds=300.0, seconds=seconds)
         live = ServedModel("bars", "1", predictor)
         shadow = Shadow(live, put_shadow(checkpoint), LOADER, terms, MemoryStates(), Metrics())
         started.append(shadow)
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while wait and shadow.standing is Standing.LOADING:
             assert time.monotonic() < until
             time.sleep(0.02)

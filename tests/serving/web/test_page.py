@@ -82,6 +82,7 @@ def test_an_answer_is_explained(page: Page, page_url: str) -> None:
     assert "p-value of each score alone: mutual information" in page.text("#explanation")
     near = page.run("[...document.querySelectorAll('#neighbours li')].map((each) => each.textContent)")
     assert len([each for each in near if re.match(r"row 1[01]\d\d, distance [\d.]+$", each)]) == 5
+    page.wait("[...document.querySelectorAll('#neighbours img')].every((each) => each.complete)")
     pictures = page.run(
         "[...document.querySelectorAll('#neighbours img')].map((each) => [each.src.slice(0, 22), each.naturalWidth])"
     )
