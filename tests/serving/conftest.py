@@ -297,7 +297,9 @@ def _settings(**given: object) -> Settings:
 def _serve(settings: Settings) -> Iterator[str]:
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(settings).asgi, lifespan="on", log_config=None))
+    # A client keeps a connection for 5 s, and one that stalls then must not find it closed.
+    config = uvicorn.Config(create_app(settings).asgi, lifespan="on", log_config=None, timeout_keep_alive=60)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,7 @@ from dubio.serving.compute.calls import Calls
 from dubio.serving.compute.process import ComputeProcess
 from dubio.serving.errors import ComputationLost, Stopping
 
-ENGINE = SimpleNamespace(sleep=time.sleep, pid=os.getpid, end=os._exit, add=sum, join=b"".join)
+ENGINE = SimpleNamespace(sleep=time.sleep, open=os.open, pid=os.getpid, end=os._exit, add=sum, join=b"".join)
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +71,19 @@ def test_what_is_larger_than_a_socket_holds_comes_whole(process: ComputeProcess,
     asyncio.run(ask())
 
 
-def test_others_wait_for_their_turn_in_the_order_they_came(process: ComputeProcess) -> None:
+def test_others_wait_for_their_turn_in_the_order_they_came(process: ComputeProcess, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)  # who opens it waits for somebody at its other end
+
     async def ask() -> None:
         calls, order = Calls(process, 1), []
-        first = call(calls, "sleep", 1.0, begun=lambda: order.append("first"))
+        first = call(calls, "open", str(gate), os.O_RDONLY, begun=lambda: order.append("first"))
         others = [call(calls, "pid", begun=lambda number=number: order.append(number)) for number in range(3)]
         assert order == ["first"]
         await asyncio.sleep(0.1)
         assert order == ["first"]
         assert 0.05 < calls.busy_seconds < 60
+        os.close(await asyncio.to_thread(os.open, gate, os.O_WRONLY))
         await asyncio.gather(first, *others)
         assert order == ["first", 0, 1, 2]
         assert calls.busy_seconds == 0

@@ -10,6 +10,7 @@ from dataclasses import is_dataclass, replace
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binom
 from torch import Tensor
 
 from dubio.uncertainty import Calibration, Detector, Outputs
@@ -53,7 +54,8 @@ def test_the_promise_holds_in_95_percent_of_calibration_splits(trained, names):
         p_values = calibration.p_value(scores_N[order[n:]])
         rates.append(float((p_values <= calibration.level).double().mean()))
         marginal.append(float((p_values <= alpha).double().mean()))
-    assert np.mean(np.array(rates) <= alpha) >= 0.95
+    # Another processor trains other last bits, and with them other splits.
+    assert sum(np.array(rates) <= alpha) >= binom.ppf(1e-4, splits, 0.95)
     # The promise is not kept by flagging nothing; and without the confidence it would break in half of the splits.
     assert np.mean(rates) > alpha / 2
     assert 0.3 < np.mean(np.array(marginal) > alpha) < 0.7

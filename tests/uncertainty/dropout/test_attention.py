@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dubio.uncertainty.dropout import attention
 from dubio.uncertainty.errors import UnsupportedNetwork, UnsupportedSite
+from dubio.uncertainty.execution import decision
 from tests.quick import quick_committee
 
 L, E, H = 5, 8, 2
@@ -95,7 +96,8 @@ def _attend(layer: nn.MultiheadAttention, x: Tensor, factors: Tensor | float = 1
 
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("need_weights", [True, False])
-def test_members_drop_attention_weights(batch_first, need_weights, keeps, in_training, distributed_alike):
+def test_members_drop_attention_weights(batch_first, need_weights, keeps, in_training, distributed_alike, monkeypatch):
+    monkeypatch.setattr(decision, "MIN_SPEEDUP", math.inf)  # the rule, whatever this machine finds fastest
     network = Attending(batch_first, need_weights).eval()
     x = torch.randn(4, L, E)
     plain = network(x)
