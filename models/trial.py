@@ -95,7 +95,7 @@ def tried(
             raise TrialUnavailable(path, str(error)) from error
         _judge(path, outcome, limits)
         yield outcome
-        if _identity_now(path) != before:
+        if identity(path) != before:
             raise UnreadableCheckpoint(path, "changed between its trial and its load; wait until it is whole.")
     finally:
         os.close(descriptor)
@@ -111,17 +111,13 @@ def _open(path: str | Path) -> int:
         raise UnreadableCheckpoint(path, f"cannot be opened: {getattr(error, 'strerror', None) or error}.") from error
 
 
-def identity(file: int | str | os.PathLike[str]) -> tuple[int, ...]:
-    """What changes when another file takes the place of one, or it is written to."""
-    status = os.stat(file)
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def _identity_now(path: str | Path) -> tuple[int, ...] | None:
+def identity(file: int | str | os.PathLike[str]) -> tuple[int, ...] | None:
+    """What changes when another file takes the place of one, or it is written to; None where there is none."""
     try:
-        return identity(path)
-    except OSError:
+        status = os.stat(file)
+    except (OSError, ValueError):  # ValueError: a NUL in the name
         return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _judge(path: str | Path, outcome: Outcome, limits: Limits) -> None:

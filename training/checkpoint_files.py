@@ -28,13 +28,18 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         ModelError: If it is missing, damaged, holds more than plain data and tensors, or takes too much to read.
     """
     limits = Limits.of_environment()
-    if limits is None or (os.path.exists(path) and identity(path) in _known):
+    if limits is None or identity(path) in _known:
         return file.read_content(os.fspath(path))
     with tried(os.fspath(path), limits, "read"):
         content = file.read_content(os.fspath(path))
         held = identity(path)
-    _known.add(held)
+    _remember(held)
     return content
+
+
+def _remember(held: tuple[int, ...] | None) -> None:
+    if held is not None:  # a path may also name an object store
+        _known.add(held)
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -58,8 +63,7 @@ class CheckpointFiles(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write a checkpoint, which this process may read again without a trial as long as nobody changes it."""
         super().save_checkpoint(checkpoint, path, storage_options)
-        if os.path.exists(path):  # which may also name an object store
-            _known.add(identity(path))
+        _remember(identity(path))
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Delete one plain file of the run; anything else is left alone."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dubio.models import trial_client
+from dubio.models.checkpoint import file
+from dubio.models.errors import UnreadableCheckpoint
 from dubio.models.trial import identity
 from dubio.training import checkpoint_files
 from dubio.training.cli.main import main
@@ -40,6 +43,23 @@ def test_a_checkpoint_is_tried_once_and_what_this_process_wrote_is_known(runs: P
     trial_client.servers.close()
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     assert checkpoint_files.read(path).keys() == whole.keys()
+
+
+def test_a_checkpoint_that_goes_away_while_it_is_read_has_changed(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path, read = tmp_path / "model.ckpt", file.read_content
+    path.write_bytes((runs / "digits_mlp" / "model.ckpt").read_bytes())
+
+    def read_and_remove(name: str) -> dict[str, Any]:
+        content = read(name)
+        path.unlink()
+        return content
+
+    monkeypatch.setattr(file, "read_content", read_and_remove)
+    with pytest.raises(UnreadableCheckpoint, match="changed between its trial and its load"):
+        checkpoint_files.read(path)
+    assert not checkpoint_files._known
 
 
 @pytest.mark.parametrize("command", ["audit", "test", "validate", "predict", "calibrate", "fit"])
